@@ -1,0 +1,44 @@
+"""What `judge` is fed: frames of rows, and control frames. Both take effect at their offset in `requests`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from models.rows import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class RowFrame:
+    """Rows of one raw partition and one space that belong to one partition of `requests`.
+
+    offset : position of this frame in that partition. source_name : the raw partition for people, "topic[3]".
+    key_id : which pseudonym key made `client`. names : only for replays with plain client names.
+    """
+
+    partition: int
+    offset: int
+    model: str
+    space: str
+    source_name: str
+    key_id: str
+    rows: Rows
+    names: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlFrame:
+    """An order that must be the same live and replayed, so it travels with the rows.
+
+    action : "allow" | "lift". client : uint64 of the pseudonym. model : "" for every model.
+    until_ms : end of an allowance, on the client's own clock (0 takes it back).
+    """
+
+    partition: int
+    offset: int
+    action: str
+    client: int
+    model: str
+    until_ms: int
+    reason: str
+
+
+Frame = RowFrame | ControlFrame

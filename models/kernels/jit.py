@@ -1,0 +1,33 @@
+"""The one place with numba's flags."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def _sources_hash() -> str:
+    """Hash of every kernel source: numba does not notice that a *called* kernel changed and would keep its old code."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("PROBEWATCH_KERNEL_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "probewatch-kernels" / _sources_hash()
+
+
+numba.config.CACHE_DIR = str(_cache_folder())
+
+
+def kernel(function: F) -> F:
+    """Compile a plain function over arrays. No fastmath, no parallel reductions: both move the last bit of a result."""
+    compiled: F = numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)
+    return compiled

@@ -1,0 +1,72 @@
+"""What remains of one model input, as columns: the only thing that travels from `sketch` to `judge`."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+U8 = NDArray[np.uint8]
+U16 = NDArray[np.uint16]
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+I16 = NDArray[np.int16]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+CLASSES = ("consumer", "broker", "system")
+"""Client classes; a row's `klass` is the index here. Unknown clients are consumers, the strictest."""
+
+CLIENT_TAIL_BYTES = 9
+"""`client` is HMAC bytes 0-7 (big endian), `client_tail` bytes 8-16: together the 130 bits of a published pseudonym."""
+
+UNIT = 2048
+"""`values` are fixed point: 2048 = 1.0 in the encoder's standard units, saturating at int16."""
+
+SURPRISAL_UNIT = 16
+"""`surprisal` is in 1/16 nat, saturating at 255."""
+
+FLAG_LABEL = 1
+FLAG_REFUSED = 2
+FLAG_EXPLAIN = 4
+
+
+class Rows(NamedTuple):
+    """n rows of one raw partition and one space, in raw order.
+
+    Floats marked "or NaN" are null on the wire: NaN stands for "no opinion" only inside arrays, because an array
+    has no other way to say it.
+    """
+
+    source: U32  # (n,) raw topic + partition + incarnation, hashed; the same for all rows of a frame
+    offset: I64  # (n,) of the raw record
+    index: I32  # (n,) of the row in that record
+    client: U64  # (n,)
+    client_tail: U8  # (n, 9)
+    klass: U8  # (n,) index into CLASSES
+    time_ms: I64  # (n,) event time, ms since 1970
+    id_offsets: I32  # (n + 1,) request ids: UTF-8 bytes of row i are id_bytes[id_offsets[i]:id_offsets[i + 1]]
+    id_bytes: U8
+    exact: U64  # (n,) keyed hash of the whole input
+    values: I16  # (n, d) standardised, rotated or projected, in 1/UNIT
+    fields: U16  # (n, f) keyed hash of each field's value; f = 0 for embeddings
+    surprisal: U8  # (n, f) -log p(value) in 1/SURPRISAL_UNIT nat
+    offgrid: U32  # (n,) bitmap, bit min(field, 31)
+    output: U32  # (n,) keyed hash of the label, 0 without one
+    score: F32  # (n,) or NaN
+    margin: F32  # (n,) distance to the decision threshold, or NaN
+    novelty: F32  # (n,) or NaN
+    guard: F32  # (n,) or NaN
+    cell: U32  # (n,)
+    tokens_in: U32  # (n,)
+    tokens_out: U32  # (n,)
+    flags: U16  # (n,)
+
+    def request_id(self, row: int) -> str:
+        start, end = int(self.id_offsets[row]), int(self.id_offsets[row + 1])
+        return self.id_bytes[start:end].tobytes().decode("utf-8", "replace")
+
+    @property
+    def count(self) -> int:
+        return len(self.client)
