@@ -1,0 +1,253 @@
+"""Rows of a table to integers: grids, standard units, surprisals, keyed hashes of field values."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models.encoders.base import Encoded, Fault
+from models.kernels.encode import encode_table, orthogonalise
+from models.rows import F64, I64, SURPRISAL_UNIT, U8, U64
+
+Value = float | int | str | bool | None
+
+UNSEEN_CODE = float(1 << 20)
+KNOWN_VALUES_MAX = 4096
+REACH = 0.5
+"""L2 in standard units: half of it loses synthetic extraction, twice of it triples the delay (docs/engine.md)."""
+AGREEMENT_NATS_PER_FIELD = 25.0 / 23.0
+
+
+@dataclass(frozen=True, slots=True)
+class TabularFit:
+    """What history taught about each of f fields. Holds statistics of the population, never a secret.
+
+    categories : per field its names, most frequent first; () for numbers.
+    centre, scale, step : (f,); step > 0 a decimal grid, 0 none, -1 categories.
+    known, known_surprisals, known_start : values seen at least twice, sorted within a field, with their surprisals.
+    unknown, missing : (f,) surprisal of an unseen value, and of no value, in 1/16 nat.
+    """
+
+    names: tuple[str, ...]
+    categories: tuple[tuple[str, ...], ...]
+    centre: F64
+    scale: F64
+    step: F64
+    known: F64
+    known_surprisals: U8
+    known_start: I64
+    unknown: U8
+    missing: U8
+
+    def digest(self) -> str:
+        h = hashlib.sha256(repr((self.names, self.categories)).encode())
+        for array in (self.centre, self.scale, self.step, self.known, self.known_surprisals, self.known_start):
+            h.update(np.ascontiguousarray(array).tobytes())
+        h.update(self.unknown.tobytes() + self.missing.tobytes())
+        return h.hexdigest()
+
+
+def fit_table(rows: Sequence[Mapping[str, Value]]) -> TabularFit:
+    """Fit on benign history. Fields are those found in at least one row in 20, sorted by name.
+
+    Raises ValueError when no field is left.
+    """
+    seen = Counter(name for row in rows for name in row)
+    names = tuple(sorted(name for name, count in seen.items() if count * 20 >= len(rows)))
+    if not names:
+        raise ValueError("history has no table fields to fit an encoder on")
+    fitted = [_fit_field([row.get(name) for row in rows]) for name in names]
+    starts = np.concatenate(([0], np.cumsum([len(field.known) for field in fitted])))
+    return TabularFit(
+        names=names,
+        categories=tuple(field.categories for field in fitted),
+        centre=np.array([field.centre for field in fitted]),
+        scale=np.array([field.scale for field in fitted]),
+        step=np.array([field.step for field in fitted]),
+        known=np.concatenate([field.known for field in fitted]),
+        known_surprisals=np.concatenate([field.surprisals for field in fitted]),
+        known_start=starts.astype(np.int64),
+        unknown=np.array([field.unknown for field in fitted], np.uint8),
+        missing=np.array([field.missing for field in fitted], np.uint8),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _FieldFit:
+    categories: tuple[str, ...]
+    centre: float
+    scale: float
+    step: float
+    known: F64
+    surprisals: U8
+    unknown: int
+    missing: int
+
+
+def _fit_field(column: Sequence[Value]) -> _FieldFit:
+    present = [value for value in column if value is not None]
+    categories: tuple[str, ...] = ()
+    if any(isinstance(value, str) for value in present):
+        counted = Counter(str(value) for value in present)
+        categories = tuple(name for name, _ in sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+        codes = {name: float(code) for code, name in enumerate(categories)}
+        numbers = np.array([codes[str(value)] for value in present])
+        step = -1.0
+    else:
+        numbers = np.array([float(value) for value in present])
+        step = _decimal_step(numbers)
+    known, counts = np.unique(numbers, return_counts=True)
+    common = np.sort(np.argsort(-counts, kind="stable")[:KNOWN_VALUES_MAX])
+    common = common[counts[common] >= 2]
+    total = len(column) + 1.0
+    centre, scale = _location_scale(numbers)
+    return _FieldFit(
+        categories=categories,
+        centre=centre,
+        scale=scale,
+        step=step,
+        known=known[common],
+        surprisals=_surprisal(counts[common] / total),
+        unknown=int(_surprisal(np.array([1.0 / total]))[0]),
+        missing=int(_surprisal(np.array([(len(column) - len(present) + 0.5) / total]))[0]),
+    )
+
+
+def _surprisal(p: F64) -> U8:
+    return np.clip(np.rint(-np.log(p) * SURPRISAL_UNIT), 0, 255).astype(np.uint8)
+
+
+def _location_scale(numbers: F64) -> tuple[float, float]:
+    """Median and the scale of the central 90 %; a field that hardly moves falls back to its standard deviation, then 1."""
+    if not len(numbers):
+        return 0.0, 1.0
+    low, centre, high = np.quantile(numbers, (0.05, 0.5, 0.95), method="inverted_cdf")
+    scale = float(high - low) / 3.29
+    if scale <= 0.0:
+        scale = float(numbers.std())
+    return float(centre), scale if scale > 0.0 else 1.0
+
+
+def _decimal_step(numbers: F64) -> float:
+    """Finest decimal place that history used, up to six; 0 where it used more (a continuous field)."""
+    for places in range(7):
+        scaled = numbers * 10.0**places
+        if np.all(np.abs(scaled - np.rint(scaled)) <= 1e-9 * np.maximum(1.0, np.abs(scaled)) + 1e-9):
+            return float(10.0**-places)
+    return 0.0
+
+
+class TabularEncoder:
+    """Encodes rows of one model. Distances between `values` equal distances between standardised rows.
+
+    seed : the projection secret, 32 bytes. Without it neither the rotation nor the field hashes can be made again.
+    """
+
+    kind = "tabular"
+
+    def __init__(self, fit: TabularFit, seed: bytes) -> None:
+        self.fit = fit
+        self.field_names = fit.names
+        self.dim = len(fit.names)
+        self.reach = REACH
+        self.agreement_min = round(AGREEMENT_NATS_PER_FIELD * SURPRISAL_UNIT * self.dim)
+        rng = np.random.Generator(np.random.Philox(int.from_bytes(_derive(seed, b"rotation"), "big")))
+        self._order: I64 = rng.permutation(self.dim).astype(np.int64)
+        self._rotation: F64 = rng.standard_normal((self.dim, min(64, self.dim)))
+        orthogonalise(self._rotation)
+        salts = [_derive(seed, b"field", name.encode())[:8] for name in fit.names]
+        self._salt: U64 = np.array([int.from_bytes(salt, "big") for salt in salts], np.uint64)
+        self._unseen_key = _derive(seed, b"unseen")
+        self._codes = [{name: float(code) for code, name in enumerate(known)} for known in fit.categories]
+        check = _derive(seed, b"check").hex()
+        self.id = hashlib.sha256(f"{self.kind}:{fit.digest()}:{check}".encode()).hexdigest()[:16]
+
+    def encode(self, inputs: Sequence[Mapping[str, Value]]) -> Encoded:
+        """n mappings of field to number, string, bool or None. A field that history did not have is ignored."""
+        n, f = len(inputs), self.dim
+        raw = np.empty((n, f))
+        faults: list[Fault] = []
+        for j, name in enumerate(self.field_names):
+            column = [row.get(name) for row in inputs]
+            if self._codes[j]:
+                raw[:, j] = self._categories(column, j)
+            else:
+                self._numbers(column, name, raw[:, j], faults)
+        encoded = Encoded(
+            np.zeros((n, f), np.int16),
+            np.zeros((n, f), np.uint16),
+            np.zeros((n, f), np.uint8),
+            np.zeros(n, np.uint32),
+            np.zeros(n, np.uint64),
+            tuple(sorted(faults)),
+        )
+        fit = self.fit
+        encode_table(
+            raw, fit.centre, fit.scale, fit.step, fit.known, fit.known_surprisals, fit.known_start, fit.unknown,
+            fit.missing, self._order, self._rotation, self._salt, *encoded[:5],
+        )  # fmt: skip
+        for fault in faults:
+            for array in encoded[:5]:
+                array[fault.row] = 0
+        return encoded
+
+    def _categories(self, column: Sequence[Value], field: int) -> list[float]:
+        codes = self._codes[field]
+        plain = [codes.get(value, -1.0) if type(value) is str else -1.0 for value in column]
+        if -1.0 in plain:
+            for row, code in enumerate(plain):
+                if code < 0.0:
+                    plain[row] = self._category(column[row], codes)
+        return plain
+
+    def _category(self, value: Value, codes: Mapping[str, float]) -> float:
+        if value is None:
+            return math.nan
+        name = str(value)
+        if name in codes:
+            return codes[name]
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=self._unseen_key, digest_size=4).digest()
+        return UNSEEN_CODE + int.from_bytes(digest, "big")
+
+    def _numbers(self, column: list[Value], name: str, out: F64, faults: list[Fault]) -> None:
+        try:
+            out[:] = column  # one conversion in C; None becomes NaN
+        except (TypeError, ValueError, OverflowError):
+            for row, value in enumerate(column):
+                out[row] = self._number(value, row, name, faults)
+            return
+        if not np.isfinite(out).all() or not _all_numbers(column):
+            for row in np.flatnonzero(~np.isfinite(out) | np.array([type(v) is str for v in column])):
+                out[row] = self._number(column[row], int(row), name, faults)
+
+    def _number(self, value: Any, row: int, name: str, faults: list[Fault]) -> float:
+        if value is None:
+            return math.nan
+        if isinstance(value, bool | int | float):
+            try:
+                number = float(value)
+            except OverflowError:
+                number = math.inf
+            if math.isfinite(number):
+                return number
+            faults.append(Fault(row, f"features.{name}", "a finite number", "NaN, infinity or beyond 64-bit floats"))
+        else:
+            faults.append(Fault(row, f"features.{name}", "a number", f"a {_kind(value)}"))
+        return math.nan
+
+
+def _all_numbers(column: Sequence[Value]) -> bool:
+    """numpy reads "12" as a number; a log that suddenly writes strings is a fault to report, not to guess about."""
+    return not any(type(value) is str for value in column)
+
+
+def _kind(value: object) -> str:
+    return {str: "string", list: "list", dict: "object"}.get(type(value), type(value).__name__)
+
+
+def _derive(seed: bytes, *purpose: bytes) -> bytes:
+    return hashlib.blake2b(b"/".join(purpose), key=seed[:64], digest_size=32).digest()

@@ -1,0 +1,179 @@
+"""Inputs to integers: standardise, rotate, project, hash."""
+
+import numpy as np
+
+from models.kernels.jit import kernel
+from models.kernels.numbers import mix64
+from models.rows import F32, F64, I16, I32, I64, U8, U16, U32, U64
+
+SATURATION = 32_767
+
+
+@kernel
+def compress_tail(z: float) -> float:
+    """Identity up to 4 standard units, logarithmic beyond: keeps 57 units within 8, so that int16 has fine steps."""
+    if z > 4.0:
+        return 4.0 + np.log1p(z - 4.0)
+    if z < -4.0:
+        return -4.0 - np.log1p(-z - 4.0)
+    return z
+
+
+@kernel
+def quantise(value: float) -> int:
+    """1/2048 units, half to even, saturating."""
+    scaled = np.rint(value * 2048.0)
+    if scaled > SATURATION:
+        return SATURATION
+    if scaled < -SATURATION:
+        return -SATURATION
+    return int(scaled)
+
+
+@kernel
+def is_off_grid(value: float, step: float) -> bool:
+    """step 0: no grid; step < 0: categories, whose unseen values stand at 2**20 and beyond."""
+    if step == 0.0:
+        return False
+    if step < 0.0:
+        return value >= 1048576.0
+    steps = value / step
+    return abs(steps - np.rint(steps)) > 1e-9 * max(1.0, abs(steps)) + 1e-9
+
+
+@kernel
+def known_surprisal(value: float, known: F64, surprisals: U8, start: int, end: int, unknown: int) -> int:
+    """Surprisal of a value by binary search among the sorted known ones."""
+    low, high = start, end
+    while low < high:
+        middle = (low + high) >> 1
+        if known[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    if low < end and known[low] == value:
+        return int(surprisals[low])
+    return unknown
+
+
+@kernel
+def encode_table(
+    raw: F64,
+    centre: F64,
+    scale: F64,
+    step: F64,
+    known: F64,
+    known_surprisals: U8,
+    known_start: I64,
+    unknown: U8,
+    missing: U8,
+    order: I64,
+    rotation: F64,
+    salt: U64,
+    values: I16,
+    fields: U16,
+    surprisal: U8,
+    offgrid: U32,
+    exact: U64,
+) -> None:
+    """Encode n table rows in place.
+
+    raw : (n, f), NaN where the field is missing   centre, scale, step, salt, unknown, missing : (f,)
+    known, known_surprisals : values seen in history, sorted within each field; field i owns known_start[i:i+2]
+    order : (f,) secret order of the fields before rotation   rotation : (f, 64) rows of the block rotation
+    A missing value stands at the centre; it differs from a present one by its hash, not by distance.
+    """
+    n, f = raw.shape
+    standard = np.empty(f)
+    for i in range(n):
+        whole = np.uint64(0)
+        off = np.uint32(0)
+        for j in range(f):
+            value = raw[i, j]
+            if np.isnan(value):
+                standard[j] = 0.0
+                surprisal[i, j] = missing[j]
+                hashed = mix64(salt[j] ^ np.uint64(0x5BD1E9955BD1E995))
+            else:
+                value = value + 0.0
+                standard[j] = compress_tail((value - centre[j]) / scale[j])
+                start, end = known_start[j], known_start[j + 1]
+                surprisal[i, j] = known_surprisal(value, known, known_surprisals, start, end, unknown[j])
+                bits = np.float64(value).view(np.uint64)
+                hashed = mix64(salt[j] ^ mix64(bits))
+                if is_off_grid(value, step[j]):
+                    off |= np.uint32(1) << np.uint32(min(j, 31))
+            fields[i, j] = np.uint16(hashed & np.uint64(0xFFFF))
+            whole = mix64(whole ^ hashed)
+        rotate(standard, order, rotation, values[i])
+        offgrid[i] = off
+        exact[i] = whole
+
+
+@kernel
+def rotate(standard: F64, order: I64, rotation: F64, out: I16) -> None:
+    """Rotate blocks of at most 64 fields, taken in a secret order; lengths stay, fields cannot be read off."""
+    f = len(standard)
+    for j in range(f):
+        block = (j >> 6) << 6
+        width = min(64, f - block)
+        total = 0.0
+        for i in range(width):
+            total += rotation[j, i] * standard[order[block + i]]
+        out[j] = quantise(total)
+
+
+@kernel
+def orthogonalise(rotation: F64) -> None:
+    """Gram-Schmidt on the rows of each block, in place; plain loops so that every machine gets the same matrix."""
+    f = rotation.shape[0]
+    for j in range(f):
+        block = (j >> 6) << 6
+        width = min(64, f - block)
+        for _ in range(2):  # once more: "twice is enough" (Giraud, Langou 2005)
+            for other in range(block, j):
+                dot = 0.0
+                for i in range(width):
+                    dot += rotation[j, i] * rotation[other, i]
+                for i in range(width):
+                    rotation[j, i] -= dot * rotation[other, i]
+            norm = 0.0
+            for i in range(width):
+                norm += rotation[j, i] * rotation[j, i]
+            norm = np.sqrt(norm)
+            for i in range(width):
+                rotation[j, i] /= norm
+
+
+@kernel
+def project(vectors: F32, signs: I32, salt: np.uint64, values: I16, exact: U64, faulty: U8) -> None:
+    """Project n embeddings to 64 numbers by secret signs, in exact integer sums.
+
+    vectors : (n, dim)   signs : (dim, 64) of -1 and 1   values : (n, 64)
+    faulty : (n,) set to 1 for NaN or infinity, 2 for zero length.
+    Unit vectors are cut to 2**-14; the sum over signs estimates length (Achlioptas 2003, random signs).
+    """
+    n, dim = vectors.shape
+    sums = np.empty(64, np.int32)
+    for i in range(n):
+        norm = 0.0
+        whole = salt
+        for j in range(dim):
+            x = np.float64(vectors[i, j])
+            norm += x * x
+            whole = mix64(whole ^ np.uint64(np.float32(vectors[i, j]).view(np.uint32)))
+        if not np.isfinite(norm):
+            faulty[i] = 1
+            continue
+        if norm <= 0.0:
+            faulty[i] = 2
+            continue
+        unit = 16384.0 / np.sqrt(norm)
+        sums[:] = 0
+        for j in range(dim):
+            part = np.int32(np.rint(np.float64(vectors[i, j]) * unit))
+            for k in range(64):
+                sums[k] += part * signs[j, k]
+        for k in range(64):
+            values[i, k] = quantise(sums[k] / 131072.0)  # 2**14 for the cut, 8 = sqrt(64) for the projection
+        exact[i] = whole

@@ -1,0 +1,60 @@
+"""Small integer functions that every other kernel stands on."""
+
+import numpy as np
+
+from models.kernels.jit import kernel
+
+NEVER = -100_000
+"""Evidence of a process that has seen nothing: log 0, in milli-nats."""
+
+CEILING = 2_000_000
+"""No evidence grows beyond this; 2,000 nats are as certain as 200."""
+
+_SOFTPLUS_REACH = 8_000
+SOFTPLUS = np.round(1000.0 * np.log1p(np.exp(-np.arange(_SOFTPLUS_REACH) / 1000.0))).astype(np.int32)
+"""1000 log(1 + exp(-x / 1000)) for x = 0 .. 7,999 milli-nats; beyond that it rounds to 0 or 1 thousandth."""
+
+
+@kernel
+def softplus(evidence: int) -> int:
+    """log(1 + M) for log M in milli-nats: the Shiryaev-Roberts restart, exact in integers on every processor."""
+    size = evidence if evidence >= 0 else -evidence
+    base = evidence if evidence > 0 else 0
+    if size >= 8_000:
+        return base
+    return base + int(SOFTPLUS[size])
+
+
+@kernel
+def mix64(word: np.uint64) -> np.uint64:
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit moves every output bit."""
+    word = np.uint64(word) + np.uint64(0x9E3779B97F4A7C15)
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return word ^ (word >> np.uint64(31))
+
+
+@kernel
+def variant_bucket(variants: int) -> int:
+    """Bucket of the number of earlier variants: 0, 1, 2, 3-4, 5-8, 9-16, 17-32, 33+."""
+    if variants < 3:
+        return variants
+    if variants < 5:
+        return 3
+    if variants < 9:
+        return 4
+    if variants < 17:
+        return 5
+    if variants < 33:
+        return 6
+    return 7
+
+
+@kernel
+def size_bucket(count: int) -> int:
+    """Number of bits of a count, at most 20: rows of the day in doubling steps."""
+    bits = 0
+    while count > 0 and bits < 20:
+        count >>= 1
+        bits += 1
+    return bits
