@@ -1,4 +1,4 @@
-"""One typed configuration: a TOML file, with the environment on top (`PROBEWATCH_KAFKA__BOOTSTRAP` for `kafka.bootstrap`).
+"""One typed configuration: a TOML file, and the environment on top (`PROBEWATCH_KAFKA__GROUP` sets `kafka.group`).
 
 Every error names the key, what it may be and what it got; unknown keys are errors. `Config.hash` covers only what can
 move an event, so that moving a broker or a folder never looks like another detection configuration.
@@ -324,7 +324,7 @@ def load_config(path: Path | None = None) -> Config:
 
 
 def _refuse_unknown_variables() -> None:
-    """A mistyped section would pass unseen. One underscore is no error: Kubernetes itself sets PROBEWATCH_SERVICE_HOST."""
+    """A mistyped section would pass unseen. One underscore is fine: Kubernetes itself sets PROBEWATCH_SERVICE_HOST."""
     known = {name.upper() for name in sections(Config)}
     for name in sorted(os.environ):
         head, separator, _ = name.removeprefix(PREFIX).partition("__")

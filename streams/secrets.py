@@ -1,0 +1,107 @@
+"""The two secrets: the pseudonym key (who a client is) and the projection seed (how inputs are hidden).
+
+They are kept apart: whoever knows the pseudonym key can recognise clients, whoever knows the seed can compare inputs.
+Both are 32 bytes, written as 64 hexadecimal digits. They are never logged and never part of an error.
+"""
+
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from detector.config import PREFIX, Config
+
+SECRET_BYTES = 32
+FOLDER = "secrets"
+NAMES = ("pseudonym_key", "projection_seed")
+
+
+class SecretsError(ValueError):
+    """A secret is missing or malformed. Says which and how to give it; never what it was."""
+
+
+class Secrets(NamedTuple):
+    """pseudonym_key, projection_seed : 32 bytes each. key_id : first part of every pseudonym."""
+
+    pseudonym_key: bytes
+    key_id: str
+    projection_seed: bytes
+
+    def __repr__(self) -> str:
+        return f"Secrets(key_id={self.key_id!r}, …)"
+
+
+def load_secrets(config: Config, offline: Path | None = None) -> Secrets:
+    """Both secrets from the environment, the configuration, the secrets folder, or `offline`/secrets, in this order.
+
+    offline : folder that `calibrate` filled; only `calibrate` and `replay` give one. Raises SecretsError.
+    """
+    key, seed = (_load(config, name, offline) for name in NAMES)
+    return Secrets(key, config.secrets.key_id, seed)
+
+
+def create_secrets(folder: Path) -> list[Path]:
+    """Make the secrets that `folder`/secrets lacks, readable by their owner only. Returns the files made."""
+    target = folder / FOLDER
+    target.mkdir(parents=True, exist_ok=True, mode=0o700)
+    made = []
+    for name in NAMES:
+        path = target / name
+        if path.exists():
+            continue
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(SECRET_BYTES) + "\n")
+        made.append(path)
+    return made
+
+
+def readable_by_others(path: Path) -> bool:
+    return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+
+
+def secret_files(config: Config, offline: Path | None = None) -> list[Path]:
+    """The files that secrets would be read from, for `doctor`."""
+    return [path for name in NAMES for path in _paths(config, name, offline) if path.is_file()]
+
+
+def _load(config: Config, name: str, offline: Path | None) -> bytes:
+    variable = PREFIX + name.upper()
+    if text := os.environ.get(variable):
+        return _parse(text, variable)
+    configured = getattr(config.secrets, name)
+    if configured is not None:
+        return _parse(configured.get_secret_value(), f"secrets.{name}")
+    for path in _paths(config, name, offline):
+        try:
+            return _parse(path.read_text(encoding="ascii", errors="replace"), str(path))
+        except FileNotFoundError:
+            if path in _named_paths(config, name):
+                raise SecretsError(f"{path}: no such file, but it is named as the {name}") from None
+        except OSError as error:
+            raise SecretsError(f"{path}: {error.strerror}") from error
+    raise SecretsError(
+        f"{name}: not set; give {variable} or {variable}_FILE, or secrets.{name}_file or secrets.directory in the"
+        f" configuration (64 hexadecimal digits; `openssl rand -hex {SECRET_BYTES}` makes one)"
+    )
+
+
+def _named_paths(config: Config, name: str) -> list[Path]:
+    from_environment = os.environ.get(f"{PREFIX}{name.upper()}_FILE")
+    configured = getattr(config.secrets, f"{name}_file")
+    return [Path(path) for path in (from_environment, configured) if path]
+
+
+def _paths(config: Config, name: str, offline: Path | None) -> list[Path]:
+    folders = [config.secrets.directory, offline / FOLDER if offline is not None else None]
+    return _named_paths(config, name) + [folder / name for folder in folders if folder is not None]
+
+
+def _parse(text: str, place: str) -> bytes:
+    try:
+        value = bytes.fromhex(text.strip())
+    except ValueError:
+        value = b""
+    if len(value) != SECRET_BYTES:
+        raise SecretsError(f"{place}: expected {2 * SECRET_BYTES} hexadecimal digits; got something else (not shown)")
+    return value
