@@ -1,0 +1,64 @@
+# Everything a contributor or CI does. Needs Python >= 3.11 and make; `make test-kafka` also needs Java >= 17.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-kafka check fmt lint type bench docs lock up down clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Build .venv from requirements.lock (once)
+
+$(STAMP): requirements.lock requirements-uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-uv.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup ## Show it: a model behind a gateway, ordinary clients, two attackers
+	@$(BIN)/python -m examples.demo
+
+test: setup ## The suite, on the embedded broker
+	$(BIN)/python -m pytest
+
+test-kafka: setup ## The integration suite, on Apache Kafka (needs Java >= 17)
+	$(BIN)/python -m pytest -m kafka
+
+check: lint type ## Everything that reads the code without running it
+
+lint: setup ## ruff and the import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+type: setup ## mypy, strict
+	$(BIN)/mypy
+
+fmt: setup ## Format and mend what can be mended
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: setup ## Rows per second of each stage beside a plain reader
+	$(BIN)/python -m bench.throughput
+
+docs: setup ## Rewrite docs/configuration.md from the code
+	$(BIN)/python -m detector.config_keys > docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md
+
+lock: setup ## Resolve the dependencies anew
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra asgi -c requirements.lock pyproject.toml -o requirements-service.lock
+
+up: ## Apache Kafka, topics, worker and the example gateway in containers
+	docker compose up --build --detach
+
+down: ## Stop them and remove their volumes
+	docker compose down --volumes
+
+clean: ## Remove caches and outputs, keep .venv
+	rm -rf out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
