@@ -1,0 +1,1 @@
+"""Programs that show Probewatch at work. Not part of the installed package."""

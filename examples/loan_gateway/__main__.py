@@ -1,0 +1,78 @@
+"""python -m examples.loan_gateway --bootstrap HOST:PORT: train the model, then serve it."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import uvicorn
+from aiokafka import AIOKafkaProducer
+from starlette.applications import Starlette
+
+from examples.loan_gateway.app import build_app
+from examples.loan_gateway.model import LoanModel, load_applications
+
+logger = logging.getLogger("loan_gateway")
+
+
+class KafkaLog:
+    """Request log on a Kafka topic, keyed by client so that one client's records keep their order."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self.failures = 0
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        self._producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all", linger_ms=5)
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def write(self, client_id: str, record: bytes) -> None:
+        """Hand the record over; the answer does not wait for the broker, but a lost record is counted."""
+        assert self._producer is not None
+        sent = await self._producer.send(self._topic, record, key=client_id.encode())
+        sent.add_done_callback(self._note)
+
+    def _note(self, sent: "asyncio.Future[object]") -> None:
+        if not sent.cancelled() and sent.exception() is not None:
+            self.failures += 1
+            logger.error("a log record was lost: %s", type(sent.exception()).__name__)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="loan_gateway", description=__doc__)
+    parser.add_argument("--bootstrap", required=True, help="Kafka, host:port")
+    parser.add_argument("--topic", default="gateway-logs", help="topic of the request log")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--registry", type=Path, help="JSON file: client id -> broker | system")
+    return parser.parse_args()
+
+
+async def serve(options: argparse.Namespace) -> None:
+    registry = json.loads(options.registry.read_text()) if options.registry else {}
+    training, _ = load_applications()
+    log = KafkaLog(options.bootstrap, options.topic)
+    app = build_app(LoanModel(training), log, registry)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await log.start()
+        yield
+        await log.stop()
+
+    app.router.lifespan_context = lifespan
+    config = uvicorn.Config(app, host=options.host, port=options.port, log_level="warning", access_log=False)
+    await uvicorn.Server(config).serve()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(_arguments()))

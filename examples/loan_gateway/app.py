@@ -1,0 +1,93 @@
+"""The gateway's HTTP face: validate, score, answer, log. Protected from outside by a door (see __main__)."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Protocol
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from examples.loan_gateway import model as loans
+
+MAX_BODY_BYTES = 16_384
+MAX_CLIENT_ID_CHARS = 128
+
+
+class Log(Protocol):
+    """Where the gateway writes its request log."""
+
+    failures: int
+
+    async def write(self, client_id: str, record: bytes) -> None: ...
+
+
+def build_app(model: loans.LoanModel, log: Log, registry: Mapping[str, str]) -> Starlette:
+    """registry : client id -> class ("broker", "system"), kept by the gateway: a client cannot choose its own."""
+    gateway = Gateway(model, log, registry)
+    return Starlette(
+        routes=[
+            Route("/v1/score", gateway.score, methods=["POST"]),
+            Route("/healthz", gateway.healthz, methods=["GET"]),
+        ]
+    )
+
+
+class Gateway:
+    """Handlers of one process. A request that is refused or malformed never reached the model and is not logged."""
+
+    def __init__(self, model: loans.LoanModel, log: Log, registry: Mapping[str, str]) -> None:
+        self._model = model
+        self._log = log
+        self._registry = registry
+
+    async def score(self, request: Request) -> Response:
+        client_id = request.headers.get("x-client-id", "")
+        if not 0 < len(client_id) <= MAX_CLIENT_ID_CHARS:
+            return _bad(f"header X-Client-Id: expected 1 to {MAX_CLIENT_ID_CHARS} characters")
+        started = time.perf_counter()
+        try:
+            features = _object(await request.body())
+            label, score = self._model.decide(features)
+        except loans.BadFeaturesError as error:
+            return _bad(str(error))
+        request_id = str(uuid.uuid4())
+        record = {
+            "schema": "probewatch.request/1",
+            "ts": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "request_id": request_id,
+            "client_id": client_id,
+            "client_class": self._registry.get(client_id, "consumer"),
+            "model": loans.NAME,
+            "model_version": loans.VERSION,
+            "operation": "classify",
+            "features": features,
+            "output": {"label": label, "score": score},
+            "status": 200,
+            "latency_ms": round((time.perf_counter() - started) * 1e3, 3),
+        }
+        await self._log.write(client_id, msgspec.json.encode(record))
+        return Response(
+            msgspec.json.encode({"request_id": request_id, "label": label, "score": score}),
+            media_type="application/json",
+        )
+
+    async def healthz(self, _: Request) -> Response:
+        return JSONResponse({"status": "ok", "model": loans.NAME, "log_failures": self._log.failures})
+
+
+def _object(body: bytes) -> dict[str, object]:
+    if len(body) > MAX_BODY_BYTES:
+        raise loans.BadFeaturesError(f"body: expected at most {MAX_BODY_BYTES} bytes; got {len(body)}")
+    try:
+        return msgspec.json.decode(body, type=dict[str, object])
+    except msgspec.DecodeError:
+        raise loans.BadFeaturesError("body: expected one JSON object of features") from None
+
+
+def _bad(text: str) -> Response:
+    return JSONResponse({"error": text}, status_code=400)
