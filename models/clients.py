@@ -1,0 +1,210 @@
+"""ClientTable: everything remembered about the clients of one partition and space, in flat arrays."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.kernels.fold import fold
+from models.kernels.layout import (
+    ANCHOR,
+    ANCHOR_BUMP,
+    ANCHOR_FREE,
+    ANCHOR_MAX,
+    CLIENT,
+    CLIENT_BUMP,
+    CLIENT_FREE,
+    CLIENTS,
+    ENTRY,
+    EVICTED,
+    GROW,
+    HEADS,
+    ID_BYTES,
+    RING_BUMP,
+    RING_FREE,
+    RING_MAX,
+    SKIPPED,
+    VERDICT,
+    Batch,
+    Nulls,
+    Table,
+    Tally,
+)
+from models.kernels.slots import block_slots, clear_block, entries_of, find, reindex, restore
+from models.rows import I64, Rows
+
+_RING_COLUMNS = ("ring", "ring_values", "ring_fields", "ring_ids")
+_ANCHOR_COLUMNS = (
+    "anchors", "anchor_values", "anchor_fields", "anchor_exact", "anchor_ids", "wealth", "parts", "seen", "changed",
+)  # fmt: skip
+
+
+def no_tally(fields: int, processes: int) -> Tally:
+    """Counting and tracing switched off."""
+    return Tally(
+        np.zeros((0, 8, 7, 13), np.int64),
+        np.zeros((0, fields + 1), np.int64),
+        np.zeros((0, processes), np.int32),
+        np.zeros(0, np.int32),
+    )
+
+
+class ClientTable:
+    """Clients of one partition and space.
+
+    dim, fields : lengths of a row's values and fields. processes, joint : of a family. blocks : per partition.
+    capacity : bytes a block may hold before its least evident clients leave.
+    """
+
+    def __init__(self, dim: int, fields: int, processes: int, joint: int, blocks: int, capacity: int) -> None:
+        heads = np.zeros(HEADS, np.int64)
+        heads[CLIENT_FREE] = -1
+        heads[RING_FREE : RING_FREE + 3] = -1
+        heads[ANCHOR_FREE : ANCHOR_FREE + 2] = -1
+        entry = ENTRY.itemsize + 2 * dim + 2 * fields + ID_BYTES
+        anchor = ANCHOR.itemsize + 8 * dim + 8 * fields + 32 + 2 * ID_BYTES + 4 * processes + 32 * joint + 10 * fields
+        self.capacity = max(capacity, CLIENT.itemsize + RING_MAX * entry + ANCHOR_MAX * anchor)
+        self.sources: list[int] = []
+        self.table = Table(
+            clients=np.zeros(16, CLIENT),
+            index=np.full(32, -1, np.int32),
+            heads=heads,
+            costs=np.array([CLIENT.itemsize, entry, anchor], np.int64),
+            block_head=np.full(blocks, -1, np.int32),
+            block_bytes=np.zeros(blocks, np.int64),
+            mark_offset=np.full((blocks, 0), -1, np.int64),
+            mark_index=np.full((blocks, 0), -1, np.int64),
+            ring=np.zeros(64, ENTRY),
+            ring_values=np.zeros((64, dim), np.int16),
+            ring_fields=np.zeros((64, fields), np.uint16),
+            ring_ids=np.zeros((64, ID_BYTES), np.uint8),
+            anchors=np.zeros(32, ANCHOR),
+            anchor_values=np.zeros((32, 4, dim), np.int16),
+            anchor_fields=np.zeros((32, 4, fields), np.uint16),
+            anchor_exact=np.zeros((32, 4), np.uint64),
+            anchor_ids=np.zeros((32, 2, ID_BYTES), np.uint8),
+            wealth=np.zeros((32, processes), np.int32),
+            parts=np.zeros((32, joint, 8), np.int32),
+            seen=np.zeros((32, fields), np.uint64),
+            changed=np.zeros((32, fields), np.uint16),
+        )
+
+    @property
+    def count(self) -> int:
+        return int(self.table.heads[CLIENTS])
+
+    @property
+    def evicted(self) -> int:
+        return int(self.table.heads[EVICTED])
+
+    @property
+    def skipped(self) -> int:
+        return int(self.table.heads[SKIPPED])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.table)
+
+    def find(self, key: int) -> int:
+        """Slot of a client, -1 if unknown."""
+        return int(find(self.table, np.uint64(key)))
+
+    def batch(self, rows: Rows) -> Batch:
+        """The columns the fold reads. All rows come from one source (or there are none)."""
+        source = int(rows.source[0]) if rows.count else 0
+        return Batch(
+            rows.offset, rows.index, rows.client, rows.klass, rows.time_ms, rows.id_offsets, rows.id_bytes, rows.exact,
+            rows.values, rows.fields, rows.surprisal, rows.offgrid, rows.output, rows.score, rows.margin,
+            self._mark(source),
+        )  # fmt: skip
+
+    def fold(
+        self, nulls: Nulls, batch: Batch, closed: I64, start: int, tally: Tally, verdict: I64
+    ) -> tuple[int, int]:
+        """Apply rows from `start` until one calls for a decision; returns (next row, DONE | CROSSED)."""
+        while True:
+            start, status = fold(self.table, nulls, batch, closed, self.capacity, start, tally, verdict)
+            if status != GROW:
+                return int(start), int(status)
+            self._grow()
+
+    def _mark(self, source: int) -> int:
+        """Column of a source's marks, added when first met."""
+        if source not in self.sources:
+            self.sources.append(source)
+            none = np.full((len(self.table.block_head), 1), -1, np.int64)
+            self.table = self.table._replace(
+                mark_offset=np.hstack([self.table.mark_offset, none]),
+                mark_index=np.hstack([self.table.mark_index, none]),
+            )
+        return self.sources.index(source)
+
+    def _grow(self, clients: int = 1, ring: int = RING_MAX, anchors: int = ANCHOR_MAX) -> None:
+        """Double whatever has no room for this many more."""
+        heads, table = self.table.heads, self.table
+        grown: dict[str, NDArray[Any]] = {}
+        if heads[CLIENT_BUMP] + clients > len(table.clients):
+            grown["clients"] = _longer(table.clients, int(heads[CLIENT_BUMP]) + clients)
+            grown["index"] = np.full(2 * len(grown["clients"]), -1, np.int32)
+        if heads[RING_BUMP] + ring > len(table.ring):
+            for name in _RING_COLUMNS:
+                grown[name] = _longer(getattr(table, name), int(heads[RING_BUMP]) + ring)
+        if heads[ANCHOR_BUMP] + anchors > len(table.anchors):
+            for name in _ANCHOR_COLUMNS:
+                grown[name] = _longer(getattr(table, name), int(heads[ANCHOR_BUMP]) + anchors)
+        self.table = table._replace(**grown)
+        if "index" in grown:
+            reindex(self.table, table.index)
+
+
+    def dump(self, block: int) -> dict[str, Any]:
+        """One block as plain values: clients by key, their ring entries and families, and the block's marks."""
+        table = self.table
+        slots = np.zeros(block_slots(table, block, np.zeros(0, np.int64)), np.int64)
+        block_slots(table, block, slots)
+        slots = slots[np.argsort(table.clients["key"][slots], kind="stable")]
+        records = table.clients[slots]
+        ring = np.zeros(int(records["ring_size"].sum()), np.int64)
+        anchors = np.zeros(int(records["anchor_size"].sum()), np.int64)
+        n_ring, n_anchors = entries_of(table, slots, ring, anchors)
+        for name in ("next", "previous", "ring_start", "anchor_start"):
+            records[name] = 0
+        saved: dict[str, Any] = {"clients": records.tobytes()}
+        for name in _RING_COLUMNS:
+            saved[name] = getattr(table, name)[ring[:n_ring]].tobytes()
+        for name in _ANCHOR_COLUMNS:
+            saved[name] = getattr(table, name)[anchors[:n_anchors]].tobytes()
+        marks = zip(self.sources, table.mark_offset[block].tolist(), table.mark_index[block].tolist(), strict=True)
+        saved["marks"] = sorted(list(mark) for mark in marks if mark[1] >= 0)
+        return saved
+
+    def load(self, block: int, saved: dict[str, Any]) -> None:
+        """Put a dumped block in place of what the block holds now.
+
+        Raises ValueError if its columns do not fit this table.
+        """
+        clear_block(self.table, block)
+        records = np.frombuffer(saved["clients"], CLIENT)
+        self._grow(len(records), int(records["ring_size"].sum()) + 1, int(records["anchor_size"].sum()) + 1)
+        slots = np.zeros(len(records), np.int64)
+        restore(self.table, records, slots)
+        ring = np.zeros(int(records["ring_size"].sum()), np.int64)
+        anchors = np.zeros(int(records["anchor_size"].sum()), np.int64)
+        n_ring, n_anchors = entries_of(self.table, slots, ring, anchors)
+        for names, places in ((_RING_COLUMNS, ring[:n_ring]), (_ANCHOR_COLUMNS, anchors[:n_anchors])):
+            for name in names:
+                column = getattr(self.table, name)
+                column[places] = np.frombuffer(saved[name], column.dtype).reshape(len(places), *column.shape[1:])
+        for source, offset, index in saved["marks"]:
+            mark = self._mark(source)
+            self.table.mark_offset[block, mark] = offset
+            self.table.mark_index[block, mark] = index
+
+
+def _longer(array: NDArray[Any], least: int) -> NDArray[Any]:
+    size = len(array)
+    while size < least:
+        size *= 2
+    longer = np.zeros((size, *array.shape[1:]), array.dtype)
+    longer[: len(array)] = array
+    return longer

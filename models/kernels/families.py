@@ -1,0 +1,231 @@
+"""Rings and families: where distinct inputs wait, and what grows around the first near-duplicate."""
+
+import numpy as np
+
+from models.kernels.jit import kernel
+from models.kernels.layout import (
+    ANCHOR_MAX,
+    BEFORE_LAST,
+    BEST,
+    ID_BYTES,
+    LAST,
+    ORIGIN,
+    RING_MAX,
+    Batch,
+    Nulls,
+    Table,
+)
+from models.kernels.numbers import NEVER
+from models.kernels.slots import client_bytes, give_anchors, give_ring, make_room, take_anchors, take_ring
+from models.rows import I64
+
+EVICTION_PER_ROW = 20
+"""Evidence (milli-nats) a family loses per row of the client in the contest for a place among its 16."""
+
+
+@kernel
+def remember(table: Table, slot: int, block: int, capacity: int, batch: Batch, row: int) -> None:
+    """Put a row that joined nothing into the ring, over the oldest place."""
+    client = table.clients[slot]
+    if client.ring_next >= client.ring_size and client.ring_size < RING_MAX:
+        grow_ring(table, slot, block, capacity)
+    place = client.ring_next % RING_MAX
+    client.ring_next = place + 1  # RING_MAX wraps to 0 at the next write
+    client.ring_mask |= np.uint64(1) << np.uint64(place)
+    e = client.ring_start + place
+    table.ring[e].exact = batch.exact[row]
+    table.ring[e].score = batch.score[row]
+    table.ring[e].label = batch.output[row]
+    table.ring_values[e] = batch.values[row]
+    table.ring_fields[e] = batch.fields[row]
+    start = batch.id_offsets[row]
+    length = min(ID_BYTES, batch.id_offsets[row + 1] - start)
+    table.ring[e].id_length = length
+    table.ring_ids[e, :length] = batch.id_bytes[start : start + length]
+    table.ring_ids[e, length:] = 0
+
+
+@kernel
+def grow_ring(table: Table, slot: int, block: int, capacity: int) -> None:
+    """1 -> 4 -> 32 entries; the places keep their numbers."""
+    client = table.clients[slot]
+    size = 1 if client.ring_size == 0 else (4 if client.ring_size == 1 else RING_MAX)
+    make_room(table, block, table.costs[1] * (size - client.ring_size), capacity, slot)
+    start = take_ring(table, size)
+    for i in range(client.ring_size):
+        table.ring[start + i] = table.ring[client.ring_start + i]
+        table.ring_values[start + i] = table.ring_values[client.ring_start + i]
+        table.ring_fields[start + i] = table.ring_fields[client.ring_start + i]
+        table.ring_ids[start + i] = table.ring_ids[client.ring_start + i]
+    if client.ring_size > 0:
+        give_ring(table, client.ring_start, client.ring_size)
+    table.block_bytes[block] += table.costs[1] * (size - client.ring_size)
+    client.ring_start, client.ring_size = start, size
+
+
+@kernel
+def copy_anchor(table: Table, source: int, target: int) -> None:
+    table.anchors[target] = table.anchors[source]
+    table.anchor_values[target] = table.anchor_values[source]
+    table.anchor_fields[target] = table.anchor_fields[source]
+    table.anchor_exact[target] = table.anchor_exact[source]
+    table.anchor_ids[target] = table.anchor_ids[source]
+    table.wealth[target] = table.wealth[source]
+    table.parts[target] = table.parts[source]
+    table.seen[target] = table.seen[source]
+    table.changed[target] = table.changed[source]
+
+
+@kernel
+def grow_anchors(table: Table, slot: int, block: int, capacity: int) -> None:
+    """0 -> 2 -> 16 families."""
+    client = table.clients[slot]
+    size = 2 if client.anchor_size == 0 else ANCHOR_MAX
+    make_room(table, block, table.costs[2] * (size - client.anchor_size), capacity, slot)
+    start = take_anchors(table, size)
+    for i in range(client.anchor_count):
+        copy_anchor(table, client.anchor_start + i, start + i)
+    if client.anchor_size > 0:
+        give_anchors(table, client.anchor_start, client.anchor_size)
+    table.block_bytes[block] += table.costs[2] * (size - client.anchor_size)
+    client.anchor_start, client.anchor_size = start, size
+
+
+@kernel
+def weakest(table: Table, slot: int) -> int:
+    """Index of the family that gives way: least evidence, less 20 milli-nats for every row since it was touched."""
+    client = table.clients[slot]
+    chosen, least = 0, np.int64(1) << 60
+    for i in range(client.anchor_count):
+        a = client.anchor_start + i
+        most = np.int64(NEVER)
+        for p in range(table.wealth.shape[1]):
+            most = max(most, np.int64(table.wealth[a, p]))
+        worth = most - EVICTION_PER_ROW * (client.rows - table.anchors[a].touched_row)
+        if worth < least:
+            chosen, least = i, worth
+    return chosen
+
+
+@kernel
+def promote(table: Table, nulls: Nulls, slot: int, block: int, capacity: int, place: int) -> int:
+    """Make a ring entry the origin of a new family and take it out of the ring; returns the anchor.
+
+    Left in the ring it would compete with its own family, and every variant would found another one.
+    """
+    client = table.clients[slot]
+    if client.anchor_count == client.anchor_size and client.anchor_size < ANCHOR_MAX:
+        grow_anchors(table, slot, block, capacity)
+    if client.anchor_count < client.anchor_size:
+        a = client.anchor_start + client.anchor_count
+        client.anchor_count += 1
+    else:
+        a = client.anchor_start + weakest(table, slot)
+    e = client.ring_start + place
+    client.ring_mask &= ~(np.uint64(1) << np.uint64(place))
+    entry = table.ring[e]
+    for z in range(4):
+        table.anchor_values[a, z] = table.ring_values[e]
+        table.anchor_fields[a, z] = table.ring_fields[e]
+        table.anchor_exact[a, z] = entry.exact
+    table.anchor_ids[a, 0] = table.ring_ids[e]
+    table.anchor_ids[a, 1] = table.ring_ids[e]
+    family = table.anchors[a]
+    family.mask, family.step2, family.touched_row = 0, 0, client.rows
+    family.first_ms = family.last_ms = client.clock_ms
+    family.variants = family.flips = 0
+    family.label = family.label_a = entry.label
+    family.label_b = 0
+    family.rows_a, family.rows_b, family.rows_other = 1, 0, 0
+    family.score = family.best_score = entry.score
+    family.direction = np.float32(-1.0) if entry.score > np.float32(nulls.decision_threshold) else np.float32(1.0)
+    table.wealth[a] = NEVER
+    table.parts[a] = 0
+    table.changed[a] = 0
+    for i in range(table.seen.shape[1]):
+        table.seen[a, i] = value_bit(table.ring_fields[e, i])
+    return int(a)
+
+
+@kernel
+def value_bit(field: int) -> np.uint64:
+    """One of 64 bits for a field's value; the number of set bits estimates the number of values (linear counting)."""
+    return np.uint64(1) << (np.uint64(field) & np.uint64(63))
+
+
+@kernel
+def extend(
+    table: Table, slot: int, anchor: int, batch: Batch, row: int, levels: I64, mask: np.uint64, step2: int
+) -> None:
+    """Make a variant the last member of its family."""
+    client = table.clients[slot]
+    family = table.anchors[anchor]
+    family.variants += 1
+    family.touched_row = client.rows
+    family.last_ms = client.clock_ms
+    family.mask = mask
+    family.step2 = step2
+    family.flips += levels[0] == 1
+    count_label(table, anchor, batch.output[row])
+    table.anchor_values[anchor, BEFORE_LAST] = table.anchor_values[anchor, LAST]
+    put(table, anchor, LAST, batch, row)
+    if levels[4] == 1:
+        family.best_score = batch.score[row]
+        put(table, anchor, BEST, batch, row)
+    family.score = batch.score[row]
+    start = batch.id_offsets[row]
+    length = min(ID_BYTES, batch.id_offsets[row + 1] - start)
+    table.anchor_ids[anchor, 1, :length] = batch.id_bytes[start : start + length]
+    table.anchor_ids[anchor, 1, length:] = 0
+    for i in range(table.seen.shape[1]):
+        table.seen[anchor, i] |= value_bit(batch.fields[row, i])
+        if batch.fields[row, i] != table.anchor_fields[anchor, ORIGIN, i] and table.changed[anchor, i] < 65_535:
+            table.changed[anchor, i] += 1
+
+
+@kernel
+def put(table: Table, anchor: int, reference: int, batch: Batch, row: int) -> None:
+    table.anchor_values[anchor, reference] = batch.values[row]
+    table.anchor_fields[anchor, reference] = batch.fields[row]
+    table.anchor_exact[anchor, reference] = batch.exact[row]
+
+
+@kernel
+def count_label(table: Table, anchor: int, label: int) -> None:
+    family = table.anchors[anchor]
+    if label != 0:
+        family.label = label
+    if label == family.label_a:
+        family.rows_a += 1
+    elif family.label_b == 0 or label == family.label_b:
+        family.label_b = label
+        family.rows_b += 1
+    else:
+        family.rows_other += 1
+
+
+@kernel
+def forget_old(table: Table, slot: int, block: int, oldest_ms: int) -> None:
+    """Drop families that nothing joined since `oldest_ms`; the others keep their order."""
+    client = table.clients[slot]
+    kept = 0
+    for i in range(client.anchor_count):
+        a = client.anchor_start + i
+        if table.anchors[a].last_ms >= oldest_ms:
+            if kept != i:
+                copy_anchor(table, a, client.anchor_start + kept)
+            kept += 1
+    client.anchor_count = kept
+    if kept == 0 and client.anchor_size > 0:
+        before = client_bytes(table, slot)
+        give_anchors(table, client.anchor_start, client.anchor_size)
+        client.anchor_start = client.anchor_size = 0
+        table.block_bytes[block] += client_bytes(table, slot) - before
+
+
+@kernel
+def level_counts(counts: I64, field_counts: I64, levels: I64) -> None:
+    """Count one variant's feature levels; counts : (7, 13), field_counts : (f + 1,)."""
+    for j in range(7):
+        counts[j, levels[j]] += 1
+    field_counts[levels[7]] += 1

@@ -1,0 +1,164 @@
+"""Columns of the client table, and the names of what a kernel is handed.
+
+A client is one record plus, on demand, a page of its last distinct inputs (the ring) and a page of families (anchors).
+Pages come in a few sizes, so that a client of one request stays small.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.rows import F32, I16, I32, I64, U8, U16, U32, U64
+
+ID_BYTES = 40
+"""Request ids are kept for explanations, cut to this length."""
+RING_SIZES = (1, 4, 32)
+ANCHOR_SIZES = (2, 16)
+RING_MAX = RING_SIZES[-1]
+ANCHOR_MAX = ANCHOR_SIZES[-1]
+BUCKETS = 8
+CLASS_COUNT = 3
+
+FEATURES = ("flip", "edit", "collinear", "margin", "record", "step", "equal_step", "field")
+"""Of a variant against its family. The last one's levels are the table's fields."""
+LEVELS = 13
+"""Most levels of any feature but `field`."""
+NOT_APPLICABLE = (2, 12, 0, 2, 2, -1, 2)
+"""Per feature (without `field`) the level that means "no opinion"; a step always has a length."""
+
+CLIENT = np.dtype(
+    [
+        ("key", "u8"), ("ring_mask", "u8"),
+        ("clock_ms", "i8"), ("decay_from_ms", "i8"), ("expires_ms", "i8"), ("decided_ms", "i8"),
+        ("quiet_until_ms", "i8"), ("incident_offset", "i8"), ("rows", "i8"), ("distinct", "i8"),
+        ("next", "i4"), ("previous", "i4"),
+        ("day", "i4"), ("rows_today", "i4"), ("distinct_today", "i4"),
+        ("repeats", "i4"), ("variants", "i4"), ("offgrid_rows", "i4"), ("low_margin_rows", "i4"),
+        ("offgrid_fields", "u4"), ("incident_source", "u4"), ("incident_index", "i4"),
+        ("ring_start", "i4"), ("ring_size", "i4"), ("ring_next", "i4"),
+        ("anchor_start", "i4"), ("anchor_size", "i4"), ("anchor_count", "i4"),
+        ("margin_seek", "i4"), ("offgrid", "i4"), ("statistic", "i4"),
+        ("level", "i4"), ("revision", "i4"), ("doublings", "i4"), ("alerts", "i4"),
+    ]
+)  # fmt: skip
+
+ENTRY = np.dtype([("exact", "u8"), ("score", "f4"), ("label", "u4"), ("link", "i4"), ("id_length", "i4")])
+
+ANCHOR = np.dtype(
+    [
+        ("mask", "u8"), ("step2", "i8"), ("touched_row", "i8"), ("first_ms", "i8"), ("last_ms", "i8"),
+        ("variants", "i4"), ("flips", "i4"), ("label", "u4"), ("label_a", "u4"), ("label_b", "u4"),
+        ("rows_a", "i4"), ("rows_b", "i4"), ("rows_other", "i4"),
+        ("score", "f4"), ("best_score", "f4"), ("direction", "f4"), ("link", "i4"),
+    ]
+)  # fmt: skip
+
+ORIGIN, LAST, BEST, BEFORE_LAST = 0, 1, 2, 3
+"""The references of a family; the first three are candidates to join, the fourth gives the last step's direction."""
+
+# Slots of Table.heads
+CLIENT_BUMP, RING_BUMP, ANCHOR_BUMP, CLIENT_FREE = 0, 1, 2, 3
+RING_FREE = 4  # one per ring size
+ANCHOR_FREE = 7  # one per anchor size
+CLIENTS, EVICTED, SKIPPED = 9, 10, 11
+HEADS = 12
+
+# What one call of the fold ends with
+DONE, GROW, CROSSED = 0, 1, 2
+
+# Slots of the fold's verdict
+LEAD_PROCESS, LEAD_ANCHOR, STATISTIC, RAISED_LEVEL, SLOT = 0, 1, 2, 3, 4
+VERDICT = 5
+
+
+class Table(NamedTuple):
+    """All clients of one partition and space.
+
+    index : (2**k,) slot or -1, open addressing by key. block_head, block_bytes : (blocks,).
+    mark_offset, mark_index : (blocks, sources), the position up to which a source has been applied.
+    costs : bytes of a client, a ring entry, an anchor.
+    """
+
+    clients: NDArray[np.void]
+    index: I32
+    heads: I64
+    costs: I64
+    block_head: I32
+    block_bytes: I64
+    mark_offset: I64
+    mark_index: I64
+    ring: NDArray[np.void]  # (ring entries,)
+    ring_values: I16  # (ring entries, d)
+    ring_fields: U16  # (ring entries, f)
+    ring_ids: U8  # (ring entries, 40)
+    anchors: NDArray[np.void]  # (anchors,)
+    anchor_values: I16  # (anchors, 4, d)
+    anchor_fields: U16  # (anchors, 4, f)
+    anchor_exact: U64  # (anchors, 4)
+    anchor_ids: U8  # (anchors, 2, 40), of origin and last
+    wealth: I32  # (anchors, processes of a family), milli-nats
+    parts: I32  # (anchors, joint profiles, 8 features), milli-nats since the profile's last start
+    seen: U64  # (anchors, f), 64 bits of the values a field took
+    changed: U16  # (anchors, f), variants in which a field changed
+
+
+class Nulls(NamedTuple):
+    """Log-likelihood ratios (milli-nats) and thresholds of one space, per client class (first axis, 3).
+
+    family : (3, 8 buckets, 7 features, 13 levels, processes)   field : (3, f + 1, processes)
+    rarity : (3, f) surprise of a change in each field   margin, offgrid : (3, 2) for no and yes
+    tail, tail_scale : (3, all processes) 99 % quantile and length of the benign tail, milli-nats; scale 0 = off
+    growth : (3, 21) subtracted from the statistic by rows of the day   thresholds : (3, 5), thousandths, by level
+    low_margin : (3,)   joint : number of joint profiles, the first of the processes
+    reach2 : squared reach in value units   agreement_min : 1/16 nat   decision_threshold : of the score
+    """
+
+    family: I32
+    field: I32
+    rarity: I32
+    margin: I32
+    offgrid: I32
+    tail: I64
+    tail_scale: I64
+    growth: I64
+    thresholds: I64
+    low_margin: F32
+    joint: int
+    reach2: int
+    agreement_min: int
+    decision_threshold: float
+
+
+class Tally(NamedTuple):
+    """What a run over fitting clients counts; zero-length arrays switch counting and tracing off.
+
+    family : (3, 8, 7, 13)   field : (3, f + 1)   evidence : (n, processes) milli-nats after each row
+    statistic : (n,) before thresholds.
+    """
+
+    family: I64
+    field: I64
+    evidence: I32
+    statistic: I32
+
+
+class Batch(NamedTuple):
+    """The columns of a frame that the fold reads; `mark` is the column of its source in Table.mark_offset."""
+
+    offset: I64
+    index: NDArray[np.int32]
+    client: U64
+    klass: U8
+    time_ms: I64
+    id_offsets: I32
+    id_bytes: U8
+    exact: U64
+    values: I16
+    fields: U16
+    surprisal: U8
+    offgrid: U32
+    output: U32
+    score: F32
+    margin: F32
+    mark: int

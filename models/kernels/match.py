@@ -1,0 +1,209 @@
+"""Is this input a variant of something the client sent, and how does it differ?"""
+
+import numpy as np
+
+from models.kernels.jit import kernel
+from models.kernels.layout import ANCHOR_MAX, BEFORE_LAST, LAST, RING_MAX, Batch, Nulls, Table
+from models.rows import I16, I64, U16
+
+NO_CANDIDATE = -1
+REPEAT = -2
+REFERENCES = 3  # origin, last, best
+
+
+@kernel
+def distance2(a: I16, b: I16) -> int:
+    """Squared distance in value units; exact."""
+    total = np.int64(0)
+    for i in range(len(a)):
+        step = np.int64(a[i]) - np.int64(b[i])
+        total += step * step
+    return total
+
+
+@kernel
+def agreement(a: U16, b: U16, weights: object) -> int:
+    """Summed surprisal of the fields on which two rows agree (Fellegi, Sunter 1969), 1/16 nat."""
+    total = np.int32(0)
+    for i in range(len(a)):
+        if a[i] == b[i]:
+            total += np.int32(weights[i])  # type: ignore[index]
+    return total
+
+
+@kernel
+def is_repeat(table: Table, slot: int, exact: np.uint64) -> bool:
+    client = table.clients[slot]
+    for i in range(client.ring_size):
+        if (client.ring_mask >> np.uint64(i)) & np.uint64(1) and table.ring[client.ring_start + i].exact == exact:
+            return True
+    for a in range(client.anchor_start, client.anchor_start + client.anchor_count):
+        for z in range(REFERENCES):
+            if table.anchor_exact[a, z] == exact:
+                return True
+    return False
+
+
+@kernel
+def join(table: Table, nulls: Nulls, slot: int, batch: Batch, row: int) -> int:
+    """The candidate that a row is a variant of: ring entry i as i, reference z of anchor a as 32 + 3a + z; or -1.
+
+    By agreement first (.7 of the row's own surprisal and a least amount), else by distance within reach. Ties go to
+    the earlier candidate.
+    """
+    client = table.clients[slot]
+    x, fields, weights = batch.values[row], batch.fields[row], batch.surprisal[row]
+    tabular = len(fields) > 0
+    own = np.int64(0)
+    for i in range(len(fields)):
+        own += weights[i]
+    nearest, nearest2 = NO_CANDIDATE, np.int64(nulls.reach2) + 1
+    alike, alike_most = NO_CANDIDATE, np.int64(nulls.agreement_min) - 1
+    for i in range(client.ring_size):
+        if (client.ring_mask >> np.uint64(i)) & np.uint64(1):
+            e = client.ring_start + i
+            d2 = distance2(x, table.ring_values[e])
+            if d2 < nearest2:
+                nearest, nearest2 = i, d2
+            if tabular:
+                agreed = agreement(fields, table.ring_fields[e], weights)
+                if agreed > alike_most:
+                    alike, alike_most = i, agreed
+    for i in range(client.anchor_count):
+        a = client.anchor_start + i
+        for z in range(REFERENCES):
+            d2 = distance2(x, table.anchor_values[a, z])
+            if d2 < nearest2:
+                nearest, nearest2 = RING_MAX + 3 * i + z, d2
+            if tabular:
+                agreed = agreement(fields, table.anchor_fields[a, z], weights)
+                if agreed > alike_most:
+                    alike, alike_most = RING_MAX + 3 * i + z, agreed
+    if alike >= 0 and 10 * alike_most >= 7 * own:
+        return alike
+    return nearest
+
+
+@kernel
+def closest_reference(table: Table, anchor: int, x: I16, fields: U16) -> tuple[int, int, int]:
+    """(reference, changed fields, squared step): fewest changed fields, then shortest.
+
+    The step of a row that changed more than three fields is the shortest to any reference.
+    """
+    best, best_count, best2, shortest2 = 0, 1 << 30, np.int64(1) << 60, np.int64(1) << 60
+    for z in range(REFERENCES):
+        count = 0
+        for i in range(len(fields)):
+            count += fields[i] != table.anchor_fields[anchor, z, i]
+        d2 = distance2(x, table.anchor_values[anchor, z])
+        shortest2 = min(shortest2, d2)
+        if count < best_count or (count == best_count and d2 < best2):
+            best, best_count, best2 = z, count, d2
+    if best_count > 3 or len(fields) == 0:
+        best2 = shortest2
+    return best, best_count, best2
+
+
+@kernel
+def edit_level(changed: int, fields: int, same: bool) -> int:
+    """Number of changed fields (1, 2, 3, 4-6, up to half, more) times "the same fields as last time"; 12 without fields."""
+    if fields == 0:
+        return 12
+    if changed <= 3:
+        kind = max(0, changed - 1)
+    elif changed <= 6:
+        kind = 3
+    elif 2 * changed <= fields:
+        kind = 4
+    else:
+        kind = 5
+    return 2 * kind + (1 if same else 0)
+
+
+@kernel
+def collinear_level(table: Table, anchor: int, x: I16, fields: U16) -> int:
+    """1 or 2 for a step across or along the last one (|cos| > .97); 0 for a first step or fewer than 4 fields."""
+    if table.anchors[anchor].variants < 1:
+        return 0
+    if len(fields) > 0:
+        count = 0
+        for i in range(len(fields)):
+            count += fields[i] != table.anchor_fields[anchor, LAST, i]
+        if count < 4:
+            return 0
+    dot, step2, before2 = np.int64(0), np.int64(0), np.int64(0)
+    for i in range(len(x)):
+        last = np.int64(table.anchor_values[anchor, LAST, i])
+        step = np.int64(x[i]) - last
+        before = last - np.int64(table.anchor_values[anchor, BEFORE_LAST, i])
+        dot += step * before
+        step2 += step * step
+        before2 += before * before
+    if step2 == 0 or before2 == 0:
+        return 1
+    squared = np.float64(dot) * np.float64(dot)
+    return 2 if squared > 0.9409 * (np.float64(step2) * np.float64(before2)) else 1
+
+
+@kernel
+def step_level(step2: int) -> int:
+    """Step length in bins with edges .02 .06 .15 .4 1 2.5 standard units (squares of edges x 2048)."""
+    if step2 < 1_678:
+        return 0
+    if step2 < 15_100:
+        return 1
+    if step2 < 94_372:
+        return 2
+    if step2 < 671_089:
+        return 3
+    if step2 < 4_194_304:
+        return 4
+    if step2 < 26_214_400:
+        return 5
+    return 6
+
+
+@kernel
+def equal_step_level(step2: int, before2: int) -> int:
+    """1 if two successive steps have the same length, within .2 % or one value unit; 2 for a first step."""
+    if before2 <= 0:
+        return 2
+    step, before = np.sqrt(np.float64(step2)), np.sqrt(np.float64(before2))
+    return 1 if abs(step - before) <= max(0.002 * step, 1.0) else 0
+
+
+@kernel
+def describe(
+    table: Table, nulls: Nulls, anchor: int, batch: Batch, row: int, levels: I64, klass: int
+) -> tuple[int, np.uint64, int]:
+    """Fill the 8 feature levels of a variant; return (reference, mask of changed fields, squared step)."""
+    x, fields = batch.values[row], batch.fields[row]
+    f = len(fields)
+    family = table.anchors[anchor]
+    reference, changed, step2 = closest_reference(table, anchor, x, fields)
+    mask, rarest, rarity = np.uint64(0), f, -1
+    for i in range(f):
+        if fields[i] != table.anchor_fields[anchor, reference, i]:
+            mask |= np.uint64(1) << np.uint64(i & 63)
+            if nulls.rarity[klass, i] > rarity:
+                rarest, rarity = i, nulls.rarity[klass, i]
+    few = f > 0 and changed <= 3
+    same = few and (family.mask & mask) != 0 and (mask & ~family.mask) == 0
+    label = batch.output[row]
+    levels[0] = 2 if label == 0 or family.label == 0 else (1 if label != family.label else 0)
+    levels[1] = edit_level(changed, f, same)
+    levels[2] = collinear_level(table, anchor, x, fields)
+    margin = batch.margin[row]
+    levels[3] = 2 if np.isnan(margin) else (1 if margin < nulls.low_margin[klass] else 0)
+    score = batch.score[row]
+    if np.isnan(score) or np.isnan(family.best_score):
+        levels[4] = 2
+    else:
+        levels[4] = 1 if (score - family.best_score) * family.direction > np.float32(1e-6) else 0
+    levels[5] = step_level(step2)
+    levels[6] = equal_step_level(step2, family.step2)
+    levels[7] = rarest if few else f
+    return reference, mask, step2
+
+
+assert ANCHOR_MAX * REFERENCES + RING_MAX < 128

@@ -1,0 +1,279 @@
+"""Where a client lives: index, blocks, pages, and who leaves when a block is full."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.kernels.jit import kernel
+from models.kernels.layout import (
+    ANCHOR_BUMP,
+    ANCHOR_FREE,
+    CLIENT_BUMP,
+    CLIENT_FREE,
+    CLIENTS,
+    EVICTED,
+    RING_BUMP,
+    RING_FREE,
+    Table,
+)
+from models.kernels.numbers import NEVER, mix64
+from models.rows import I32, I64
+
+
+@kernel
+def find(table: Table, key: np.uint64) -> int:
+    """Slot of a client, or -1."""
+    mask = np.uint64(len(table.index) - 1)
+    at = mix64(key) & mask
+    while table.index[at] >= 0:
+        slot = table.index[at]
+        if table.clients[slot].key == key:
+            return int(slot)
+        at = (at + np.uint64(1)) & mask
+    return -1
+
+
+@kernel
+def index_slot(table: Table, slot: int) -> None:
+    mask = np.uint64(len(table.index) - 1)
+    at = mix64(table.clients[slot].key) & mask
+    while table.index[at] >= 0:
+        at = (at + np.uint64(1)) & mask
+    table.index[at] = slot
+
+
+@kernel
+def unindex(table: Table, key: np.uint64) -> None:
+    """Remove by shifting later entries back (Knuth 6.4, algorithm R): no tombstones, so look-ups stay short."""
+    mask = np.uint64(len(table.index) - 1)
+    hole = mix64(key) & mask
+    while table.clients[table.index[hole]].key != key:
+        hole = (hole + np.uint64(1)) & mask
+    at = hole
+    while True:
+        at = (at + np.uint64(1)) & mask
+        slot = table.index[at]
+        if slot < 0:
+            break
+        home = mix64(table.clients[slot].key) & mask
+        if ((at - home) & mask) >= ((at - hole) & mask):
+            table.index[hole] = slot
+            hole = at
+    table.index[hole] = -1
+
+
+@kernel
+def size_class(size: int) -> int:
+    """Free list of a page size: rings of 1, 4, 32 are 0, 1, 2; anchors of 2, 16 are 0, 1."""
+    if size <= 2:
+        return 0
+    if size == 4:
+        return 1
+    return 2 if size == 32 else 1
+
+
+@kernel
+def take_ring(table: Table, size: int) -> int:
+    free = RING_FREE + size_class(size)
+    start = table.heads[free]
+    if start >= 0:
+        table.heads[free] = table.ring[start].link
+        return int(start)
+    start = table.heads[RING_BUMP]
+    table.heads[RING_BUMP] = start + size
+    return int(start)
+
+
+@kernel
+def give_ring(table: Table, start: int, size: int) -> None:
+    free = RING_FREE + size_class(size)
+    table.ring[start].link = table.heads[free]
+    table.heads[free] = start
+
+
+@kernel
+def take_anchors(table: Table, size: int) -> int:
+    free = ANCHOR_FREE + size_class(size)
+    start = table.heads[free]
+    if start >= 0:
+        table.heads[free] = table.anchors[start].link
+        return int(start)
+    start = table.heads[ANCHOR_BUMP]
+    table.heads[ANCHOR_BUMP] = start + size
+    return int(start)
+
+
+@kernel
+def give_anchors(table: Table, start: int, size: int) -> None:
+    free = ANCHOR_FREE + size_class(size)
+    table.anchors[start].link = table.heads[free]
+    table.heads[free] = start
+
+
+@kernel
+def client_bytes(table: Table, slot: int) -> int:
+    client = table.clients[slot]
+    return int(
+        table.costs[0] + table.costs[1] * np.int64(client.ring_size) + table.costs[2] * np.int64(client.anchor_size)
+    )
+
+
+@kernel
+def unlink(table: Table, slot: int, block: int) -> None:
+    client = table.clients[slot]
+    if client.previous >= 0:
+        table.clients[client.previous].next = client.next
+    else:
+        table.block_head[block] = client.next
+    if client.next >= 0:
+        table.clients[client.next].previous = client.previous
+
+
+@kernel
+def remove(table: Table, slot: int, block: int) -> None:
+    """Forget a client: its pages go back, its slot is free."""
+    client = table.clients[slot]
+    table.block_bytes[block] -= client_bytes(table, slot)
+    if client.ring_size > 0:
+        give_ring(table, client.ring_start, client.ring_size)
+    if client.anchor_size > 0:
+        give_anchors(table, client.anchor_start, client.anchor_size)
+    unindex(table, client.key)
+    unlink(table, slot, block)
+    table.clients[slot].next = table.heads[CLIENT_FREE]
+    table.heads[CLIENT_FREE] = slot
+    table.heads[CLIENTS] -= 1
+
+
+@kernel
+def make_room(table: Table, block: int, need: int, capacity: int, keep: int) -> None:
+    """Let the least evident, then longest silent clients of a block leave until `need` more bytes fit.
+
+    Deterministic: by (statistic, clock, key). `keep` is the client being served; it never leaves.
+    """
+    while table.block_bytes[block] + need > capacity:
+        chosen = -1
+        slot = table.block_head[block]
+        while slot >= 0:
+            if slot != keep and (chosen < 0 or leaves_before(table, slot, chosen)):
+                chosen = slot
+            slot = table.clients[slot].next
+        if chosen < 0:
+            return
+        remove(table, chosen, block)
+        table.heads[EVICTED] += 1
+
+
+@kernel
+def leaves_before(table: Table, slot: int, other: int) -> bool:
+    a, b = table.clients[slot], table.clients[other]
+    if a.statistic != b.statistic:
+        return bool(a.statistic < b.statistic)
+    if a.clock_ms != b.clock_ms:
+        return bool(a.clock_ms < b.clock_ms)
+    return bool(a.key < b.key)
+
+
+@kernel
+def insert(table: Table, key: np.uint64, block: int) -> int:
+    """A new, empty client at the head of its block. The caller has made room and grown the arrays."""
+    slot = table.heads[CLIENT_FREE]
+    if slot >= 0:
+        table.heads[CLIENT_FREE] = table.clients[slot].next
+    else:
+        slot = table.heads[CLIENT_BUMP]
+        table.heads[CLIENT_BUMP] = slot + 1
+    client = table.clients[slot]
+    client.key = key
+    client.ring_mask = 0
+    client.clock_ms = client.decay_from_ms = client.expires_ms = client.decided_ms = client.quiet_until_ms = 0
+    client.incident_offset = client.rows = client.distinct = 0
+    client.day = client.rows_today = client.distinct_today = 0
+    client.repeats = client.variants = client.offgrid_rows = client.low_margin_rows = 0
+    client.offgrid_fields = client.incident_source = client.incident_index = 0
+    client.ring_start = client.ring_size = client.ring_next = 0
+    client.anchor_start = client.anchor_size = client.anchor_count = 0
+    client.margin_seek = client.offgrid = client.statistic = NEVER
+    client.level = client.revision = client.doublings = client.alerts = 0
+    link_first(table, slot, block)
+    index_slot(table, slot)
+    table.block_bytes[block] += table.costs[0]
+    table.heads[CLIENTS] += 1
+    return int(slot)
+
+
+@kernel
+def link_first(table: Table, slot: int, block: int) -> None:
+    first = table.block_head[block]
+    table.clients[slot].previous = -1
+    table.clients[slot].next = first
+    if first >= 0:
+        table.clients[first].previous = slot
+    table.block_head[block] = slot
+
+
+@kernel
+def reindex(table: Table, old: I32) -> None:
+    """Enter all clients of a smaller index into a fresh one."""
+    for at in range(len(old)):
+        if old[at] >= 0:
+            index_slot(table, old[at])
+
+
+@kernel
+def entries_of(table: Table, slots: I64, ring: I64, anchors: I64) -> tuple[int, int]:
+    """List the valid ring entries and the families of clients, in order; returns how many of each.
+
+    ring, anchors : long enough for all of them, filled with positions in the pools.
+    """
+    n_ring = n_anchors = 0
+    for slot in slots:
+        client = table.clients[slot]
+        for i in range(client.ring_size):
+            if (client.ring_mask >> np.uint64(i)) & np.uint64(1):
+                ring[n_ring] = client.ring_start + i
+                n_ring += 1
+        for i in range(client.anchor_count):
+            anchors[n_anchors] = client.anchor_start + i
+            n_anchors += 1
+    return n_ring, n_anchors
+
+
+@kernel
+def restore(table: Table, records: NDArray[np.void], slots: I64) -> None:
+    """Insert saved clients with fresh pages of the saved sizes; fills the slot of each record.
+
+    The pages' contents follow, in the order of `entries_of`.
+    """
+    blocks = np.uint64(len(table.block_head))
+    for i in range(len(records)):
+        saved = records[i]
+        block = int(saved.key % blocks)
+        slot = insert(table, saved.key, block)
+        following, previous = table.clients[slot].next, table.clients[slot].previous
+        table.clients[slot] = saved
+        client = table.clients[slot]
+        client.next, client.previous = following, previous
+        client.ring_start = take_ring(table, client.ring_size) if client.ring_size > 0 else 0
+        client.anchor_start = take_anchors(table, client.anchor_size) if client.anchor_size > 0 else 0
+        table.block_bytes[block] += client_bytes(table, slot) - table.costs[0]
+        slots[i] = slot
+
+
+@kernel
+def block_slots(table: Table, block: int, slots: I64) -> int:
+    """Fill the slots of a block's clients; returns how many there are, filled or not."""
+    count = 0
+    slot = table.block_head[block]
+    while slot >= 0:
+        if count < len(slots):
+            slots[count] = slot
+        count += 1
+        slot = table.clients[slot].next
+    return count
+
+
+@kernel
+def clear_block(table: Table, block: int) -> None:
+    """Forget all clients of a block."""
+    while table.block_head[block] >= 0:
+        remove(table, table.block_head[block], block)
