@@ -1,0 +1,199 @@
+"""Where history comes from: native record files, frame archives, a range of a Kafka topic.
+
+A source can be read more than once and gives batches: raw records of one raw partition, or frames in the order of their
+partition. `open_sources` turns what the user wrote into sources and says what is wrong with it.
+"""
+
+import gzip
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
+
+import msgspec
+import zstandard
+
+from detector.config import Config
+from detector.frame import Frame
+from streams import archive, frames
+from streams.sketch import RawRecord
+
+BATCH_RECORDS = 4_096
+RECORD_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+ARCHIVE_SUFFIX = ".parquet"
+COMPRESSIONS = (".gz", ".zst")
+
+
+class SourceError(ValueError):
+    """A source cannot be read. Says which, where and what to give instead."""
+
+
+class RawBatch(NamedTuple):
+    """Records of one raw partition, offsets rising."""
+
+    topic: str
+    partition: int
+    records: list[RawRecord]
+
+
+class FrameBatch(NamedTuple):
+    """Frames as they stood in `requests`; inside a partition offsets rise."""
+
+    frames: list[Frame]
+
+
+Batch = RawBatch | FrameBatch
+
+
+class Source(Protocol):
+    """name : as the user knows it. size : of the whole in bytes, as `advance` counts them; None if unknown."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int | None: ...
+
+    def batches(self, advance: Callable[[int], None] = ...) -> Iterator[Batch]:
+        """Every batch from the beginning. `advance` is told how much more has been read. Raises SourceError."""
+        ...
+
+
+def open_sources(specs: Sequence[str], config: Config) -> list[Source]:
+    """Sources for what was written on the command line. Raises SourceError; reads nothing but names and sizes."""
+    sources: list[Source] = []
+    for spec in specs:
+        if spec.startswith("kafka://"):
+            from streams.kafka_source import KafkaSource  # only this kind needs a client library
+
+            sources.append(KafkaSource(spec, config))
+        else:
+            sources.extend(_files(Path(spec)))
+    seen: set[str] = set()
+    for source in sources:
+        if source.name in seen:
+            raise SourceError(f"{source.name}: given twice; positions in it would not be distinct")
+        seen.add(source.name)
+    return sources
+
+
+def _files(path: Path) -> Iterator[Source]:
+    if path.is_dir():
+        found = [file for file in sorted(path.rglob("*")) if _is_history(file)]
+        if not found:
+            raise SourceError(f"{path}: no {', '.join(RECORD_SUFFIXES)} or {ARCHIVE_SUFFIX} file in this folder")
+        yield from (_file(file, file.relative_to(path).as_posix()) for file in found)
+    elif not path.exists():
+        raise SourceError(f"{path}: no such file or folder")
+    elif not _is_history(path):
+        raise SourceError(
+            f"{path}: not a source; expected {', '.join(RECORD_SUFFIXES)}, {ARCHIVE_SUFFIX}, a folder of them,"
+            " or kafka://host:port/topic?from=OFFSET&to=OFFSET"
+        )
+    else:
+        yield _file(path, path.name)
+
+
+def _is_history(path: Path) -> bool:
+    return path.is_file() and path.name.endswith((*RECORD_SUFFIXES, ARCHIVE_SUFFIX))
+
+
+def _file(path: Path, name: str) -> Source:
+    return ArchiveFile(path, name) if name.endswith(ARCHIVE_SUFFIX) else RecordFile(path, name)
+
+
+class RecordFile:
+    """Native records, one a line. The file is one raw partition: topic = its name, offset = the line's number from 0.
+
+    Compression is not part of the name, so packing a file moves no position. A record that carries
+    `"_kafka": {"topic", "partition", "offset"}` (as the demo's log does) keeps that position instead.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = next((name.removesuffix(suffix) for suffix in COMPRESSIONS if name.endswith(suffix)), name)
+        self.size: int | None = path.stat().st_size
+
+    def batches(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[RawBatch]:
+        try:
+            with self.path.open("rb") as file:
+                told = 0
+                lines = enumerate(_decompressed(file, self.path.suffix))
+                while batch := list(islice(lines, BATCH_RECORDS)):
+                    yield from self._split(batch)
+                    advance(file.tell() - told)
+                    told = file.tell()
+        except (OSError, EOFError, zstandard.ZstdError) as error:
+            raise SourceError(f"{self.path}: {error}") from error
+
+    def _split(self, lines: list[tuple[int, bytes]]) -> Iterator[RawBatch]:
+        """By raw partition, in order of appearance; blank lines are no records."""
+        parts: dict[tuple[str, int], list[RawRecord]] = {}
+        for number, line in lines:
+            text = line.strip()
+            if text:
+                place = _place(text) if b'"_kafka"' in text else None
+                topic, partition, offset = place or (self.name, 0, number)
+                parts.setdefault((topic, partition), []).append(RawRecord(offset, text, None, (), -1))
+        for (topic, partition), records in parts.items():
+            yield RawBatch(topic, partition, records)
+
+
+class ArchiveFile:
+    """A frame archive."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = name
+        self.size: int | None = path.stat().st_size
+
+    def batches(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[FrameBatch]:
+        try:
+            for messages in archive.read_archive(self.path):
+                yield decode_messages(messages, self.name)
+                advance(sum(len(message.value) for message in messages))
+        except archive.ArchiveError as error:
+            raise SourceError(str(error)) from error
+
+
+def decode_messages(messages: Iterable[archive.Message], name: str) -> FrameBatch:
+    """Messages of `requests` as frames. Raises SourceError: history that cannot be read is not skipped silently."""
+    decoded: list[Frame] = []
+    for message in messages:
+        try:
+            decoded.append(frames.decode(message.value, message.partition, message.offset))
+        except frames.FrameError as error:
+            raise SourceError(f"{name}: partition {message.partition}, offset {message.offset}: {error}") from error
+    return FrameBatch(decoded)
+
+
+class _Place(msgspec.Struct):
+    topic: str
+    partition: int
+    offset: int
+
+
+class _Placed(msgspec.Struct):
+    place: _Place = msgspec.field(name="_kafka")
+
+
+_placed = msgspec.json.Decoder(_Placed)
+
+
+def _place(line: bytes) -> tuple[str, int, int] | None:
+    """The position that a record carries; None if what looks like one is none (say, text inside a prompt)."""
+    try:
+        place = _placed.decode(line).place
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return (place.topic, place.partition, place.offset) if place.partition >= 0 and place.offset >= 0 else None
+
+
+def _decompressed(file: IO[bytes], suffix: str) -> IO[bytes]:
+    if suffix == ".gz":
+        return gzip.GzipFile(fileobj=file)
+    if suffix == ".zst":
+        stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        return io.BufferedReader(stream, 2**20)  # type: ignore[arg-type]
+    return file
