@@ -1,0 +1,104 @@
+"""Who a client is, without saying who: keyed pseudonyms, keyed label hashes, source numbers."""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from models.rows import CLIENT_TAIL_BYTES, U8, U32, U64
+
+CLIENT_BYTES = 8
+DIGEST_BYTES = CLIENT_BYTES + CLIENT_TAIL_BYTES
+PSEUDONYM_LETTERS = 26
+CACHED_CLIENTS = 65_536
+CACHED_LABELS = 16_384
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class TwoGenerations(dict[K, V], Generic[K, V]):
+    """A bounded memo: what was not asked for since the last but one time it filled up is forgotten.
+
+    A hit costs one dict lookup in C (an exact LRU would reorder in Python on every hit). Holds at most 2 * `limit`.
+    """
+
+    def __init__(self, compute: Callable[[K], V], limit: int) -> None:
+        super().__init__()
+        self._compute = compute
+        self._limit = limit
+        self._old: dict[K, V] = {}
+
+    def __missing__(self, key: K) -> V:
+        if len(self) >= self._limit:
+            self._old = dict(self)
+            self.clear()
+        value = self._old[key] if key in self._old else self._compute(key)
+        self[key] = value
+        return value
+
+
+class Identity:
+    """Pseudonyms and label hashes of one installation.
+
+    pseudonym_key : secret, for clients. key_id : its name, in front of every pseudonym.
+    seed : the projection secret, for labels. Same secrets, same results, on any machine.
+    """
+
+    def __init__(self, pseudonym_key: bytes, key_id: str, seed: bytes, cached_clients: int = CACHED_CLIENTS) -> None:
+        self.key_id = key_id
+        self._key = pseudonym_key
+        self._label_key = hashlib.blake2b(b"label", key=seed[:64], digest_size=32).digest()
+        self._digests = TwoGenerations(self._digest, cached_clients)
+        self._labels = TwoGenerations(self._hash_label, CACHED_LABELS)
+
+    def client(self, client_id: str) -> tuple[int, bytes]:
+        """The client as uint64 and the 9 bytes that complete its pseudonym (models.rows.CLIENT_TAIL_BYTES)."""
+        digest = self._digests[client_id]
+        return int.from_bytes(digest[:CLIENT_BYTES], "big"), digest[CLIENT_BYTES:]
+
+    def clients(self, client_ids: Sequence[str]) -> tuple[U64, U8]:
+        """`client` for n ids at once: (n,) and (n, 9)."""
+        digests = np.frombuffer(b"".join(map(self._digests.__getitem__, client_ids)), np.uint8)
+        table = digests.reshape(len(client_ids), DIGEST_BYTES)
+        keys = np.ascontiguousarray(table[:, :CLIENT_BYTES]).view(">u8").astype(np.uint64).reshape(-1)
+        return keys, np.ascontiguousarray(table[:, CLIENT_BYTES:])
+
+    def label(self, label: str | int) -> int:
+        """A keyed uint32 of an answer's label, never 0. 1 and "1" are the same label."""
+        return self._labels[label]
+
+    def labels(self, labels: Sequence[str | int]) -> U32:
+        """`label` for n labels at once."""
+        return np.fromiter(map(self._labels.__getitem__, labels), np.uint32, len(labels))
+
+    def _digest(self, client_id: str) -> bytes:
+        return hmac.digest(self._key, client_id.encode(), "sha256")[:DIGEST_BYTES]
+
+    def _hash_label(self, label: str | int) -> int:
+        digest = hashlib.blake2b(str(label).encode(), key=self._label_key, digest_size=4).digest()
+        return int.from_bytes(digest, "big") or 1
+
+
+def pseudonym(key_id: str, client: int, tail: bytes) -> str:
+    """The published name: key id, hyphen, the first 26 base32 letters of the HMAC, lower case."""
+    digest = client.to_bytes(CLIENT_BYTES, "big") + tail
+    return f"{key_id}-{base64.b32encode(digest)[:PSEUDONYM_LETTERS].decode().lower()}"
+
+
+def client_of(pseudonym: str) -> int:
+    """The uint64 inside a pseudonym. Raises ValueError for anything else."""
+    _, hyphen, letters = pseudonym.rpartition("-")
+    if not hyphen or len(letters) != PSEUDONYM_LETTERS or not letters.isascii() or letters != letters.lower():
+        raise ValueError("a pseudonym is a key id, a hyphen and 26 lower-case letters and digits")
+    # 26 letters carry 130 bits, the 17 bytes 136: the last, partly known byte is padding here and is not read.
+    return int.from_bytes(base64.b32decode(letters.upper() + "AA" + "====")[:CLIENT_BYTES], "big")
+
+
+def source_id(topic: str, partition: int, incarnation: str) -> int:
+    """A uint32 for a raw partition; a topic created anew needs another incarnation, since its offsets start again."""
+    text = f"{topic}\0{partition}\0{incarnation}".encode()
+    return int.from_bytes(hashlib.blake2b(text, person=b"probewatch.src", digest_size=4).digest(), "big")
