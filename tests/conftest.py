@@ -1,0 +1,31 @@
+"""Brokers, started once a session and only when a test asks. Topics and groups are kept apart by `namespace`."""
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from streams.embedded import EmbeddedBroker
+from tests.kafka_broker import apache_kafka
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def embedded_broker() -> Iterator[str]:
+    with EmbeddedBroker() as broker:
+        yield broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def apache_broker() -> Iterator[str]:
+    """Only for tests marked `kafka`: needs Java and Maven."""
+    with apache_kafka() as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A prefix for topics and groups that no other test uses."""
+    return f"t{os.getpid()}-{next(_numbers)}"
