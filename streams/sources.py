@@ -190,7 +190,7 @@ def _place(line: bytes) -> tuple[str, int, int] | None:
     return (place.topic, place.partition, place.offset) if place.partition >= 0 and place.offset >= 0 else None
 
 
-def _decompressed(file: IO[bytes], suffix: str) -> IO[bytes]:
+def _decompressed(file: IO[bytes], suffix: str) -> Iterable[bytes]:
     if suffix == ".gz":
         return gzip.GzipFile(fileobj=file)
     if suffix == ".zst":

@@ -1,0 +1,61 @@
+"""Progress for people: bars on standard error, on a terminal only, and only for what takes longer than two seconds."""
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+PATIENCE_S = 2.0
+
+Advance = Callable[[int], None]
+
+
+class Reporter(Protocol):
+    """What a long computation tells; `calibrate` and `replay` take one."""
+
+    def task(self, description: str, total: int | None) -> Advance:
+        """Announce work of `total` units, None if unknown. The answer is called with units done since the last call."""
+        ...
+
+
+class Silent:
+    """Nobody is watching."""
+
+    def task(self, description: str, total: int | None) -> Advance:
+        return lambda _: None
+
+
+class Bars:
+    """Use as a context. Nothing is drawn before PATIENCE_S have passed, and nothing remains afterwards."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._shown = False
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        self._progress = Progress(
+            *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+        )
+
+    def task(self, description: str, total: int | None) -> Advance:
+        task = self._progress.add_task(description, total=total)
+
+        def advance(units: int) -> None:
+            self._progress.advance(task, units)
+            if not self._shown and time.monotonic() - self._begun > PATIENCE_S:
+                self._shown = True
+                self._progress.start()
+
+        return advance
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shown:
+            self._progress.stop()

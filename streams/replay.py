@@ -1,0 +1,238 @@
+"""History through the live functions: the same sketcher, the same fold, the same events, without a broker.
+
+Order inside a raw partition (a file, if records carry no Kafka position) is the order of the log. Clients that stand in
+several raw partitions are replayed in the order of the sources; live that order was a race, so the summary counts them.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace as with_fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from models.artefacts import Artefacts
+
+from detector import engine
+from detector.config import Config
+from detector.finding import LEVELS, Event
+from detector.frame import Frame, RowFrame
+from models.rows import CLASSES, U8, U32, U64
+from streams.identity import Identity
+from streams.progress import Reporter
+from streams.rejects import Reject
+from streams.secrets import Secrets
+from streams.sketch import Sketcher
+from streams.sources import FrameBatch, RawBatch, Source, SourceError
+
+FILES = {"alert": "alerts.jsonl", "throttle": "throttle.jsonl"}
+REJECTS_FILE, SUMMARY_FILE = "rejects.jsonl", "summary.json"
+
+
+class Outcome(NamedTuple):
+    """What a replay found. events : ordered by (time_ms, id). summary : as in docs/replay.md."""
+
+    events: list[Event]
+    rejects: list[Reject]
+    summary: dict[str, Any]
+
+
+class NamingIdentity(Identity):
+    """Keeps the name behind every client key, for `--plain-clients`."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        super().__init__(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
+        self.names: dict[int, str] = {}
+
+    def client(self, client_id: str) -> tuple[int, bytes]:
+        key, tail = super().client(client_id)
+        self.names[key] = client_id
+        return key, tail
+
+
+def replay(
+    sources: Sequence[Source],
+    config: Config,
+    artefacts: Artefacts,
+    secrets: Secrets,
+    reporter: Reporter,
+    *,
+    plain_clients: bool = False,
+) -> Outcome:
+    """Read every source to its end and judge it. Raises SourceError."""
+    begun = time.perf_counter()
+    run = _Replay(config, artefacts, secrets, plain_clients)
+    for source in sources:
+        for batch in source.batches(reporter.task(source.name, source.size)):
+            run.add(batch, source)
+    return run.outcome(time.perf_counter() - begun)
+
+
+def write(outcome: Outcome, out: Path) -> None:
+    """alerts.jsonl, throttle.jsonl, rejects.jsonl, then summary.json; each appears complete or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    for kind, name in FILES.items():
+        _write_lines(out / name, (event.value for event in outcome.events if event.kind == kind))
+    _write_lines(out / REJECTS_FILE, (reject.json() for reject in outcome.rejects))
+    _write_lines(out / SUMMARY_FILE, [msgspec.json.format(msgspec.json.encode(outcome.summary), indent=2)])
+
+
+def _write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("wb") as file:
+        file.writelines(line + b"\n" for line in lines)
+    unfinished.replace(path)
+
+
+class _Replay:
+    """State of one replay: partitions of the fold as `judge` has them, and what is counted along the way."""
+
+    def __init__(self, config: Config, artefacts: Artefacts, secrets: Secrets, plain_clients: bool) -> None:
+        self._config = config
+        self._artefacts = artefacts
+        self._settings = engine.EngineSettings(config, artefacts, secrets.projection_seed)
+        self._identity = NamingIdentity(secrets)
+        self._plain_clients = plain_clients
+        self._sketcher = Sketcher(artefacts, self._identity, config)
+        self._states: dict[int, engine.PartitionState] = {}
+        self._written: Counter[int] = Counter()
+        self._kinds: set[type[FrameBatch] | type[RawBatch]] = set()
+        self._events: list[Event] = []
+        self._rejects: list[Reject] = []
+        self._unjudged: Counter[str] = Counter()
+        self._records = 0
+        self._census = _Census()
+
+    def add(self, batch: RawBatch | FrameBatch, source: Source) -> None:
+        self._kinds.add(type(batch))
+        if len(self._kinds) > 1:
+            raise SourceError(f"{source.name}: records and frames cannot be replayed together; their positions differ")
+        if isinstance(batch, FrameBatch):
+            if self._plain_clients:
+                raise SourceError(f"{source.name}: frames hold no client ids; --plain-clients needs the raw records")
+            self._step(batch.frames)
+        else:
+            self._add_raw(batch)
+
+    def _add_raw(self, batch: RawBatch) -> None:
+        incarnation, partitions = self._config.input.incarnation, self._config.topics.partitions
+        result = self._sketcher.frames(batch.topic, batch.partition, incarnation, batch.records, partitions)
+        self._records += len(batch.records)
+        self._rejects += result.rejects
+        self._unjudged.update(result.unjudged)
+        names = self._identity.names if self._plain_clients else {}
+        self._step([self._placed(frame, names) for frame in result.frames])
+
+    def _placed(self, frame: RowFrame, names: dict[int, str]) -> RowFrame:
+        """The frame with the next offset of its partition, as if it had been written to `requests`."""
+        offset = self._written[frame.partition]
+        self._written[frame.partition] += 1
+        return with_fields(frame, offset=offset, names=names)
+
+    def _step(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            state = self._states.get(frame.partition)
+            if state is None:
+                state = self._states[frame.partition] = engine.open_partition(self._settings, frame.partition)
+            self._events += engine.step(state, frame)
+            if isinstance(frame, RowFrame):
+                self._census.add(frame)
+
+    def outcome(self, seconds: float) -> Outcome:
+        events = sorted(self._events, key=lambda event: (event.time_ms, event.id))
+        rejects = Counter(reject.reason for reject in self._rejects)
+        decided = [(event.client_key, _decided.decode(event.value)) for event in events if event.kind == "throttle"]
+        summary = {
+            "records": self._records,
+            "rows": self._census.rows,
+            "rejects": dict(sorted(rejects.items())),
+            "unjudged": dict(sorted(self._unjudged.items())),
+            "skipped_rows": sum(state.skipped for state in self._states.values()),
+            "evicted_clients": sum(state.evicted for state in self._states.values()),
+            "clients": self._census.clients,
+            "clients_in_several_raw_partitions": self._census.scattered,
+            "classes": self._census.by_class(decided),
+            "alerts": sum(event.kind == "alert" for event in events),
+            "throttles": _by_level_and_reason(decision for _, decision in decided),
+            "certified": bool(decided) and all(decision.certified for _, decision in decided),
+            "cold": False,
+            "config_hash": self._config.hash,
+            "artefact_hash": self._artefacts.hash,
+            "engine_version": engine.VERSION,
+            "seconds": round(seconds, 3),
+            "rows_per_s": round(self._census.rows / seconds) if seconds else 0,
+        }
+        return Outcome(events, self._rejects, summary)
+
+
+class _Decided(msgspec.Struct):
+    """What the summary needs of a throttle record."""
+
+    level: int
+    reason: str
+    certified: bool
+
+
+_decided = msgspec.json.Decoder(_Decided)
+
+
+def _by_level_and_reason(decisions: Iterable[_Decided]) -> dict[str, dict[str, int]]:
+    counted = Counter((decision.level, decision.reason) for decision in decisions)
+    table: dict[str, dict[str, int]] = {}
+    for (level, reason), count in sorted(counted.items()):
+        table.setdefault(LEVELS[level], {})[reason] = count
+    return table
+
+
+class _Census:
+    """Who was there. One unique() a frame, so that a row costs no Python."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._rows_by_class = np.zeros(len(CLASSES), np.int64)
+        self._clients: list[U64] = []
+        self._sources: list[U32] = []
+        self._classes: list[U8] = []
+
+    def add(self, frame: RowFrame) -> None:
+        rows = frame.rows
+        clients, first = np.unique(rows.client, return_index=True)
+        self.rows += len(rows.client)
+        self._rows_by_class += np.bincount(rows.klass, minlength=len(CLASSES))
+        self._clients.append(clients)
+        self._sources.append(rows.source[first])
+        self._classes.append(rows.klass[first])
+
+    def _distinct(self) -> dict[int, int]:
+        """Client key to the class it was first seen in."""
+        if not self._clients:
+            return {}
+        clients, first = np.unique(np.concatenate(self._clients), return_index=True)
+        return dict(zip(clients.tolist(), np.concatenate(self._classes)[first].tolist(), strict=True))
+
+    @property
+    def clients(self) -> int:
+        return len(self._distinct())
+
+    @property
+    def scattered(self) -> int:
+        """Clients whose records stand in more than one raw partition."""
+        if not self._clients:
+            return 0
+        pairs = np.unique(np.stack([np.concatenate(self._clients), np.concatenate(self._sources)], axis=1), axis=0)
+        return int(np.count_nonzero(np.unique(pairs[:, 0], return_counts=True)[1] > 1))
+
+    def by_class(self, decided: Iterable[tuple[int, _Decided]]) -> dict[str, dict[str, int]]:
+        """For each class: clients, rows, and how many clients ever stood on each rung."""
+        class_of = self._distinct()
+        counts = Counter(class_of.values())
+        table = {
+            name: {"clients": counts[index], "rows": int(self._rows_by_class[index]), **dict.fromkeys(LEVELS[1:], 0)}
+            for index, name in enumerate(CLASSES)
+        }
+        for client, level in sorted({(client, decision.level) for client, decision in decided}):
+            if level:
+                table[CLASSES[class_of[client]]][LEVELS[level]] += 1
+        return table
