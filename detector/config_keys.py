@@ -13,6 +13,23 @@ ANY = "NAME"
 """Stands for the reader's own word in a key such as `models.NAME.decision_threshold`."""
 
 
+INTRODUCTION = f"""# Configuration
+
+A TOML file: `--config FILE`, else the file named by `PROBEWATCH_CONFIG`, else `probewatch.toml` in the working folder,
+else the defaults below, which suit a trial on one machine. Dots are tables: `policy.mode` is `mode` in `[policy]`.
+`{ANY}` stands for a model's own name. Relative paths in the file start from the file's folder.
+
+The environment lies on top: `PROBEWATCH_` and the key in capitals, with two underscores for a dot
+(`PROBEWATCH_POLICY__MODE=enforce`). An unknown key or section is an error, in the file and in the environment.
+
+Every event carries the hash of the configuration: of what can move an event (models, policy, state, input), never of
+addresses, paths or secrets.
+
+This page is written by `make docs` from `detector/config.py`.
+
+"""
+
+
 class ConfigError(ValueError):
     """The configuration cannot be used. One line for each fault: key, what it may be, what it got."""
 
@@ -66,7 +83,11 @@ def explain(model: type[BaseModel], fault: ErrorDetails) -> str:
     field = owner.model_fields.get(str(fault["loc"][-1])) if owner and fault["loc"] else None
     if fault["type"] == "value_error":
         return f"{name}: {fault['ctx']['error']}"
-    expected = allowed(field) if field is not None and _submodel(field) is None else fault["msg"]
+    expected = (
+        allowed(field)
+        if field is not None and _submodel(field) is None
+        else fault["msg"].removeprefix("Input should be ")
+    )
     secret = field is not None and SecretStr in (field.annotation, *get_args(field.annotation))
     return f"{name}: expected {expected}; got {'a value that is not shown' if secret else _shown(fault['input'])}"
 
@@ -86,16 +107,13 @@ def absolute_paths(model: type[BaseModel], table: Mapping[str, Any], folder: Pat
     return result
 
 
-def markdown(model: type[BaseModel]) -> str:
-    """The reference page."""
-    lines = [
-        "| key | may be | default | meaning |",
-        "|---|---|---|---|",
-    ]
+def page(model: type[BaseModel]) -> str:
+    """The reference page, docs/configuration.md."""
+    rows = []
     for key in keys(model):
         default = f"`{key.default}`" if key.default else "none"
-        lines.append(f"| `{key.name}` | {key.allowed} | {default} | {key.description} |")
-    return "\n".join(lines) + "\n"
+        rows.append(f"| `{key.name}` | {key.allowed} | {default} | {key.description} |")
+    return INTRODUCTION + "\n".join(["| key | may be | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
 
 
 def _submodel(field: FieldInfo) -> type[BaseModel] | None:
@@ -150,3 +168,9 @@ def _written(value: Any) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+if __name__ == "__main__":
+    from detector.config import Config
+
+    print(page(Config), end="")
