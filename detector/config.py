@@ -43,6 +43,9 @@ class Section(BaseModel):
 class Kafka(Section):
     bootstrap: str = Field("127.0.0.1:9092", min_length=3, description="Brokers to start from, `host:port,host:port`.")
     group: Word = Field("probewatch", description="Prefix of the consumer groups; one per installation.")
+    session_timeout_s: float = Field(
+        30.0, ge=1, le=1_800, description="A worker not heard of for this long loses its partitions, s."
+    )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How brokers are spoken to."
     )
