@@ -28,7 +28,7 @@ class RowFrame:
 class ControlFrame:
     """An order that must be the same live and replayed, so it travels with the rows.
 
-    action : "allow" | "lift". client : uint64 of the pseudonym. model : "" for every model.
+    action : "allow" | "lift". client : uint64 of `name`, the client's pseudonym. model : "" for every model.
     until_ms : end of an allowance, on the client's own clock (0 takes it back).
     """
 
@@ -36,6 +36,7 @@ class ControlFrame:
     offset: int
     action: str
     client: int
+    name: str
     model: str
     until_ms: int
     reason: str

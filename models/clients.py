@@ -24,12 +24,12 @@ from models.kernels.layout import (
     RING_FREE,
     RING_MAX,
     SKIPPED,
-    VERDICT,
     Batch,
     Nulls,
     Table,
     Tally,
 )
+from models.kernels.numbers import NEVER
 from models.kernels.slots import block_slots, clear_block, entries_of, find, reindex, restore
 from models.rows import I64, Rows
 
@@ -67,7 +67,7 @@ class ClientTable:
         self.sources: list[int] = []
         self.table = Table(
             clients=np.zeros(16, CLIENT),
-            index=np.full(32, -1, np.int32),
+            places=np.full(32, -1, np.int32),
             heads=heads,
             costs=np.array([CLIENT.itemsize, entry, anchor], np.int64),
             block_head=np.full(blocks, -1, np.int32),
@@ -118,9 +118,7 @@ class ClientTable:
             self._mark(source),
         )  # fmt: skip
 
-    def fold(
-        self, nulls: Nulls, batch: Batch, closed: I64, start: int, tally: Tally, verdict: I64
-    ) -> tuple[int, int]:
+    def fold(self, nulls: Nulls, batch: Batch, closed: I64, start: int, tally: Tally, verdict: I64) -> tuple[int, int]:
         """Apply rows from `start` until one calls for a decision; returns (next row, DONE | CROSSED)."""
         while True:
             start, status = fold(self.table, nulls, batch, closed, self.capacity, start, tally, verdict)
@@ -145,7 +143,7 @@ class ClientTable:
         grown: dict[str, NDArray[Any]] = {}
         if heads[CLIENT_BUMP] + clients > len(table.clients):
             grown["clients"] = _longer(table.clients, int(heads[CLIENT_BUMP]) + clients)
-            grown["index"] = np.full(2 * len(grown["clients"]), -1, np.int32)
+            grown["places"] = np.full(2 * len(grown["clients"]), -1, np.int32)
         if heads[RING_BUMP] + ring > len(table.ring):
             for name in _RING_COLUMNS:
                 grown[name] = _longer(getattr(table, name), int(heads[RING_BUMP]) + ring)
@@ -153,9 +151,17 @@ class ClientTable:
             for name in _ANCHOR_COLUMNS:
                 grown[name] = _longer(getattr(table, name), int(heads[ANCHOR_BUMP]) + anchors)
         self.table = table._replace(**grown)
-        if "index" in grown:
-            reindex(self.table, table.index)
+        if "places" in grown:
+            reindex(self.table, table.places)
 
+    def forget_evidence(self, slot: int) -> None:
+        """Drop what speaks against a client, not what is known of its inputs: a person judged it benign."""
+        client = self.table.clients[slot]
+        client["margin_seek"] = client["offgrid"] = client["statistic"] = NEVER
+        client["offgrid_rows"] = client["offgrid_fields"] = client["low_margin_rows"] = 0
+        families = slice(int(client["anchor_start"]), int(client["anchor_start"]) + int(client["anchor_count"]))
+        self.table.wealth[families] = NEVER
+        self.table.parts[families] = 0
 
     def dump(self, block: int) -> dict[str, Any]:
         """One block as plain values: clients by key, their ring entries and families, and the block's marks."""

@@ -41,7 +41,7 @@ class Rows(NamedTuple):
 
     source: U32  # (n,) raw topic + partition + incarnation, hashed; the same for all rows of a frame
     offset: I64  # (n,) of the raw record
-    index: I32  # (n,) of the row in that record
+    index: I32  # type: ignore[assignment]  # (n,) of the row in that record; the wire's name hides tuple.index
     client: U64  # (n,)
     client_tail: U8  # (n, 9)
     klass: U8  # (n,) index into CLASSES

@@ -118,11 +118,12 @@ def _fit_field(column: Sequence[Value]) -> _FieldFit:
 
 
 def _surprisal(p: F64) -> U8:
-    return np.clip(np.rint(-np.log(p) * SURPRISAL_UNIT), 0, 255).astype(np.uint8)
+    surprisal: U8 = np.clip(np.rint(-np.log(p) * SURPRISAL_UNIT), 0, 255).astype(np.uint8)
+    return surprisal
 
 
 def _location_scale(numbers: F64) -> tuple[float, float]:
-    """Median and the scale of the central 90 %; a field that hardly moves falls back to its standard deviation, then 1."""
+    """Median and scale of the central 90 %; a field that hardly moves falls back to its standard deviation, then 1."""
     if not len(numbers):
         return 0.0, 1.0
     low, centre, high = np.quantile(numbers, (0.05, 0.5, 0.95), method="inverted_cdf")
@@ -221,8 +222,9 @@ class TabularEncoder:
                 out[row] = self._number(value, row, name, faults)
             return
         if not np.isfinite(out).all() or not _all_numbers(column):
-            for row in np.flatnonzero(~np.isfinite(out) | np.array([type(v) is str for v in column])):
-                out[row] = self._number(column[row], int(row), name, faults)
+            odd = ~np.isfinite(out) | np.array([type(value) is str for value in column])
+            for row in np.flatnonzero(odd).tolist():
+                out[row] = self._number(column[row], row, name, faults)
 
     def _number(self, value: Any, row: int, name: str, faults: list[Fault]) -> float:
         if value is None:
@@ -246,7 +248,8 @@ def _all_numbers(column: Sequence[Value]) -> bool:
 
 
 def _kind(value: object) -> str:
-    return {str: "string", list: "list", dict: "object"}.get(type(value), type(value).__name__)
+    names: dict[type, str] = {str: "string", list: "list", dict: "object"}
+    return names.get(type(value), type(value).__name__)
 
 
 def _derive(seed: bytes, *purpose: bytes) -> bytes:

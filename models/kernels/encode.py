@@ -1,5 +1,7 @@
 """Inputs to integers: standardise, rotate, project, hash."""
 
+import math
+
 import numpy as np
 
 from models.kernels.jit import kernel
@@ -13,9 +15,9 @@ SATURATION = 32_767
 def compress_tail(z: float) -> float:
     """Identity up to 4 standard units, logarithmic beyond: keeps 57 units within 8, so that int16 has fine steps."""
     if z > 4.0:
-        return 4.0 + np.log1p(z - 4.0)
+        return 4.0 + math.log1p(z - 4.0)
     if z < -4.0:
-        return -4.0 - np.log1p(-z - 4.0)
+        return -4.0 - math.log1p(-z - 4.0)
     return z
 
 
@@ -38,7 +40,7 @@ def is_off_grid(value: float, step: float) -> bool:
     if step < 0.0:
         return value >= 1048576.0
     steps = value / step
-    return abs(steps - np.rint(steps)) > 1e-9 * max(1.0, abs(steps)) + 1e-9
+    return abs(steps - round(steps)) > 1e-9 * max(1.0, abs(steps)) + 1e-9
 
 
 @kernel

@@ -85,12 +85,12 @@ def has_room(table: Table) -> bool:
 @kernel
 def advances(table: Table, block: int, batch: Batch, row: int) -> bool:
     """True, moving the mark, if a row lies beyond what its block has applied from this source."""
-    offset, index = batch.offset[row], batch.index[row]
+    offset, item = batch.offset[row], batch.item[row]
     at, within = table.mark_offset[block, batch.mark], table.mark_index[block, batch.mark]
-    if offset < at or (offset == at and index <= within):
+    if offset < at or (offset == at and item <= within):
         return False
     table.mark_offset[block, batch.mark] = offset
-    table.mark_index[block, batch.mark] = index
+    table.mark_index[block, batch.mark] = item
     return True
 
 
@@ -200,7 +200,7 @@ def bet_on_family(
     """One joint outcome per variant and profile, factorised over 8 features."""
     client = table.clients[slot]
     client.variants += 1
-    reference, mask, step2 = describe(table, nulls, anchor, batch, row, levels, klass)
+    mask, step2 = describe(table, nulls, anchor, batch, row, levels, klass)
     bucket = variant_bucket(table.anchors[anchor].variants)
     if len(tally.family) > 0:
         level_counts(tally.family[klass, bucket], tally.field[klass], levels)
@@ -210,10 +210,7 @@ def bet_on_family(
             table.parts[anchor, p] = 0
         total = 0
         for j in range(8):
-            if j == 7:
-                ratio = nulls.field[klass, levels[7], p]
-            else:
-                ratio = nulls.family[klass, bucket, j, levels[j], p]
+            ratio = nulls.field[klass, levels[7], p] if j == 7 else nulls.family[klass, bucket, j, levels[j], p]
             total += ratio
             if joint:
                 table.parts[anchor, p, j] += ratio

@@ -75,13 +75,13 @@ VERDICT = 5
 class Table(NamedTuple):
     """All clients of one partition and space.
 
-    index : (2**k,) slot or -1, open addressing by key. block_head, block_bytes : (blocks,).
+    places : (2**k,) slot or -1, open addressing by key. block_head, block_bytes : (blocks,).
     mark_offset, mark_index : (blocks, sources), the position up to which a source has been applied.
     costs : bytes of a client, a ring entry, an anchor.
     """
 
     clients: NDArray[np.void]
-    index: I32
+    places: I32
     heads: I64
     costs: I64
     block_head: I32
@@ -147,7 +147,7 @@ class Batch(NamedTuple):
     """The columns of a frame that the fold reads; `mark` is the column of its source in Table.mark_offset."""
 
     offset: I64
-    index: NDArray[np.int32]
+    item: I32
     client: U64
     klass: U8
     time_ms: I64

@@ -4,7 +4,7 @@ import numpy as np
 
 from models.kernels.jit import kernel
 from models.kernels.layout import ANCHOR_MAX, BEFORE_LAST, LAST, RING_MAX, Batch, Nulls, Table
-from models.rows import I16, I64, U16
+from models.rows import I16, I64, U8, U16
 
 NO_CANDIDATE = -1
 REPEAT = -2
@@ -14,7 +14,7 @@ REFERENCES = 3  # origin, last, best
 @kernel
 def distance2(a: I16, b: I16) -> int:
     """Squared distance in value units; exact."""
-    total = np.int64(0)
+    total = 0
     for i in range(len(a)):
         step = np.int64(a[i]) - np.int64(b[i])
         total += step * step
@@ -22,12 +22,12 @@ def distance2(a: I16, b: I16) -> int:
 
 
 @kernel
-def agreement(a: U16, b: U16, weights: object) -> int:
+def agreement(a: U16, b: U16, weights: U8) -> int:
     """Summed surprisal of the fields on which two rows agree (Fellegi, Sunter 1969), 1/16 nat."""
-    total = np.int32(0)
+    total = 0
     for i in range(len(a)):
         if a[i] == b[i]:
-            total += np.int32(weights[i])  # type: ignore[index]
+            total += weights[i]
     return total
 
 
@@ -57,8 +57,8 @@ def join(table: Table, nulls: Nulls, slot: int, batch: Batch, row: int) -> int:
     own = np.int64(0)
     for i in range(len(fields)):
         own += weights[i]
-    nearest, nearest2 = NO_CANDIDATE, np.int64(nulls.reach2) + 1
-    alike, alike_most = NO_CANDIDATE, np.int64(nulls.agreement_min) - 1
+    nearest, nearest2 = NO_CANDIDATE, nulls.reach2 + 1
+    alike, alike_most = NO_CANDIDATE, nulls.agreement_min - 1
     for i in range(client.ring_size):
         if (client.ring_mask >> np.uint64(i)) & np.uint64(1):
             e = client.ring_start + i
@@ -90,7 +90,7 @@ def closest_reference(table: Table, anchor: int, x: I16, fields: U16) -> tuple[i
 
     The step of a row that changed more than three fields is the shortest to any reference.
     """
-    best, best_count, best2, shortest2 = 0, 1 << 30, np.int64(1) << 60, np.int64(1) << 60
+    best, best_count, best2, shortest2 = 0, 1 << 30, 1 << 60, 1 << 60
     for z in range(REFERENCES):
         count = 0
         for i in range(len(fields)):
@@ -106,7 +106,7 @@ def closest_reference(table: Table, anchor: int, x: I16, fields: U16) -> tuple[i
 
 @kernel
 def edit_level(changed: int, fields: int, same: bool) -> int:
-    """Number of changed fields (1, 2, 3, 4-6, up to half, more) times "the same fields as last time"; 12 without fields."""
+    """Changed fields (1, 2, 3, 4-6, up to half, more) times "the same fields as last time"; 12 without fields."""
     if fields == 0:
         return 12
     if changed <= 3:
@@ -175,8 +175,8 @@ def equal_step_level(step2: int, before2: int) -> int:
 @kernel
 def describe(
     table: Table, nulls: Nulls, anchor: int, batch: Batch, row: int, levels: I64, klass: int
-) -> tuple[int, np.uint64, int]:
-    """Fill the 8 feature levels of a variant; return (reference, mask of changed fields, squared step)."""
+) -> tuple[np.uint64, int]:
+    """Fill the 8 feature levels of a variant; return (mask of changed fields, squared step)."""
     x, fields = batch.values[row], batch.fields[row]
     f = len(fields)
     family = table.anchors[anchor]
@@ -203,7 +203,7 @@ def describe(
     levels[5] = step_level(step2)
     levels[6] = equal_step_level(step2, family.step2)
     levels[7] = rarest if few else f
-    return reference, mask, step2
+    return mask, step2
 
 
 assert ANCHOR_MAX * REFERENCES + RING_MAX < 128

@@ -22,10 +22,10 @@ from models.rows import I32, I64
 @kernel
 def find(table: Table, key: np.uint64) -> int:
     """Slot of a client, or -1."""
-    mask = np.uint64(len(table.index) - 1)
+    mask = np.uint64(len(table.places) - 1)
     at = mix64(key) & mask
-    while table.index[at] >= 0:
-        slot = table.index[at]
+    while table.places[at] >= 0:
+        slot = table.places[at]
         if table.clients[slot].key == key:
             return int(slot)
         at = (at + np.uint64(1)) & mask
@@ -34,31 +34,31 @@ def find(table: Table, key: np.uint64) -> int:
 
 @kernel
 def index_slot(table: Table, slot: int) -> None:
-    mask = np.uint64(len(table.index) - 1)
+    mask = np.uint64(len(table.places) - 1)
     at = mix64(table.clients[slot].key) & mask
-    while table.index[at] >= 0:
+    while table.places[at] >= 0:
         at = (at + np.uint64(1)) & mask
-    table.index[at] = slot
+    table.places[at] = slot
 
 
 @kernel
 def unindex(table: Table, key: np.uint64) -> None:
     """Remove by shifting later entries back (Knuth 6.4, algorithm R): no tombstones, so look-ups stay short."""
-    mask = np.uint64(len(table.index) - 1)
+    mask = np.uint64(len(table.places) - 1)
     hole = mix64(key) & mask
-    while table.clients[table.index[hole]].key != key:
+    while table.clients[table.places[hole]].key != key:
         hole = (hole + np.uint64(1)) & mask
     at = hole
     while True:
         at = (at + np.uint64(1)) & mask
-        slot = table.index[at]
+        slot = table.places[at]
         if slot < 0:
             break
         home = mix64(table.clients[slot].key) & mask
         if ((at - home) & mask) >= ((at - hole) & mask):
-            table.index[hole] = slot
+            table.places[hole] = slot
             hole = at
-    table.index[hole] = -1
+    table.places[hole] = -1
 
 
 @kernel

@@ -1,0 +1,217 @@
+"""The fold: (state, frame) -> events. The same bytes for the same history, live or replayed; start reading here.
+
+    step(state, frame)
+      rows    -> models/kernels/fold.py walks them; each crossing -> policy.decide -> Finding -> events.events
+      control -> an allowance or a lift, in force from its offset on
+
+State is cut into blocks by client. A block carries its own marks: the `requests` offset it has reached, and per source
+the position it has applied. Whatever comes again, doubled or late, lies below a mark and changes nothing.
+"""
+
+import struct
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import zstandard
+
+from detector import evidence, findings
+from detector.config import Config
+from detector.events import events
+from detector.finding import Event
+from detector.frame import ControlFrame, Frame, RowFrame
+from models.artefacts import Artefacts, ModelArtefact
+from models.clients import ClientTable, no_tally
+from models.kernels.layout import CROSSED, VERDICT, Nulls
+from models.rows import I64
+
+BLOCK_MAGIC = b"PWB1"
+_BLOCK_HEAD = struct.Struct(">4sIIq")
+
+
+class BlockError(Exception):
+    """A stored block that cannot be read here; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """One model under one fitted encoder, ready for the fold."""
+
+    artefact: ModelArtefact
+    nulls: Nulls
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What decisions depend on besides the rows. Immutable; its hashes stand in every event."""
+
+    config: Config
+    artefacts: Artefacts
+    spaces: dict[str, Space] = field(init=False)
+
+    def __post_init__(self) -> None:
+        spaces = {}
+        for artefact in self.artefacts.models.values():
+            configured = self.config.models.get(artefact.model)
+            threshold = configured.decision_threshold if configured else None
+            threshold = artefact.decision_threshold if threshold is None else threshold
+            encoder = artefact.encoder
+            nulls = evidence.nulls(artefact.reference, encoder.reach, encoder.agreement_min, threshold)
+            spaces[artefact.space] = Space(artefact, nulls)
+        object.__setattr__(self, "spaces", spaces)
+
+
+@dataclass(slots=True)
+class PartitionState:
+    """All clients of one partition of `requests`.
+
+    block_offset : (blocks,) next `requests` offset that each block has yet to apply. dirty : blocks changed since
+    they were last dumped. allowed : (client, model or "" for all) -> end on the client's own clock, ms.
+    """
+
+    partition: int
+    settings: EngineSettings
+    block_offset: I64
+    tables: dict[str, ClientTable] = field(default_factory=dict)
+    dirty: set[int] = field(default_factory=set)
+    allowed: dict[tuple[int, str], int] = field(default_factory=dict)
+    unjudged: int = 0
+
+    @property
+    def clients(self) -> int:
+        return sum(table.count for table in self.tables.values())
+
+    @property
+    def skipped(self) -> int:
+        return sum(table.skipped for table in self.tables.values())
+
+    @property
+    def evicted(self) -> int:
+        return sum(table.evicted for table in self.tables.values())
+
+    def table(self, name: str) -> ClientTable:
+        """The client table of a space that the settings know."""
+        if name not in self.tables:
+            encoder = self.settings.spaces[name].artefact.encoder
+            state = self.settings.config.state
+            self.tables[name] = ClientTable(
+                encoder.dim, len(encoder.field_names), evidence.FAMILY_PROCESSES, evidence.JOINT,
+                state.blocks, state.block_bytes,
+            )  # fmt: skip
+        return self.tables[name]
+
+
+def open_partition(settings: EngineSettings, partition: int) -> PartitionState:
+    """An empty state; `load_block` fills it."""
+    return PartitionState(partition, settings, np.zeros(settings.config.state.blocks, np.int64))
+
+
+def step(state: PartitionState, frame: Frame) -> list[Event]:
+    """Apply one frame; a frame below all marks changes nothing. Rows of unknown spaces are counted, not judged."""
+    closed = (state.block_offset > frame.offset).astype(np.int64)
+    if isinstance(frame, ControlFrame):
+        found = [] if closed[frame.client % len(closed)] else _control(state, frame)
+    elif frame.space in state.settings.spaces:
+        found = _rows(state, frame, closed)
+    else:
+        state.unjudged += frame.rows.count
+        found = []
+    np.maximum(state.block_offset, frame.offset + 1, out=state.block_offset)
+    return found
+
+
+def _rows(state: PartitionState, frame: RowFrame, closed: I64) -> list[Event]:
+    space, table = state.settings.spaces[frame.space], state.table(frame.space)
+    batch = table.batch(frame.rows)
+    tally = no_tally(batch.fields.shape[1], space.nulls.tail.shape[1])
+    verdict = np.zeros(VERDICT, np.int64)
+    found: list[Event] = []
+    row, status = table.fold(space.nulls, batch, closed, 0, tally, verdict)
+    while status == CROSSED:
+        found += _decide(state, frame, space, row - 1, verdict)
+        row, status = table.fold(space.nulls, batch, closed, row, tally, verdict)
+    state.dirty.update(np.unique(frame.rows.client % np.uint64(len(closed))).tolist())
+    return found
+
+
+def _decide(state: PartitionState, frame: RowFrame, space: Space, row: int, verdict: I64) -> list[Event]:
+    key = int(frame.rows.client[row])
+    table = state.tables[frame.space]
+    allowed = max(state.allowed.get((key, ""), 0), state.allowed.get((key, frame.model), 0))
+    client = table.table.clients[int(verdict[4])]
+    if int(client["clock_ms"]) < allowed:
+        client["quiet_until_ms"] = allowed
+        return []
+    config, fitted = state.settings.config, state.settings.artefacts.hash
+    finding = findings.decided(config, fitted, space.artefact, space.nulls, table, frame, row, verdict)
+    return events(finding)
+
+
+def _control(state: PartitionState, frame: ControlFrame) -> list[Event]:
+    """An allowance silences decisions until its end; a lift also forgets the evidence behind the present one."""
+    state.dirty.add(frame.client % len(state.block_offset))
+    if frame.action == "allow":
+        state.allowed[(frame.client, frame.model)] = frame.until_ms
+    found: list[Event] = []
+    for name, table in sorted(state.tables.items()):
+        space = state.settings.spaces.get(name)
+        slot = table.find(frame.client)
+        if space is None or slot < 0 or frame.model not in ("", space.artefact.model):
+            continue
+        table.table.clients[slot]["quiet_until_ms"] = frame.until_ms if frame.action == "allow" else 0
+        if frame.action == "lift":
+            table.forget_evidence(slot)
+            finding = findings.lifted(
+                state.settings.config, state.settings.artefacts.hash, space.artefact, table, frame, slot
+            )
+            found += events(finding) if finding is not None else []
+    return found
+
+
+def block_offset(state: PartitionState, block: int) -> int:
+    """Next `requests` offset the block has yet to apply."""
+    return int(state.block_offset[block])
+
+
+def dump_block(state: PartitionState, block: int) -> bytes:
+    """A block and its marks as one value; clears its dirty mark."""
+    spaces = {name: table.dump(block) for name, table in sorted(state.tables.items())}
+    blocks = len(state.block_offset)
+    allowed = sorted([key, model, until] for (key, model), until in state.allowed.items() if key % blocks == block)
+    body = msgspec.msgpack.encode({"blocks": blocks, "spaces": spaces, "allowed": allowed})
+    state.dirty.discard(block)
+    head = _BLOCK_HEAD.pack(BLOCK_MAGIC, state.partition, block, int(state.block_offset[block]))
+    return head + zstandard.ZstdCompressor(level=1).compress(body)
+
+
+def block_mark(value: bytes) -> tuple[int, int, int]:
+    """(partition, block, offset) of a dumped block, without reading the rest. Raises BlockError."""
+    if len(value) < _BLOCK_HEAD.size or value[:4] != BLOCK_MAGIC:
+        raise BlockError(
+            "not a block of this version's layout; drain the old version first, or start a new state topic"
+        )
+    _, partition, block, offset = _BLOCK_HEAD.unpack_from(value)
+    return partition, block, offset
+
+
+def load_block(state: PartitionState, value: bytes) -> None:
+    """Put a dumped block in place. Spaces whose artefacts are gone are dropped: a new encoder is a new state.
+
+    Raises BlockError if it belongs to another partition or another number of blocks, or is damaged.
+    """
+    partition, block, offset = block_mark(value)
+    if partition != state.partition or block >= len(state.block_offset):
+        raise BlockError(f"block {block} of partition {partition} does not belong to partition {state.partition}")
+    try:
+        body = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(value[_BLOCK_HEAD.size :]))
+        if body["blocks"] != len(state.block_offset):
+            raise BlockError(f"state.blocks is {len(state.block_offset)}, the stored state has {body['blocks']}")
+        for name, saved in body["spaces"].items():
+            if name in state.settings.spaces:
+                state.table(name).load(block, saved)
+        for key, model, until in body["allowed"]:
+            state.allowed[(key, model)] = until
+    except (zstandard.ZstdError, msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
+        raise BlockError(f"block {block} of partition {partition} is damaged: {type(error).__name__}") from error
+    state.block_offset[block] = offset
+    state.dirty.discard(block)

@@ -1,0 +1,159 @@
+"""From what detectors declare and history counted to the integer tables that the fold reads.
+
+Processes, in the order of models/kernels/fold.py `weigh`: joint profiles and single features per family (maximum over
+families), the joint ones summed over families, margin seeking, off-grid values, unique inputs of the day.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from detector.detectors import REGISTRY, Profile
+from models.kernels.layout import BUCKETS, CLASS_COUNT, FEATURES, LEVELS, Nulls
+from models.reference import Reference
+from models.rows import CLASSES, F64, I32, I64, UNIT
+
+KERNEL_PROCESSES = ("margin_seek", "offgrid", "unique")
+NO_OPINION = {"flip": 2, "edit": 12, "margin": 2, "record": 2, "equal_step": 2}
+"""Levels that say nothing either way. "No direction yet" is not among them: for `collinear` it is a fact too."""
+LEVELS_OF = {"flip": 3, "edit": 13, "collinear": 3, "margin": 3, "record": 3, "step": 7, "equal_step": 3}
+PRIOR_ROWS = 50.0
+"""A class's own counts weigh against the pooled ones as this many variants."""
+LOW_MARGIN_ATTACK = 0.5
+OFFGRID_ATTACK = 0.5
+OFFGRID_NULL_MIN = 0.01
+"""One odd value is a typing error, not an attack: a floor under its null keeps one row from carrying a decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One bet that is followed through time. feature : of a single-feature process, else ""."""
+
+    name: str
+    detector: str
+    feature: str
+    profile: int  # index of the joint profile it stands on, -1 if none
+    of_family: bool
+
+
+def _processes() -> tuple[tuple[Profile, ...], tuple[Process, ...]]:
+    owned = [(profile, detector.name) for detector in REGISTRY for profile in detector.profiles]
+    owned.sort(key=lambda pair: not pair[0].joint)  # stable: joint ones first
+    processes = []
+    for place, (profile, detector) in enumerate(owned):
+        feature = "" if profile.joint else next(iter(profile.bets))
+        processes.append(Process(profile.name, detector, feature, place if profile.joint else -1, True))
+    for place, (profile, detector) in enumerate(owned):
+        if profile.joint:
+            processes.append(Process(f"{profile.name}_sum", detector, "", place, True))
+    owners = {name: detector.name for detector in REGISTRY for name in detector.client_processes}
+    processes += [Process(name, owners[name], name, -1, False) for name in KERNEL_PROCESSES]
+    return tuple(profile for profile, _ in owned), tuple(processes)
+
+
+PROFILES, PROCESSES = _processes()
+FAMILY_PROCESSES = len(PROFILES)
+JOINT = sum(profile.joint for profile in PROFILES)
+
+
+def mnats(nats: F64) -> I32:
+    return np.rint(1000.0 * nats).astype(np.int32)
+
+
+def _smooth(p: F64, levels: int) -> F64:
+    smoothed: F64 = 0.9 * p + 0.1 / levels
+    return smoothed
+
+
+def _shares(counts: F64, pooled: F64, levels: int) -> F64:
+    """Shares of levels in a class, drawn to the pooled ones where the class has few rows. counts : (levels,)."""
+    prior = _smooth(pooled / max(1.0, pooled.sum()), levels)
+    return _smooth((counts + PRIOR_ROWS * prior) / (counts.sum() + PRIOR_ROWS), levels)
+
+
+def family_ratios(counts: I64) -> I32:
+    """Log-likelihood ratios of features against benign variants, milli-nats.
+
+    counts : (3 classes, 8 buckets, 7 features, 13 levels) of benign variants. Returns the same with an axis for the
+    processes of a family. Levels that mean "no opinion" are worth 0 and leave the others' shares alone.
+    """
+    ratios = np.zeros((CLASS_COUNT, BUCKETS, 7, LEVELS, FAMILY_PROCESSES))
+    for j, feature in enumerate(FEATURES[:7]):
+        levels = [level for level in range(LEVELS_OF[feature]) if level != NO_OPINION.get(feature)]
+        for klass, bucket in np.ndindex(CLASS_COUNT, BUCKETS):
+            pooled = counts[:, bucket, j][:, levels].sum(axis=0).astype(float)
+            if pooled.sum() < PRIOR_ROWS:  # hardly anybody gets this far: lean on all buckets
+                pooled = pooled + counts[:, :, j][:, :, levels].sum(axis=(0, 1))
+            null = _shares(counts[klass, bucket, j, levels].astype(float), pooled, len(levels))
+            for p, profile in enumerate(PROFILES):
+                if feature in profile.bets:
+                    attack = _attack(profile, feature, levels)
+                    ratios[klass, bucket, j, levels, p] = np.log(attack) - np.log(null)
+    return mnats(ratios)
+
+
+def _attack(profile: Profile, feature: str, levels: list[int]) -> F64:
+    weights = np.array([profile.bets[feature].get(level, 0.0) for level in levels])
+    return 0.98 * weights / weights.sum() + 0.02 / len(levels)
+
+
+def field_ratios(counts: I64) -> I32:
+    """The same for *which* field changed: (3, f + 1) counts, the last for "more than three" -> (3, f + 1, processes).
+
+    An attacker turns half of the time the fields that people change too, and half of the time any field.
+    """
+    f = counts.shape[1] - 1
+    ratios = np.zeros((CLASS_COUNT, f + 1, FAMILY_PROCESSES))
+    if f == 0:
+        return mnats(ratios)
+    pooled = counts.sum(axis=0).astype(float)
+    for klass in range(CLASS_COUNT):
+        null = _shares(counts[klass].astype(float), pooled, f + 1)
+        for p, profile in enumerate(PROFILES):
+            if "field" in profile.bets:
+                some, many = profile.bets["field"].get(0, 0.0), profile.bets["field"].get(1, 0.0)
+                single = 0.5 / f + 0.5 * null[:f] / null[:f].sum()
+                attack = np.append(some * single, many) / (some + many)
+                ratios[klass, :, p] = np.log(0.98 * attack + 0.02 / (f + 1)) - np.log(null)
+    return mnats(ratios)
+
+
+def rarities(changed: I64) -> I32:
+    """Surprise of a change in each field, milli-nats: (3, f) changed rows -> (3, f)."""
+    f = changed.shape[1]
+    if f == 0:
+        return np.zeros((CLASS_COUNT, 0), np.int32)
+    pooled = changed.sum(axis=0).astype(float)
+    return mnats(-np.log(np.stack([_shares(changed[klass].astype(float), pooled, f) for klass in range(CLASS_COUNT)])))
+
+
+def bernoulli_ratios(hits: I64, rows: I64, attack: float, null_min: float) -> I32:
+    """(3, 2) log-likelihood ratios of a yes-no outcome: columns no, yes."""
+    null = np.clip((hits + 0.5) / (rows + 1.0), null_min, 0.99)
+    return mnats(np.stack([np.log((1 - attack) / (1 - null)), np.log(attack / null)], axis=1))
+
+
+def nulls(reference: Reference, reach: float, agreement_min: int, decision_threshold: float | None) -> Nulls:
+    """The fold's tables. Raises ValueError if the reference was fitted for other processes."""
+    names = tuple(process.name for process in PROCESSES)
+    if reference.processes != names:
+        raise ValueError("the artefacts were fitted for other detectors; run `probewatch calibrate` again")
+    return Nulls(
+        family=reference.family,
+        field=reference.field,
+        rarity=reference.rarity,
+        margin=reference.margin,
+        offgrid=reference.offgrid,
+        tail=reference.tail,
+        tail_scale=reference.tail_scale,
+        growth=reference.growth,
+        thresholds=reference.thresholds,
+        low_margin=reference.low_margin,
+        joint=JOINT,
+        reach2=int((reach * UNIT) ** 2),
+        agreement_min=agreement_min,
+        decision_threshold=0.5 if decision_threshold is None else float(decision_threshold),
+    )
+
+
+assert len(CLASSES) == CLASS_COUNT

@@ -1,0 +1,118 @@
+"""Everything an alert or a throttle record says, before it becomes bytes."""
+
+from dataclasses import dataclass
+
+LEVELS = ("none", "watch", "soft", "hard", "block")
+"""The ladder: budgets 1e-2, 1e-3, 1e-4, 1e-5 false alarms per benign client-day for levels 1 to 4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """The row at which a decision fell. rows_seen counts the client's rows in this space, this one included."""
+
+    source_name: str
+    offset: int
+    index: int
+    request_id: str
+    rows_seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class FieldVariation:
+    """One field inside one family: in how many variants it changed, and about how many values it took."""
+
+    name: str
+    changed_rows: int
+    distinct_values: int
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The near-duplicates around one anchor. labels: (label or "label #hash", rows), most frequent first."""
+
+    variants: int
+    fields: tuple[FieldVariation, ...]
+    labels: tuple[tuple[str, int], ...]
+    flips: int
+    first_ms: int
+    last_ms: int
+    nearest_request_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the client did in this space so far, on its own clock."""
+
+    rows: int
+    distinct: int
+    repeats: int
+    variants: int
+    offgrid_rows: int
+    offgrid_fields: tuple[str, ...]
+    low_margin_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One graded, expiring decision.
+
+    action : observe | delay | cap | challenge | block | lift. None limits are not set.
+    """
+
+    level: int
+    revision: int
+    action: str
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    max_concurrency: int | None
+    delay_ms: int | None
+    mode: str  # shadow | enforce
+    issued_ms: int
+    effective_ms: int
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A decision and its grounds. Evidence in milli-nats; excess in thousandths of a benign tail length (z).
+
+    contributions : (feature, milli-nats) inside the leading profile since its last start, largest first.
+    incident : id of the open incident; update : it was open before this decision.
+    """
+
+    decision: Decision
+    trigger: Trigger
+    client: str
+    client_key: int
+    client_class: str
+    model: str
+    space: str
+    reason: str  # detector name
+    process: str  # leading process
+    evidence_mnats: int
+    threshold_mnats: int
+    excess_milli: int
+    threshold_milli: int
+    budget: float
+    certified: bool
+    contributions: tuple[tuple[str, int], ...]
+    family: Family | None
+    counts: Counts
+    incident: str
+    update: bool
+    config_hash: str
+    artefact_hash: str
+    engine_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Bytes for one topic. kind: "throttle" | "alert". headers are CloudEvents binary-mode attributes for alerts."""
+
+    kind: str
+    id: str
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+    client_key: int
+    time_ms: int

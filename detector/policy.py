@@ -1,0 +1,68 @@
+"""From a crossed rung to a graded, expiring decision. Everything here moves on the client's own clock."""
+
+from dataclasses import dataclass
+
+from detector.config import Policy, Rung
+from detector.finding import LEVELS, Decision
+
+DAY_MS = 86_400_000
+DOUBLINGS_MAX = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What was decided about a client before. expires_ms, decided_ms : 0 for never."""
+
+    level: int
+    revision: int
+    doublings: int
+    expires_ms: int
+    decided_ms: int
+
+
+def decide(
+    policy: Policy, standing: Standing, level: int, detector: str, clock_ms: int, client: int
+) -> tuple[Decision, Standing]:
+    """The decision for a client whose evidence has reached `level` (1 to 4), and its new standing.
+
+    A client decided on again within 24 h of its own time, after the last decision ran out, is held twice as long.
+    Level 4 proposes a block to a person; until somebody confirms it, doors keep to the limits of level 3.
+    """
+    rung: Rung = getattr(policy, LEVELS[level])
+    limits = policy.hard if rung.action == "block" else rung
+    again = standing.expires_ms <= clock_ms < standing.decided_ms + DAY_MS and standing.revision > 0
+    in_force = clock_ms < standing.expires_ms
+    doublings = min(DOUBLINGS_MAX, standing.doublings + 1) if again else (standing.doublings if in_force else 0)
+    revision = standing.revision + 1
+    expires_ms = clock_ms + (rung.duration_s * 1000 << doublings)
+    decision = Decision(
+        level=level,
+        revision=revision,
+        action=limits.action,
+        requests_per_minute=limits.requests_per_minute,
+        tokens_per_minute=None,
+        max_concurrency=None,
+        delay_ms=limits.delay_ms,
+        mode="shadow" if detector in policy.shadow_detectors else policy.mode,
+        issued_ms=clock_ms,
+        effective_ms=clock_ms + keyed_delay_ms(client, revision, policy.decision_delay_ms_max),
+        expires_ms=expires_ms,
+    )
+    return decision, Standing(level, revision, doublings, expires_ms, clock_ms)
+
+
+def keyed_delay_ms(client: int, revision: int, longest_ms: int) -> int:
+    """0 to `longest_ms`, the same in every replay; `client` is a keyed hash, so nobody outside can compute it."""
+    mixed = (client ^ (revision * 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+    return (mixed >> 33) % (longest_ms + 1)
+
+
+def lifted(standing: Standing, clock_ms: int) -> tuple[Decision, Standing]:
+    """A person took the decision back: doors let the client through from now on."""
+    revision = standing.revision + 1
+    decision = Decision(
+        level=0, revision=revision, action="lift", requests_per_minute=None, tokens_per_minute=None,
+        max_concurrency=None, delay_ms=None, mode="enforce", issued_ms=clock_ms, effective_ms=clock_ms,
+        expires_ms=max(standing.expires_ms, clock_ms + DAY_MS),
+    )  # fmt: skip
+    return decision, Standing(0, revision, 0, 0, standing.decided_ms)

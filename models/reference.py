@@ -1,0 +1,47 @@
+"""What is ordinary: tables and thresholds fitted on benign history, for one space."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.rows import F32, I32, I64
+
+_ARRAYS = (
+    "family", "field", "rarity", "margin", "offgrid", "tail", "tail_scale", "growth", "thresholds", "low_margin",
+    "certified", "certifying_clients",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Per client class (first axis, 3). See models/kernels/layout.py `Nulls` for the arrays the fold reads.
+
+    processes : names, in order. certified : (3, 5) whether a rung's threshold keeps its budget by calibration; the
+    others are extrapolated ("conditional"). certifying_clients : (3,).
+    """
+
+    processes: tuple[str, ...]
+    family: I32
+    field: I32
+    rarity: I32
+    margin: I32
+    offgrid: I32
+    tail: I64
+    tail_scale: I64
+    growth: I64
+    thresholds: I64
+    low_margin: F32
+    certified: NDArray[np.bool_]
+    certifying_clients: I64
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        return {f"reference.{name}": getattr(self, name) for name in _ARRAYS}
+
+    @classmethod
+    def from_arrays(cls, processes: tuple[str, ...], arrays: dict[str, NDArray[np.generic]]) -> "Reference":
+        """Raises KeyError if an array is missing."""
+        return cls(processes, **{name: arrays[f"reference.{name}"] for name in _ARRAYS})  # type: ignore[arg-type]
+
+
+assert {field.name for field in fields(Reference)} == {"processes", *_ARRAYS}
