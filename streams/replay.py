@@ -8,17 +8,18 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace as with_fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from models.artefacts import Artefacts
 
-from detector import engine
+from detector import __version__, engine
 from detector.config import Config
 from detector.finding import LEVELS, Event
 from detector.frame import Frame, RowFrame
+from models.artefacts import Artefacts
 from models.rows import CLASSES, U8, U32, U64
 from streams.identity import Identity
 from streams.progress import Reporter
@@ -46,10 +47,10 @@ class NamingIdentity(Identity):
         super().__init__(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
         self.names: dict[int, str] = {}
 
-    def client(self, client_id: str) -> tuple[int, bytes]:
-        key, tail = super().client(client_id)
-        self.names[key] = client_id
-        return key, tail
+    def clients(self, client_ids: Sequence[str]) -> tuple[U64, U8]:
+        keys, tails = super().clients(client_ids)
+        self.names.update(zip(keys.tolist(), client_ids, strict=True))
+        return keys, tails
 
 
 def replay(
@@ -75,7 +76,7 @@ def write(outcome: Outcome, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for kind, name in FILES.items():
         _write_lines(out / name, (event.value for event in outcome.events if event.kind == kind))
-    _write_lines(out / REJECTS_FILE, (reject.json() for reject in outcome.rejects))
+    _write_lines(out / REJECTS_FILE, map(msgspec.json.encode, outcome.rejects))
     _write_lines(out / SUMMARY_FILE, [msgspec.json.format(msgspec.json.encode(outcome.summary), indent=2)])
 
 
@@ -92,7 +93,7 @@ class _Replay:
     def __init__(self, config: Config, artefacts: Artefacts, secrets: Secrets, plain_clients: bool) -> None:
         self._config = config
         self._artefacts = artefacts
-        self._settings = engine.EngineSettings(config, artefacts, secrets.projection_seed)
+        self._settings = engine.EngineSettings(config, artefacts)
         self._identity = NamingIdentity(secrets)
         self._plain_clients = plain_clients
         self._sketcher = Sketcher(artefacts, self._identity, config)
@@ -143,12 +144,13 @@ class _Replay:
     def outcome(self, seconds: float) -> Outcome:
         events = sorted(self._events, key=lambda event: (event.time_ms, event.id))
         rejects = Counter(reject.reason for reject in self._rejects)
+        unknown = sum(state.unjudged for state in self._states.values())
         decided = [(event.client_key, _decided.decode(event.value)) for event in events if event.kind == "throttle"]
         summary = {
             "records": self._records,
             "rows": self._census.rows,
             "rejects": dict(sorted(rejects.items())),
-            "unjudged": dict(sorted(self._unjudged.items())),
+            "unjudged": dict(sorted((self._unjudged + Counter(unknown_space=unknown)).items())),
             "skipped_rows": sum(state.skipped for state in self._states.values()),
             "evicted_clients": sum(state.evicted for state in self._states.values()),
             "clients": self._census.clients,
@@ -160,11 +162,11 @@ class _Replay:
             "cold": False,
             "config_hash": self._config.hash,
             "artefact_hash": self._artefacts.hash,
-            "engine_version": engine.VERSION,
+            "engine_version": __version__,
             "seconds": round(seconds, 3),
             "rows_per_s": round(self._census.rows / seconds) if seconds else 0,
         }
-        return Outcome(events, self._rejects, summary)
+        return Outcome(events, sorted(self._rejects, key=attrgetter("topic", "partition", "offset", "index")), summary)
 
 
 class _Decided(msgspec.Struct):

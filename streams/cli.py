@@ -1,0 +1,299 @@
+"""`probewatch`: the commands. What they do stands in other modules, imported only by the command that needs them.
+
+Exit codes: 0 done, 1 something was found wrong (`doctor`, `topics check`) or failed, 2 the command line, the
+configuration or a source cannot be used. Results go to standard output, everything said to a person besides goes to standard error.
+"""
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from detector.config import Config
+    from models.artefacts import Artefacts
+    from streams.secrets import Secrets
+    from streams.sources import Source
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    help="Finds clients that study a model, from the logs that AI gateways already write to Kafka.\n\n"
+    "Begin with [bold]calibrate[/] on ordinary history, look at it with [bold]replay[/], then [bold]run[/].",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+topics_app = typer.Typer(help="The Kafka topics that the service needs.", no_args_is_help=True)
+app.add_typer(topics_app, name="topics")
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Configuration; see docs/configuration.md.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to; made if missing.")]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="A .jsonl, .jsonl.gz or .jsonl.zst file of native records, a frame archive (.parquet), a folder of them,"
+        " or kafka://host:port/topic?from=OFFSET&to=OFFSET&partition=N",
+        show_default=False,
+    ),
+]
+Client = Annotated[
+    str, typer.Argument(metavar="CLIENT", help="Pseudonym (k1-...), or the client id itself.", show_default=False)
+]
+ModelName = Annotated[str, typer.Option("--model", metavar="NAME", help="Only for this model.")]
+
+
+def main() -> None:
+    app()
+
+
+def speaking(command: Callable[P, None]) -> Callable[P, None]:
+    """Errors that a user can mend are told in their own words, without a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except Exception as error:
+            code = _exit_code(error)
+            if code is None:
+                raise
+            _say(f"probewatch: {error}")
+            raise typer.Exit(code) from error
+
+    return wrapped
+
+
+def _exit_code(error: Exception) -> int | None:
+    """2 for what stands in files and arguments, 1 for what the world did, None for our own faults."""
+    from aiokafka.errors import KafkaError
+
+    from detector.config_keys import ConfigError
+    from models.artefacts import ArtefactError
+    from streams.control import ControlError
+    from streams.embedded import EmbeddedError
+    from streams.secrets import SecretsError
+    from streams.sources import SourceError
+
+    if isinstance(error, ConfigError | SecretsError | SourceError | ArtefactError | ControlError):
+        return 2
+    return 1 if isinstance(error, KafkaError | EmbeddedError | OSError) else None
+
+
+@app.command("client-id")
+@speaking
+def client_id(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The client id as the gateway logs it.", show_default=False)
+    ],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """The pseudonym of a client: what alerts and throttle records call it.
+
+    Example: probewatch client-id acct-1842
+    """
+    from streams.control import pseudonym_of
+
+    _, secrets = _settings(config)
+    found = pseudonym_of(name, secrets)
+    print(json.dumps({"client": found}) if as_json else found)
+
+
+@app.command()
+@speaking
+def calibrate(sources: Sources, out: Out, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Learn what is ordinary: fit encoders, the reference population and thresholds on benign history.
+
+    Secrets that are not configured are made in DIR/secrets, once; `replay` finds them there.
+
+    Example: probewatch calibrate logs/may/ --out artefacts
+    """
+    from detector.config import load_config
+    from streams.calibrate import calibrate as fit
+    from streams.progress import Bars
+    from streams.sources import open_sources
+
+    settings = load_config(config)
+    opened = open_sources(sources, settings)
+    secrets = _secrets_or_new(settings, out)
+    with Bars() as bars:
+        report = fit(opened, out, settings, secrets, bars)
+    _show(report.rows(), as_json)
+
+
+@app.command()
+@speaking
+def replay(
+    sources: Sources,
+    out: Out,
+    artefacts: Annotated[
+        Path | None,
+        typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote; else the configured one."),
+    ] = None,
+    config: ConfigFile = None,
+    plain_clients: Annotated[
+        bool, typer.Option("--plain-clients", help="Put the log's client ids, not pseudonyms, into `client`.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge history with the code that runs live: alerts, throttle, rejects (.jsonl) and summary.json go to DIR.
+
+    Without artefacts the history itself is fitted first ("cold"): good for a first look, not for figures to rely on.
+
+    Example: probewatch replay logs/june.jsonl.zst --out out/june --artefacts artefacts
+    """
+    from detector.config import load_config
+    from streams import replay as history
+    from streams.progress import Bars
+    from streams.sources import open_sources
+
+    settings = load_config(config)
+    opened = open_sources(sources, settings)
+    with Bars() as bars:
+        fitted, secrets, cold = _artefacts(settings, artefacts, opened, out, bars)
+        outcome = history.replay(opened, settings, fitted, secrets, bars, plain_clients=plain_clients)
+    summary = outcome.summary | {"cold": cold}
+    history.write(outcome._replace(summary=summary), out)
+    if not summary["rows"]:
+        _say("no row was judged; see rejects.jsonl and `unjudged` in summary.json")
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        _show(({"class": name, **counts} for name, counts in summary["classes"].items()), False)
+        _say(f"{summary['rows']:,} rows, {summary['alerts']:,} alerts in {summary['seconds']} s; written to {out}")
+
+
+@app.command()
+@speaking
+def allow(
+    client: Client,
+    until: Annotated[
+        str, typer.Option("--until", metavar="TIME", help="RFC 3339, or a date; on the client's own clock.")
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept with the order.")],
+    model: ModelName = "",
+    config: ConfigFile = None,
+) -> None:
+    """Leave a client alone until a time: a permitted test, say. Its evidence is kept. Takes effect in every partition.
+
+    Example: probewatch allow acct-1842 --until 2031-05-01 --reason "red team, ticket 12"
+    """
+    from streams.control import ControlError, send
+
+    try:
+        moment = datetime.fromisoformat(until)
+    except ValueError:
+        raise ControlError(f"--until: expected a date or an RFC 3339 time; got {until!r}") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    settings, secrets = _settings(config)
+    sent = send(settings, secrets, "allow", client, model, int(moment.timestamp() * 1000), reason)
+    _say(f"allowed until {moment.isoformat()}; written to {sent} partitions of {settings.topics.requests}")
+
+
+@app.command()
+@speaking
+def lift(
+    client: Client,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept with the order.")] = "",
+    model: ModelName = "",
+    config: ConfigFile = None,
+) -> None:
+    """End the decisions in force on a client and start its evidence anew.
+
+    Example: probewatch lift k1-abcdefghijklmnopqrstuvwxyz --reason "false alarm"
+    """
+    from streams.control import send
+
+    settings, secrets = _settings(config)
+    sent = send(settings, secrets, "lift", client, model, 0, reason)
+    _say(f"lifted; written to {sent} partitions of {settings.topics.requests}")
+
+
+@app.command()
+@speaking
+def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Look at configuration, secrets, artefacts, broker and topics: what is wrong, and how to mend it.
+
+    Example: probewatch doctor --config probewatch.toml
+    """
+    from streams.doctor import examine
+
+    checks = examine(config)
+    _show((check._asdict() for check in checks), as_json)
+    if any(check.state == "fault" for check in checks):
+        raise typer.Exit(1)
+
+
+def _settings(file: Path | None) -> "tuple[Config, Secrets]":
+    from detector.config import load_config
+    from streams.secrets import load_secrets
+
+    settings = load_config(file)
+    return settings, load_secrets(settings, settings.artefacts)
+
+
+def _secrets_or_new(config: "Config", folder: Path) -> "Secrets":
+    """The configured secrets, else those in `folder`/secrets, made if need be."""
+    from streams.secrets import SecretsError, create_secrets, load_secrets
+
+    try:
+        return load_secrets(config, folder)
+    except SecretsError as error:
+        if "not set" not in str(error):
+            raise
+    for path in create_secrets(folder):
+        _say(f"made {path}: keep it safe and out of version control")
+    return load_secrets(config, folder)
+
+
+def _artefacts(
+    config: "Config", folder: Path | None, sources: "Sequence[Source]", out: Path, reporter: Any
+) -> "tuple[Artefacts, Secrets, bool]":
+    """Fitted artefacts, their secrets, and whether this history itself had to be fitted."""
+    from models.artefacts import load_artefacts
+    from streams.calibrate import calibrate as fit
+    from streams.secrets import load_secrets
+
+    if folder is None and config.artefacts.is_dir():
+        folder = config.artefacts
+    if folder is not None:
+        secrets = load_secrets(config, folder)
+        return load_artefacts(folder, secrets.projection_seed), secrets, False
+    _say("COLD: no artefacts; fitted on the replayed history itself, so thresholds are conditional on it")
+    fitted = out / "artefacts"
+    secrets = _secrets_or_new(config, fitted)
+    fit(sources, fitted, config, secrets, reporter)
+    return load_artefacts(fitted, secrets.projection_seed), secrets, True
+
+
+def _show(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
+    """A table for people, or a JSON list of its rows."""
+    listed = [dict(row) for row in rows]
+    if as_json:
+        print(json.dumps(listed))
+        return
+    table = Table(*(listed[0] if listed else ()), box=None, header_style="bold", pad_edge=False)
+    for row in listed:
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
