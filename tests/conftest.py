@@ -25,6 +25,13 @@ def apache_broker() -> Iterator[str]:
         yield bootstrap
 
 
+@pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.kafka)])
+def broker(request: pytest.FixtureRequest) -> str:
+    """Both brokers, one after the other; Apache Kafka only where tests marked `kafka` run."""
+    address: str = request.getfixturevalue(f"{request.param}_broker")
+    return address
+
+
 @pytest.fixture
 def namespace() -> str:
     """A prefix for topics and groups that no other test uses."""
