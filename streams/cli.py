@@ -1,9 +1,11 @@
 """`probewatch`: the commands. What they do stands in other modules, imported only by the command that needs them.
 
 Exit codes: 0 done, 1 something was found wrong (`doctor`, `topics check`) or failed, 2 the command line, the
-configuration or a source cannot be used. Results go to standard output, everything said to a person besides goes to standard error.
+configuration or a source cannot be used.
+Results go to standard output, everything said to a person besides goes to standard error.
 """
 
+import asyncio
 import functools
 import json
 import sys
@@ -43,7 +45,7 @@ Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write
 Sources = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCE...",
+        metavar="SOURCE",
         help="A .jsonl, .jsonl.gz or .jsonl.zst file of native records, a frame archive (.parquet), a folder of them,"
         " or kafka://host:port/topic?from=OFFSET&to=OFFSET&partition=N",
         show_default=False,
@@ -86,10 +88,11 @@ def _exit_code(error: Exception) -> int | None:
     from streams.embedded import EmbeddedError
     from streams.secrets import SecretsError
     from streams.sources import SourceError
+    from streams.topics import TopicsError
 
     if isinstance(error, ConfigError | SecretsError | SourceError | ArtefactError | ControlError):
         return 2
-    return 1 if isinstance(error, KafkaError | EmbeddedError | OSError) else None
+    return 1 if isinstance(error, KafkaError | EmbeddedError | TopicsError | OSError) else None
 
 
 @app.command("client-id")
@@ -237,6 +240,48 @@ def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+@topics_app.command("create")
+@speaking
+def topics_create(
+    config: ConfigFile = None,
+    raw_partitions: Annotated[
+        int,
+        typer.Option(
+            "--raw-partitions", metavar="N", min=0, max=1024, help="Also make the raw topics, with N partitions."
+        ),
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Make the topics that are missing. Those that exist are left as they are: `topics check` looks at them.
+
+    Example: probewatch topics create --raw-partitions 3
+    """
+    from detector.config import load_config
+    from streams import topics
+
+    made = asyncio.run(topics.create(load_config(config), raw_partitions))
+    _show(({"made": name} for name in made), as_json)
+    if not made:
+        _say("every topic is there already")
+
+
+@topics_app.command("check")
+@speaking
+def topics_check(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Say what is wrong with the topics; exit code 1 if anything is.
+
+    Example: probewatch topics check --json
+    """
+    from detector.config import load_config
+    from streams import topics
+
+    problems = asyncio.run(topics.check(load_config(config)))
+    _show(({"problem": problem} for problem in problems), as_json)
+    if problems:
+        raise typer.Exit(1)
+    _say("topics are as they should be")
+
+
 def _settings(file: Path | None) -> "tuple[Config, Secrets]":
     from detector.config import load_config
     from streams.secrets import load_secrets
@@ -285,7 +330,9 @@ def _show(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(listed))
         return
-    table = Table(*(listed[0] if listed else ()), box=None, header_style="bold", pad_edge=False)
+    if not listed:
+        return
+    table = Table(*listed[0], box=None, header_style="bold", pad_edge=False)
     for row in listed:
         table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -195,5 +195,5 @@ def _decompressed(file: IO[bytes], suffix: str) -> Iterable[bytes]:
         return gzip.GzipFile(fileobj=file)
     if suffix == ".zst":
         stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        return io.BufferedReader(stream, 2**20)  # type: ignore[arg-type]
+        return io.BufferedReader(stream, 2**20)
     return file

@@ -1,0 +1,105 @@
+"""What is wrong with an installation, and how to mend it: one check after the other, each on what the former found."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from aiokafka.errors import KafkaError
+
+from detector.config import Config, load_config
+from detector.config_keys import ConfigError
+from models.artefacts import ArtefactError, load_artefacts
+from streams import topics
+from streams.embedded import Features, probe
+from streams.secrets import Secrets, SecretsError, load_secrets, readable_by_others, secret_files
+
+State = Literal["ok", "warning", "fault"]
+
+
+class Check(NamedTuple):
+    """One line of the examination. mend : what to do, empty if nothing."""
+
+    check: str
+    state: State
+    finding: str
+    mend: str
+
+
+def examine(file: Path | None) -> list[Check]:
+    """Every check that makes sense after the ones before it."""
+    try:
+        config = load_config(file)
+    except ConfigError as error:
+        return [Check("configuration", "fault", line, "see docs/configuration.md") for line in str(error).splitlines()]
+    found = [Check("configuration", "ok", f"hash {config.hash}, policy {config.policy.mode}", "")]
+    found += _secrets_and_artefacts(config)
+    found += asyncio.run(_broker(config))
+    return found
+
+
+def _secrets_and_artefacts(config: Config) -> Iterator[Check]:
+    secrets: Secrets | None = None
+    try:
+        secrets = load_secrets(config)
+        yield Check("secrets", "ok", f"pseudonym key {secrets.key_id} and projection seed", "")
+    except SecretsError as error:
+        where, _, mend = str(error).partition("; ")
+        yield Check("secrets", "fault", where, mend)
+    for path in secret_files(config):
+        if readable_by_others(path):
+            yield Check("secrets", "warning", f"{path} can be read by others", f"chmod 600 {path}")
+    if secrets is not None:
+        yield _artefacts(config, secrets)
+
+
+def _artefacts(config: Config, secrets: Secrets) -> Check:
+    mend = f"probewatch calibrate SOURCE... --out {config.artefacts}"
+    try:
+        fitted = load_artefacts(config.artefacts, secrets.projection_seed)
+    except ArtefactError as error:
+        return Check("artefacts", "fault", str(error), mend)
+    models = ", ".join(sorted(fitted.models))
+    unknown = sorted(set(config.models) - set(fitted.models))
+    if unknown:
+        return Check(
+            "artefacts", "warning", f"configured but not calibrated: {', '.join(unknown)}; there are {models}", mend
+        )
+    return Check("artefacts", "ok", f"hash {fitted.hash}, models {models}", "")
+
+
+async def _broker(config: Config) -> list[Check]:
+    try:
+        features = await probe(config.kafka)
+    except (KafkaError, OSError) as error:
+        finding = f"{config.kafka.bootstrap}: {type(error).__name__}"
+        return [Check("broker", "fault", finding, "start it, or set kafka.bootstrap and the security keys of [kafka]")]
+    return [_features(config, features), *await _topics(config)]
+
+
+def _features(config: Config, features: Features) -> Check:
+    finding = f"{features.name} at {config.kafka.bootstrap}"
+    if features.idempotence:
+        return Check("broker", "ok", finding, "")
+    return Check(
+        "broker", "warning", f"{finding}: in memory, no idempotence", "use Apache Kafka for anything but a trial"
+    )
+
+
+async def _topics(config: Config) -> list[Check]:
+    problems = await topics.check(config)
+    if not problems:
+        return [
+            Check("topics", "ok", f"all there; {config.topics.requests} has {config.topics.partitions} partitions", "")
+        ]
+    return [Check("topics", "fault", problem, _mend(problem)) for problem in problems]
+
+
+def _mend(problem: str) -> str:
+    if "no such topic" in problem:
+        return (
+            "probewatch topics create (the gateways' own topics: make them as their logs need, or --raw-partitions N)"
+        )
+    if "topics.partitions" in problem:
+        return "set topics.partitions to what there is, or start with new topics; partitions cannot be changed in place"
+    return "kafka-configs --alter --entity-type topics --entity-name TOPIC --add-config KEY=VALUE"
