@@ -94,7 +94,8 @@ def family_ratios(counts: I64) -> I32:
 
 def _attack(profile: Profile, feature: str, levels: list[int]) -> F64:
     weights = np.array([profile.bets[feature].get(level, 0.0) for level in levels])
-    return 0.98 * weights / weights.sum() + 0.02 / len(levels)
+    attack: F64 = 0.98 * weights / weights.sum() + 0.02 / len(levels)
+    return attack
 
 
 def field_ratios(counts: I64) -> I32:

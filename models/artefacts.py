@@ -49,7 +49,7 @@ class Artefacts:
     models: Mapping[str, ModelArtefact]
 
 
-def save_artefacts(path: Path, models: Sequence[ModelArtefact], provenance: Mapping[str, Any]) -> None:
+def save_artefacts(path: Path, models: Sequence[ModelArtefact], provenance: Mapping[str, Any]) -> Artefacts:
     """Write one npz a model and a manifest with their hashes. provenance : what they were fitted on, plain JSON."""
     path.mkdir(parents=True, exist_ok=True)
     entries = []
@@ -70,7 +70,9 @@ def save_artefacts(path: Path, models: Sequence[ModelArtefact], provenance: Mapp
             }
         )
     manifest = {"schema": SCHEMA, "models": entries, "provenance": provenance}
-    (path / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    text = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+    (path / MANIFEST).write_bytes(text)
+    return Artefacts(_hash(text), {artefact.model: artefact for artefact in models})
 
 
 def load_artefacts(path: Path, seed: bytes) -> Artefacts:
@@ -91,7 +93,11 @@ def load_artefacts(path: Path, seed: bytes) -> Artefacts:
         models = [_load_model(path, entry, seed) for entry in manifest["models"]]
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ArtefactError(f"{path}: damaged artefacts ({type(error).__name__}); calibrate again") from error
-    return Artefacts(hashlib.sha256(text).hexdigest()[:16], {model.model: model for model in models})
+    return Artefacts(_hash(text), {model.model: model for model in models})
+
+
+def _hash(manifest: bytes) -> str:
+    return hashlib.sha256(manifest).hexdigest()[:16]
 
 
 def _load_model(path: Path, entry: Mapping[str, Any], seed: bytes) -> ModelArtefact:

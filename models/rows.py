@@ -68,5 +68,5 @@ class Rows(NamedTuple):
         return self.id_bytes[start:end].tobytes().decode("utf-8", "replace")
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override]  # rows, not occurrences
         return len(self.client)

@@ -16,7 +16,7 @@ def distance2(a: I16, b: I16) -> int:
     """Squared distance in value units; exact."""
     total = 0
     for i in range(len(a)):
-        step = np.int64(a[i]) - np.int64(b[i])
+        step = int(a[i]) - int(b[i])
         total += step * step
     return total
 

@@ -1,0 +1,187 @@
+"""From a finding to sentences that a person understands. Wording only: every figure stands in the finding."""
+
+import math
+from typing import NamedTuple
+
+from detector.finding import LEVELS, Counts, Family, Finding
+
+TITLES = {
+    "variants": "Many variants of one input",
+    "boundary": "Walk along the decision boundary",
+    "ascent": "Climb towards a chosen answer",
+    "sweep": "Field-by-field sweep",
+    "extraction": "Copying of the model by queries",
+    "membership": "Test for training records",
+    "offgrid": "Values that no ordinary client sends",
+    "volume": "Unusually many different inputs",
+    "person": "Decision taken back by a person",
+}
+
+FEATURES = {
+    "flip": "flips of the answer",
+    "edit": "one-field and few-field edits",
+    "collinear": "steps along one line",
+    "margin": "answers close to the decision threshold",
+    "record": "new best scores",
+    "step": "search-like step lengths",
+    "field": "the choice of the edited field",
+    "equal_step": "steps of equal length",
+    "offgrid": "values off a field's grid",
+    "unique": "different inputs",
+    "low_margin": "inputs sought close to the decision threshold",
+}
+"""What each feature of a contribution means; a name that is not here speaks for itself."""
+
+COUNTED = "unique"
+"""The process whose evidence is a plain count of the day's different inputs (in thousandths), not nats."""
+
+NAMED_MAX = 4
+BUDGET_MIN = 1e-9
+SPANS_MS = ((86_400_000, "days"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
+
+
+class Explanation(NamedTuple):
+    """One line each. A line with nothing to say is empty.
+
+    seen : what the client did. evidence : its leading parts. threshold : what it was held against. budget : what the
+    threshold promises. nearest : earlier request ids of the same family. decision : what follows.
+    """
+
+    title: str
+    seen: str
+    evidence: str
+    threshold: str
+    budget: str
+    nearest: str
+    decision: str
+
+    def text(self) -> str:
+        """All lines but the title, as sentences."""
+        return " ".join(f"{line[0].upper()}{line[1:]}." for line in self[1:] if line)
+
+
+def explain(finding: Finding) -> Explanation:
+    by_person = finding.reason == "person"
+    return Explanation(
+        title=f"{TITLES.get(finding.reason, finding.reason)}: model {finding.model}",
+        seen=_seen(finding.family, finding.counts),
+        evidence="" if by_person else _evidence(finding),
+        threshold="" if by_person else _threshold(finding),
+        budget="" if by_person else _budget(finding),
+        nearest=_nearest(finding.family),
+        decision=_decision(finding),
+    )
+
+
+def _seen(family: Family | None, counts: Counts) -> str:
+    if family is not None and family.variants > 0:
+        parts = [f"{_count(family.variants, 'variant')} of one input in {span(family.last_ms - family.first_ms)}"]
+        parts += [_fields(family), ", ".join(f"{rows:,} {label}" for label, rows in family.labels[:NAMED_MAX])]
+        parts += [f"the answer flipped {_count(family.flips, 'time')}"] if family.flips else []
+    else:
+        parts = [f"{_count(counts.rows, 'row')}, {counts.distinct:,} of them different"]
+    if counts.offgrid_rows:
+        held = "row holds" if counts.offgrid_rows == 1 else "rows hold"
+        where = f" of {_names(counts.offgrid_fields)}" if counts.offgrid_fields else ""
+        parts.append(f"{counts.offgrid_rows:,} {held} values off the grid{where}")
+    if counts.low_margin_rows:
+        parts.append(f"{_count(counts.low_margin_rows, 'row')} close to the decision threshold")
+    return "; ".join(part for part in parts if part)
+
+
+def _fields(family: Family) -> str:
+    """ "`income` took 9 values, `tenure` 4, and 2 more fields changed" """
+    varied = [field for field in family.fields if field.distinct_values > 0]
+    if not varied:
+        return ""
+    first, *others = varied[:NAMED_MAX]
+    text = f"`{first.name}` took {_count(first.distinct_values, 'value')}"
+    text += "".join(f", `{field.name}` {field.distinct_values:,}" for field in others)
+    more = len(varied) - NAMED_MAX
+    return text if more <= 0 else f"{text}, and {_count(more, 'more field')} changed"
+
+
+def _evidence(finding: Finding) -> str:
+    if finding.process == COUNTED:
+        return f"{finding.evidence_mnats / 1000:,.0f} different inputs today"
+    parts = [(name, mnats) for name, mnats in finding.contributions if mnats > 0][:NAMED_MAX]
+    if not parts:
+        return f"{nats(finding.evidence_mnats)} nats of evidence"
+    (name, mnats), *others = parts
+    text = f"{nats(mnats)} of {nats(finding.evidence_mnats)} nats from {phrase(name)}"
+    return text + "".join(f", {nats(value)} from {phrase(other)}" for other, value in others)
+
+
+def _threshold(finding: Finding) -> str:
+    alone = finding.threshold_mnats / 1000
+    unit = f"{alone:,.0f} inputs" if finding.process == COUNTED else f"{alone:.1f} nats"
+    score = f"{finding.excess_milli / 1000:.2f} against {finding.threshold_milli / 1000:.2f}"
+    rung = LEVELS[finding.decision.level]
+    return f'threshold "{rung}" for class {finding.client_class}: {unit} alone; score over everything {score}'
+
+
+def _budget(finding: Finding) -> str:
+    if not BUDGET_MIN <= finding.budget <= 1:
+        return ""
+    # Rounded down: the promise must not be smaller than the budget. (1 / 1e-5 is a little less than 100,000.)
+    clients = math.floor(1 / finding.budget + 1e-6)
+    share = f"1 in {clients:,} ordinary clients is alarmed in a day"
+    if finding.certified:
+        return f"at most {share}"
+    return f"the threshold aims at: {share}; this figure is conditional, no certificate backs it"
+
+
+def _nearest(family: Family | None) -> str:
+    ids = family.nearest_request_ids if family is not None else ()
+    return f"nearest earlier requests: {', '.join(ids)}" if ids else ""
+
+
+def _decision(finding: Finding) -> str:
+    decision = finding.decision
+    held = span(decision.expires_ms - decision.issued_ms)
+    match decision.action:
+        case "observe":
+            text = f"watched for {held}"
+        case "lift":
+            text = "nothing is asked of gateways any more"
+        case action:
+            limits = _limits(finding)
+            text = f"{action}{f' ({limits})' if limits else ''} for {held}"
+    if decision.level == LEVELS.index("block"):
+        text = f"a block is proposed, for a person to confirm; until then {text}"
+    return f"{text}; in shadow mode: gateways do not act on it" if decision.mode == "shadow" else text
+
+
+def _limits(finding: Finding) -> str:
+    decision = finding.decision
+    named = (
+        (decision.requests_per_minute, "request", " a minute"),
+        (decision.tokens_per_minute, "token", " a minute"),
+        (decision.max_concurrency, "request", " at once"),
+    )
+    limits = [f"{_count(value, noun)}{how}" for value, noun, how in named if value is not None]
+    return ", ".join(limits if decision.delay_ms is None else [*limits, f"delayed by {decision.delay_ms:,} ms"])
+
+
+def phrase(feature: str) -> str:
+    return FEATURES.get(feature, feature)
+
+
+def nats(mnats: int) -> str:
+    return f"{mnats / 1000:.1f}"
+
+
+def span(ms: int) -> str:
+    """ "40 s", "12 min", "3 h", "2 days": the largest unit of which there are at least two (or seconds)."""
+    for unit_ms, unit in SPANS_MS:
+        if ms >= 2 * unit_ms or (unit == "s" and ms >= unit_ms):
+            return f"{ms // unit_ms:,} {unit}"
+    return "under 1 s"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

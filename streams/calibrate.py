@@ -1,0 +1,198 @@
+"""History to artefacts: fit encoders on half of the clients, the reference on their rows, thresholds on the others.
+
+History is read twice: once to fit the encoders, once through the very sketch that runs live.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detector import __version__
+from detector.calibration import ClassReport, fit_reference, is_fitting
+from detector.config import Config
+from detector.evidence import PROCESSES
+from models.artefacts import Artefacts, ModelArtefact, save_artefacts
+from models.certificate import BUDGETS
+from models.encoders.base import Encoder
+from models.encoders.embedding import EmbeddingEncoder, fit_reach
+from models.encoders.tabular import TabularEncoder, fit_table
+from models.rows import Rows
+from streams.adapters import REGISTRY, embeddings
+from streams.adapters.request import Request
+from streams.identity import Identity
+from streams.progress import Reporter
+from streams.secrets import Secrets
+from streams.sketch import Sketcher, read_records
+from streams.sources import RawBatch, Source, SourceError
+
+ENCODER_ROWS_MAX = 50_000
+"""Rows of a model that its encoder is fitted on; more teach it nothing new."""
+LABELS_MAX = 64
+
+
+class Sketched(NamedTuple):
+    """A model whose encoder is fitted and whose reference is not: enough for the sketch."""
+
+    model: str
+    encoder: Encoder
+    decision_threshold: float | None
+
+    @property
+    def space(self) -> str:
+        return f"{self.model}@{self.encoder.id}"
+
+
+class SketchedModels(NamedTuple):
+    models: dict[str, Sketched]
+
+
+class Report(NamedTuple):
+    """What was fitted, for people. classes : (model, report) pairs."""
+
+    artefacts_hash: str
+    classes: list[tuple[str, ClassReport]]
+    rejects: Counter[str]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One line a model and class. Thresholds in lengths of the benign tail; "~" marks an extrapolated one."""
+        for model, report in self.classes:
+            line: dict[str, Any] = {
+                "model": model,
+                "class": report.client_class,
+                "fitting clients": report.fitting_clients,
+                "certifying clients": report.certifying_clients,
+            }
+            for level, budget in enumerate(BUDGETS):
+                if level:
+                    mark = "" if report.attainable[level] else "~"
+                    line[f"{budget:g}"] = f"{mark}{report.thresholds[level] / 1000:.1f}"
+            yield line
+
+
+def calibrate(sources: Sequence[Source], out: Path, config: Config, secrets: Secrets, reporter: Reporter) -> Report:
+    """Fit and write artefacts to `out`. Raises SourceError if the history cannot teach anything."""
+    identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
+    samples, digest = _sample(sources, config, identity, reporter)
+    models = SketchedModels({})
+    for name, sample in sorted(samples.items()):
+        encoder = sample.fit(secrets.projection_seed)
+        if encoder is not None:
+            configured = config.models.get(name)
+            models.models[name] = Sketched(name, encoder, configured.decision_threshold if configured else None)
+    if not models.models:
+        raise SourceError("no model in this history has features or embeddings to fit on; nothing was written")
+    batches, rejects = _sketch(sources, config, identity, models, reporter)
+    fitted: list[ModelArtefact] = []
+    classes: list[tuple[str, ClassReport]] = []
+    advance = reporter.task("fitting references", len(models.models))
+    for name, model in models.models.items():
+        reference, reports = fit_reference(model.encoder, model.decision_threshold, batches[name])
+        labels = {identity.label(label): str(label) for label, _ in samples[name].labels.most_common(LABELS_MAX)}
+        fitted.append(ModelArtefact(name, model.encoder, reference, model.decision_threshold, labels))
+        classes += [(name, report) for report in reports]
+        advance(1)
+    provenance = {
+        "history_sha256": digest,
+        "config_hash": config.hash,
+        "engine_version": __version__,
+        "processes": [process.name for process in PROCESSES],
+        "rejects": dict(sorted(rejects.items())),
+        "classes": [_provenance(name, report) for name, report in classes],
+    }
+    artefacts: Artefacts = save_artefacts(out, fitted, provenance)
+    return Report(artefacts.hash, classes, rejects)
+
+
+def _provenance(model: str, report: ClassReport) -> dict[str, Any]:
+    return {
+        "model": model,
+        "class": report.client_class,
+        "fitting_clients": report.fitting_clients,
+        "certifying_clients": report.certifying_clients,
+        "thresholds_milli": list(report.thresholds[1:]),
+        "attainable": list(report.attainable[1:]),
+    }
+
+
+class _Sample:
+    """What one model's encoder is fitted on: inputs of fitting clients only."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.features: list[dict[str, Any]] = []
+        self.embeddings: list[embeddings.Embedding] = []
+        self.labels: Counter[str | int] = Counter()
+
+    def add(self, request: Request) -> None:
+        self.rows += 1
+        if request.output is not None and request.output.label is not None:
+            self.labels[request.output.label] += 1
+        if request.embedding is not None and len(self.embeddings) < ENCODER_ROWS_MAX:
+            self.embeddings.append(request.embedding)
+        elif request.features is not None and len(self.features) < ENCODER_ROWS_MAX:
+            self.features.append(request.features)
+
+    def fit(self, seed: bytes) -> Encoder | None:
+        """An encoder for whichever kind of input most rows carry; None if neither is worth fitting."""
+        if len(self.embeddings) > len(self.features):
+            return _fit_embedding(self.embeddings, seed)
+        try:
+            return TabularEncoder(fit_table(self.features), seed) if self.features else None
+        except ValueError:  # no field stands in enough rows
+            return None
+
+
+def _fit_embedding(found: Sequence[embeddings.Embedding], seed: bytes) -> Encoder | None:
+    sizes = Counter(map(embeddings.dimension, found))
+    dim = sizes.most_common(1)[0][0]
+    if dim == 0:
+        return None
+    read = embeddings.vectors(found, dim)
+    finite = np.flatnonzero(np.isfinite(read.vectors).all(axis=1))
+    good = np.setdiff1d(finite, list(read.faults))
+    return EmbeddingEncoder(dim, fit_reach(read.vectors[good], np.random.default_rng(0)), seed)
+
+
+def _raw(sources: Sequence[Source], reporter: Reporter, doing: str) -> Iterable[RawBatch]:
+    for source in sources:
+        for batch in source.batches(reporter.task(f"{doing} {source.name}", source.size)):
+            if not isinstance(batch, RawBatch):
+                raise SourceError(f"{source.name}: frames hold no inputs; calibrate on the raw records")
+            yield batch
+
+
+def _sample(
+    sources: Sequence[Source], config: Config, identity: Identity, reporter: Reporter
+) -> tuple[dict[str, _Sample], str]:
+    """Inputs of fitting clients by model, and a hash of the whole history."""
+    digest = hashlib.sha256()
+    samples: dict[str, _Sample] = defaultdict(_Sample)
+    for batch in _raw(sources, reporter, "reading"):
+        for record in batch.records:
+            digest.update(record.value or b"")
+        requests = read_records(batch.records, REGISTRY[0], config, frozenset()).requests
+        if requests:
+            clients, _ = identity.clients([request.client_id for request in requests])
+            for request, fitting in zip(requests, is_fitting(clients).tolist(), strict=True):
+                if fitting:
+                    samples[request.model].add(request)
+    return samples, digest.hexdigest()
+
+
+def _sketch(
+    sources: Sequence[Source], config: Config, identity: Identity, models: SketchedModels, reporter: Reporter
+) -> tuple[dict[str, list[Rows]], Counter[str]]:
+    """All rows by model, in the order of the sources, and what was rejected by reason."""
+    sketcher = Sketcher(models, identity, config)
+    batches: dict[str, list[Rows]] = {name: [] for name in models.models}
+    rejects: Counter[str] = Counter()
+    for batch in _raw(sources, reporter, "sketching"):
+        result = sketcher.frames(batch.topic, batch.partition, config.input.incarnation, batch.records, 1)
+        rejects.update(reject.reason for reject in result.rejects)
+        for frame in result.frames:
+            batches[frame.model].append(frame.rows)
+    return batches, rejects
