@@ -1,6 +1,5 @@
 """Who a client is, without saying who: keyed pseudonyms, keyed label hashes, source numbers."""
 
-import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
@@ -8,13 +7,14 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from models.pseudonym import CLIENT_BYTES, client_of, pseudonym
 from models.rows import CLIENT_TAIL_BYTES, U8, U32, U64
 
-CLIENT_BYTES = 8
 DIGEST_BYTES = CLIENT_BYTES + CLIENT_TAIL_BYTES
-PSEUDONYM_LETTERS = 26
 CACHED_CLIENTS = 65_536
 CACHED_LABELS = 16_384
+
+__all__ = ["Identity", "client_of", "pseudonym", "source_id"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -71,31 +71,18 @@ class Identity:
         """A keyed uint32 of an answer's label, never 0. 1 and "1" are the same label."""
         return self._labels[label]
 
-    def labels(self, labels: Sequence[str | int]) -> U32:
-        """`label` for n labels at once."""
+    def labels(self, labels: Sequence[str | int | None]) -> U32:
+        """`label` for n labels at once; 0 for None."""
         return np.fromiter(map(self._labels.__getitem__, labels), np.uint32, len(labels))
 
     def _digest(self, client_id: str) -> bytes:
         return hmac.digest(self._key, client_id.encode(), "sha256")[:DIGEST_BYTES]
 
-    def _hash_label(self, label: str | int) -> int:
+    def _hash_label(self, label: str | int | None) -> int:
+        if label is None:
+            return 0
         digest = hashlib.blake2b(str(label).encode(), key=self._label_key, digest_size=4).digest()
         return int.from_bytes(digest, "big") or 1
-
-
-def pseudonym(key_id: str, client: int, tail: bytes) -> str:
-    """The published name: key id, hyphen, the first 26 base32 letters of the HMAC, lower case."""
-    digest = client.to_bytes(CLIENT_BYTES, "big") + tail
-    return f"{key_id}-{base64.b32encode(digest)[:PSEUDONYM_LETTERS].decode().lower()}"
-
-
-def client_of(pseudonym: str) -> int:
-    """The uint64 inside a pseudonym. Raises ValueError for anything else."""
-    _, hyphen, letters = pseudonym.rpartition("-")
-    if not hyphen or len(letters) != PSEUDONYM_LETTERS or not letters.isascii() or letters != letters.lower():
-        raise ValueError("a pseudonym is a key id, a hyphen and 26 lower-case letters and digits")
-    # 26 letters carry 130 bits, the 17 bytes 136: the last, partly known byte is padding here and is not read.
-    return int.from_bytes(base64.b32decode(letters.upper() + "AA" + "====")[:CLIENT_BYTES], "big")
 
 
 def source_id(topic: str, partition: int, incarnation: str) -> int:

@@ -1,0 +1,29 @@
+"""One module for each log format: bytes and headers to requests or faults."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from streams.adapters import native
+from streams.adapters.request import Request
+from streams.rejects import Fault, Headers
+
+
+class Adapter(Protocol):
+    """decode_one : the usual message, as fast as can be; raises one of json_text.UNREADABLE for every other.
+    decode : any message, never raises. elements : the texts that `decode` read, one for each of its results.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def decode_one(self, value: bytes, /) -> Request: ...
+
+    def decode(
+        self, value: bytes, headers: Headers, features: frozenset[str] = ..., /
+    ) -> Sequence[Request | Fault]: ...
+
+    def elements(self, value: bytes, /) -> Sequence[bytes]: ...
+
+
+REGISTRY: tuple[Adapter, ...] = (native,)
+"""Every log format. A format is here, has fixtures in tests/adapters and a page in docs/formats."""

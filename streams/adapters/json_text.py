@@ -1,0 +1,98 @@
+"""The shape of JSON text that may be broken: how deep it nests, where an array's elements and a message's lines end."""
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+
+from models.rows import I32, U8
+
+NESTING_MAX = 500
+"""Deeper values are rejected. Decoders recurse, and Python's limit of 1,000 calls counts the caller's stack too:
+without a limit of our own, far below it, the same record could pass in a replay and fail live."""
+
+_STEP = np.zeros(256, np.int8)
+_STEP[[ord("["), ord("{")]] = 1
+_STEP[[ord("]"), ord("}")]] = -1
+_SPACE = b" \t\r\n"
+_START = re.compile(rb"[ \t\r\n]*+(.?)", re.DOTALL)
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""Everything that msgspec raises for a value that it cannot decode."""
+
+_raw = msgspec.json.Decoder(msgspec.Raw)
+_raw_list = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def is_deep(value: bytes) -> bool:
+    """Whether the text nests deeper than NESTING_MAX. Costs nothing for short text, little for text with few brackets.
+
+    `replace` finds single bytes with memchr: 0.3 us for 1.5 kB, where `count` takes 1.7 us.
+    """
+    if len(value) <= 2 * NESTING_MAX:
+        return False
+    if 2 * len(value) - len(value.replace(b"[", b"")) - len(value.replace(b"{", b"")) <= NESTING_MAX:
+        return False
+    return int(_structure(value)[1].max()) > NESTING_MAX
+
+
+def split(value: bytes) -> Sequence[bytes]:
+    """A message's elements: of an array its items, of NDJSON its lines, else the message itself.
+
+    Never raises. Where a bracket or quote is missing, the element that lacks it takes the rest of the array with it: to
+    look for the next beginning inside it would let text that a user sent pose as a record of somebody else.
+    """
+    start = _START.match(value)
+    if start is not None and start[1] == b"[":
+        return _split_array(value)
+    lines = [line for line in value.split(b"\n") if line.strip(_SPACE)]
+    return lines if _is_lines(lines) else [value]
+
+
+def _is_lines(lines: Sequence[bytes]) -> bool:
+    """NDJSON, though perhaps with bad lines: several begin an object, or one is complete. Indented JSON is neither."""
+    starts = [line for line in lines if line.startswith(b"{")]
+    return len(lines) > 1 and (len(starts) > 1 or any(map(_is_json, starts)))
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        _raw.decode(text)
+    except UNREADABLE:
+        return False
+    return True
+
+
+def _split_array(value: bytes) -> Sequence[bytes]:
+    try:
+        return [bytes(raw) for raw in _raw_list.decode(value)]
+    except UNREADABLE:
+        return _split_broken_array(value)
+
+
+def _split_broken_array(value: bytes) -> Sequence[bytes]:
+    """By commas at the first level. What stands behind the end, or an end that is missing, is one more element, a bad
+    one: so that it is reported, and alone."""
+    text, depth = _structure(value)
+    first = value.index(b"[") + 1
+    ends = np.flatnonzero(depth[first:] <= 0)
+    end = first + int(ends[0]) if len(ends) else len(value)
+    commas = first + np.flatnonzero((text[first:end] == ord(",")) & (depth[first:end] == 1))
+    cuts = [first - 1, *commas.tolist(), end]
+    elements = [value[a + 1 : b].strip(_SPACE) for a, b in pairwise(cuts)]
+    rest = value[end + 1 :].strip(_SPACE)
+    if rest or (not len(ends) and _is_json(elements[-1])):
+        elements.append(rest)
+    return elements
+
+
+def _structure(value: bytes) -> tuple[U8, I32]:
+    """The text with strings blanked, and the nesting depth after each byte; (len(value),) each."""
+    if b"\\" in value:
+        value = value.replace(b"\\\\", b"  ").replace(b'\\"', b"  ")
+    text = np.frombuffer(value, np.uint8)
+    inside = np.bitwise_xor.accumulate((text == ord('"')).view(np.uint8))
+    text = np.where(inside == 1, np.uint8(0), text)
+    return text, np.cumsum(_STEP[text], dtype=np.int32)

@@ -1,0 +1,44 @@
+"""The project's own log format, `probewatch.request/1`: an object, an array of objects, or NDJSON.
+
+docs/formats/requests.md describes it.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from streams.adapters.blame import blame
+from streams.adapters.json_text import UNREADABLE, is_deep, split
+from streams.adapters.request import Request
+from streams.rejects import Fault, Headers
+
+name = "native"
+
+_decode = msgspec.json.Decoder(Request).decode
+
+
+def decode_one(value: bytes) -> Request:
+    """The usual case, one object. Raises one of UNREADABLE for everything else, arrays among it."""
+    if is_deep(value):
+        raise RecursionError
+    return _decode(value)
+
+
+def decode(value: bytes, headers: Headers, features: frozenset[str] = frozenset()) -> list[Request | Fault]:
+    """Every element of a message, in order; a bad one is a Fault in its place. Never raises.
+
+    features : table fields that a Fault may name.
+    """
+    return [_element(text, features) for text in split(value)]
+
+
+def elements(value: bytes) -> Sequence[bytes]:
+    """The texts that `decode` read, in the same order."""
+    return split(value)
+
+
+def _element(text: bytes, features: frozenset[str]) -> Request | Fault:
+    try:
+        return decode_one(text)
+    except UNREADABLE:
+        return blame(text, features)

@@ -1,0 +1,274 @@
+"""Frames on the wire: one Kafka message of `requests` is one Arrow IPC stream of one record batch, or a control order.
+
+Columns are moved whole, never row by row. What comes back is checked before it is used: whoever may write to
+`requests` must not be able to crash a judge.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from detector.frame import ControlFrame, Frame, RowFrame
+from models.pseudonym import client_of
+from models.rows import CLASSES, CLIENT_TAIL_BYTES, F32, U8, Rows
+from streams.identity import TwoGenerations
+
+ROWS_SCHEMA = "probewatch.rows/1"
+CONTROL_SCHEMA = "probewatch.control/1"
+FRAME_ROWS_MAX = 65_536
+WIDTH_MAX = 4_096
+PREAMBLE_BYTES_MAX = 65_536
+CACHED_PREAMBLES = 256
+
+KIND_HEADER = "probewatch-kind"
+METADATA = ("model", "space", "source_name", "key_id")
+
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+_CONTINUATION = 0xFFFFFFFF
+_ARROW_ERRORS = (pa.ArrowException, ValueError, TypeError, OSError, MemoryError, struct.error, OverflowError)
+
+
+class FrameError(ValueError):
+    """Bytes that are no frame. Says what is wrong with them; holds none of them."""
+
+
+class _Column(NamedTuple):
+    """name : on the wire. attribute : of Rows. width : of the list in a cell, "" for a single value."""
+
+    name: str
+    attribute: str
+    type: pa.DataType
+    width: str = ""
+
+
+_COLUMNS = (
+    _Column("source", "source", pa.uint32()),
+    _Column("offset", "offset", pa.int64()),
+    _Column("index", "index", pa.int32()),
+    _Column("client", "client", pa.uint64()),
+    _Column("class", "klass", pa.uint8()),
+    _Column("time_ms", "time_ms", pa.int64()),
+    _Column("request_id", "", pa.string()),
+    _Column("exact", "exact", pa.uint64()),
+    _Column("values", "values", pa.int16(), "values"),
+    _Column("fields", "fields", pa.uint16(), "fields"),
+    _Column("surprisal", "surprisal", pa.uint8(), "fields"),
+    _Column("offgrid", "offgrid", pa.uint32()),
+    _Column("output", "output", pa.uint32()),
+    _Column("score", "score", pa.float32()),
+    _Column("margin", "margin", pa.float32()),
+    _Column("novelty", "novelty", pa.float32()),
+    _Column("guard", "guard", pa.float32()),
+    _Column("cell", "cell", pa.uint32()),
+    _Column("tokens_in", "tokens_in", pa.uint32()),
+    _Column("tokens_out", "tokens_out", pa.uint32()),
+    _Column("flags", "flags", pa.uint16()),
+    _Column("client_tail", "client_tail", pa.binary(CLIENT_TAIL_BYTES)),
+)
+"""Columns may be added at the end, never changed: readers ignore what follows the ones they know."""
+
+
+class _Preamble(NamedTuple):
+    """What stands before the rows: the schema and whom the frame is about.
+
+    labels : the values of METADATA. widths : by name, as in _Column.width.
+    """
+
+    schema: pa.Schema
+    labels: tuple[str, str, str, str]
+    widths: dict[str, int]
+
+
+class _Control(msgspec.Struct):
+    """client : the pseudonym; the uint64 is inside it."""
+
+    schema: str
+    action: str
+    client: str
+    model: str
+    until_ms: int
+    reason: str
+
+
+def encode(frame: RowFrame) -> bytes:
+    """The value of a Kafka message. partition and offset are the message's own and not in it, nor are plain names."""
+    labels = tuple(getattr(frame, name) for name in METADATA)
+    d, f = frame.rows.values.shape[1], frame.rows.fields.shape[1]
+    schema, preamble = _written[(labels, d, f)]
+    batch = pa.RecordBatch.from_arrays([_to_arrow(frame.rows, column) for column in _COLUMNS], schema=schema)
+    return b"".join((preamble, memoryview(batch.serialize()), _END_OF_STREAM))
+
+
+def encode_control(frame: ControlFrame) -> bytes:
+    order = _Control(CONTROL_SCHEMA, frame.action, frame.name, frame.model, frame.until_ms, frame.reason)
+    return msgspec.json.encode(order)
+
+
+def decode(value: bytes, partition: int, offset: int) -> Frame:
+    """The frame in a message of `requests`. Raises FrameError, whatever the bytes are.
+
+    Arrays are copies: aligned, writable and of one layout, so that kernels compile once.
+    """
+    if value[:1] == b"{":
+        return _decode_control(value, partition, offset)
+    try:
+        start = _message_bytes(value)
+        preamble = _read[value[:start]]
+        _refuse_compression(value[start:])
+        batch = pa.ipc.read_record_batch(pa.py_buffer(value)[start:], preamble.schema)
+        batch.validate(full=True)
+        rows = _rows(batch, preamble.widths)
+    except FrameError:
+        raise
+    except _ARROW_ERRORS as error:
+        raise FrameError(f"not a frame: {type(error).__name__} while reading Arrow") from error
+    return RowFrame(partition, offset, *preamble.labels, rows)
+
+
+def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame:
+    try:
+        order = msgspec.json.decode(value, type=_Control)
+        client = client_of(order.client)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise FrameError("not a control frame: malformed JSON, no pseudonym, or a field is missing") from error
+    if order.schema != CONTROL_SCHEMA:
+        raise FrameError(f"not a control frame of {CONTROL_SCHEMA}")
+    name, model = order.client, order.model
+    return ControlFrame(partition, offset, order.action, client, name, model, order.until_ms, order.reason)
+
+
+def _write_preamble(key: tuple[tuple[str, ...], int, int]) -> tuple[pa.Schema, bytes]:
+    labels, d, f = key
+    metadata = {"schema": ROWS_SCHEMA, **dict(zip(METADATA, labels, strict=True))}
+    fields = [pa.field(c.name, _type(c, {"values": d, "fields": f}), nullable=c.type == pa.float32()) for c in _COLUMNS]
+    schema = pa.schema(fields, metadata=metadata)
+    return schema, schema.serialize().to_pybytes()
+
+
+def _read_preamble(value: bytes) -> _Preamble:
+    schema = pa.ipc.read_schema(pa.py_buffer(value))
+    metadata = {name.decode(): text.decode() for name, text in (schema.metadata or {}).items()}
+    if metadata.get("schema") != ROWS_SCHEMA or not metadata.keys() >= set(METADATA):
+        raise FrameError(f"not a frame of {ROWS_SCHEMA}")
+    if schema.names[: len(_COLUMNS)] != [column.name for column in _COLUMNS]:
+        raise FrameError(f"columns are not those of {ROWS_SCHEMA}")
+    labels = [metadata[name] for name in METADATA]
+    widths = {name: getattr(schema.field(name).type, "list_size", -1) for name in ("values", "fields")}
+    for column in _COLUMNS:
+        if not 0 <= widths.get(column.width, 0) <= WIDTH_MAX or schema.field(column.name).type != _type(column, widths):
+            raise FrameError(f"column {column.name} is not of the type that {ROWS_SCHEMA} gives it")
+    return _Preamble(schema, (labels[0], labels[1], labels[2], labels[3]), widths)
+
+
+_written = TwoGenerations(_write_preamble, CACHED_PREAMBLES)
+_read = TwoGenerations(_read_preamble, CACHED_PREAMBLES)
+"""The preamble is half of a small frame's cost, and the same for all frames of a source and space."""
+
+
+def _type(column: _Column, widths: dict[str, int]) -> pa.DataType:
+    return pa.list_(column.type, widths[column.width]) if column.width else column.type
+
+
+def _to_arrow(rows: Rows, column: _Column) -> pa.Array:
+    n = rows.count
+    if not column.attribute:
+        offsets, letters = np.ascontiguousarray(rows.id_offsets), np.ascontiguousarray(rows.id_bytes)
+        return pa.Array.from_buffers(column.type, n, [None, pa.py_buffer(offsets), pa.py_buffer(letters)])
+    array = np.ascontiguousarray(getattr(rows, column.attribute))
+    if column.type == pa.float32():
+        return pa.array(array, column.type, from_pandas=True)
+    if not column.width:
+        return pa.Array.from_buffers(column.type, n, [None, pa.py_buffer(array)])
+    cells = pa.Array.from_buffers(column.type, array.size, [None, pa.py_buffer(array)])
+    return pa.Array.from_buffers(pa.list_(column.type, array.shape[1]), n, [None], children=[cells])
+
+
+def _message_bytes(value: bytes) -> int:
+    """Length of the schema message: marker, length of its flatbuffer, flatbuffer."""
+    marker, length = struct.unpack_from("<Ii", value)
+    if marker != _CONTINUATION or not 0 < length <= PREAMBLE_BYTES_MAX or 8 + length > len(value):
+        raise FrameError("not a frame: no Arrow schema at the beginning")
+    return int(8 + length)
+
+
+def _refuse_compression(message: bytes) -> None:
+    """Compressed buffers state their own expanded size, which nothing bounds; we never write them.
+
+    Reads two tables of the flatbuffer (format/Message.fbs: field 2 of Message is the header, field 3 of RecordBatch
+    the compression). Arrow verifies the rest when it reads the batch.
+    """
+    if struct.unpack_from("<I", message)[0] != _CONTINUATION:
+        raise FrameError("not a frame: no record batch after the schema")
+    root = 8 + struct.unpack_from("<I", message, 8)[0]
+    header = _flatbuffer_field(message, root, 2)
+    if not header:
+        raise FrameError("not a frame: a message without content")
+    if _flatbuffer_field(message, header + struct.unpack_from("<I", message, header)[0], 3):
+        raise FrameError("compressed record batches are not read")
+
+
+def _flatbuffer_field(message: bytes, table: int, field: int) -> int:
+    """Position of a table's field, 0 if it is absent."""
+    directory = table - struct.unpack_from("<i", message, table)[0]
+    place = 4 + 2 * field
+    if directory < 0 or struct.unpack_from("<H", message, directory)[0] < place + 2:
+        return 0
+    found = struct.unpack_from("<H", message, directory + place)[0]
+    return table + found if found else 0
+
+
+def _rows(batch: pa.RecordBatch, widths: dict[str, int]) -> Rows:
+    n = batch.num_rows
+    if n > FRAME_ROWS_MAX:
+        raise FrameError(f"a frame has at most {FRAME_ROWS_MAX} rows; this one says {n}")
+    columns: dict[str, NDArray[Any]] = {}
+    for place, column in enumerate(_COLUMNS):
+        array = batch.column(place)
+        if column.type == pa.float32():
+            columns[column.attribute] = _floats(array)
+        elif array.null_count:
+            raise FrameError(f"column {column.name} has nulls")
+        elif not column.attribute:
+            columns["id_offsets"], columns["id_bytes"] = _texts(array.buffers(), n)
+        else:
+            columns[column.attribute] = _numbers(array, column, widths)
+    if n and int(columns["klass"].max()) >= len(CLASSES):
+        raise FrameError(f"column class: expected 0 to {len(CLASSES) - 1}")
+    if n and (columns["source"] != columns["source"][0]).any():
+        raise FrameError("column source: expected one source")
+    return Rows(**columns)
+
+
+def _floats(array: pa.Array) -> F32:
+    floats: F32 = array.to_numpy(zero_copy_only=False)
+    return floats.copy() if array.null_count == 0 else floats
+
+
+def _texts(buffers: Sequence[pa.Buffer | None], n: int) -> tuple[NDArray[np.int32], U8]:
+    if n == 0 or buffers[1] is None:
+        return np.zeros(n + 1, np.int32), np.zeros(0, np.uint8)
+    offsets = np.frombuffer(buffers[1], np.int32, n + 1)
+    letters = np.frombuffer(buffers[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+    return offsets - offsets[0], letters.copy()
+
+
+def _numbers(array: pa.Array, column: _Column, widths: dict[str, int]) -> NDArray[Any]:
+    n = len(array)
+    if column.attribute == "client_tail":
+        return (
+            np.frombuffer(array.buffers()[1] or b"", np.uint8, n * CLIENT_TAIL_BYTES)
+            .reshape(n, CLIENT_TAIL_BYTES)
+            .copy()
+        )
+    dtype = column.type.to_pandas_dtype()
+    if not column.width:
+        return np.frombuffer(array.buffers()[1] or b"", dtype, n).copy()
+    width = widths[column.width]
+    if array.values.null_count or len(array.values) < n * width:
+        raise FrameError(f"column {column.name} has nulls or lacks cells")
+    return np.frombuffer(array.buffers()[-1] or b"", dtype, n * width).reshape(n, width).copy()
