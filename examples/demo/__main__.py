@@ -1,0 +1,98 @@
+"""`make run`: from nothing to two attackers caught, in under three minutes. Writes out/demo."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+
+from examples.demo import report
+from examples.demo.processes import ChildError, Children
+from examples.demo.run import OUT, Demo
+from examples.demo.tape import Tape
+from examples.demo.view import View, as_table
+from streams.embedded import EmbeddedBroker, EmbeddedError
+
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """0 : both attackers throttled, no benign client, every alert valid. 1 : not so. 130 : interrupted."""
+    view = View()
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
+    try:
+        return asyncio.run(_demo(view))
+    except (ChildError, EmbeddedError) as error:
+        view.say(f"[red]{error}[/]")
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        view.say("interrupted; every process of the demo has ended")
+        return INTERRUPTED
+
+
+async def _demo(view: View) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with contextlib.ExitStack() as stack:
+        bootstrap = os.environ.get("KAFKA_BOOTSTRAP", "")
+        if not bootstrap:
+            broker = EmbeddedBroker()
+            bootstrap = broker.start()
+            stack.callback(broker.stop)
+            view.say(str(broker))
+        children = stack.enter_context(Children(OUT))
+        demo = Demo(view, bootstrap, children)
+        stack.callback(demo.attacks.stop)
+        return await _play(view, demo)
+
+
+async def _play(view: View, demo: Demo) -> int:
+    view.say("a loan-decision model, trained on 3,000 real loans; 7,000 others apply")
+    await demo.make_topics()
+    await demo.calibrate(await demo.record_day())
+    await demo.start_worker()
+    written = demo.config.topics
+    async with Tape(
+        demo.config.kafka.bootstrap, [demo.live_topic, written.throttle, written.alerts, written.dlq]
+    ) as tape:
+        await demo.go_live(tape)
+        found = demo.finish(tape)
+        rows = demo.rows(tape)
+    replay = await demo.replayed_same()
+    view.console.print()
+    view.console.print(as_table(rows))
+    view.console.print()
+    for verdict in demo.attacks.verdicts():
+        view.say(verdict)
+    latency = found["latency_ms"]
+    view.say(f"log record to throttle event: p50 {latency['p50']} ms, p99 {latency['p99']} ms")
+    view.say(f"{found['alerts']} alerts, {found['alerts_valid']} valid OCSF; replaying requests.jsonl {replay}")
+    wrong = report.failures(found)
+    view.say("[green]ok[/]" if not wrong else f"[red]{'; '.join(wrong)}[/]")
+    view.say(f"written: {OUT}/requests.jsonl, alerts.jsonl, throttle.jsonl, summary.json")
+    if sys.stdin.isatty() and view.console.is_terminal:
+        await _stay(view, demo)
+    return 1 if wrong else 0
+
+
+async def _stay(view: View, demo: Demo) -> None:
+    """Leave everything running until Enter."""
+    view.say(f"the gateway answers at {demo.url}/v1/score, metrics at http://127.0.0.1:{demo.web_port}/metrics")
+    view.say("staying up; Enter or Ctrl-C ends it")
+    entered = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin, entered.set)
+    try:
+        while not entered.is_set():
+            demo.children.check()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(entered.wait(), 1)
+    finally:
+        loop.remove_reader(sys.stdin)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
