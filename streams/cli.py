@@ -8,6 +8,7 @@ Results go to standard output, everything said to a person besides goes to stand
 import asyncio
 import functools
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from streams.sources import Source
 
 P = ParamSpec("P")
+
+PIPED_COLUMNS = 10_000
+"""A pipe has no edge to wrap at."""
 
 app = typer.Typer(
     help="Finds clients that study a model, from the logs that AI gateways already write to Kafka.\n\n"
@@ -58,6 +62,8 @@ ModelName = Annotated[str, typer.Option("--model", metavar="NAME", help="Only fo
 
 
 def main() -> None:
+    # A client that cannot connect is an error of the command, told once; the library would tell it once more.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     app()
 
 
@@ -308,10 +314,12 @@ def _artefacts(
     config: "Config", folder: Path | None, sources: "Sequence[Source]", out: Path, reporter: Any
 ) -> "tuple[Artefacts, Secrets, bool]":
     """Fitted artefacts, their secrets, and whether this history itself had to be fitted."""
-    from models.artefacts import load_artefacts
+    from models.artefacts import ArtefactError, load_artefacts
     from streams.calibrate import calibrate as fit
     from streams.secrets import load_secrets
 
+    if folder is not None and not folder.is_dir():
+        raise ArtefactError(f"{folder}: no such folder; `probewatch calibrate SOURCE --out {folder}` fills it")
     if folder is None and config.artefacts.is_dir():
         folder = config.artefacts
     if folder is not None:
@@ -335,7 +343,7 @@ def _show(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
     table = Table(*listed[0], box=None, header_style="bold", pad_edge=False)
     for row in listed:
         table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(table)
 
 
 def _say(text: str) -> None:

@@ -12,7 +12,7 @@ from detector.config_keys import ConfigError
 from models.artefacts import ArtefactError, load_artefacts
 from streams import topics
 from streams.embedded import Features, probe
-from streams.secrets import Secrets, SecretsError, load_secrets, readable_by_others, secret_files
+from streams.secrets import FOLDER, Secrets, SecretsError, load_secrets, readable_by_others, secret_files
 
 State = Literal["ok", "warning", "fault"]
 
@@ -45,7 +45,8 @@ def _secrets_and_artefacts(config: Config) -> Iterator[Check]:
         yield Check("secrets", "ok", f"pseudonym key {secrets.key_id} and projection seed", "")
     except SecretsError as error:
         where, _, mend = str(error).partition("; ")
-        yield Check("secrets", "fault", where, mend)
+        made = config.artefacts / FOLDER
+        yield Check("secrets", "fault", where, f"set secrets.directory to {made}" if made.is_dir() else mend)
     for path in secret_files(config):
         if readable_by_others(path):
             yield Check("secrets", "warning", f"{path} can be read by others", f"chmod 600 {path}")

@@ -227,14 +227,17 @@ class _Census:
         return int(np.count_nonzero(np.unique(pairs[:, 0], return_counts=True)[1] > 1))
 
     def by_class(self, decided: Iterable[tuple[int, _Decided]]) -> dict[str, dict[str, int]]:
-        """For each class: clients, rows, and how many clients ever stood on each rung."""
+        """For each class: clients, rows, and how many clients ever reached each rung, itself or a higher one."""
         class_of = self._distinct()
         counts = Counter(class_of.values())
         table = {
             name: {"clients": counts[index], "rows": int(self._rows_by_class[index]), **dict.fromkeys(LEVELS[1:], 0)}
             for index, name in enumerate(CLASSES)
         }
-        for client, level in sorted({(client, decision.level) for client, decision in decided}):
-            if level:
-                table[CLASSES[class_of[client]]][LEVELS[level]] += 1
+        highest: dict[int, int] = {}
+        for client, decision in decided:
+            highest[client] = max(decision.level, highest.get(client, 0))
+        for client, top in highest.items():
+            for level in LEVELS[1 : top + 1]:
+                table[CLASSES[class_of[client]]][level] += 1
         return table

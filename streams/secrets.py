@@ -80,10 +80,7 @@ def _load(config: Config, name: str, offline: Path | None) -> bytes:
                 raise SecretsError(f"{path}: no such file, but it is named as the {name}") from None
         except OSError as error:
             raise SecretsError(f"{path}: {error.strerror}") from error
-    raise SecretsError(
-        f"{name}: not set; give {variable} or {variable}_FILE, or secrets.{name}_file or secrets.directory in the"
-        f" configuration (64 hexadecimal digits; `openssl rand -hex {SECRET_BYTES}` makes one)"
-    )
+    raise SecretsError(f"{name}: not set; give {variable} or {variable}_FILE, or fill [secrets] in the configuration")
 
 
 def _named_paths(config: Config, name: str) -> list[Path]:
