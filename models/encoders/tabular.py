@@ -2,9 +2,11 @@
 
 import hashlib
 import math
+import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -164,6 +166,10 @@ class TabularEncoder:
         self._salt: U64 = np.array([int.from_bytes(salt, "big") for salt in salts], np.uint64)
         self._unseen_key = _derive(seed, b"unseen")
         self._codes = [{name: float(code) for code, name in enumerate(known)} for known in fit.categories]
+        self._number_fields: list[int] = [j for j, codes in enumerate(self._codes) if not codes]
+        self._number_names = [fit.names[j] for j in self._number_fields]
+        self._pick = _picker(self._number_names)
+        self._pack = struct.Struct(f"<{len(self._number_names)}d").pack
         check = _derive(seed, b"check").hex()
         self.id = hashlib.sha256(f"{self.kind}:{fit.digest()}:{check}".encode()).hexdigest()[:16]
 
@@ -172,12 +178,10 @@ class TabularEncoder:
         n, f = len(inputs), self.dim
         raw = np.empty((n, f))
         faults: list[Fault] = []
+        raw[:, self._number_fields] = self._numbers(inputs, faults)
         for j, name in enumerate(self.field_names):
-            column = [row.get(name) for row in inputs]
             if self._codes[j]:
-                raw[:, j] = self._categories(column, j)
-            else:
-                self._numbers(column, name, raw[:, j], faults)
+                raw[:, j] = self._categories([row.get(name) for row in inputs], j)
         encoded = Encoded(
             np.zeros((n, f), np.int16),
             np.zeros((n, f), np.uint16),
@@ -198,12 +202,8 @@ class TabularEncoder:
 
     def _categories(self, column: Sequence[Value], field: int) -> list[float]:
         codes = self._codes[field]
-        plain = [codes.get(value, -1.0) if type(value) is str else -1.0 for value in column]
-        if -1.0 in plain:
-            for row, code in enumerate(plain):
-                if code < 0.0:
-                    plain[row] = self._category(column[row], codes)
-        return plain
+        plain = list(map(codes.get, column))  # type: ignore[arg-type]  # values that are no strings are not in it
+        return [self._category(column[row], codes) if code is None else code for row, code in enumerate(plain)]
 
     def _category(self, value: Value, codes: Mapping[str, float]) -> float:
         if value is None:
@@ -214,17 +214,24 @@ class TabularEncoder:
         digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=self._unseen_key, digest_size=4).digest()
         return UNSEEN_CODE + int.from_bytes(digest, "big")
 
-    def _numbers(self, column: list[Value], name: str, out: F64, faults: list[Fault]) -> None:
-        try:
-            out[:] = column  # one conversion in C; None becomes NaN
-        except (TypeError, ValueError, OverflowError):
-            for row, value in enumerate(column):
-                out[row] = self._number(value, row, name, faults)
-            return
-        if not np.isfinite(out).all() or not _all_numbers(column):
-            odd = ~np.isfinite(out) | np.array([type(value) is str for value in column])
-            for row in np.flatnonzero(odd).tolist():
-                out[row] = self._number(column[row], row, name, faults)
+    def _numbers(self, inputs: Sequence[Mapping[str, Value]], faults: list[Fault]) -> F64:
+        """(n, number fields), NaN where one is missing. Whole rows at once where every field holds a number: 0.5 us for
+        23 fields, where a list and an array per field take 3. `pack` takes neither strings nor None."""
+        packed, careful = [], set()
+        for row, mapping in enumerate(inputs):
+            try:
+                packed.append(self._pack(*self._pick(mapping)))
+            except (KeyError, struct.error, OverflowError):
+                careful.add(row)
+                packed.append(self._pack(*self._one_by_one(mapping, row, faults)))
+        table: F64 = np.frombuffer(b"".join(packed), "<f8").reshape(len(inputs), len(self._number_names)).copy()
+        for row in np.flatnonzero(~np.isfinite(table).all(axis=1)).tolist():
+            if row not in careful:
+                table[row] = self._one_by_one(inputs[row], row, faults)
+        return table
+
+    def _one_by_one(self, mapping: Mapping[str, Value], row: int, faults: list[Fault]) -> list[float]:
+        return [self._number(mapping.get(name), row, name, faults) for name in self._number_names]
 
     def _number(self, value: Any, row: int, name: str, faults: list[Fault]) -> float:
         if value is None:
@@ -242,9 +249,11 @@ class TabularEncoder:
         return math.nan
 
 
-def _all_numbers(column: Sequence[Value]) -> bool:
-    """numpy reads "12" as a number; a log that suddenly writes strings is a fault to report, not to guess about."""
-    return not any(type(value) is str for value in column)
+def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Value]], Sequence[Value]]:
+    """Several values of a mapping in one call in C. `itemgetter` gives a bare value for one name and refuses none."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda mapping: [mapping[name] for name in names]
 
 
 def _kind(value: object) -> str:
