@@ -34,6 +34,7 @@ DAY_PEOPLE = 5_300
 LIVE_S = 20.0
 ATTACK_AFTER_S = 3.0
 SETTLE_S = 30.0
+ROWS = "probewatch_rows_total"
 DAY_TOPIC, LIVE_TOPIC = "gateway-logs-day", "gateway-logs"
 PARTITIONS = 4
 FILES = ("requests.jsonl", "alerts.jsonl", "throttle.jsonl")
@@ -234,11 +235,8 @@ class Demo:
 
 def _judged(metrics: str) -> int:
     """Rows that the worker has finished with, from its Prometheus text."""
-    found = 0.0
-    for family in text_string_to_metric_families(metrics):
-        for sample in family.samples:
-            if sample.name in ("probewatch_rejects_total", "probewatch_unjudged_total") or (
-                sample.name == "probewatch_rows_total" and sample.labels["stage"] == "judge"
-            ):
-                found += sample.value
-    return int(found)
+    ended = ("probewatch_rejects_total", "probewatch_unjudged_total")
+    samples = [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
+    return int(
+        sum(s.value for s in samples if s.name in ended or (s.labels.get("stage") == "judge" and s.name == ROWS))
+    )
