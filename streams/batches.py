@@ -88,6 +88,14 @@ class BatchConsumer(driver.Consumer):
         """Everything below `offset` need never be read again; the next commit says so. Never goes back."""
         self._done[partition] = max(offset, self._done.get(partition, 0))
 
+    async def committed(self, partition: TP) -> int | None:
+        """Where the group stands, as the broker knows it."""
+        consumer = self._thread._ensure_consumer()
+        offset: int | None = await self._thread.call_thread(
+            consumer.committed, aiokafka.TopicPartition(partition.topic, partition.partition)
+        )
+        return offset
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 Faust names it
         self.polled_at = time.monotonic()
         epoch = self._epoch
@@ -146,7 +154,7 @@ class BatchConsumer(driver.Consumer):
         return iter([tp for tp in self._done if topics is None or tp in topics or tp.topic in topics])
 
     def _new_offset(self, tp: TP) -> int | None:
-        return self._done.get(tp)
+        return self._done.get(tp) or None
 
 
 class BatchTransport(driver.Transport):

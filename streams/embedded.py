@@ -5,10 +5,13 @@ worked around in this file; the rest of `streams/` asks `probe` what the broker 
 
 - Its ListOffsets(LATEST) answers the first offset of the last batch plus one: `log_ends` reads the true end.
 - It refuses InitProducerId without a transaction: no idempotent producer.
-- A member that left without a word is missed late (seconds after the session time-out).
+- It keeps a group waiting for half a session before the first member may begin, and misses a member that has gone,
+  even one that said so, for almost two sessions: `session_s_max`.
+- A fetch that waits is not woken by new records; it waits to its end: `wakes_fetches`.
 """
 
 import contextlib
+import math
 import socket
 import subprocess
 import tempfile
@@ -37,15 +40,21 @@ class Features(NamedTuple):
 
     idempotence : the producer may number its batches, so that a retry is not written twice.
     exact_log_end : ListOffsets(LATEST) is the offset of the next record.
+    wakes_fetches : a fetch that waits for records is answered as soon as there are some.
+    session_s_max : session time-outs above this make every start slow, s.
     """
 
     name: str
     idempotence: bool
     exact_log_end: bool
+    wakes_fetches: bool
+    session_s_max: float
 
 
-KAFKA = Features("Kafka", idempotence=True, exact_log_end=True)
-EMBEDDED = Features("embedded broker (for evaluation)", idempotence=False, exact_log_end=False)
+KAFKA = Features("Kafka", idempotence=True, exact_log_end=True, wakes_fetches=True, session_s_max=math.inf)
+EMBEDDED = Features(
+    "embedded broker (for evaluation)", idempotence=False, exact_log_end=False, wakes_fetches=False, session_s_max=4.0
+)
 
 
 async def probe(kafka: Kafka) -> Features:

@@ -1,0 +1,188 @@
+"""`probewatch run`: the stages of one worker, started, watched and stopped together.
+
+A worker never mends itself. On the first failure, or if it stood still for longer than its session lives, it says so
+and ends with exit code 1; whoever started it starts it again, and the topics hold all that it needs.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from detector.config import Config
+from detector.engine import EngineSettings
+from models.artefacts import Artefacts, load_artefacts
+from streams.embedded import Features, probe
+from streams.health import Health
+from streams.identity import Identity
+from streams.judge import JudgeStage
+from streams.metrics import Metrics
+from streams.secrets import Secrets, load_secrets
+from streams.sketch import Sketcher
+from streams.sketch_agent import SketchStage
+from streams.stage import StageError, StageRunner
+
+STAGES = ("sketch", "judge")
+STOP_S = 20.0
+"""What a worker may take to write and leave, before it is ended."""
+
+WATCH_S = 0.5
+SILENT_S = 60.0
+"""Faust asks for records about every second; after so long without, its consumer has stopped."""
+
+log = structlog.get_logger("probewatch")
+
+
+def run_worker(config: Config, stages: Sequence[str] = STAGES) -> int:
+    """Run until SIGTERM or SIGINT (exit code 0) or until something fails (1, said on standard error).
+
+    Raises SecretsError, ArtefactError, and aiokafka's KafkaConnectionError if no broker answers at the start.
+    """
+    quieten()
+    secrets = load_secrets(config, config.artefacts)
+    artefacts = load_artefacts(config.artefacts, secrets.projection_seed)
+    code = asyncio.run(_run(config, artefacts, secrets, stages))
+    if any(thread.is_alive() and not thread.daemon for thread in threading.enumerate()[1:]):
+        _end(code)  # a thread of Faust's consumer hangs; Python would wait for it for ever
+    return code
+
+
+async def _run(config: Config, artefacts: Artefacts, secrets: Secrets, stages: Sequence[str]) -> int:
+    features = await probe(config.kafka)
+    worker = Worker(config, features, artefacts, secrets, stages)
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    watchdog = Watchdog(min(config.kafka.session_timeout_s, features.session_s_max))
+    watchdog.start()
+    try:
+        await worker.run(asked)
+    except Exception as error:  # every failure ends the worker, and the operator must read why
+        _say(reason(error))
+        log.debug("failure", exc_info=error)
+        return 1
+    return 0
+
+
+class Worker:
+    """The stages of one process on one event loop."""
+
+    def __init__(
+        self, config: Config, features: Features, artefacts: Artefacts, secrets: Secrets, stages: Sequence[str] = STAGES
+    ) -> None:
+        self.metrics = Metrics()
+        self._config = config
+        self._features = features
+        self.runners = [StageRunner(*self._stage(name, artefacts, secrets)) for name in STAGES if name in stages]
+        self.health = Health(self.runners, self.metrics)
+
+    def _stage(self, name: str, artefacts: Artefacts, secrets: Secrets) -> tuple[Any, str, dict[str, Any]]:
+        stage: SketchStage | JudgeStage
+        if name == "sketch":
+            identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
+            sketcher = Sketcher(artefacts, identity, self._config)
+            stage = SketchStage(self._config, self._features, sketcher, self.metrics)
+        else:
+            settings = EngineSettings(self._config, artefacts)
+            stage = JudgeStage(self._config, self._features, settings, self.metrics)
+        return stage, self._config.kafka.group, stage.consumer_arguments
+
+    @property
+    def ready(self) -> bool:
+        return all(runner.ready for runner in self.runners)
+
+    async def run(self, asked: asyncio.Event) -> None:
+        """Until `asked` is set. Raises the first error of any stage."""
+        await self.health.start(self._config.web)
+        log.info("started", stages=[r.stage.name for r in self.runners], on=self._features.name, at=self.health.address)
+        stop = asyncio.create_task(asked.wait())
+        starts = [asyncio.create_task(runner.start()) for runner in self.runners]
+        silence = asyncio.create_task(self._watch_silence())
+        ends: list[asyncio.Future[Any]] = [stop, silence, *(runner.failed for runner in self.runners)]
+        waiting = set(ends) | set(starts)
+        try:
+            while not any(end.done() for end in ends):
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            for task in starts:
+                task.cancel()
+            await self._bounded(asyncio.gather(*(runner.stop() for runner in self.runners)))
+            log.info("stopped")
+        except BaseException:
+            for task in starts:
+                task.cancel()
+            await self._bounded(asyncio.gather(*(runner.abandon() for runner in self.runners), return_exceptions=True))
+            raise
+        finally:
+            for task in (stop, silence):
+                task.cancel()
+            await self.health.stop()
+
+    async def _bounded(self, stopping: "asyncio.Future[Any]") -> None:
+        try:
+            await asyncio.wait_for(stopping, STOP_S)
+        except TimeoutError:
+            raise StageError(f"did not stop within {STOP_S:.0f} s; what is not written will be done again") from None
+
+    async def _watch_silence(self) -> None:
+        while all(runner.silent_s() < SILENT_S for runner in self.runners):  # noqa: ASYNC110 silence sets no event
+            await asyncio.sleep(WATCH_S)
+        raise StageError(f"Faust has not asked for records for {SILENT_S:.0f} s: its consumer has stopped")
+
+
+class Watchdog(threading.Thread):
+    """Ends the process if it stood still for longer than a session lives: others have its partitions by now.
+
+    A thread of its own, since the event loop would first go on with what it was doing.
+    """
+
+    def __init__(self, session_s: float) -> None:
+        super().__init__(name="watchdog", daemon=True)
+        self._session_s = session_s
+
+    def run(self) -> None:
+        seen = time.monotonic()
+        while True:
+            time.sleep(min(WATCH_S, self._session_s / 10))
+            now = time.monotonic()
+            if now - seen > self._session_s:
+                _say(f"stood still for {now - seen:.1f} s, longer than kafka.session_timeout_s; others go on")
+                _end(1)
+            seen = now
+
+
+def reason(error: BaseException) -> str:
+    """One line for the operator."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    text = str(error)
+    return text if isinstance(error, StageError) else f"{type(error).__name__}: {text}" if text else repr(error)
+
+
+def quieten() -> None:
+    """Faust and aiokafka tell each step of a rebalance; warnings are enough. Ours goes to standard error."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for name in ("faust", "mode", "aiokafka"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _say(text: str) -> None:
+    print(f"probewatch: {text}", file=sys.stderr, flush=True)
+
+
+def _end(code: int) -> None:
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(code)

@@ -1,0 +1,207 @@
+"""`judge`, live: frames through the fold, events out, blocks of state to their topic.
+
+The order makes a crash harmless at every point: events acknowledged -> their blocks written -> offset committable. What
+is repeated after it has the same ids and the same bytes; what was counted lies below its block's mark.
+"""
+
+import asyncio
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import TopicPartition
+from faust.types import TP
+
+from detector import engine
+from detector.config import Config
+from detector.finding import Event
+from detector.frame import Frame, RowFrame
+from streams import clients, frames, topics
+from streams.batches import Batch
+from streams.dead_letters import DeadLetterTopic
+from streams.embedded import Features, log_ends
+from streams.metrics import Metrics
+from streams.rejects import WHOLE_RECORD, DeadLetter, Record, Reject, dead_letters
+from streams.sink import Sink
+from streams.stage import StageError
+from streams.state_topic import StateTopic
+
+TICK_S = 0.1
+TICKS_A_ROUND = 30
+"""Most slices that a round of block writing is cut into, and the shortest time for one."""
+
+IDLE_FETCH_MS = 500
+POLLING_FETCH_MS = 20
+"""On a broker whose waiting fetches are not woken, the wait is what a frame waits."""
+
+
+class Partition:
+    """One partition of `requests`: its state, and what of it the state topic does not have yet.
+
+    next : offset of the next frame. unwritten : block -> first offset that its record in the state topic lacks.
+    written_at : block -> when it was written last, monotonic s; 0 for a block loaded from the topic.
+    """
+
+    def __init__(self, state: engine.PartitionState) -> None:
+        self.state = state
+        self.next = 0
+        self.unwritten: dict[int, int] = {}
+        self.written_at: dict[int, float] = {}
+
+    def step(self, frame: Frame) -> list[Event]:
+        events = engine.step(self.state, frame)
+        for block in self.state.dirty:
+            self.unwritten.setdefault(block, frame.offset)
+        return events
+
+    @property
+    def committable(self) -> int:
+        """A block that no frame changed since it was written would read the frames in between for nothing."""
+        return min(self.unwritten.values(), default=self.next)
+
+    def stalest(self, share: float) -> list[int]:
+        """The blocks written longest ago: `share` of all that were ever written or changed."""
+        known = {block: self.written_at.get(block, 0.0) for block in self.written_at.keys() | self.unwritten.keys()}
+        return sorted(known, key=lambda block: (known[block], block))[: math.ceil(share * len(known))]
+
+
+class JudgeStage:
+    """Stateful by partition; all of it can be rebuilt from the state topic and `requests`."""
+
+    name = "judge"
+
+    def __init__(self, config: Config, features: Features, settings: engine.EngineSettings, metrics: Metrics) -> None:
+        self.topics: Sequence[str] = (config.topics.requests,)
+        self._ticks = max(1, min(TICKS_A_ROUND, int(config.state.round_s / TICK_S)))
+        self.tick_s = config.state.round_s / self._ticks
+        self._config = config
+        self._features = features
+        self._settings = settings
+        self._metrics = metrics
+        self._producer = clients.producer(config, features, topics.state_bytes(config))
+        self._sink = Sink(self._producer, config.topics, metrics)
+        self._state_topic = StateTopic(self._producer, config, features, metrics)
+        self._dead = DeadLetterTopic(self._producer, config, metrics)
+        self._partitions: dict[TP, Partition] = {}
+
+    @property
+    def consumer_arguments(self) -> dict[str, Any]:
+        wait_ms = IDLE_FETCH_MS if self._features.wakes_fetches else POLLING_FETCH_MS
+        return clients.group_reading(self._config, self._features, fetch_max_wait_ms=wait_ms)
+
+    async def start(self) -> None:
+        """Raises StageError unless the two topics go together."""
+        names = [self._config.topics.requests, self._config.topics.judge_state]
+        found = await topics.partition_counts(self._config, names)
+        wanted = self._config.topics.partitions
+        if any(found.get(name) != wanted for name in names):
+            told = ", ".join(f"{name}: {found.get(name, 'no such topic')}" for name in names)
+            raise StageError(
+                f"expected {wanted} partitions (topics.partitions) of requests and of its state; got {told}"
+                " (`probewatch topics create` makes them)"
+            )
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        await self._producer.stop()
+
+    async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
+        """Rebuild the state. Raises StageError if marks or offsets lie behind the log's end, engine.BlockError."""
+        started = time.monotonic()
+        self._partitions = {}
+        stored = await self._state_topic.read([tp.partition for tp in partitions])
+        ends = await self._log_ends(partitions)
+        recovered = {}
+        for tp in partitions:
+            recovered[tp] = self._load(tp, stored[tp.partition])
+            marks = [engine.block_mark(value)[2] for value in stored.pop(tp.partition).values()]
+            reached = max([committed[tp] or 0, *marks])
+            if reached > ends[tp]:
+                raise StageError(
+                    f"{tp.topic}[{tp.partition}]: the state has reached offset {reached}, but the log ends at"
+                    f" {ends[tp]}: the topic was made anew. Name a new topics.judge_state and reset the offsets of"
+                    f" group {self._config.kafka.group}-{self.name}, or name a new topics.requests"
+                )
+            recovered[tp].next = committed[tp] or 0
+            await asyncio.sleep(0)  # loading is work; signals and health checks come in between
+        self._partitions = recovered
+        self._metrics.recovery_s.set(time.monotonic() - started)
+        self._metrics.clients.set(sum(p.state.clients for p in recovered.values()))
+
+    def _load(self, tp: TP, blocks: Mapping[int, bytes]) -> Partition:
+        partition = Partition(engine.open_partition(self._settings, tp.partition))
+        for block, value in sorted(blocks.items()):
+            engine.load_block(partition.state, value)
+            partition.written_at[block] = 0.0
+        return partition
+
+    async def _log_ends(self, partitions: Sequence[TP]) -> dict[TP, int]:
+        places = {tp: TopicPartition(tp.topic, tp.partition) for tp in partitions}
+        async with clients.reader(self._config) as consumer:
+            ends = await log_ends(consumer, places.values(), self._features) if places else {}
+        return {tp: ends[place] for tp, place in places.items()}
+
+    async def process(self, batch: Batch) -> None:
+        partition = self._partitions[batch.partition]
+        events: list[Event] = []
+        unreadable: list[DeadLetter] = []
+        rows = 0
+        for record in batch.records:
+            try:
+                frame = frames.decode(record.value or b"", record.partition, record.offset)
+            except frames.FrameError as error:
+                unreadable.append(_dead_letter(record, error))
+                continue
+            events += partition.step(frame)
+            rows += frame.rows.count if isinstance(frame, RowFrame) else 0
+        await self._dead.send(unreadable)
+        if events:
+            await self._sink.send(events)
+            blocks = {event.client_key % self._config.state.blocks for event in events}
+            await self._write(partition, blocks & partition.unwritten.keys())
+        partition.next = batch.end
+        self._metrics.frames.labels(self.name).inc(len(batch.records))
+        self._metrics.rows.labels(self.name).inc(rows)
+
+    async def tick(self) -> None:
+        """Each block that has a record is written once a round, changed or not: that also mends what a zombie wrote."""
+        for partition in self._partitions.values():
+            await self._write(partition, partition.stalest(1 / self._ticks))
+        counts: dict[str, int] = defaultdict(int)
+        for partition in self._partitions.values():
+            counts["clients"] += partition.state.clients
+            counts["skipped"] += partition.state.skipped
+            counts["evicted"] += partition.state.evicted
+        self._metrics.clients.set(counts["clients"])
+        self._metrics.skipped.set(counts["skipped"])
+        self._metrics.evicted.set(counts["evicted"])
+
+    async def _write(self, partition: Partition, blocks: Iterable[int]) -> None:
+        values = {block: engine.dump_block(partition.state, block) for block in blocks}
+        most = topics.state_bytes(self._config)
+        for block, value in values.items():
+            if len(value) > most:
+                raise StageError(f"block {block} takes {len(value)} bytes; a message holds {most} (state.block_bytes)")
+        await self._state_topic.write(partition.state.partition, values)
+        now = time.monotonic()
+        for block in values:
+            partition.written_at[block] = now
+            partition.unwritten.pop(block, None)
+
+    def committable(self) -> Mapping[TP, int]:
+        return {tp: partition.committable for tp, partition in self._partitions.items()}
+
+    async def release(self) -> None:
+        for partition in self._partitions.values():
+            await self._write(partition, sorted(partition.unwritten))
+        # Not forgotten before the next acquisition: `committable` is asked once more.
+
+
+def _dead_letter(record: Any, error: frames.FrameError) -> DeadLetter:
+    """A message of `requests` that is no frame: whoever wrote it must not be able to stop a judge."""
+    place = (record.topic, record.partition, record.offset, WHOLE_RECORD)
+    reject = Reject(*place, "record", "a frame (`sketch` writes them) or a control order", str(error), "malformed")
+    (letter,) = dead_letters([reject], {record.offset: Record(record.key, record.value, record.headers)}, lambda _: [])
+    return letter
