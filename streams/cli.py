@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from detector.config import Config
@@ -342,7 +343,7 @@ def _show(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
         return
     table = Table(*listed[0], box=None, header_style="bold", pad_edge=False)
     for row in listed:
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
+        table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else str(value)) for value in row.values()))
     Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(table)
 
 
