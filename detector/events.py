@@ -5,7 +5,7 @@ Ids come from where a decision fell and what it was, times from the finding: the
 
 import hashlib
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -16,6 +16,7 @@ ALERT_LEVEL = LEVELS.index("hard")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ID_HEX_DIGITS = 32
 
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
 Action = Literal["observe", "delay", "cap", "challenge", "block", "lift"]
 
 
@@ -57,9 +58,9 @@ class Throttle(msgspec.Struct, frozen=True, kw_only=True):
     threshold_nats: float
     budget: float
     certified: bool
-    issued_at: datetime
-    effective_at: datetime
-    expires_at: datetime
+    issued_at: Time
+    effective_at: Time
+    expires_at: Time
     finding_uid: str
     trigger: Position
     config_hash: str
