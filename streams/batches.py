@@ -216,6 +216,10 @@ class BatchApp(faust.App):
         self.fail(reason)
         super()._crash(reason)
 
+    async def _on_agent_error(self, agent: Any, exc: BaseException) -> None:
+        """Faust's own would commit here."""
+        self.fail(exc)
+
     def _new_transport(self) -> BatchTransport:
         return BatchTransport(self.conf.broker_consumer, self)
 

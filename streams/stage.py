@@ -75,7 +75,6 @@ class StageRunner:
             self.app.batch_topics(stage.topics),
             name=stage.name,
             supervisor_strategy=mode.CrashingSupervisor,
-            on_error=self._on_agent_error,
         )(self._consume)
         self.app.on_partitions_revoked.connect(self._on_revoked)
         self.app.on_rebalance_complete.connect(self._on_rebalance_complete)
@@ -174,6 +173,3 @@ class StageRunner:
             self._mark()
             await self.app.consumer.commit()
             self._owned = frozenset()
-
-    async def _on_agent_error(self, _: Any, error: BaseException) -> None:
-        self.app.fail(error)

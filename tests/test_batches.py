@@ -1,0 +1,173 @@
+"""The batch transport on a broker: all records, in order, once; hand-over between members; lost batches are seen."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from faust.types import TP
+
+from detector.config import Config
+from streams import clients
+from streams.batches import Batch
+from streams.embedded import probe
+from streams.stage import LostBatchError, StageRunner
+from tests.kafka_config import kafka_config
+
+
+class Collecting:
+    """Keeps every record it is given; commits what it has."""
+
+    name = "collecting"
+    tick_s = 1.0
+
+    def __init__(self, topic: str) -> None:
+        self.topics = (topic,)
+        self.records: list[tuple[int, int]] = []
+        self.owned: list[int] = []
+        self.sizes: list[int] = []
+        self.committed: Mapping[TP, int | None] = {}
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.ends: dict[TP, int] = {}
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def tick(self) -> None: ...
+
+    async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
+        self.owned, self.committed, self.ends = [tp.partition for tp in partitions], committed, {}
+
+    async def process(self, batch: Batch) -> None:
+        await self.gate.wait()
+        self.records += [(r.partition, r.offset) for r in batch.records]
+        self.sizes.append(len(batch.records))
+        self.ends[batch.partition] = batch.end
+
+    def committable(self) -> Mapping[TP, int]:
+        return self.ends
+
+    async def release(self) -> None: ...
+
+
+async def filled_topic(config: Config, partitions: int, records: int) -> str:
+    topic = config.topics.raw[0]
+    admin = AIOKafkaAdminClient(bootstrap_servers=config.kafka.bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, partitions, 1)])
+    await admin.close()
+    await fill(config, partitions, records)
+    return topic
+
+
+async def fill(config: Config, partitions: int, records: int) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap, linger_ms=5)
+    await producer.start()
+    for number in range(records):
+        await producer.send(config.topics.raw[0], b"%d" % number, partition=number % partitions)
+    await producer.stop()
+
+
+async def committed(config: Config, topic: str) -> int | None:
+    """What the group has committed in partition 0, as the broker tells anyone."""
+    group = f"{config.kafka.group}-{Collecting.name}"
+    consumer = AIOKafkaConsumer(bootstrap_servers=config.kafka.bootstrap, group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    consumer.assign([TopicPartition(topic, 0)])
+    offset: int | None = await consumer.committed(TopicPartition(topic, 0))
+    await consumer.stop()
+    return offset
+
+
+async def until(condition: object, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "did not happen in time"
+        await asyncio.sleep(0.05)
+
+
+async def runner_of(config: Config, stage: Collecting) -> StageRunner:
+    features = await probe(config.kafka)
+    return StageRunner(stage, config.kafka.group, clients.group_reading(config, features, fetch_max_wait_ms=50))
+
+
+async def test_all_records_come_in_order_and_a_restart_goes_on(broker: str, namespace: str) -> None:
+    config = kafka_config(broker, namespace)
+    topic = await filled_topic(config, 2, 4_000)
+    stage = Collecting(topic)
+    runner = await runner_of(config, stage)
+    await runner.start()
+    assert runner.ready
+    await until(lambda: len(stage.records) >= 4_000)
+    for partition in (0, 1):
+        assert [o for p, o in stage.records if p == partition] == list(range(2_000))
+    assert max(stage.sizes) > 100  # batches, not messages
+    await runner.stop()
+
+    await fill(config, 2, 10)
+    again = Collecting(topic)
+    second = await runner_of(config, again)
+    await second.start()
+    assert set(again.committed.values()) == {2_000}
+    await until(lambda: len(again.records) >= 10)
+    assert sorted(again.records) == [(p, 2_000 + o) for p in (0, 1) for o in range(5)]
+    await second.stop()
+
+
+async def test_a_second_member_takes_over_without_gap_or_double(broker: str, namespace: str) -> None:
+    config = kafka_config(broker, namespace)
+    topic = await filled_topic(config, 4, 400)
+    first, second = Collecting(topic), Collecting(topic)
+    one, two = await runner_of(config, first), await runner_of(config, second)
+    await one.start()
+    await until(lambda: len(first.records) >= 400)
+    await two.start()
+    await until(lambda: len(first.owned) == len(second.owned) == 2 and one.ready and two.ready)
+    await fill(config, 4, 400)
+    await until(lambda: len(first.records) + len(second.records) >= 800)
+    await one.stop()
+    await until(lambda: len(second.owned) == 4 and two.ready)
+    await fill(config, 4, 400)
+    await until(lambda: len(first.records) + len(second.records) >= 1_200)
+    await two.stop()
+    assert sorted(first.records + second.records) == [(p, o) for p in range(4) for o in range(300)]
+
+
+async def test_a_lost_batch_ends_the_stage_before_anything_behind_it_is_committed(
+    embedded_broker: str, namespace: str
+) -> None:
+    config = kafka_config(embedded_broker, namespace)
+    topic = await filled_topic(config, 1, 10)
+    stage = Collecting(topic)
+    runner = await runner_of(config, stage)
+    await runner.start()
+    await until(lambda: len(stage.records) == 10)
+    await asyncio.sleep(1.5)  # a commit or two
+    assert await committed(config, topic) == 10
+    consumer = runner.app.batch_consumer
+    consumer._numbers[TP(topic, 0)] += 1  # as if one had been dropped on its way
+    await fill(config, 1, 10)
+    with pytest.raises(LostBatchError, match="batch 2 came where 1 was due"):
+        await asyncio.wait_for(asyncio.shield(runner.failed), 10)
+    assert len(stage.records) == 10
+    assert await committed(config, topic) == 10
+    await runner.abandon()
+
+
+async def test_an_error_in_a_stage_ends_it_and_is_told(embedded_broker: str, namespace: str) -> None:
+    config = kafka_config(embedded_broker, namespace)
+    topic = await filled_topic(config, 1, 10)
+
+    class Failing(Collecting):
+        async def process(self, batch: Batch) -> None:
+            raise ZeroDivisionError("as planned")
+
+    runner = await runner_of(config, Failing(topic))
+    starting = asyncio.create_task(runner.start())
+    with pytest.raises(ZeroDivisionError, match="as planned"):
+        await asyncio.wait_for(asyncio.shield(runner.failed), 20)
+    assert await committed(config, topic) is None
+    starting.cancel()
+    await runner.abandon()
