@@ -12,22 +12,43 @@ REFERENCES = 3  # origin, last, best
 
 
 @kernel
-def distance2(a: I16, b: I16) -> int:
-    """Squared distance in value units; exact."""
+def distance2(values: I16, entry: int, x: I16) -> int:
+    """Squared distance of a ring entry to a row, in value units; exact.
+
+    Whole arrays and a position, not slices: making a view costs as much as comparing with it.
+    """
     total = 0
-    for i in range(len(a)):
-        step = int(a[i]) - int(b[i])
+    for i in range(len(x)):
+        step = int(values[entry, i]) - int(x[i])
         total += step * step
     return total
 
 
 @kernel
-def agreement(a: U16, b: U16, weights: U8) -> int:
+def agreement(entries: U16, entry: int, fields: U16, weights: U8) -> int:
     """Summed surprisal of the fields on which two rows agree (Fellegi, Sunter 1969), 1/16 nat."""
     total = 0
-    for i in range(len(a)):
-        if a[i] == b[i]:
-            total += weights[i]
+    for i in range(len(fields)):
+        total += weights[i] if entries[entry, i] == fields[i] else 0
+    return total
+
+
+@kernel
+def reference_distance2(values: I16, anchor: int, reference: int, x: I16) -> int:
+    """`distance2` to a reference of a family."""
+    total = 0
+    for i in range(len(x)):
+        step = int(values[anchor, reference, i]) - int(x[i])
+        total += step * step
+    return total
+
+
+@kernel
+def reference_agreement(entries: U16, anchor: int, reference: int, fields: U16, weights: U8) -> int:
+    """`agreement` with a reference of a family."""
+    total = 0
+    for i in range(len(fields)):
+        total += weights[i] if entries[anchor, reference, i] == fields[i] else 0
     return total
 
 
@@ -62,21 +83,21 @@ def join(table: Table, nulls: Nulls, slot: int, batch: Batch, row: int) -> int:
     for i in range(client.ring_size):
         if (client.ring_mask >> np.uint64(i)) & np.uint64(1):
             e = client.ring_start + i
-            d2 = distance2(x, table.ring_values[e])
+            d2 = distance2(table.ring_values, e, x)
             if d2 < nearest2:
                 nearest, nearest2 = i, d2
             if tabular:
-                agreed = agreement(fields, table.ring_fields[e], weights)
+                agreed = agreement(table.ring_fields, e, fields, weights)
                 if agreed > alike_most:
                     alike, alike_most = i, agreed
     for i in range(client.anchor_count):
         a = client.anchor_start + i
         for z in range(REFERENCES):
-            d2 = distance2(x, table.anchor_values[a, z])
+            d2 = reference_distance2(table.anchor_values, a, z, x)
             if d2 < nearest2:
                 nearest, nearest2 = RING_MAX + 3 * i + z, d2
             if tabular:
-                agreed = agreement(fields, table.anchor_fields[a, z], weights)
+                agreed = reference_agreement(table.anchor_fields, a, z, fields, weights)
                 if agreed > alike_most:
                     alike, alike_most = RING_MAX + 3 * i + z, agreed
     if alike >= 0 and 10 * alike_most >= 7 * own:
@@ -95,7 +116,7 @@ def closest_reference(table: Table, anchor: int, x: I16, fields: U16) -> tuple[i
         count = 0
         for i in range(len(fields)):
             count += fields[i] != table.anchor_fields[anchor, z, i]
-        d2 = distance2(x, table.anchor_values[anchor, z])
+        d2 = reference_distance2(table.anchor_values, anchor, z, x)
         shortest2 = min(shortest2, d2)
         if count < best_count or (count == best_count and d2 < best2):
             best, best_count, best2 = z, count, d2
