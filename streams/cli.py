@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 
 import typer
 from rich.console import Console
@@ -102,6 +102,27 @@ def _exit_code(error: Exception) -> int | None:
     return 1 if isinstance(error, KafkaError | EmbeddedError | TopicsError | OSError) else None
 
 
+@app.command()
+@speaking
+def run(
+    stage: Annotated[
+        Literal["sketch", "judge"] | None, typer.Option("--stage", help="Only this stage; both by default.")
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Work until SIGTERM: read gateway logs, judge clients, write throttle decisions and alerts.
+
+    Start as many as there is work for; partitions are shared among them. A worker that fails ends with exit code 1 and
+    loses nothing: start it again. Metrics, /health and /ready are at web.host and web.port.
+
+    Example: probewatch run --config probewatch.toml
+    """
+    from detector.config import load_config
+    from streams.app import STAGES, run_worker
+
+    raise typer.Exit(run_worker(load_config(config), (stage,) if stage else STAGES))
+
+
 @app.command("client-id")
 @speaking
 def client_id(
@@ -184,6 +205,31 @@ def replay(
     else:
         _show(({"class": name, **counts} for name, counts in summary["classes"].items()), False)
         _say(f"{summary['rows']:,} rows, {summary['alerts']:,} alerts in {summary['seconds']} s; written to {out}")
+
+
+@app.command()
+@speaking
+def archive(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="kafka://host:port/topic?from=OFFSET&to=OFFSET", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Parquet file to write, FILE.parquet.")],
+    config: ConfigFile = None,
+) -> None:
+    """Keep frames of `requests` beyond the topic's retention. `replay` reads the file and gives the live events.
+
+    Example: probewatch archive kafka://localhost:9092/probewatch.requests.v1 --out june.parquet
+    """
+    from detector.config import load_config
+    from streams.kafka_source import KafkaSource
+    from streams.progress import Bars
+    from streams.sources import ARCHIVE_SUFFIX, SourceError
+
+    if out.suffix != ARCHIVE_SUFFIX:
+        raise SourceError(f"--out: expected a name that ends in {ARCHIVE_SUFFIX}; got {out}")
+    with Bars() as bars:
+        kept = KafkaSource(source, load_config(config)).archive(out, bars.task(source, None))
+    _say(f"{kept:,} frames written to {out}")
 
 
 @app.command()

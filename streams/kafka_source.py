@@ -6,6 +6,7 @@ reading began. The topic holds frames if it is the configured `requests` topic, 
 
 import asyncio
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from detector.config import Config, Kafka
-from streams.archive import Message
+from streams.archive import ArchiveWriter, Message
 from streams.embedded import log_ends, probe
 from streams.sketch import RawRecord
 from streams.sources import BATCH_RECORDS, Batch, RawBatch, SourceError, decode_messages
@@ -47,10 +48,21 @@ class KafkaSource:
         for messages in self.messages():
             advance(sum(len(message.value or b"") for message in messages))
             if self._holds_frames:
-                yield decode_messages((Message(m.partition, m.offset, m.key, m.value) for m in messages), self.name)
+                yield decode_messages(map(_message, messages), self.name)
             else:
                 records = [RawRecord(m.offset, m.value, m.key, m.headers, m.timestamp) for m in messages]
                 yield RawBatch(self.topic, messages[0].partition, records)
+
+    def archive(self, path: Path, advance: Callable[[int], None] = lambda _: None) -> int:
+        """Write the range to an archive file; the number of messages. Raises SourceError, and leaves no file then."""
+        if not self._holds_frames:
+            raise SourceError(f"{self.name}: only the topic of frames is archived (topics.requests)")
+        with ArchiveWriter(path) as writer:
+            for messages in self.messages():
+                for record in messages:
+                    writer.add(_message(record))
+                advance(sum(len(record.value or b"") for record in messages))
+        return writer.messages
 
     def messages(self) -> Iterator[list[Any]]:
         """Consumer records, one partition a list, offsets rising. May be left early: the client is then closed."""
@@ -66,6 +78,10 @@ class KafkaSource:
                 raise SourceError(f"{self.name}: {error}") from error
             finally:
                 runner.run(reader.stop())
+
+
+def _message(record: Any) -> Message:
+    return Message(record.partition, record.offset, record.key, record.value or b"")
 
 
 class _RangeError(ValueError):

@@ -113,6 +113,8 @@ class _Replay:
         if isinstance(batch, FrameBatch):
             if self._plain_clients:
                 raise SourceError(f"{source.name}: frames hold no client ids; --plain-clients needs the raw records")
+            self._records += len(batch.frames) + len(batch.rejects)
+            self._rejects += batch.rejects
             self._step(batch.frames)
         else:
             self._add_raw(batch)

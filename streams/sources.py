@@ -16,6 +16,7 @@ import pyarrow as pa
 from detector.config import Config
 from detector.frame import Frame
 from streams import archive, frames
+from streams.rejects import WHOLE_RECORD, Reject
 from streams.sketch import RawRecord
 
 BATCH_RECORDS = 4_096
@@ -38,9 +39,10 @@ class RawBatch(NamedTuple):
 
 
 class FrameBatch(NamedTuple):
-    """Frames as they stood in `requests`; inside a partition offsets rise."""
+    """Frames as they stood in `requests`; inside a partition offsets rise. rejects : messages that are none."""
 
     frames: list[Frame]
+    rejects: list[Reject]
 
 
 Batch = RawBatch | FrameBatch
@@ -158,14 +160,16 @@ class ArchiveFile:
 
 
 def decode_messages(messages: Iterable[archive.Message], name: str) -> FrameBatch:
-    """Messages of `requests` as frames. Raises SourceError: history that cannot be read is not skipped silently."""
+    """Messages of `requests` as frames. What is no frame is passed over as `judge` does, and told."""
     decoded: list[Frame] = []
+    rejects: list[Reject] = []
     for message in messages:
         try:
             decoded.append(frames.decode(message.value, message.partition, message.offset))
         except frames.FrameError as error:
-            raise SourceError(f"{name}: partition {message.partition}, offset {message.offset}: {error}") from error
-    return FrameBatch(decoded)
+            place = (name, message.partition, message.offset, WHOLE_RECORD)
+            rejects.append(Reject(*place, "record", "a frame or a control order", str(error), "malformed"))
+    return FrameBatch(decoded, rejects)
 
 
 class _Place(msgspec.Struct):
