@@ -7,13 +7,20 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from aiokafka import AIOKafkaProducer
 from starlette.applications import Starlette
 
+from detector.config import load_config
 from examples.loan_gateway.app import build_app
+from examples.loan_gateway.model import NAME as MODEL
 from examples.loan_gateway.model import LoanModel, load_applications
+from streams.doors.asgi import ProbewatchDoor, from_header
+from streams.doors.decisions import KafkaDecisions
+from streams.identity import Identity
+from streams.secrets import load_secrets
 
 logger = logging.getLogger("loan_gateway")
 
@@ -54,6 +61,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--registry", type=Path, help="JSON file: client id -> broker | system")
+    parser.add_argument(
+        "--config", type=Path, help="Probewatch's configuration: obey its decisions; without it there is no door"
+    )
     return parser.parse_args()
 
 
@@ -61,17 +71,27 @@ async def serve(options: argparse.Namespace) -> None:
     registry = json.loads(options.registry.read_text()) if options.registry else {}
     training, _ = load_applications()
     log = KafkaLog(options.bootstrap, options.topic)
-    app = build_app(LoanModel(training), log, registry)
+    followed: list[KafkaDecisions] = []
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await log.start()
-        yield
-        await log.stop()
+        async with contextlib.AsyncExitStack() as stack:
+            for decisions in followed:
+                await stack.enter_async_context(decisions)
+            await log.start()
+            stack.push_async_callback(log.stop)
+            yield
 
-    app.router.lifespan_context = lifespan
-    config = uvicorn.Config(app, host=options.host, port=options.port, log_level="warning", access_log=False)
-    await uvicorn.Server(config).serve()
+    app: Any = build_app(LoanModel(training), log, registry, lifespan)
+    if options.config:
+        config = load_config(options.config)
+        secrets = load_secrets(config)
+        identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
+        decisions = KafkaDecisions(options.bootstrap, config.topics.throttle_state, **config.kafka.client())
+        followed.append(decisions)
+        app = ProbewatchDoor(app, decisions, from_header("X-Client-Id", [identity]), MODEL)
+    settings = uvicorn.Config(app, host=options.host, port=options.port, log_level="warning", access_log=False)
+    await uvicorn.Server(settings).serve()
 
 
 if __name__ == "__main__":

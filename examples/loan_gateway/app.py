@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Lifespan
 
 from examples.loan_gateway import model as loans
 
@@ -26,14 +27,17 @@ class Log(Protocol):
     async def write(self, client_id: str, record: bytes) -> None: ...
 
 
-def build_app(model: loans.LoanModel, log: Log, registry: Mapping[str, str]) -> Starlette:
+def build_app(
+    model: loans.LoanModel, log: Log, registry: Mapping[str, str], lifespan: Lifespan[Starlette] | None = None
+) -> Starlette:
     """registry : client id -> class ("broker", "system"), kept by the gateway: a client cannot choose its own."""
     gateway = Gateway(model, log, registry)
     return Starlette(
         routes=[
             Route("/v1/score", gateway.score, methods=["POST"]),
             Route("/healthz", gateway.healthz, methods=["GET"]),
-        ]
+        ],
+        lifespan=lifespan,
     )
 
 
@@ -85,7 +89,7 @@ def _object(body: bytes) -> dict[str, object]:
         raise loans.BadFeaturesError(f"body: expected at most {MAX_BODY_BYTES} bytes; got {len(body)}")
     try:
         return msgspec.json.decode(body, type=dict[str, object])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise loans.BadFeaturesError("body: expected one JSON object of features") from None
 
 
