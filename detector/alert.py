@@ -68,7 +68,7 @@ def alert(finding: Finding, uid: str, decision_id: str) -> Json:
             {"name": "evidences[0].uid", "type_id": 99, "type": "Request ID", "value": finding.trigger.request_id},
         ],
         "anomaly_analyses": [_anomaly_analysis(finding, words)],
-        "evidences": _evidences(finding, words),
+        "evidences": _evidences(finding),
         "unmapped": _unmapped(finding, decision_id),
     }
 
@@ -170,7 +170,7 @@ def _anomaly_analysis(finding: Finding, words: Explanation) -> Json:
     }
 
 
-def _evidences(finding: Finding, words: Explanation) -> list[Json]:
+def _evidences(finding: Finding) -> list[Json]:
     trigger = finding.trigger
     place: Json = {
         "source": trigger.source_name,
@@ -182,8 +182,9 @@ def _evidences(finding: Finding, words: Explanation) -> list[Json]:
     family = finding.family
     nearest = family.nearest_request_ids if family is not None else ()
     earlier = [_request(finding, "nearest earlier request", request_id) for request_id in nearest]
-    grounds: Json = {"name": words.seen, "data": {"nats_by_feature": _nats_by_feature(finding), **_figures(finding)}}
-    return [decided, *earlier, grounds]
+    by_feature = {name: milli / 1000 for name, milli in finding.contributions}
+    figures: Json = {"evidence_by_feature": by_feature, **_figures(finding)}
+    return [decided, *earlier, {"name": "grounds", "data": figures}]
 
 
 def _request(finding: Finding, name: str, request_id: str, place: Json | None = None) -> Json:
@@ -194,10 +195,6 @@ def _request(finding: Finding, name: str, request_id: str, place: Json | None = 
         "api": {"operation": "inference", "request": {"uid": request_id}, "service": {"name": finding.model}},
     }
     return body if place is None else {**body, "data": place}
-
-
-def _nats_by_feature(finding: Finding) -> Json:
-    return {name: mnats / 1000 for name, mnats in finding.contributions}
 
 
 def _figures(finding: Finding) -> Json:

@@ -30,6 +30,10 @@ GROWTH_DAYS_MIN = 200
 TAIL_SCALE_MIN = {"offgrid": 1000, "unique": 1000}
 TAIL_SCALE_MIN_OTHERS = 300
 CONSUMER = 0
+COLD_ROWS = 10
+COLD_THRESHOLDS = (UNREACHABLE, 2_000, 8_000, 12_000, 16_000)
+"""Without trusted history: each client teaches by its first rows only, and no threshold lies above these (thousandths
+of a tail length). Round numbers above what calibrations on simulated clients gave; they promise nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,13 @@ def is_fitting(clients: U64) -> NDArray[np.bool_]:
 
 
 def fit_reference(
-    encoder: Encoder, decision_threshold: float | None, batches: Sequence[Rows]
+    encoder: Encoder, decision_threshold: float | None, batches: Sequence[Rows], *, cold: bool = False
 ) -> tuple[Reference, tuple[ClassReport, ...]]:
-    """Reference of one space. batches : rows of one source each, sources in the order they are to be read."""
+    """Reference of one space. batches : rows of one source each, sources in the order they are to be read.
+
+    cold : the history is not known to be benign, so no client may teach much.
+    """
+    batches = _first_rows(batches) if cold else batches
     fitting = [_select(rows, is_fitting(rows.client)) for rows in batches]
     certifying = [_select(rows, ~is_fitting(rows.client)) for rows in batches]
     run = _Run(encoder, decision_threshold)
@@ -79,11 +87,17 @@ def fit_reference(
     reference = replace(reference, family=evidence.family_ratios(family), field=evidence.field_ratios(field))
     days, _ = run.trace(reference, fitting)
     tail, tail_scale = _tails(days)
+    if cold:  # a count of inputs cannot be learned from the first few
+        tail_scale[:, [process.name == "unique" for process in PROCESSES]] = 0
     reference = replace(reference, tail=tail, tail_scale=tail_scale)
     _, growth = run.trace(reference, fitting)
     reference = replace(reference, growth=growth)
     judged, _ = run.trace(reference, certifying)
-    return _certify(reference, judged, fitting)
+    reference, attainable = _certify(reference, judged)
+    if cold:
+        reference = replace(reference, thresholds=np.minimum(reference.thresholds, np.array(COLD_THRESHOLDS)))
+        attainable = [[False] * len(BUDGETS)] * CLASS_COUNT
+    return reference, _report(reference, attainable, fitting)
 
 
 class _Run:
@@ -138,6 +152,15 @@ def _select(rows: Rows, chosen: NDArray[np.bool_]) -> Rows:
     ids = (np.zeros(int(chosen.sum()) + 1, np.int32), np.zeros(0, np.uint8))
     columns = {name: getattr(rows, name)[chosen] for name in Rows._fields if not name.startswith("id_")}
     return Rows(id_offsets=ids[0], id_bytes=ids[1], **columns)
+
+
+def _first_rows(batches: Sequence[Rows]) -> list[Rows]:
+    """The first COLD_ROWS rows of each client."""
+    if not batches:
+        return []
+    _, place = np.unique(np.concatenate([rows.client for rows in batches]), return_inverse=True)
+    number = np.split(_running_count(place.reshape(-1)), np.cumsum([rows.count for rows in batches])[:-1])
+    return [_select(rows, numbers <= COLD_ROWS) for rows, numbers in zip(batches, number, strict=True)]
 
 
 def _blank(fields: int, low_margin: F32) -> Reference:
@@ -273,7 +296,7 @@ def _tail(evidence: I32, least: I64) -> tuple[I64, I64]:
     return q99.astype(np.int64), np.maximum(least, np.rint((q999 - q99) / np.log(10.0))).astype(np.int64)
 
 
-def _certify(reference: Reference, judged: _Days, fitting: Sequence[Rows]) -> tuple[Reference, tuple[ClassReport, ...]]:
+def _certify(reference: Reference, judged: _Days) -> tuple[Reference, list[list[bool]]]:
     """Thresholds per class from each certifying client's last day, the one with most state carried in.
 
     A class with fewer clients than the loosest budget needs is held to the consumers' thresholds at least.
@@ -290,12 +313,22 @@ def _certify(reference: Reference, judged: _Days, fitting: Sequence[Rows]) -> tu
             found[k] = np.maximum(found[k], found[CONSUMER])
         attainable.append(can)
     found[:, 0] = UNREACHABLE
-    reference = replace(reference, thresholds=found, certifying_clients=clients)
-    reports = tuple(
-        ClassReport(name, _clients(fitting, k), int(clients[k]), tuple(found[k].tolist()), tuple(attainable[k]))
+    return replace(reference, thresholds=found, certifying_clients=clients), attainable
+
+
+def _report(
+    reference: Reference, attainable: Sequence[Sequence[bool]], fitting: Sequence[Rows]
+) -> tuple[ClassReport, ...]:
+    return tuple(
+        ClassReport(
+            name,
+            _clients(fitting, k),
+            int(reference.certifying_clients[k]),
+            tuple(reference.thresholds[k].tolist()),
+            tuple(attainable[k]),
+        )
         for k, name in enumerate(CLASSES)
     )
-    return reference, reports
 
 
 def _last_day(client: U64, day: I64, statistic: I64) -> I64:

@@ -32,6 +32,13 @@ FEATURES = {
 }
 """What each feature of a contribution means; a name that is not here speaks for itself."""
 
+RESPONSES = {
+    "cap": "held to its limits",
+    "delay": "slowed down",
+    "challenge": "asked to prove itself",
+    "block": "refused",
+}
+
 COUNTED = "unique"
 """The process whose evidence is a plain count of the day's different inputs (in thousandths), not nats."""
 
@@ -146,7 +153,7 @@ def _decision(finding: Finding) -> str:
             text = "nothing is asked of gateways any more"
         case action:
             limits = _limits(finding)
-            text = f"{action}{f' ({limits})' if limits else ''} for {held}"
+            text = f"{RESPONSES.get(action, action)}{f' ({limits})' if limits else ''} for {held}"
     if decision.level == LEVELS.index("block"):
         text = f"a block is proposed, for a person to confirm; until then {text}"
     return f"{text}; in shadow mode: gateways do not act on it" if decision.mode == "shadow" else text

@@ -73,8 +73,19 @@ class Report(NamedTuple):
             yield line
 
 
-def calibrate(sources: Sequence[Source], out: Path, config: Config, secrets: Secrets, reporter: Reporter) -> Report:
-    """Fit and write artefacts to `out`. Raises SourceError if the history cannot teach anything."""
+def calibrate(
+    sources: Sequence[Source],
+    out: Path,
+    config: Config,
+    secrets: Secrets,
+    reporter: Reporter,
+    *,
+    cold: bool = False,
+) -> Report:
+    """Fit and write artefacts to `out`. cold : the history may hold attackers, so each client teaches little.
+
+    Raises SourceError if the history cannot teach anything.
+    """
     identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
     samples, digest = _sample(sources, config, identity, reporter)
     models = SketchedModels({})
@@ -90,12 +101,13 @@ def calibrate(sources: Sequence[Source], out: Path, config: Config, secrets: Sec
     classes: list[tuple[str, ClassReport]] = []
     advance = reporter.task("fitting references", len(models.models))
     for name, model in models.models.items():
-        reference, reports = fit_reference(model.encoder, model.decision_threshold, batches[name])
+        reference, reports = fit_reference(model.encoder, model.decision_threshold, batches[name], cold=cold)
         labels = {identity.label(label): str(label) for label, _ in samples[name].labels.most_common(LABELS_MAX)}
         fitted.append(ModelArtefact(name, model.encoder, reference, model.decision_threshold, labels))
         classes += [(name, report) for report in reports]
         advance(1)
     provenance = {
+        "cold": cold,
         "history_sha256": digest,
         "config_hash": config.hash,
         "engine_version": __version__,

@@ -375,7 +375,7 @@ def _artefacts(
     _say("COLD: no artefacts; fitted on the replayed history itself, so thresholds are conditional on it")
     fitted = out / "artefacts"
     secrets = _secrets_or_new(config, fitted)
-    fit(sources, fitted, config, secrets, reporter)
+    fit(sources, fitted, config, secrets, reporter, cold=True)
     return load_artefacts(fitted, secrets.projection_seed), secrets, True
 
 
