@@ -177,7 +177,7 @@ def test_an_alert_says_who_what_and_why() -> None:
     assert event["anomaly_analyses"][0]["anomalies"][0]["observations"][0]["value"] == "6.200"
     assert event["anomaly_analyses"][0]["baselines"][0]["observations"][0]["value"] == "5.900"
     assert [e["uid"] for e in event["evidences"][:3]] == ["req-42", "req-41", "req-7"]
-    assert event["evidences"][3]["data"]["nats_by_feature"] == {"edit": 9.1, "field": 3.0, "flip": -0.4}
+    assert event["evidences"][3]["data"]["evidence_by_feature"] == {"edit": 9.1, "field": 3.0, "flip": -0.4}
 
 
 def test_activity_and_status_follow_the_incident() -> None:

@@ -55,7 +55,7 @@ def test_without_a_family_the_counts_speak() -> None:
 
 def test_a_block_is_a_proposal_and_shadow_is_said() -> None:
     assert explain(finding(level=4)).decision.startswith("a block is proposed, for a person to confirm")
-    assert explain(FINDING).decision == "cap (1 request a minute) for 60 min"
+    assert explain(FINDING).decision == "held to its limits (1 request a minute) for 60 min"
     assert explain(finding(mode="shadow")).decision.endswith("gateways do not act on it")
 
 
