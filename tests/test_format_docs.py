@@ -1,0 +1,48 @@
+"""The pages on formats name what the code writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from detector.atlas import API_ACCESS, TECHNIQUES
+from detector.events import Limits, Position, Throttle, events
+from streams.doors.asgi import ANSWERS, ProbewatchDoor
+from tests.findings import FINDING
+
+DOCS = Path(__file__).parents[1] / "docs"
+THROTTLE, ALERTS, DOORS = (
+    (DOCS / page).read_text() for page in ("formats/throttle.md", "formats/alerts.md", "doors.md")
+)
+
+
+@pytest.mark.parametrize("kind", [Throttle, Limits, Position])
+def test_every_throttle_field_is_explained(kind: type) -> None:
+    fields: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
+    assert fields
+    assert not [name for name in fields if f"`{name}`" not in THROTTLE]
+
+
+def test_the_throttle_sample_is_what_the_code_writes() -> None:
+    start = THROTTLE.index("```json") + len("```json")
+    assert json.loads(THROTTLE[start : THROTTLE.index("```", start)]) == json.loads(events(FINDING)[0].value)
+
+
+def test_every_technique_is_explained() -> None:
+    for detector, techniques in TECHNIQUES.items():
+        assert f"| `{detector}` | " + ", ".join(f"{each.id} {each.name}" for each in techniques) in ALERTS
+    assert API_ACCESS.id in ALERTS
+
+
+def test_every_header_is_explained() -> None:
+    names = [name for name, _ in events(FINDING)[1].headers]
+    assert names
+    assert not [name for name in names if f"`{name}`" not in ALERTS]
+
+
+def test_every_argument_of_the_door_and_its_metric_are_explained() -> None:
+    arguments = set(ProbewatchDoor.__init__.__annotations__) - {"app", "return"}
+    assert len(arguments) >= 6
+    assert not [name for name in arguments if f"`{name}`" not in DOORS]
+    assert {metric.name for metric in ANSWERS.collect()} == {"probewatch_door_requests"}
+    assert "probewatch_door_requests_total" in DOORS
