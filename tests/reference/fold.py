@@ -1,0 +1,350 @@
+"""The fold written again for reading: dicts, lists and Python's own integers, one row at a time.
+
+Nothing is imported from what it tests; tables of ratios and thresholds come in as nested lists. docs/engine.md is the
+same in words. Where the kernels hold an array of pages, a client here holds a list of families; where they count bytes,
+so does this.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from tests.reference.features import (
+    BEFORE,
+    BEST,
+    LAST,
+    ORIGIN,
+    Family,
+    Input,
+    Row,
+    Tables,
+    describe,
+    differing,
+    distance2,
+    f32,
+    size_bucket,
+    variant_bucket,
+)
+
+NEVER, CEILING = -100_000, 2_000_000
+DAY_MS = 86_400_000
+HALF_LIFE_MS, FORGET_MS = 7 * DAY_MS, 30 * DAY_MS
+LN2_MICRO = 693_147
+RING, FAMILIES = 32, 16
+
+
+def log_one_plus(evidence: int) -> int:
+    """log(1 + M) for log M, both in milli-nats."""
+    size = abs(evidence)
+    return max(evidence, 0) + (round(1000 * math.log1p(math.exp(-size / 1000))) if size < 8_000 else 0)
+
+
+def bet(evidence: int, ratio: int) -> int:
+    return min(log_one_plus(evidence) + ratio, CEILING)
+
+
+@dataclass
+class Client:
+    """ring : place -> input; a place stays empty after its input founded a family."""
+
+    key: int
+    clock_ms: int = 0
+    decay_from_ms: int = 0
+    day: int = 0
+    rows: int = 0
+    rows_today: int = 0
+    distinct: int = 0
+    distinct_today: int = 0
+    repeats: int = 0
+    variants: int = 0
+    offgrid_rows: int = 0
+    offgrid_fields: int = 0
+    low_margin_rows: int = 0
+    margin_seek: int = NEVER
+    offgrid: int = NEVER
+    statistic: int = NEVER
+    level: int = 0
+    expires_ms: int = 0
+    quiet_until_ms: int = 0
+    ring: dict[int, Input] = field(default_factory=dict)
+    ring_size: int = 0
+    ring_next: int = 0
+    families: list[Family] = field(default_factory=list)
+    family_room: int = 0
+
+
+@dataclass
+class Verdict:
+    """What one applied row came to. level : the rung it calls for, 0 if it calls for nothing."""
+
+    level: int
+    lead: int
+    family: int
+    statistic: int
+    evidence: list[int]
+    statistic_kept: int
+
+
+class SlowFold:
+    """All clients of one partition and space.
+
+    tables : the columns of the fold's tables by name, nested lists. costs : bytes of a client, a ring entry, a family.
+    """
+
+    def __init__(self, tables: Tables, blocks: int, capacity: int, costs: list[int]) -> None:
+        self.tables, self.blocks, self.capacity, self.costs = tables, blocks, capacity, costs
+        self.singles = len(tables["field"][0][0])
+        self.joint: int = tables["joint"]
+        self.clients: dict[int, Client] = {}
+        self.marks: dict[tuple[int, int], tuple[int, int]] = {}
+        self.skipped = self.evicted = 0
+        self.counts: dict[tuple[int, ...], int] = {}  # (class, bucket, feature, level) or (class, field) -> variants
+
+    # ---- one row
+
+    def apply(self, row: Row, closed: frozenset[int] = frozenset()) -> Verdict | None:
+        """None for a row that its block has applied already."""
+        block = row["client"] % self.blocks
+        position = (row["offset"], row["index"])
+        if block in closed or position <= self.marks.get((block, row["source"]), (-1, -1)):
+            self.skipped += 1
+            return None
+        self.marks[block, row["source"]] = position
+        if row["client"] not in self.clients:
+            self.make_room(block, self.costs[0], keep=None)
+            self.clients[row["client"]] = Client(row["client"])
+        client = self.clients[row["client"]]
+        klass = min(2, row["klass"])
+        self.tick(client, row["time_ms"])
+        if self.is_repeat(client, row["exact"]):
+            client.repeats += 1
+            verdict = self.weigh(client, klass)
+            verdict.statistic_kept = verdict.statistic
+            return verdict
+        self.bet_on_client(client, klass, row)
+        self.place(client, klass, row)
+        verdict = self.weigh(client, klass)
+        before, client.statistic = client.statistic, max(NEVER, verdict.statistic)
+        verdict.statistic_kept = client.statistic
+        verdict.level = self.called_for(client, klass, before)
+        return verdict
+
+    def tick(self, client: Client, time_ms: int) -> None:
+        if client.rows == 0:
+            client.clock_ms = client.decay_from_ms = time_ms
+            client.day = time_ms // DAY_MS
+        client.clock_ms = max(client.clock_ms, time_ms)
+        faded = (client.clock_ms - client.decay_from_ms) * LN2_MICRO // (1000 * HALF_LIFE_MS)
+        if faded > 0:
+            client.decay_from_ms += faded * 1000 * HALF_LIFE_MS // LN2_MICRO
+            client.margin_seek = max(NEVER, client.margin_seek - faded)
+            client.offgrid = max(NEVER, client.offgrid - faded)
+            for family in client.families:
+                family.wealth = [max(NEVER, wealth - faded) for wealth in family.wealth]
+            client.families = [f for f in client.families if f.last_ms >= client.clock_ms - FORGET_MS]
+            if not client.families:
+                client.family_room = 0
+        if client.clock_ms // DAY_MS != client.day:
+            client.day = client.clock_ms // DAY_MS
+            client.rows_today = client.distinct_today = 0
+        client.rows += 1
+        client.rows_today += 1
+
+    @staticmethod
+    def is_repeat(client: Client, exact: int) -> bool:
+        remembered = [entry.exact for entry in client.ring.values()]
+        for family in client.families:
+            remembered += [family.references[z].exact for z in (ORIGIN, LAST, BEST)]
+        return exact in remembered
+
+    def bet_on_client(self, client: Client, klass: int, row: Row) -> None:
+        client.distinct += 1
+        client.distinct_today += 1
+        if not math.isnan(row["margin"]):
+            low = int(row["margin"] < self.tables["low_margin"][klass])
+            client.low_margin_rows += low
+            client.margin_seek = bet(client.margin_seek, self.tables["margin"][klass][low])
+        off = int(row["offgrid"] != 0)
+        client.offgrid_rows += off
+        client.offgrid_fields |= row["offgrid"]
+        if row["fields"]:
+            client.offgrid = bet(client.offgrid, self.tables["offgrid"][klass][off])
+
+    def place(self, client: Client, klass: int, row: Row) -> None:
+        """Into the family of what it is a variant of, or into the ring."""
+        like = self.join(client, row)
+        if like is None:
+            self.remember(client, row)
+        elif like[0] == "ring":
+            self.bet_on_family(client, self.promote(client, like[1]), klass, row)
+        else:
+            self.bet_on_family(client, client.families[like[1]], klass, row)
+
+    # ---- the join
+
+    def join(self, client: Client, row: Row) -> tuple[str, int] | None:
+        """The first of the most alike, if alike enough; else the first of the nearest, if near enough."""
+        candidates: list[tuple[tuple[str, int], Input]] = [
+            (("ring", place), client.ring[place]) for place in sorted(client.ring)
+        ]
+        for i, family in enumerate(client.families):
+            candidates += [(("family", i), family.references[z]) for z in (ORIGIN, LAST, BEST)]
+        if not candidates:
+            return None
+        if row["fields"]:
+            agreed = [self.agreement(row, other) for _, other in candidates]
+            most = max(agreed)
+            if most >= self.tables["agreement_min"] and 10 * most >= 7 * sum(row["surprisal"]):
+                return candidates[agreed.index(most)][0]
+        distances = [distance2(row["values"], other.values) for _, other in candidates]
+        nearest = min(distances)
+        return candidates[distances.index(nearest)][0] if nearest <= self.tables["reach2"] else None
+
+    @staticmethod
+    def agreement(row: Row, other: Input) -> int:
+        changed = set(differing(row["fields"], other.fields))
+        return sum(worth for i, worth in enumerate(row["surprisal"]) if i not in changed)
+
+    # ---- ring and families
+
+    def remember(self, client: Client, row: Row) -> None:
+        if client.ring_next >= client.ring_size < RING:
+            size = {0: 1, 1: 4, 4: RING}[client.ring_size]
+            self.make_room(client.key % self.blocks, self.costs[1] * (size - client.ring_size), client)
+            client.ring_size = size
+        place = client.ring_next % RING
+        client.ring_next = place + 1
+        client.ring[place] = self.input_of(row)
+
+    @staticmethod
+    def input_of(row: Row) -> Input:
+        return Input(
+            row["values"], row["fields"], row["exact"], row["score"], row["output"], row["request_id"][:40]
+        )  # fmt: skip
+
+    def promote(self, client: Client, place: int) -> Family:
+        """A ring entry founds a family and leaves the ring."""
+        if len(client.families) == client.family_room < FAMILIES:
+            size = 2 if client.family_room == 0 else FAMILIES
+            self.make_room(client.key % self.blocks, self.costs[2] * (size - client.family_room), client)
+            client.family_room = size
+        origin = client.ring.pop(place)
+        family = Family(
+            references=[origin] * 4,
+            ids=[origin.request_id] * 2,
+            wealth=[NEVER] * self.singles,
+            parts=[[0] * 8 for _ in range(self.joint)],
+            seen=[1 << (value & 63) for value in origin.fields],
+            changed=[0] * len(origin.fields),
+            first_ms=client.clock_ms,
+            last_ms=client.clock_ms,
+            touched_row=client.rows,
+            score=origin.score,
+            best_score=origin.score,
+            direction=-1.0 if origin.score > f32(self.tables["decision_threshold"]) else 1.0,
+            label=origin.label,
+            label_a=origin.label,
+        )
+        if len(client.families) < FAMILIES:
+            client.families.append(family)
+        else:
+            worth = [max(f.wealth) - 20 * (client.rows - f.touched_row) for f in client.families]
+            client.families[worth.index(min(worth))] = family
+        return family
+
+    def bet_on_family(self, client: Client, family: Family, klass: int, row: Row) -> None:
+        client.variants += 1
+        levels, mask, step2 = describe(self.tables, family, klass, row)
+        bucket = variant_bucket(family.variants)
+        for j in range(7):
+            self.count(klass, bucket, j, levels[j])
+        self.count(klass, levels[7])
+        for p in range(self.singles):
+            ratios = [self.tables["family"][klass][bucket][j][levels[j]][p] for j in range(7)]
+            ratios.append(self.tables["field"][klass][levels[7]][p])
+            if p < self.joint:
+                past = [0] * 8 if family.wealth[p] < 0 else family.parts[p]
+                family.parts[p] = [a + b for a, b in zip(past, ratios, strict=True)]
+            family.wealth[p] = bet(family.wealth[p], sum(ratios))
+        self.extend(client, family, row, levels, mask, step2)
+
+    def count(self, *where: int) -> None:
+        self.counts[where] = self.counts.get(where, 0) + 1
+
+    def extend(self, client: Client, family: Family, row: Row, levels: list[int], mask: int, step2: int) -> None:
+        latest = self.input_of(row)
+        family.variants += 1
+        family.touched_row, family.last_ms = client.rows, client.clock_ms
+        family.mask, family.step2 = mask, step2
+        family.flips += levels[0] == 1
+        self.count_label(family, row["output"])
+        family.references[BEFORE] = family.references[LAST]
+        family.references[LAST] = latest
+        if levels[4] == 1:
+            family.references[BEST] = latest
+            family.best_score = row["score"]
+        family.score = row["score"]
+        family.ids[1] = latest.request_id
+        family.seen = [old | 1 << (value & 63) for old, value in zip(family.seen, row["fields"], strict=True)]
+        for i in differing(row["fields"], family.references[ORIGIN].fields):
+            family.changed[i] = min(65_535, family.changed[i] + 1)
+
+    @staticmethod
+    def count_label(family: Family, label: int) -> None:
+        if label != 0:
+            family.label = label
+        if label == family.label_a:
+            family.rows_a += 1
+        elif family.label_b in (0, label):
+            family.label_b = label
+            family.rows_b += 1
+        else:
+            family.rows_other += 1
+
+    # ---- the statistic and the rungs
+
+    def weigh(self, client: Client, klass: int) -> Verdict:
+        evidence, leaders = [], []
+        for p in range(self.singles):
+            wealth = [family.wealth[p] for family in client.families]
+            most = max(wealth, default=NEVER)
+            evidence.append(most)
+            leaders.append(wealth.index(most) if most > NEVER else -1)
+        for p in range(self.joint):
+            above = [family.wealth[p] - 500 for family in client.families if family.wealth[p] > 500]
+            evidence.append(min(CEILING, sum(above)))
+            leaders.append(leaders[p] if above else -1)
+        evidence += [client.margin_seek, client.offgrid, min(CEILING, 1000 * client.distinct_today)]
+        leaders += [-1, -1, -1]
+        tail, scale = self.tables["tail"][klass], self.tables["tail_scale"][klass]
+        excess = {p: (evidence[p] - tail[p]) * 1000 // scale[p] for p in range(len(evidence)) if scale[p] > 0}
+        lead = max(excess, key=lambda p: (excess[p], -p), default=0)
+        growth = self.tables["growth"][klass][size_bucket(client.rows_today)]
+        statistic = excess.get(lead, -(1 << 60)) - growth
+        return Verdict(0, lead, leaders[lead], statistic, evidence, 0)
+
+    def called_for(self, client: Client, klass: int, before: int) -> int:
+        """The rung that this row raises the client to, 0 for none."""
+        if client.statistic <= before or client.clock_ms < client.quiet_until_ms:
+            return 0
+        upwards = (client.key >> 17) % 501
+        thresholds = self.tables["thresholds"][klass]
+        reached = max([0] + [rung for rung in (1, 2, 3, 4) if client.statistic >= thresholds[rung] + upwards])
+        in_force = client.level if client.clock_ms < client.expires_ms else 0
+        return reached if reached > in_force else 0
+
+    # ---- room
+
+    def bytes_of(self, client: Client) -> int:
+        return self.costs[0] + self.costs[1] * client.ring_size + self.costs[2] * client.family_room
+
+    def block_bytes(self, block: int) -> int:
+        return sum(self.bytes_of(client) for client in self.clients.values() if client.key % self.blocks == block)
+
+    def make_room(self, block: int, need: int, keep: Client | None) -> None:
+        while self.block_bytes(block) + need > self.capacity:
+            others = [c for c in self.clients.values() if c.key % self.blocks == block and c is not keep]
+            if not others:
+                return
+            leaving = min(others, key=lambda c: (c.statistic, c.clock_ms, c.key))
+            del self.clients[leaving.key]
+            self.evicted += 1

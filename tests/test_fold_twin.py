@@ -1,0 +1,152 @@
+"""The fold equals its slow twin: every row's outcome and every client's state, to the last integer."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.kernels.numbers import SOFTPLUS
+from tests import fold_cases as cases
+from tests.fold_cases import SHAPES, Move, Shape
+from tests.reference.fold import SlowFold, log_one_plus
+
+BLOCKS = 3
+ROOMS = (0, 20_000, 1 << 24)
+
+a_move = st.builds(
+    Move,
+    client=st.integers(0, 4),
+    kind=st.integers(0, len(cases.KINDS) - 1),
+    amount=st.integers(0, 400),
+    wait=st.integers(0, len(cases.WAITS_MS) - 1),
+    odd=st.integers(0, 1023),
+)
+
+
+def compare(shape: Shape, moves: list[Move], seed: int, room: int, closed: tuple[int, ...] = ()) -> Counter[str]:
+    """Run both engines; returns what happened, for guards."""
+    nulls = cases.random_nulls(seed, shape.f)
+    table = cases.new_table(shape, BLOCKS, room)
+    twin = SlowFold(cases.as_tables(nulls), BLOCKS, table.capacity, table.table.costs.tolist())
+    rows = cases.history(shape, moves)
+    frames = cases.cut(rows, [seed % 17 + 1, 3, 40])
+    frames += frames[-2:]  # told twice
+    fast, tally = cases.run_kernel(table, nulls, frames, shape, closed)
+    slow = cases.run_slowly(twin, frames, closed)
+    for place, (ours, theirs) in enumerate(zip(fast, slow, strict=True)):
+        assert ours == theirs, f"row {place} of {len(fast)}"
+    assert cases.picture(table) == cases.slow_picture(twin)
+    assert (table.count, table.evicted, table.skipped) == (len(twin.clients), twin.evicted, twin.skipped)
+    assert table.table.block_bytes.tolist() == [twin.block_bytes(block) for block in range(BLOCKS)]
+    counted = dict(twin.counts)
+    for where in np.argwhere(tally.family).tolist():
+        assert tally.family[tuple(where)] == counted.pop(tuple(where))
+    for where in np.argwhere(tally.field).tolist():
+        assert tally.field[tuple(where)] == counted.pop(tuple(where))
+    assert not counted
+    return happened(slow, twin)
+
+
+def happened(slow: list[cases.Seen | None], twin: SlowFold) -> Counter[str]:
+    told: Counter[str] = Counter(evicted=twin.evicted)
+    for seen in slow:
+        if seen and seen.level:
+            told.update([f"level {seen.level}", f"lead {seen.lead}"])
+    for where, count in twin.counts.items():
+        told[f"feature {where[2]} level {where[3]}" if len(where) == 4 else "field"] += count
+    for client in twin.clients.values():
+        told.update(repeats=client.repeats, families=len(client.families), rings_of_32=client.ring_size == 32)
+        told.update(full=len(client.families) == 16)
+    return told
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    shape=st.sampled_from(SHAPES),
+    moves=st.lists(a_move, min_size=1, max_size=60),
+    seed=st.integers(0, 1000),
+    room=st.sampled_from(ROOMS),
+    closed=st.sampled_from([(), (1,)]),
+)
+def test_any_small_history(
+    shape: Shape, moves: list[Move], seed: int, room: int, closed: tuple[int, ...]
+) -> None:  # fmt: skip
+    compare(shape, moves, seed, room, closed)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("room", ROOMS)
+def test_long_histories(shape: Shape, room: int) -> None:
+    """And the history is of interest: every level, several leaders, evictions where room is short."""
+    rng = np.random.default_rng(shape.d + room)
+    told = compare(shape, cases.moves(rng, 1200, clients=9), seed=shape.d, room=room)
+    assert (told["evicted"] > 10) == (room < 1 << 20)
+    assert told["level 1"] and told["repeats"] and told["families"]
+    if not told["evicted"]:
+        assert all(told[f"level {level}"] for level in (1, 2, 3, 4))
+        assert len([name for name in told if name.startswith("lead")]) >= 3
+
+
+def test_many_families_push_each_other_out() -> None:
+    """More families than places, and rings that go round, without wild clocks that would forget them."""
+    rng = np.random.default_rng(5)
+    told: Counter[str] = Counter()
+    for shape in SHAPES[:2]:
+        told += compare(shape, cases.moves(rng, 1500, clients=2, wild_clocks=False), seed=3, room=1 << 24)
+    assert told["full"] >= 3 and told["rings_of_32"] >= 3
+
+
+@pytest.mark.parametrize("room", [20_000, 1 << 24])
+def test_many_clients(room: int) -> None:
+    """Tables grow, the index is hashed anew, and look-ups survive the clients that leave."""
+    rng = np.random.default_rng(6)
+    told = compare(SHAPES[1], cases.moves(rng, 3000, clients=200, wild_clocks=False), seed=6, room=room)
+    assert (told["evicted"] > 100) == (room < 1 << 20)
+
+
+def test_every_level_of_every_feature_occurs_in_these_histories() -> None:
+    """Equality over levels that never occur would prove nothing."""
+    told: Counter[str] = Counter()
+    for shape in SHAPES:
+        told += compare(shape, cases.moves(np.random.default_rng(1), 900, clients=4), seed=1, room=1 << 24)
+    for feature, levels in enumerate((3, 13, 3, 3, 3, 7, 3)):
+        missing = [level for level in range(levels) if not told[f"feature {feature} level {level}"]]
+        assert missing in ([], [7, 9, 11]), f"feature {feature}"  # "the same" exists up to three fields only
+
+
+def test_log_one_plus_is_the_same_on_every_processor() -> None:
+    """No entry of the table lies so near a half that the last bit of exp or log1p could tip it."""
+    assert [log_one_plus(x) for x in range(8000)] == [x + int(y) for x, y in enumerate(SOFTPLUS)]
+    exact = 1000 * np.log1p(np.exp(-np.arange(8000) / 1000))
+    assert np.abs(exact - np.floor(exact) - 0.5).min() > 1e-6
+
+
+PLAIN = """
+import numpy as np
+from models.kernels import layout
+for name in ("CLIENT", "ENTRY", "ANCHOR"):  # records of plain numpy have no attributes; recarrays' have
+    setattr(layout, name, np.dtype((np.record, getattr(layout, name))))
+import warnings
+warnings.simplefilter("ignore", RuntimeWarning)  # hashes overflow by design
+from tests import fold_cases as cases
+from tests.test_fold_twin import compare
+assert not hasattr(__import__("models.kernels.fold", fromlist=["fold"]).fold, "py_func")
+for shape in cases.SHAPES[1:2]:
+    told = compare(shape, cases.moves(np.random.default_rng(2), 150, clients=3), seed=2, room=20_000)
+    assert told["level 1"] and told["families"]
+print("equal")
+"""
+
+
+def test_the_same_without_the_compiler() -> None:
+    """Plain Python checks every subscript, which compiled code does not."""
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN], env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert done.stdout == "equal\n", done.stderr[-2000:]
