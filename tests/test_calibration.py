@@ -1,0 +1,159 @@
+"""Calibration on generated histories: splits, tables, thresholds, artefacts on disk."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detector import calibration, evidence
+from detector.calibration import COLD_THRESHOLDS, fit_reference, is_fitting
+from models.artefacts import MANIFEST, ArtefactError, ModelArtefact, load_artefacts, save_artefacts
+from models.encoders.tabular import TabularEncoder, fit_table
+from models.rows import CLIENT_TAIL_BYTES, Rows
+
+SEED = bytes(range(32))
+DAY_MS = 86_400_000
+NAMES = ("age", "income", "purpose", "term")
+
+
+def _inputs(rng: np.random.Generator, n: int) -> list[dict[str, float | str]]:
+    ages, incomes = rng.integers(18, 80, n).tolist(), (rng.lognormal(10, 0.5, n) // 100 * 100).tolist()
+    purposes, terms = rng.choice(["car", "house", "other"], n).tolist(), rng.choice([36, 60], n).tolist()
+    return [dict(zip(NAMES, row, strict=True)) for row in zip(ages, incomes, purposes, terms, strict=True)]
+
+
+def _rows(encoder: TabularEncoder, rng: np.random.Generator, clients: int, per_client: int) -> Rows:
+    """Every client sends one input and edits of it, over two days."""
+    inputs, owner = [], []
+    for client in range(clients):
+        own = _inputs(rng, 1)[0]
+        for edit in range(per_client):
+            inputs.append(own | ({"age": int(own["age"]) + edit} if edit else {}))
+            owner.append(client)
+    n = len(inputs)
+    encoded = encoder.encode(inputs)
+    keys = (np.array(owner, np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    scores = rng.random(n).astype(np.float32)
+    zero = np.zeros(n, np.uint32)
+    none = np.full(n, np.nan, np.float32)
+    return Rows(
+        source=zero, offset=np.arange(n), index=np.zeros(n, np.int32), client=keys,
+        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), klass=np.zeros(n, np.uint8),
+        time_ms=1_700_000_000_000 + (np.arange(n) * 2 * DAY_MS) // n, id_offsets=np.zeros(n + 1, np.int32),
+        id_bytes=np.zeros(0, np.uint8), exact=encoded.exact, values=encoded.values, fields=encoded.fields,
+        surprisal=encoded.surprisal, offgrid=encoded.offgrid, output=(scores > 0.5).astype(np.uint32) + 1,
+        score=scores, margin=np.abs(scores - 0.5), novelty=none, guard=none, cell=zero, tokens_in=zero,
+        tokens_out=zero, flags=np.zeros(n, np.uint16),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TabularEncoder:
+    return TabularEncoder(fit_table(_inputs(np.random.default_rng(1), 2_000)), SEED)
+
+
+@pytest.fixture(scope="module")
+def rows(encoder: TabularEncoder) -> Rows:
+    return _rows(encoder, np.random.default_rng(2), 1_200, 3)
+
+
+def test_no_client_both_fits_and_certifies(rows: Rows, encoder: TabularEncoder) -> None:
+    """Changing what certifying clients did moves thresholds and nothing else."""
+    before, reports = fit_reference(encoder, 0.5, [rows])
+    fitting = is_fitting(rows.client)
+    assert 0.4 < fitting.mean() < 0.6
+    changed = rows.margin.copy()
+    changed[~fitting] = 0.0
+    after, _ = fit_reference(encoder, 0.5, [rows._replace(margin=changed)])
+    for name in ("family", "field", "rarity", "margin", "offgrid", "tail", "tail_scale", "growth", "low_margin"):
+        assert np.array_equal(getattr(before, name), getattr(after, name)), name
+    assert not np.array_equal(before.thresholds, after.thresholds)
+    assert reports[0].fitting_clients + reports[0].certifying_clients == 1_200
+
+
+def test_tables_say_what_was_counted(rows: Rows, encoder: TabularEncoder) -> None:
+    """Benign variants here edit `age` and nothing else, so an edit of `age` is the least surprising one."""
+    reference, _ = fit_reference(encoder, 0.5, [rows])
+    assert int(np.argmin(reference.rarity[0])) == NAMES.index("age")
+    sweeper = [process.name for process in evidence.PROCESSES].index("field")
+    by_field = reference.field[0, : len(NAMES), sweeper]
+    assert int(np.argmin(by_field)) == NAMES.index("age")
+    assert by_field[NAMES.index("income")] > 0
+
+
+def test_thresholds_rise_with_the_rung_and_budgets_out_of_reach_say_so(rows: Rows, encoder: TabularEncoder) -> None:
+    reference, reports = fit_reference(encoder, 0.5, [rows])
+    assert np.all(np.diff(reference.thresholds[:, 1:], axis=1) >= 0)
+    assert reports[0].attainable == (False, True, False, False, False)
+    assert not reference.certified.any()
+
+
+def test_classes_without_clients_are_held_like_consumers(rows: Rows, encoder: TabularEncoder) -> None:
+    reference, _ = fit_reference(encoder, 0.5, [rows])
+    assert np.array_equal(reference.thresholds[1], reference.thresholds[0])
+    assert np.array_equal(reference.thresholds[2], reference.thresholds[0])
+
+
+def test_cold_histories_cannot_raise_thresholds(encoder: TabularEncoder) -> None:
+    """One client that does nothing but probe would otherwise set everybody's threshold."""
+    rng = np.random.default_rng(3)
+    rows = _rows(encoder, rng, 40, 60)
+    reference, _ = fit_reference(encoder, 0.5, [rows], cold=True)
+    assert np.all(reference.thresholds <= np.array(COLD_THRESHOLDS))
+    assert calibration.COLD_ROWS * 40 == sum(batch.count for batch in calibration._first_rows([rows]))
+
+
+def test_empty_history_fits_and_never_alarms(encoder: TabularEncoder, rows: Rows) -> None:
+    empty = Rows(*(column[:0] if name != "id_offsets" else column[:1] for name, column in rows._asdict().items()))
+    reference, _ = fit_reference(encoder, 0.5, [empty])
+    assert reference.certifying_clients.tolist() == [0, 0, 0]
+
+
+class TestArtefacts:
+    @pytest.fixture
+    def saved(self, tmp_path: Path, encoder: TabularEncoder, rows: Rows) -> Path:
+        reference, _ = fit_reference(encoder, 0.5, [rows])
+        save_artefacts(tmp_path, [ModelArtefact("loan", encoder, reference, 0.5, {7: "accept"})], {"by": "a test"})
+        return tmp_path
+
+    def test_what_is_saved_is_what_is_loaded(self, saved: Path, encoder: TabularEncoder, rows: Rows) -> None:
+        loaded = load_artefacts(saved, SEED)
+        model = loaded.models["loan"]
+        assert model.space == f"loan@{encoder.id}"
+        assert model.labels == {7: "accept"}
+        reference, _ = fit_reference(encoder, 0.5, [rows])
+        for field in dataclasses.fields(reference):
+            assert np.array_equal(getattr(model.reference, field.name), getattr(reference, field.name)), field.name
+        inputs = _inputs(np.random.default_rng(9), 50)
+        for one, other in zip(model.encoder.encode(inputs)[:5], encoder.encode(inputs)[:5], strict=True):
+            assert np.array_equal(one, other)
+
+    def test_saving_twice_gives_the_same_hash(self, saved: Path, tmp_path: Path) -> None:
+        model = load_artefacts(saved, SEED).models["loan"]
+        first = save_artefacts(tmp_path / "a", [model], {})
+        second = save_artefacts(tmp_path / "b", [model], {})
+        assert first.hash == second.hash == load_artefacts(tmp_path / "b", SEED).hash
+
+    def test_another_seed_is_refused(self, saved: Path) -> None:
+        with pytest.raises(ArtefactError, match="another projection seed"):
+            load_artefacts(saved, bytes(32))
+
+    def test_an_altered_file_is_refused(self, saved: Path) -> None:
+        file = saved / "model-0.npz"
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(ArtefactError, match="altered"):
+            load_artefacts(saved, SEED)
+
+    def test_a_missing_folder_says_how_to_make_one(self, tmp_path: Path) -> None:
+        with pytest.raises(ArtefactError, match="probewatch calibrate"):
+            load_artefacts(tmp_path / "nothing", SEED)
+
+    def test_another_layout_is_refused(self, saved: Path) -> None:
+        manifest = json.loads((saved / MANIFEST).read_text())
+        (saved / MANIFEST).write_text(json.dumps(manifest | {"schema": "probewatch.artefacts/0"}))
+        with pytest.raises(ArtefactError, match="calibrate again"):
+            load_artefacts(saved, SEED)
