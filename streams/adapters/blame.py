@@ -62,7 +62,7 @@ def blame(text: bytes, features: Collection[str] = ()) -> Fault:
     except msgspec.ValidationError as error:
         return _invalid(str(error), text, features)
     except UNREADABLE as error:
-        return _malformed(error, text)
+        return _malformed(error, text, features)
     raise AssertionError("only what does not decode is blamed")
 
 
@@ -101,17 +101,17 @@ def _feature(text: bytes, known: Collection[str]) -> str:
     return next((f"features.{name}" for name in wrong if name in known), "features")
 
 
-def _malformed(error: Exception, text: bytes) -> Fault:
+def _malformed(error: Exception, text: bytes, features: Collection[str]) -> Fault:
     """Not JSON; but where Python's lenient reader copes, the field can be named: NaN, or bytes that are not UTF-8."""
     try:
         lenient = json.loads(text.decode("utf-8", "surrogateescape"), parse_constant=lambda _: _NotFinite)
     except (ValueError, RecursionError):
         lenient = None
-    for field, value in _leaves(lenient):
+    for field, value in _leaves(lenient, features):
         if value is _NotFinite:
-            return Fault(field, EXPECTED.get(field, "a finite number"), "NaN or infinity", "malformed")
+            return Fault(field, "a finite number", "NaN or infinity", "malformed")
         if isinstance(value, str) and not _is_unicode(value):
-            return Fault(field, EXPECTED.get(field, "UTF-8"), "text that is not Unicode", "malformed")
+            return Fault(field, "UTF-8", "text that is not Unicode", "malformed")
     at = _BYTE.search(str(error)) if isinstance(error, msgspec.DecodeError) else None
     if at is not None:
         return Fault("record", JSON_EXPECTED, f"other text from byte {at[1]} on", "malformed")
@@ -119,8 +119,8 @@ def _malformed(error: Exception, text: bytes) -> Fault:
     return Fault("record", JSON_EXPECTED, got, "malformed")
 
 
-def _leaves(record: object) -> Iterator[tuple[str, object]]:
-    """Every key and value below a record, with the innermost field of ours that holds it, or "record"."""
+def _leaves(record: object, features: Collection[str]) -> Iterator[tuple[str, object]]:
+    """Every key and value below a record, with the innermost field known to us that holds it, or "record"."""
     pending: list[tuple[str, object]] = [("record", record)]
     while pending:
         field, value = pending.pop()
@@ -128,7 +128,8 @@ def _leaves(record: object) -> Iterator[tuple[str, object]]:
         if isinstance(value, dict):
             for name, inner in value.items():
                 path = name if field == "record" else f"{field}.{name}"
-                place = path if path in EXPECTED else field
+                known = path in EXPECTED or (field == "features" and name in features)
+                place = path if known else field
                 pending += [(place, name), (place, inner)]
         elif isinstance(value, list):
             pending += [(field, inner) for inner in value]

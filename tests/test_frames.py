@@ -1,0 +1,187 @@
+"""Frames on the wire: what goes in comes out, and nothing that is no frame does harm."""
+
+import random
+import struct
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detector.frame import ControlFrame, RowFrame
+from models.rows import Rows
+from streams import frames
+from streams.frames import FrameError
+from tests import frame_rows
+
+CLIENT = "k1-" + "a" * 26
+
+
+def same(one: RowFrame, other: RowFrame) -> None:
+    for name in ("partition", "offset", "model", "space", "source_name", "key_id"):
+        assert getattr(one, name) == getattr(other, name)
+    for name, column in one.rows._asdict().items():
+        back = getattr(other.rows, name)
+        assert back.dtype == column.dtype and back.shape == column.shape, name
+        np.testing.assert_array_equal(back, column, err_msg=name)
+        assert back.flags.c_contiguous and back.flags.aligned and back.flags.writeable, name
+
+
+def content(n: int, d: int = 4, f: int = 4, seed: int = 1) -> Rows:
+    rows = frame_rows.rows(n, d, f, seed)
+    rows.source[:] = 77
+    return rows
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    ids=st.lists(st.text(max_size=12), max_size=40),
+    d=st.integers(0, 70),
+    f=st.integers(0, 40),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_round_trip(ids: list[str], d: int, f: int, seed: int) -> None:
+    rows = frame_rows.rows(len(ids), d, f, seed, ids)
+    rows.source[:] = seed
+    frame = frame_rows.frame(rows)
+    back = frames.decode(frames.encode(frame), 3, 17)
+    assert isinstance(back, RowFrame)
+    same(frame, back)
+    assert [back.rows.request_id(row) for row in range(len(ids))] == ids
+
+
+def test_a_slice_of_larger_columns_round_trips() -> None:
+    whole = content(50)
+    part = Rows(
+        **{name: column[10:20] for name, column in whole._asdict().items() if not name.startswith("id_")},
+        id_offsets=whole.id_offsets[10:21] - whole.id_offsets[10],
+        id_bytes=whole.id_bytes[whole.id_offsets[10] : whole.id_offsets[20]],
+    )
+    frame = frame_rows.frame(part)
+    back = frames.decode(frames.encode(frame), 3, 17)
+    assert isinstance(back, RowFrame)
+    same(frame, back)
+
+
+def test_it_is_plain_arrow_with_nulls_for_no_opinion() -> None:
+    rows = content(9)
+    rows.score[:] = [0.5, np.nan, 1.0] * 3
+    table = pa.ipc.open_stream(frames.encode(frame_rows.frame(rows))).read_all()
+    assert table.schema.metadata[b"schema"] == b"probewatch.rows/1"
+    assert table.schema.names == [
+        "source", "offset", "index", "client", "class", "time_ms", "request_id", "exact", "values", "fields",
+        "surprisal", "offgrid", "output", "score", "margin", "novelty", "guard", "cell", "tokens_in", "tokens_out",
+        "flags", "client_tail",
+    ]  # fmt: skip
+    assert table["score"].to_pylist() == [0.5, None, 1.0] * 3
+    assert table["request_id"].to_pylist() == [rows.request_id(row) for row in range(9)]
+    assert table["values"].to_pylist() == rows.values.tolist()
+    assert table["client_tail"].to_pylist() == [tail.tobytes() for tail in rows.client_tail]
+
+
+def test_columns_added_at_the_end_are_ignored() -> None:
+    frame = frame_rows.frame(content(5))
+    table = pa.ipc.open_stream(frames.encode(frame)).read_all()
+    longer = table.append_column("later", pa.array(range(5))).replace_schema_metadata(table.schema.metadata)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, longer.schema) as writer:
+        writer.write_table(longer)
+    back = frames.decode(sink.getvalue().to_pybytes(), 3, 17)
+    assert isinstance(back, RowFrame)
+    same(frame, back)
+
+
+def test_control_frames_round_trip() -> None:
+    order = ControlFrame(3, 17, "allow", 0, CLIENT, "loan", 2**62, 'a red team, "permitted"')
+    assert frames.decode(frames.encode_control(order), 3, 17) == order
+    assert frames.encode_control(order).startswith(b'{"schema":"probewatch.control/1"')
+
+
+def altered(rows: Rows, schema: pa.Schema | None = None, codec: str | None = None) -> bytes:
+    table = pa.ipc.open_stream(frames.encode(frame_rows.frame(rows))).read_all()
+    table = table.cast(schema) if schema is not None else table
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def retyped(name: str, kind: pa.DataType) -> pa.Schema:
+    schema = pa.ipc.open_stream(frames.encode(frame_rows.frame(content(5)))).schema
+    return schema.set(schema.get_field_index(name), pa.field(name, kind))
+
+
+def bad_class() -> Rows:
+    rows = content(5)
+    rows.klass[3] = 3
+    return rows
+
+
+BAD_FRAMES = {
+    "nothing": b"",
+    "one byte": b"\xff",
+    "text": b"hello",
+    "an end": frames._END_OF_STREAM,
+    "another schema": pa.schema([("a", pa.int8())]).serialize().to_pybytes(),
+    "no batch": retyped("index", pa.int32()).serialize().to_pybytes(),
+    "zstd": altered(content(5), codec="zstd"),
+    "lz4": altered(content(5), codec="lz4"),
+    "another type": altered(content(5), retyped("index", pa.int64())),
+    "another metadata": altered(
+        content(5), retyped("index", pa.int32()).with_metadata({"schema": "probewatch.rows/2"})
+    ),
+    "two sources": frames.encode(frame_rows.frame(frame_rows.rows(5, 4, 4, 1))),
+    "no such class": frames.encode(frame_rows.frame(bad_class())),
+    "control, malformed": b'{"schema":"probewatch.control/1"',
+    "control, another schema": b'{"schema":"x","action":"allow","client":"%b","model":"","until_ms":0,"reason":""}'
+    % CLIENT.encode(),
+    "control, no pseudonym": frames.encode_control(ControlFrame(0, 0, "allow", 0, "bob", "", 0, "")),
+    "control, deep": b'{"x":' + b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", BAD_FRAMES)
+def test_bad_frames_are_refused(name: str) -> None:
+    with pytest.raises(FrameError):
+        frames.decode(BAD_FRAMES[name], 0, 0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes_are_refused(value: bytes) -> None:
+    for start in (b"", struct.pack("<Ii", 0xFFFFFFFF, len(value) + 8)):
+        with pytest.raises(FrameError):
+            frames.decode(start + value, 0, 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_frames_never_crash_or_grow(seed: int) -> None:
+    """Bits flipped, numbers overwritten with extremes, pieces cut out: an error, or a frame within bounds."""
+    rng = random.Random(seed)
+    original = frames.encode(frame_rows.frame(content(6, 3, 3, seed)))
+    head = len(original) // 2
+    refused = 0
+    for _ in range(3_000):
+        value = bytearray(original)
+        for _ in range(rng.randint(1, 4)):
+            place = rng.randrange(head if rng.random() < 0.8 else len(value) - 8)
+            match rng.randrange(4):
+                case 0:
+                    value[place] ^= 1 << rng.randrange(8)
+                case 1:
+                    value[place : place + 4] = struct.pack("<i", rng.choice([-1, 0, 1, 2**31 - 1, -(2**31), 1 << 20]))
+                case 2:
+                    value[place : place + 8] = struct.pack("<q", rng.choice([-1, 2**62, 1 << 40, 7]))
+                case _:
+                    del value[place : place + 8]
+        try:
+            frame = frames.decode(bytes(value), 0, 0)
+        except FrameError:
+            refused += 1
+            continue
+        assert isinstance(frame, RowFrame)
+        assert sum(column.nbytes for column in frame.rows) < 4 * len(original)
+        for row in range(frame.rows.count):
+            frame.rows.request_id(row)
+    assert 0 < refused < 3_000
