@@ -2,7 +2,7 @@
 
 from detector.atlas import VERSION as ATLAS_VERSION
 from detector.atlas import Technique, techniques
-from detector.explain import Explanation, explain
+from detector.explain import Explanation, earlier_requests, explain
 from detector.finding import LEVELS, Family, Finding
 
 Json = dict[str, object]
@@ -179,9 +179,7 @@ def _evidences(finding: Finding) -> list[Json]:
         "rows_seen": trigger.rows_seen,
     }
     decided = _request(finding, "request at which the decision fell", trigger.request_id, place)
-    family = finding.family
-    nearest = family.nearest_request_ids if family is not None else ()
-    earlier = [_request(finding, "nearest earlier request", request_id) for request_id in nearest]
+    earlier = [_request(finding, "nearest earlier request", request_id) for request_id in earlier_requests(finding)]
     by_feature = {name: milli / 1000 for name, milli in finding.contributions}
     figures: Json = {"evidence_by_feature": by_feature, **_figures(finding)}
     return [decided, *earlier, {"name": "grounds", "data": figures}]

@@ -69,13 +69,14 @@ class Explanation(NamedTuple):
 
 def explain(finding: Finding) -> Explanation:
     by_person = finding.reason == "person"
+    earlier = earlier_requests(finding)
     return Explanation(
         title=f"{TITLES.get(finding.reason, finding.reason)}: model {finding.model}",
         seen=_seen(finding.family, finding.counts),
         evidence="" if by_person else _evidence(finding),
         threshold="" if by_person else _threshold(finding),
         budget="" if by_person else _budget(finding),
-        nearest=_nearest(finding.family),
+        nearest=f"nearest earlier requests: {', '.join(earlier)}" if earlier else "",
         decision=_decision(finding),
     )
 
@@ -138,9 +139,10 @@ def _budget(finding: Finding) -> str:
     return f"the threshold aims at: {share}; this figure is conditional, no certificate backs it"
 
 
-def _nearest(family: Family | None) -> str:
-    ids = family.nearest_request_ids if family is not None else ()
-    return f"nearest earlier requests: {', '.join(ids)}" if ids else ""
+def earlier_requests(finding: Finding) -> tuple[str, ...]:
+    """Ids of the nearest requests of the family, without the deciding one, which may be its newest member."""
+    ids = finding.family.nearest_request_ids if finding.family is not None else ()
+    return tuple(request_id for request_id in ids if request_id != finding.trigger.request_id)
 
 
 def _decision(finding: Finding) -> str:

@@ -65,6 +65,12 @@ def test_a_decision_taken_back_names_no_evidence() -> None:
     assert words.decision == "nothing is asked of gateways any more"
 
 
+def test_the_deciding_request_is_not_earlier_than_itself() -> None:
+    assert explain(FINDING).nearest == "nearest earlier requests: req-41, req-7"
+    assert explain(finding(request_id="req-41")).nearest == "nearest earlier requests: req-7"
+    assert explain(finding(family=None)).nearest == ""
+
+
 @pytest.mark.parametrize(
     ("ms", "text"),
     [
