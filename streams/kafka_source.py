@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from detector.config import Config, Kafka
+from detector.config import Config
+from streams import topics
 from streams.archive import ArchiveWriter, Message
 from streams.embedded import log_ends, probe
 from streams.sketch import RawRecord
@@ -32,7 +33,8 @@ class KafkaSource:
         self.name = spec
         self.size: int | None = None
         self.topic = parts.path.strip("/")
-        self._kafka = config.kafka.model_copy(update={"bootstrap": parts.netloc})
+        kafka = config.kafka.model_copy(update={"bootstrap": parts.netloc})
+        self._config = config.model_copy(update={"kafka": kafka})
         self._holds_frames = self.topic == config.topics.requests
         if not parts.netloc or not self.topic or set(options) - {"from", "to", "partition"}:
             raise SourceError(f"{spec}: expected kafka://host:port/topic?from=OFFSET&to=OFFSET&partition=N")
@@ -67,7 +69,7 @@ class KafkaSource:
     def messages(self) -> Iterator[list[Any]]:
         """Consumer records, one partition a list, offsets rising. May be left early: the client is then closed."""
         with asyncio.Runner() as runner:
-            reader = _RangeReader(self._kafka, self.topic)
+            reader = _RangeReader(self._config, self.topic)
             try:
                 runner.run(reader.start(self._partition, self._first, self._end))
                 while reader.unfinished:
@@ -91,28 +93,27 @@ class _RangeError(ValueError):
 class _RangeReader:
     """Reads [first, end) of the chosen partitions, then has nothing unfinished. Belongs to one event loop."""
 
-    def __init__(self, kafka: Kafka, topic: str) -> None:
-        self._kafka = kafka
+    def __init__(self, config: Config, topic: str) -> None:
+        self._config = config
         self._topic = topic
         self._consumer: AIOKafkaConsumer | None = None
         self.unfinished: dict[TopicPartition, int] = {}
 
     async def start(self, partition: int | None, first: int | None, end: int | None) -> None:
-        features = await probe(self._kafka)
+        kafka = self._config.kafka
+        features = await probe(kafka)
+        count = (await topics.partition_counts(self._config, [self._topic])).get(self._topic, 0)
+        if not count:
+            raise _RangeError(f"there is no topic {self._topic}")
+        if partition is not None and partition >= count:
+            raise _RangeError(f"partition: expected 0 to {count - 1}; got {partition}")
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._kafka.bootstrap,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            **self._kafka.client(),
+            bootstrap_servers=kafka.bootstrap, enable_auto_commit=False, auto_offset_reset="none", **kafka.client()
         )
         await consumer.start()
         self._consumer = consumer
-        if self._topic not in await consumer.topics():
-            raise _RangeError(f"there is no topic {self._topic}")
-        numbers = consumer.partitions_for_topic(self._topic) or set()
-        if partition is not None and partition not in numbers:
-            raise _RangeError(f"partition: expected 0 to {len(numbers) - 1}; got {partition}")
-        chosen = [TopicPartition(self._topic, n) for n in sorted(numbers if partition is None else {partition})]
+        numbers = range(count) if partition is None else (partition,)
+        chosen = [TopicPartition(self._topic, number) for number in numbers]
         ends = await log_ends(consumer, chosen, features)
         starts = await consumer.beginning_offsets(chosen)
         consumer.assign(chosen)
