@@ -43,6 +43,8 @@ class StateTopic:
         block behind a newer one. At one mark all writers agree, since a block is a function of the log before its mark.
         Raises engine.BlockError for a value that is no block.
         """
+        if not partitions:
+            return {}
         found: Blocks = {partition: {} for partition in partitions}
         topic = self._config.topics.judge_state
         places = [TopicPartition(topic, partition) for partition in partitions]

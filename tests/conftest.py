@@ -8,6 +8,7 @@ import pytest
 
 from streams.embedded import EmbeddedBroker
 from tests.kafka_broker import apache_kafka
+from tests.pipeline import Calibrated, calibrated
 
 _numbers = itertools.count()
 
@@ -30,6 +31,11 @@ def broker(request: pytest.FixtureRequest) -> str:
     """Both brokers, one after the other; Apache Kafka only where tests marked `kafka` run."""
     address: str = request.getfixturevalue(f"{request.param}_broker")
     return address
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
+    return calibrated(tmp_path_factory.mktemp("artefacts"))
 
 
 @pytest.fixture

@@ -17,7 +17,10 @@ START_S = 60
 def apache_kafka() -> Iterator[str]:
     """Fetch (first time only), start, yield "127.0.0.1:port", stop. Raises RuntimeError with the broker's last words."""
     subprocess.run([str(SCRIPT), "--fetch"], check=True, timeout=FETCH_S)
-    with tempfile.TemporaryDirectory(prefix="probewatch-kafka-") as folder, Path(folder, "output").open("w+b") as output:
+    with (
+        tempfile.TemporaryDirectory(prefix="probewatch-kafka-") as folder,
+        Path(folder, "output").open("w+b") as output,
+    ):
         port = _free_pair()
         command = [str(SCRIPT), str(port), str(Path(folder, "node"))]
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)

@@ -1,0 +1,54 @@
+"""One worker with both stages on a broker, against an offline fold of the same records."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from detector.config import Config
+from streams import topics
+from streams.app import Worker
+from streams.embedded import probe
+from tests.history import benign, sweeps
+from tests.kafka_config import kafka_config
+from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, offline, read_events, read_topic, until, write_raw
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@asynccontextmanager
+async def working(config: Config, fitted: Calibrated) -> AsyncIterator[Worker]:
+    worker = Worker(config, await probe(config.kafka), fitted.artefacts, fitted.secrets)
+    asked = asyncio.Event()
+    running = asyncio.create_task(worker.run(asked))
+    while not worker.ready and not running.done():
+        await asyncio.sleep(0.05)
+    try:
+        yield worker
+    finally:
+        asked.set()
+        await running
+
+
+async def test_live_events_are_the_bytes_of_the_offline_fold(broker: str, namespace: str, fitted: Calibrated) -> None:
+    config = kafka_config(broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    async with working(config, fitted) as worker:
+        await write_raw(config, [*benign(100, seed=5), *sweeps(2, 60, seed=6)])
+        await until(lambda: all_handled(config), 40, "all committed")
+        async with aiohttp.ClientSession() as http:
+            metrics = await (await http.get(f"{worker.health.address}/metrics")).text()
+            assert (await http.get(f"{worker.health.address}/ready")).status == 200
+            assert (await http.get(f"{worker.health.address}/live")).status == 200
+    expected = await offline(config, fitted, config.topics.raw[0])
+    written = await read_events(config)
+    assert len(expected) > 4
+    assert {name: values.pop() for name, values in written.values.items() if len(values) == 1} == expected
+    assert written.repeated == 0
+    assert await offline(config, fitted, config.topics.requests) == expected
+    in_force = {record.key.decode() for record in await read_topic(config, config.topics.throttle_state)}
+    assert in_force and all(key.startswith("client:k1-") and key.endswith(":loan:judge") for key in in_force)
+    assert 'probewatch_rows_total{stage="judge"}' in metrics
+    assert "acct-" not in metrics and "evil-" not in metrics
