@@ -12,9 +12,9 @@ from models.rows import I64
 
 BUDGETS = (1.0, 1e-2, 1e-3, 1e-4, 1e-5)
 """False alarms per benign client-day, by level; level 0 is no decision."""
-EXTRAPOLATED_SLOPE_MILLI = 1_500
-"""Per factor e beyond what m clients can show. 1,000 is the benign tail's own length; tails turned out up to half as
-long again when tried on simulated clients, so this leans to the quiet side."""
+EXTRAPOLATED_SLOPE_MILLI = 3_333
+"""Thousandths of a tail length per factor e beyond what m clients can show. For the shortest tail, .3 nats, this is one
+nat per factor e, what the likelihood ratio by itself would promise; for longer tails it leans to the quiet side."""
 
 
 def thresholds(maxima: I64) -> tuple[I64, list[bool]]:

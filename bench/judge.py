@@ -1,0 +1,102 @@
+"""How fast `judge` folds frames: the bytes of frames in, events out, one core.
+
+A population of clients sends applications; three rows in ten are edits of the client's own. The state is warmed with as
+many rows as are then measured, so that rings and families are as full as they get at that rate.
+"""
+
+from dataclasses import dataclass
+from time import process_time
+
+import numpy as np
+
+from bench.fixtures import TABLE, artefacts, settings
+from detector import engine
+from detector.frame import RowFrame
+from models.artefacts import ModelArtefact
+from models.rows import CLIENT_TAIL_BYTES, Rows
+from streams import frames
+
+FRAME_ROWS = 4_096
+EDITED_SHARE = 0.3
+START_MS = 1_760_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """rows_per_s by processor time of this process; decode_share of it was spent in `frames.decode`."""
+
+    clients: int
+    rows: int
+    rows_per_s: float
+    decode_share: float
+    bytes_per_client: float
+    us_per_event: float
+
+
+def measure(clients: int, rows: int, seed: int = 0) -> Judged:
+    """Fold `rows` rows of `clients` clients after as many to warm up."""
+    fitted = artefacts()
+    model = fitted.models[TABLE]
+    encoded = [frames.encode(frame) for frame in _frames(model, clients, 2 * rows, np.random.default_rng(seed))]
+    state = engine.open_partition(settings(silent=True), 0)
+    half = len(encoded) // 2
+    for offset, value in enumerate(encoded[:half]):
+        engine.step(state, frames.decode(value, 0, offset))
+    decoding, begun = 0.0, process_time()
+    for offset, value in enumerate(encoded[half:], half):
+        started = process_time()
+        frame = frames.decode(value, 0, offset)
+        decoding += process_time() - started
+        engine.step(state, frame)
+    spent = process_time() - begun
+    judged = (len(encoded) - half) * FRAME_ROWS
+    held = sum(table.nbytes for table in state.tables.values())
+    cost = _us_per_event(encoded[:4], spent / judged)
+    return Judged(clients, judged, judged / spent, decoding / spent, held / state.clients, cost)
+
+
+def _us_per_event(encoded: list[bytes], row_s: float) -> float:
+    """What a decision costs on top of its row, with thresholds as fitted; nan if there was none."""
+    state = engine.open_partition(settings(silent=False), 0)
+    begun = process_time()
+    events = sum(len(engine.step(state, frames.decode(value, 0, offset))) for offset, value in enumerate(encoded))
+    spent = process_time() - begun - len(encoded) * FRAME_ROWS * row_s
+    return 1e6 * spent / events if events else float("nan")
+
+
+def _frames(model: ModelArtefact, clients: int, rows: int, rng: np.random.Generator) -> list[RowFrame]:
+    """Rows as `sketch` would cut them. Values are drawn from the fitted population's known values."""
+    pool = model.encoder.encode(_people(model, rng, 5_000))
+    f = len(model.encoder.field_names)
+    made = []
+    for number in range(-(-rows // FRAME_ROWS)):
+        n = FRAME_ROWS
+        client = rng.integers(0, clients, n)
+        edited = rng.random(n) < EDITED_SHARE
+        who = np.where(edited, client % len(pool.values), rng.integers(0, len(pool.values), n))
+        fields, values, exact = pool.fields[who], pool.values[who], pool.exact[who]
+        fields[edited, rng.integers(0, f, int(edited.sum()))] = rng.integers(0, 65_536, int(edited.sum()))
+        values[edited] += rng.integers(-60, 60, (int(edited.sum()), values.shape[1])).astype(np.int16)
+        exact[edited] = rng.integers(0, 2**62, int(edited.sum())).astype(np.uint64)
+        scores = rng.random(n).astype(np.float32)
+        zero = np.zeros(n, np.uint32)
+        none = np.full(n, np.nan, np.float32)
+        ids = np.char.mod("request-%08d", np.arange(number * n, number * n + n)).astype("S16")
+        table = Rows(
+            source=zero, offset=np.arange(number * n, number * n + n), index=np.zeros(n, np.int32),
+            client=(client.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15),
+            client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), klass=np.zeros(n, np.uint8),
+            time_ms=START_MS + np.arange(number * n, number * n + n), id_offsets=np.arange(n + 1, dtype=np.int32) * 16,
+            id_bytes=np.frombuffer(ids.tobytes(), np.uint8), exact=exact, values=values, fields=fields,
+            surprisal=pool.surprisal[who], offgrid=zero, output=(scores > 0.5).astype(np.uint32) + 1, score=scores,
+            margin=np.abs(scores - 0.5), novelty=none, guard=none, cell=zero, tokens_in=zero, tokens_out=zero,
+            flags=np.zeros(n, np.uint16),
+        )  # fmt: skip
+        made.append(RowFrame(0, number, model.model, model.space, "bench[0]", "k1", table))
+    return made
+
+
+def _people(model: ModelArtefact, rng: np.random.Generator, count: int) -> list[dict[str, float]]:
+    names = model.encoder.field_names
+    table = np.rint(rng.lognormal(3.0, 1.0, (count, len(names))))
+    return [dict(zip(names, row, strict=True)) for row in table.tolist()]
