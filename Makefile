@@ -54,8 +54,8 @@ lock: setup ## Resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra asgi -c requirements.lock pyproject.toml -o requirements-service.lock
 
-up: ## Apache Kafka, topics, worker and the example gateway in containers
-	docker compose up --build --detach
+up: ## Apache Kafka, topics, worker and the example gateway in containers (after `make run`)
+	PROBEWATCH_UID=$$(id -u) PROBEWATCH_GID=$$(id -g) docker compose up --build --detach
 
 down: ## Stop them and remove their volumes
 	docker compose down --volumes

@@ -113,7 +113,7 @@ def run(
     """Work until SIGTERM: read gateway logs, judge clients, write throttle decisions and alerts.
 
     Start as many as there is work for; partitions are shared among them. A worker that fails ends with exit code 1 and
-    loses nothing: start it again. Metrics, /health and /ready are at web.host and web.port.
+    loses nothing: start it again. /live, /ready and /metrics are served at web.host and web.port.
 
     Example: probewatch run --config probewatch.toml
     """
