@@ -46,7 +46,7 @@ def run_worker(config: Config, stages: Sequence[str] = STAGES) -> int:
     Raises SecretsError, ArtefactError, and aiokafka's KafkaConnectionError if no broker answers at the start.
     """
     quieten()
-    secrets = load_secrets(config, config.artefacts)
+    secrets = load_secrets(config)
     artefacts = load_artefacts(config.artefacts, secrets.projection_seed)
     code = asyncio.run(_run(config, artefacts, secrets, stages))
     if any(thread.is_alive() and not thread.daemon for thread in threading.enumerate()[1:]):

@@ -61,6 +61,14 @@ def test_client_id_is_stable_and_a_pseudonym_stays_itself(at: Path) -> None:
     assert call("client-id", "acct-2").stdout.strip() != found
 
 
+def test_the_service_demands_secrets_of_its_own(at: Path) -> None:
+    """Those that `calibrate` made beside the artefacts serve offline work only."""
+    create_secrets(at / "artefacts")
+    result = call("run")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "pseudonym_key: not set" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
