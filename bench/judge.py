@@ -17,6 +17,7 @@ from models.rows import CLIENT_TAIL_BYTES, Rows
 from streams import frames
 
 FRAME_ROWS = 4_096
+PARTITIONS = 12
 EDITED_SHARE = 0.3
 START_MS = 1_760_000_000_000
 
@@ -34,33 +35,38 @@ class Judged:
 
 
 def measure(clients: int, rows: int, seed: int = 0) -> Judged:
-    """Fold `rows` rows of `clients` clients after as many to warm up."""
-    fitted = artefacts()
-    model = fitted.models[TABLE]
-    encoded = [frames.encode(frame) for frame in _frames(model, clients, 2 * rows, np.random.default_rng(seed))]
-    state = engine.open_partition(settings(silent=True), 0)
+    """Fold `rows` rows of `clients` clients, spread over the partitions, after as many to warm up."""
+    model = artefacts().models[TABLE]
+    rng = np.random.default_rng(seed)
+    encoded = [
+        (frame.partition, frame.offset, frames.encode(frame)) for frame in _frames(model, clients, 2 * rows, rng)
+    ]
+    states = [engine.open_partition(settings(silent=True), partition) for partition in range(PARTITIONS)]
     half = len(encoded) // 2
-    for offset, value in enumerate(encoded[:half]):
-        engine.step(state, frames.decode(value, 0, offset))
+    for partition, offset, value in encoded[:half]:
+        engine.step(states[partition], frames.decode(value, partition, offset))
     decoding, begun = 0.0, process_time()
-    for offset, value in enumerate(encoded[half:], half):
+    for partition, offset, value in encoded[half:]:
         started = process_time()
-        frame = frames.decode(value, 0, offset)
+        frame = frames.decode(value, partition, offset)
         decoding += process_time() - started
-        engine.step(state, frame)
+        engine.step(states[partition], frame)
     spent = process_time() - begun
     judged = (len(encoded) - half) * FRAME_ROWS
-    held = sum(table.nbytes for table in state.tables.values())
-    cost = _us_per_event(encoded[:4], spent / judged)
-    return Judged(clients, judged, judged / spent, decoding / spent, held / state.clients, cost)
+    held = sum(table.nbytes for state in states for table in state.tables.values())
+    known = sum(state.clients for state in states)
+    return Judged(
+        clients, judged, judged / spent, decoding / spent, held / known, _us_per_event(encoded, spent / judged)
+    )
 
 
-def _us_per_event(encoded: list[bytes], row_s: float) -> float:
+def _us_per_event(encoded: list[tuple[int, int, bytes]], row_s: float) -> float:
     """What a decision costs on top of its row, with thresholds as fitted; nan if there was none."""
     state = engine.open_partition(settings(silent=False), 0)
+    mine = [frames.decode(value, 0, offset) for partition, offset, value in encoded if partition == 0][:8]
     begun = process_time()
-    events = sum(len(engine.step(state, frames.decode(value, 0, offset))) for offset, value in enumerate(encoded))
-    spent = process_time() - begun - len(encoded) * FRAME_ROWS * row_s
+    events = sum(len(engine.step(state, frame)) for frame in mine)
+    spent = process_time() - begun - len(mine) * FRAME_ROWS * row_s
     return 1e6 * spent / events if events else float("nan")
 
 
@@ -71,7 +77,8 @@ def _frames(model: ModelArtefact, clients: int, rows: int, rng: np.random.Genera
     made = []
     for number in range(-(-rows // FRAME_ROWS)):
         n = FRAME_ROWS
-        client = rng.integers(0, clients, n)
+        partition = number % PARTITIONS
+        client = rng.integers(0, clients // PARTITIONS, n) * PARTITIONS + partition
         edited = rng.random(n) < EDITED_SHARE
         who = np.where(edited, client % len(pool.values), rng.integers(0, len(pool.values), n))
         fields, values, exact = pool.fields[who], pool.values[who], pool.exact[who]
@@ -92,7 +99,7 @@ def _frames(model: ModelArtefact, clients: int, rows: int, rng: np.random.Genera
             margin=np.abs(scores - 0.5), novelty=none, guard=none, cell=zero, tokens_in=zero, tokens_out=zero,
             flags=np.zeros(n, np.uint16),
         )  # fmt: skip
-        made.append(RowFrame(0, number, model.model, model.space, "bench[0]", "k1", table))
+        made.append(RowFrame(partition, number, model.model, model.space, "bench[0]", "k1", table))
     return made
 
 

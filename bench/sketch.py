@@ -33,7 +33,7 @@ _decode = msgspec.json.Decoder(Request).decode
 
 @dataclass(frozen=True, slots=True)
 class Sketched:
-    """Rows a second by processor time of this process: decode alone and sketch alone from memory; then from the topic."""
+    """Rows a second by processor time: decode alone and sketch alone, from memory; then all three from the topic."""
 
     kind: str
     rows: int
