@@ -2,23 +2,19 @@
 
 Exit codes: 0 done, 1 something was found wrong (`doctor`, `topics check`) or failed, 2 the command line, the
 configuration or a source cannot be used.
-Results go to standard output, everything said to a person besides goes to standard error.
 """
 
 import asyncio
-import functools
 import json
 import logging
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
     from detector.config import Config
@@ -26,10 +22,6 @@ if TYPE_CHECKING:
     from streams.secrets import Secrets
     from streams.sources import Source
 
-P = ParamSpec("P")
-
-PIPED_COLUMNS = 10_000
-"""A pipe has no edge to wrap at."""
 
 app = typer.Typer(
     help="Finds clients that study a model, from the logs that AI gateways already write to Kafka.\n\n"
@@ -66,40 +58,6 @@ def main() -> None:
     # A client that cannot connect is an error of the command, told once; the library would tell it once more.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     app()
-
-
-def speaking(command: Callable[P, None]) -> Callable[P, None]:
-    """Errors that a user can mend are told in their own words, without a traceback."""
-
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except Exception as error:
-            code = _exit_code(error)
-            if code is None:
-                raise
-            _say(f"probewatch: {error}")
-            raise typer.Exit(code) from error
-
-    return wrapped
-
-
-def _exit_code(error: Exception) -> int | None:
-    """2 for what stands in files and arguments, 1 for what the world did, None for our own faults."""
-    from aiokafka.errors import KafkaError
-
-    from detector.config_keys import ConfigError
-    from models.artefacts import ArtefactError
-    from streams.control import ControlError
-    from streams.embedded import EmbeddedError
-    from streams.secrets import SecretsError
-    from streams.sources import SourceError
-    from streams.topics import TopicsError
-
-    if isinstance(error, ConfigError | SecretsError | SourceError | ArtefactError | ControlError):
-        return 2
-    return 1 if isinstance(error, KafkaError | EmbeddedError | TopicsError | OSError) else None
 
 
 @app.command()
@@ -162,7 +120,7 @@ def calibrate(sources: Sources, out: Out, config: ConfigFile = None, as_json: As
     secrets = _secrets_or_new(settings, out)
     with Bars() as bars:
         report = fit(opened, out, settings, secrets, bars)
-    _show(report.rows(), as_json)
+    show(report.rows(), as_json)
 
 
 @app.command()
@@ -199,12 +157,12 @@ def replay(
     summary = outcome.summary | {"cold": cold}
     history.write(outcome._replace(summary=summary), out)
     if not summary["rows"]:
-        _say("no row was judged; see rejects.jsonl and `unjudged` in summary.json")
+        say("no row was judged; see rejects.jsonl and `unjudged` in summary.json")
     if as_json:
         print(json.dumps(summary))
     else:
-        _show(({"class": name, **counts} for name, counts in summary["classes"].items()), False)
-        _say(f"{summary['rows']:,} rows, {summary['alerts']:,} alerts in {summary['seconds']} s; written to {out}")
+        show(({"class": name, **counts} for name, counts in summary["classes"].items()), False)
+        say(f"{summary['rows']:,} rows, {summary['alerts']:,} alerts in {summary['seconds']} s; written to {out}")
 
 
 @app.command()
@@ -229,7 +187,7 @@ def archive(
         raise SourceError(f"--out: expected a name that ends in {ARCHIVE_SUFFIX}; got {out}")
     with Bars() as bars:
         kept = KafkaSource(source, load_config(config)).archive(out, bars.task(source, None))
-    _say(f"{kept:,} frames written to {out}")
+    say(f"{kept:,} frames written to {out}")
 
 
 @app.command()
@@ -256,7 +214,7 @@ def allow(
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     settings, secrets = _settings(config)
     sent = send(settings, secrets, "allow", client, model, int(moment.timestamp() * 1000), reason)
-    _say(f"allowed until {moment.isoformat()}; written to {sent} partitions of {settings.topics.requests}")
+    say(f"allowed until {moment.isoformat()}; written to {sent} partitions of {settings.topics.requests}")
 
 
 @app.command()
@@ -275,7 +233,7 @@ def lift(
 
     settings, secrets = _settings(config)
     sent = send(settings, secrets, "lift", client, model, 0, reason)
-    _say(f"lifted; written to {sent} partitions of {settings.topics.requests}")
+    say(f"lifted; written to {sent} partitions of {settings.topics.requests}")
 
 
 @app.command()
@@ -288,7 +246,7 @@ def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
     from streams.doctor import examine
 
     checks = examine(config)
-    _show((check._asdict() for check in checks), as_json)
+    show((check._asdict() for check in checks), as_json)
     if any(check.state == "fault" for check in checks):
         raise typer.Exit(1)
 
@@ -313,9 +271,9 @@ def topics_create(
     from streams import topics
 
     made = asyncio.run(topics.create(load_config(config), raw_partitions))
-    _show(({"made": name} for name in made), as_json)
+    show(({"made": name} for name in made), as_json)
     if not made:
-        _say("every topic is there already")
+        say("every topic is there already")
 
 
 @topics_app.command("check")
@@ -329,10 +287,10 @@ def topics_check(config: ConfigFile = None, as_json: AsJson = False) -> None:
     from streams import topics
 
     problems = asyncio.run(topics.check(load_config(config)))
-    _show(({"problem": problem} for problem in problems), as_json)
+    show(({"problem": problem} for problem in problems), as_json)
     if problems:
         raise typer.Exit(1)
-    _say("topics are as they should be")
+    say("topics are as they should be")
 
 
 def _settings(file: Path | None) -> "tuple[Config, Secrets]":
@@ -353,7 +311,7 @@ def _secrets_or_new(config: "Config", folder: Path) -> "Secrets":
         if "not set" not in str(error):
             raise
     for path in create_secrets(folder):
-        _say(f"made {path}: keep it safe and out of version control")
+        say(f"made {path}: keep it safe and out of version control")
     return load_secrets(config, folder)
 
 
@@ -372,29 +330,11 @@ def _artefacts(
     if folder is not None:
         secrets = load_secrets(config, folder)
         return load_artefacts(folder, secrets.projection_seed), secrets, False
-    _say("COLD: no artefacts; fitted on the replayed history itself, so thresholds are conditional on it")
+    say("COLD: no artefacts; fitted on the replayed history itself, so thresholds are conditional on it")
     fitted = out / "artefacts"
     secrets = _secrets_or_new(config, fitted)
     fit(sources, fitted, config, secrets, reporter, cold=True)
     return load_artefacts(fitted, secrets.projection_seed), secrets, True
-
-
-def _show(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
-    """A table for people, or a JSON list of its rows."""
-    listed = [dict(row) for row in rows]
-    if as_json:
-        print(json.dumps(listed))
-        return
-    if not listed:
-        return
-    table = Table(*listed[0], box=None, header_style="bold", pad_edge=False)
-    for row in listed:
-        table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else str(value)) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(table)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

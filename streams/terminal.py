@@ -1,0 +1,69 @@
+"""How the commands speak: results to standard output, everything else a person should know to standard error."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+P = ParamSpec("P")
+
+PIPED_COLUMNS = 10_000
+"""A pipe has no edge to wrap at."""
+
+
+def show(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
+    """A table for people, or a JSON list of its rows."""
+    listed = [dict(row) for row in rows]
+    if as_json:
+        print(json.dumps(listed))
+        return
+    if not listed:
+        return
+    table = Table(*listed[0], box=None, header_style="bold", pad_edge=False)
+    for row in listed:
+        table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else str(value)) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(table)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def speaking(command: Callable[P, None]) -> Callable[P, None]:
+    """Errors that a user can mend are told in their own words, without a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except Exception as error:
+            code = _exit_code(error)
+            if code is None:
+                raise
+            say(f"probewatch: {error}")
+            raise typer.Exit(code) from error
+
+    return wrapped
+
+
+def _exit_code(error: Exception) -> int | None:
+    """2 for what stands in files and arguments, 1 for what the world did, None for our own faults."""
+    from aiokafka.errors import KafkaError
+
+    from detector.config_keys import ConfigError
+    from models.artefacts import ArtefactError
+    from streams.control import ControlError
+    from streams.embedded import EmbeddedError
+    from streams.secrets import SecretsError
+    from streams.sources import SourceError
+    from streams.topics import TopicsError
+
+    if isinstance(error, ConfigError | SecretsError | SourceError | ArtefactError | ControlError):
+        return 2
+    return 1 if isinstance(error, KafkaError | EmbeddedError | TopicsError | OSError) else None
