@@ -6,45 +6,72 @@ import os
 import shutil
 import signal
 import sys
+import time
+import warnings
+from collections.abc import Iterator
 
+from aiokafka.errors import KafkaError
+
+from detector.config import PREFIX
 from examples.demo import report
 from examples.demo.processes import ChildError, Children
 from examples.demo.run import OUT, Demo
 from examples.demo.tape import Tape
 from examples.demo.view import View, as_table
+from streams import topics
 from streams.embedded import EmbeddedBroker, EmbeddedError
 
 INTERRUPTED = 130
+EXPECTED = (ChildError, EmbeddedError, TimeoutError, KafkaError, topics.TopicsError)
+"""What can go wrong outside this program."""
 
 
 def main() -> int:
     """0 : both attackers throttled, no benign client, every alert valid. 1 : not so. 130 : interrupted."""
+    warnings.simplefilter("ignore")  # ART warns of every framework that is not installed
     view = View()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
+    for name in [name for name in os.environ if name.startswith(PREFIX) and name != "PROBEWATCH_KERNEL_CACHE"]:
+        del os.environ[name]  # the settings of an installation of the user's own would win over the demo's
     try:
         return asyncio.run(_demo(view))
-    except (ChildError, EmbeddedError) as error:
-        view.say(f"[red]{error}[/]")
-        return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         view.say("interrupted; every process of the demo has ended")
         return INTERRUPTED
+    except Exception as error:
+        causes = list(_causes(error))
+        if not all(isinstance(cause, EXPECTED) for cause in causes):
+            raise
+        for cause in causes:
+            view.fail(f"{type(cause).__name__}: {cause}" if str(cause) else f"waited too long; see {OUT}/*.log")
+        return 1
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The errors inside nested groups."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _causes(inner)
+    else:
+        yield error
 
 
 async def _demo(view: View) -> int:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    with contextlib.ExitStack() as stack:
-        bootstrap = os.environ.get("KAFKA_BOOTSTRAP", "")
-        if not bootstrap:
-            broker = EmbeddedBroker()
-            bootstrap = broker.start()
-            stack.callback(broker.stop)
+    async with contextlib.AsyncExitStack() as stack:
+        children = Children(OUT)
+        if bootstrap := os.environ.get("KAFKA_BOOTSTRAP"):
+            demo = Demo(view, bootstrap, children, prefix=f"demo-{time.strftime('%Y%m%dT%H%M%S')}.")
+            view.say(f"broker {bootstrap}, topics {demo.live_topic} and others; deleted at the end")
+            stack.push_async_callback(demo.delete_topics)
+        else:
+            broker = stack.enter_context(EmbeddedBroker())
             view.say(str(broker))
-        children = stack.enter_context(Children(OUT))
-        demo = Demo(view, bootstrap, children)
+            demo = Demo(view, broker.bootstrap, children)
+        stack.enter_context(children)
         stack.callback(demo.attacks.stop)
         return await _play(view, demo)
 

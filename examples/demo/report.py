@@ -18,21 +18,25 @@ Throttles = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """One line of the final table. rows : of each throttled client, the row at which it was first throttled."""
+    """One line of the final table.
+
+    watched : clients with any decision about them. rows : of each throttled client, the row at which it first was.
+    """
 
     kind: str
     clients: int
     requests: int
     refused: int
+    watched: int
     rows: tuple[int, ...]
 
     def cells(self) -> tuple[str, ...]:
         at = "-" if not self.rows else f"{statistics.median(self.rows):.0f}"
-        counts = (self.clients, self.requests, len(self.rows), at, self.refused)
+        counts = (self.clients, self.requests, self.watched, len(self.rows), at, self.refused)
         return (self.kind, *(f"{count:,}" if isinstance(count, int) else count for count in counts))
 
 
-HEADERS = ("kind", "clients", "requests", "throttled", "at row", "refused (429)")
+HEADERS = ("kind", "clients", "requests", "watched", "throttled", "at row", "refused (429)")
 
 
 def first_rows(throttles: Throttles) -> dict[str, int]:
@@ -46,20 +50,22 @@ def first_rows(throttles: Throttles) -> dict[str, int]:
 
 
 def table(
-    clients: Iterable[Client], probers: Iterable[Prober], rows_of: Mapping[str, int], names: Mapping[str, str]
+    clients: Sequence[Client], probers: Iterable[Prober], throttles: Throttles, names: Mapping[str, str]
 ) -> list[ClassRow]:
     """names : client id -> pseudonym."""
+    throttled_at, watched = first_rows(throttles), {record["client"] for record in throttles}
+
+    def line(kind: str, ids: Sequence[str], sent: int, refused: int) -> ClassRow:
+        mine = [names[id_] for id_ in ids]
+        rows = tuple(throttled_at[name] for name in mine if name in throttled_at)
+        return ClassRow(kind, len(ids), sent, refused, len(watched.intersection(mine)), rows)
+
     lines = []
-    listed = list(clients)
     for kind in KINDS:
-        mine = [client for client in listed if client.kind == kind]
-        rows = tuple(rows_of[names[client.id]] for client in mine if names[client.id] in rows_of)
-        sent, refused = sum(len(c.statuses) for c in mine), sum(c.refused for c in mine)
-        lines.append(ClassRow(kind, len(mine), sent, refused, rows))
-    for prober in probers:
-        rows = tuple(rows_of[name] for name in (names[prober.client_id],) if name in rows_of)
-        lines.append(ClassRow(prober.kind, 1, prober.served + prober.refused, prober.refused, rows))
-    return lines
+        same = [client for client in clients if client.kind == kind]
+        sent, refused = sum(len(c.statuses) for c in same), sum(c.refused for c in same)
+        lines.append(line(kind, [client.id for client in same], sent, refused))
+    return lines + [line(p.kind, [p.client_id], p.served + p.refused, p.refused) for p in probers]
 
 
 def latencies_ms(raw: Iterable[Record], throttles: Iterable[Record], values: Throttles) -> list[int]:

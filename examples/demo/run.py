@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from aiokafka.admin import AIOKafkaAdminClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from detector.config import Config, load_config
@@ -43,13 +43,14 @@ FILES = ("requests.jsonl", "alerts.jsonl", "throttle.jsonl")
 class Demo:
     """One run. Names, people and victims are the same each time; only the timing differs."""
 
-    def __init__(self, view: View, bootstrap: str, children: Children) -> None:
+    def __init__(self, view: View, bootstrap: str, children: Children, prefix: str = "") -> None:
+        """prefix : of the names of topics and groups, on a broker that serves others too."""
         self.view = view
         self.children = children
         self.web_port, self.gateway_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.gateway_port}"
         self.config_file = OUT / "probewatch.toml"
-        self.config = self._configure(bootstrap)
+        self.config = self._configure(bootstrap, prefix)
         training, rest = load_applications()
         self.model = LoanModel(training)
         rng = np.random.default_rng(SEED)
@@ -61,21 +62,22 @@ class Demo:
         self.names = self._pseudonyms()
         self.rng = rng
 
-    def _configure(self, bootstrap: str) -> Config:
-        """The demo's configuration file and secrets. On a broker of the user's own, names of this run only."""
-        run = "" if "KAFKA_BOOTSTRAP" not in os.environ else f"demo-{time.strftime('%Y%m%dT%H%M%S')}."
+    def _configure(self, bootstrap: str, prefix: str) -> Config:
+        """The demo's configuration file and secrets."""
         create_secrets(OUT)
         names = {
-            "raw": [run + LIVE_TOPIC],
+            "raw": [prefix + LIVE_TOPIC],
             **{
-                key: run + getattr(Config().topics, key)
+                key: prefix + getattr(Config().topics, key)
                 for key in ("requests", "judge_state", "alerts", "throttle", "throttle_state", "dlq")
             },
         }
         lines = [
             'artefacts = "artefacts"',
-            f"kafka = {{ bootstrap = {json.dumps(bootstrap)}, group = {json.dumps(run + 'probewatch')} }}",
-            'policy = { mode = "enforce" }',
+            f"kafka = {{ bootstrap = {json.dumps(bootstrap)}, group = {json.dumps(prefix + 'probewatch')} }}",
+            "# Limits begin with the hard rung (1e-4). Among 200 consumers the soft one (1e-3) would by design limit",
+            "# somebody ordinary in every fifth run, and this demo calls any such run a failure.",
+            'policy = { mode = "enforce", soft = { action = "observe" } }',
             'secrets = { directory = "secrets" }',
             f"web = {{ port = {self.web_port} }}",
             "[topics]",
@@ -104,6 +106,16 @@ class Demo:
     async def make_topics(self) -> None:
         raw = self.config.topics.model_copy(update={"raw": (self.day_topic, self.live_topic)})
         await topics.create(self.config.model_copy(update={"topics": raw}), raw_partitions=PARTITIONS)
+
+    async def delete_topics(self) -> None:
+        """On a broker of the user's own nothing is left behind."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.config.kafka.bootstrap)
+        await admin.start()
+        try:
+            planned = [plan.name for plan in topics.plans(self.config)]
+            await admin.delete_topics([self.day_topic, self.live_topic, *planned])
+        finally:
+            await admin.close()
 
     async def serve(self, name: str, topic: str, *options: object) -> None:
         """Start the gateway, logging to `topic`."""
@@ -195,8 +207,7 @@ class Demo:
         return sum(c.statuses.count(200) for c in self.live) + sum(p.served for p in self.attacks.probers)
 
     def rows(self, tape: Tape) -> list[report.ClassRow]:
-        throttled = report.first_rows(tape.values(self.config.topics.throttle))
-        return report.table(self.live, self.attacks.probers, throttled, self.names)
+        return report.table(self.live, self.attacks.probers, tape.values(self.config.topics.throttle), self.names)
 
     def finish(self, tape: Tape) -> dict[str, Any]:
         """Write the files; the summary."""

@@ -25,6 +25,10 @@ class View:
     def say(self, text: str) -> None:
         self.console.print(f"[dim]{time.monotonic() - self._begun:6.1f} s[/]  {text}", soft_wrap=True)
 
+    def fail(self, text: str) -> None:
+        """What went wrong, taken literally: it may quote a log."""
+        self.console.print(text, style="red", markup=False)
+
     def event(self, text: str) -> None:
         """One decision as it happens."""
         self._feed.append(text)
