@@ -19,7 +19,7 @@ from tests.reference.fold import Client, SlowFold, Verdict
 SINGLES, JOINT = 6, 3
 PROCESSES = SINGLES + JOINT + 3
 START_MS = 1_700_000_000_000
-KINDS = ("fresh", "repeat", "edit", "same_edit", "along", "nudge", "dense", "old_variant")
+KINDS = ("fresh", "repeat", "edit", "same_edit", "along", "nudge", "dense", "old_variant", "between", "at_reach")
 
 
 class Shape(NamedTuple):
@@ -29,7 +29,7 @@ class Shape(NamedTuple):
     f: int
 
 
-SHAPES = (Shape(64, 0), Shape(5, 5), Shape(23, 23), Shape(70, 70))
+SHAPES = (Shape(64, 0), Shape(5, 5), Shape(10, 10), Shape(23, 23), Shape(70, 70))
 
 
 class Move(NamedTuple):
@@ -43,15 +43,15 @@ class Move(NamedTuple):
 
 
 WAITS_MS = (
-    0, 900, 60_000, 3_600_000, 86_400_000, 3 * 86_400_000, -7_200_000, 31 * 86_400_000, -86_400_000 * 400,
-    86_400_000 * 365 * 6,
+    0, 900, 60_000, 3_600_000, 86_400_000, 3 * 86_400_000, -7_200_000, 30 * 86_400_000, 31 * 86_400_000,
+    -86_400_000 * 400, 86_400_000 * 365 * 6,
 )  # fmt: skip
 
 
 def moves(rng: np.random.Generator, n: int, clients: int, wild_clocks: bool = True) -> list[Move]:
     """Mostly variants a few seconds apart; now and then a day, a month, a clock gone wrong."""
-    kinds = rng.choice(len(KINDS), n, p=[0.2, 0.06, 0.2, 0.2, 0.12, 0.12, 0.05, 0.05])
-    often = [0.3, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.01, 0.005, 0.005]
+    kinds = rng.choice(len(KINDS), n, p=[0.16, 0.06, 0.18, 0.18, 0.12, 0.1, 0.05, 0.05, 0.05, 0.05])
+    often = [0.3, 0.3, 0.2, 0.1, 0.04, 0.02, 0.01, 0.01, 0.01, 0.005, 0.005]
     waits = rng.choice(len(WAITS_MS), n, p=often) if wild_clocks else rng.choice(4, n)
     return [
         Move(int(c), int(k), int(a), int(w), int(o))
@@ -90,23 +90,34 @@ class _Sender:
         d, f = self.shape
         back = amount % min(8, len(self.sent)) if kind == "old_variant" else 0
         values, fields = (list(part) for part in self.sent[-1 - back])
-        if kind == "along" and len(self.sent) > 1:
-            before = self.sent[-2][0]
-            values = [max(-32767, min(32767, 2 * x - y)) for x, y in zip(values, before, strict=True)]
+        before, fields_before = self.sent[-2 if len(self.sent) > 1 else -1]
+        touched = range(0)
+        if kind == "along":  # some exactly in line with the last step, some only nearly
+            values = [
+                2 * x - y + (x - y) * (i * amount % 61 - 30) // 100
+                for i, (x, y) in enumerate(zip(values, before, strict=True))
+            ]
             touched = range(min(f, 4 + amount % 5))
         elif kind == "same_edit":
-            touched = range(0, min(f, 1 + amount % 2))
-            values[0] = max(-32767, min(32767, values[0] + (amount % 97) * 10))
+            values[0] += (amount % 97) * 10
+            touched = range(min(f, 1 + amount % 2))
+        elif kind == "at_reach":
+            values[amount % d] += 1024 if amount % 2 else 4096
+            touched = range(f)
+        elif kind == "between":  # as like the last input as the one before
+            differing = [i for i in range(f) if fields[i] != fields_before[i]]
+            for i in differing[::2]:
+                fields[i] = fields_before[i]
         else:
             count = {"edit": 1 + amount % 3, "nudge": amount % 2, "dense": d}.get(kind, 1 + amount % 7)
             touched = rng.permutation(d)[: min(d, count)].tolist()
             reach = 40 if kind in ("nudge", "dense") else 4000
             for i in touched:
-                values[i] = int(max(-32767, min(32767, values[i] + rng.integers(-reach, reach))))
+                values[i] += int(rng.integers(-reach, reach))
         for i in touched:
             if i < f:
                 fields[i] = int(rng.integers(0, 65_536))
-        return values, fields
+        return [max(-32_767, min(32_767, value)) for value in values], fields
 
 
 def client_key(number: int) -> int:
@@ -139,11 +150,16 @@ def _row(
     return {
         "source": 7 + source, "offset": offset, "index": index, "client": sender.key,
         "klass": (odd >> 3) % 8 if odd % 8 == 0 else sender.key % 3, "time_ms": sender.clock_ms, "exact": exact,
-        "values": values, "fields": fields, "surprisal": [20 + (i * 7) % 40 for i in range(len(fields))],
+        "values": values, "fields": fields, "surprisal": _surprisal(len(fields)),
         "offgrid": 1 << odd % 32 if odd % 5 == 0 else 0, "output": (0, 11, 22, 33, 11, 22)[odd % 6],
         "score": math.nan if odd % 7 == 0 else score, "margin": math.nan if odd % 11 == 0 else abs(score - 0.5),
         "request_id": f"request-{sender.key % 997}-{offset}-{index}-{'ü' * (odd % 20)}".encode(),
     }  # fmt: skip
+
+
+def _surprisal(f: int) -> list[int]:
+    """All alike for f a multiple of 10, so that .7 of a row can be met exactly."""
+    return [30 if f % 10 == 0 else 20 + (i * 7) % 40 for i in range(f)]
 
 
 def as_rows(rows: Sequence[Row], shape: Shape) -> Rows:
@@ -182,7 +198,10 @@ def cut(rows: Sequence[Row], lengths: Iterable[int]) -> list[list[Row]]:
 
 
 def random_nulls(seed: int, f: int) -> Nulls:
-    """Tables of the right shapes with lively numbers: bets of both signs, some processes off, rungs within reach."""
+    """Tables of the right shapes with lively numbers: bets of both signs, some processes off, rungs within reach.
+
+    The second and third profile are twins, so that ties have to be broken.
+    """
     rng = np.random.default_rng(seed)
 
     def whole(low: int, high: int, *shape: int, dtype: type = np.int32) -> np.ndarray:
@@ -191,7 +210,7 @@ def random_nulls(seed: int, f: int) -> Nulls:
     scale = whole(300, 2500, 3, PROCESSES, dtype=np.int64)
     scale[rng.random(scale.shape) < 0.15] = 0
     rungs = np.cumsum(whole(500, 9000, 3, 5, dtype=np.int64), axis=1)
-    return Nulls(
+    nulls = Nulls(
         family=whole(-1200, 1300, 3, 8, 7, 13, SINGLES),
         field=whole(-900, 1400, 3, f + 1, SINGLES),
         rarity=whole(0, 6, 3, f),
@@ -207,6 +226,11 @@ def random_nulls(seed: int, f: int) -> Nulls:
         agreement_min=int(rng.choice([60, 17 * f])) if f else 0,
         decision_threshold=0.5,
     )
+    for column in (nulls.family, nulls.field, nulls.tail, nulls.tail_scale):
+        column[..., 2] = column[..., 1]
+    for column in (nulls.tail, nulls.tail_scale):
+        column[:, SINGLES + 2] = column[:, SINGLES + 1]
+    return nulls
 
 
 def as_tables(nulls: Nulls) -> Tables:

@@ -29,7 +29,7 @@ def agreement(entries: U16, entry: int, fields: U16, weights: U8) -> int:
     """Summed surprisal of the fields on which two rows agree (Fellegi, Sunter 1969), 1/16 nat."""
     total = 0
     for i in range(len(fields)):
-        total += weights[i] if entries[entry, i] == fields[i] else 0
+        total += int(weights[i]) if entries[entry, i] == fields[i] else 0
     return total
 
 
@@ -48,7 +48,7 @@ def reference_agreement(entries: U16, anchor: int, reference: int, fields: U16, 
     """`agreement` with a reference of a family."""
     total = 0
     for i in range(len(fields)):
-        total += weights[i] if entries[anchor, reference, i] == fields[i] else 0
+        total += int(weights[i]) if entries[anchor, reference, i] == fields[i] else 0
     return total
 
 
