@@ -135,6 +135,14 @@ class BatchConsumer(driver.Consumer):
         await super().perform_seek()
         self._forget_numbers(None)
 
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """The client leaves partitions without a committed offset where they are: behind what was just dropped."""
+        offsets = await super().seek_to_committed()
+        fresh = [aiokafka.TopicPartition(tp.topic, tp.partition) for tp, offset in offsets.items() if not offset]
+        if fresh:
+            await self._thread.call_thread(self._thread._ensure_consumer().seek_to_beginning, *fresh)
+        return offsets
+
     async def seek(self, partition: TP, offset: int) -> None:
         self._forget_numbers([partition])
         await super().seek(partition, offset)

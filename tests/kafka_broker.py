@@ -15,7 +15,7 @@ START_S = 60
 
 @contextlib.contextmanager
 def apache_kafka() -> Iterator[str]:
-    """Fetch (first time only), start, yield "127.0.0.1:port", stop. Raises RuntimeError with the broker's last words."""
+    """Fetch (once), start, yield "127.0.0.1:port", stop. Raises RuntimeError with the broker's last words."""
     subprocess.run([str(SCRIPT), "--fetch"], check=True, timeout=FETCH_S)
     with (
         tempfile.TemporaryDirectory(prefix="probewatch-kafka-") as folder,

@@ -135,6 +135,20 @@ async def test_a_second_member_takes_over_without_gap_or_double(broker: str, nam
     assert sorted(first.records + second.records) == [(p, o) for p in range(4) for o in range(300)]
 
 
+async def test_what_is_dropped_before_the_first_commit_is_read_again(broker: str, namespace: str) -> None:
+    config = kafka_config(broker, namespace)
+    topic = await filled_topic(config, 1, 10)
+    stage = Collecting(topic)
+    stage.committable = dict  # type: ignore[method-assign]  # never done with anything
+    runner = await runner_of(config, stage)
+    await runner.start()
+    await until(lambda: len(stage.records) == 10)
+    await runner.app.batch_consumer.perform_seek()
+    await until(lambda: len(stage.records) == 20)
+    assert stage.records[10:] == stage.records[:10]
+    await runner.stop()
+
+
 async def test_a_lost_batch_ends_the_stage_before_anything_behind_it_is_committed(
     embedded_broker: str, namespace: str
 ) -> None:

@@ -23,7 +23,7 @@ async def working(config: Config, fitted: Calibrated) -> AsyncIterator[Worker]:
     worker = Worker(config, await probe(config.kafka), fitted.artefacts, fitted.secrets)
     asked = asyncio.Event()
     running = asyncio.create_task(worker.run(asked))
-    while not worker.ready and not running.done():
+    while not worker.ready and not running.done():  # noqa: ASYNC110 readiness sets no event
         await asyncio.sleep(0.05)
     try:
         yield worker
