@@ -7,7 +7,7 @@ disturbs in one direction only.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import process_time, thread_time
 from typing import Any
@@ -21,7 +21,7 @@ from detector.config import Config
 from streams import frames
 from streams.adapters.request import Request
 from streams.identity import Identity
-from streams.sketch import RawRecord, Sketcher
+from streams.sketch import Message, RawRecord, Sketcher
 
 ROUNDS = 5
 BATCH_RECORDS = 4_096
@@ -86,7 +86,7 @@ def _sketcher() -> Sketcher:
 _shared: list[Sketcher] = []
 
 
-def _sketch(raws: list[RawRecord]) -> list[bytes]:
+def _sketch(raws: Sequence[Message]) -> list[bytes]:
     """Frames of all records, in batches as they would be fetched."""
     if not _shared:
         _shared.append(_sketcher())
@@ -111,10 +111,10 @@ async def _from_topic(kind: str, values: list[bytes], bootstrap: str) -> list[fl
             _decode(record.value)
 
     async def sketch(batch: list[Any]) -> None:
-        _sketch(_raws(batch))
+        _sketch(batch)
 
     async def send(batch: list[Any]) -> None:
-        sent = [await producer.send(REQUESTS, value) for value in _sketch(_raws(batch))]
+        sent = [await producer.send(REQUESTS, value) for value in _sketch(batch)]
         await asyncio.gather(*sent)
 
     best = [float("inf")] * 3
@@ -125,10 +125,6 @@ async def _from_topic(kind: str, values: list[bytes], bootstrap: str) -> list[fl
     finally:
         await producer.stop()
     return best
-
-
-def _raws(batch: list[Any]) -> list[RawRecord]:
-    return [RawRecord(r.offset, r.value, r.key, r.headers, r.timestamp) for r in batch]
 
 
 async def _fill(topic: str, values: list[bytes], bootstrap: str) -> None:

@@ -29,6 +29,19 @@ _UNDECLARED = 255
 _CLASS_CODES: dict[str | None, int] = {None: _UNDECLARED, **{name: code for code, name in enumerate(CLASSES)}}
 
 
+class Message(Protocol):
+    """What sketch reads of a raw record. aiokafka's ConsumerRecord is one as it stands: copying each costs 0.4 us."""
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def value(self) -> bytes | None: ...
+
+    @property
+    def headers(self) -> Headers: ...
+
+
 class RawRecord(NamedTuple):
     """One message of a raw topic. key, headers and timestamp are not trusted; timestamp_ms -1 means none."""
 
@@ -77,7 +90,7 @@ class Read(NamedTuple):
 
 
 def read_records(
-    records: Sequence[RawRecord], adapter: Adapter, config: Config, features: frozenset[str] = frozenset()
+    records: Sequence[Message], adapter: Adapter, config: Config, features: frozenset[str] = frozenset()
 ) -> Read:
     """Decode records; also what `calibrate` reads history with. features : table fields that a fault may name."""
     read = Read([], [], [], [])
@@ -99,7 +112,7 @@ def read_records(
     return read
 
 
-def _read_unusual(record: RawRecord, adapter: Adapter, config: Config, features: frozenset[str], read: Read) -> None:
+def _read_unusual(record: Message, adapter: Adapter, config: Config, features: frozenset[str], read: Read) -> None:
     """A record that is not one good object: several, faulty, too large or empty."""
     limits = config.input
     value = record.value or b""
@@ -149,7 +162,7 @@ class Sketcher:
         self._declared_classes = np.array([klass for _, klass in declared], np.uint8)
 
     def frames(
-        self, topic: str, partition: int, incarnation: str, records: Sequence[RawRecord], n_partitions: int
+        self, topic: str, partition: int, incarnation: str, records: Sequence[Message], n_partitions: int
     ) -> SketchResult:
         """Sketch records of one raw partition, offsets rising. n_partitions : of `requests`."""
         read = read_records(records, self._adapter, self._config, self._features)

@@ -17,7 +17,7 @@ from streams.dead_letters import DeadLetterTopic
 from streams.embedded import Features, log_ends
 from streams.metrics import Metrics
 from streams.rejects import Record, Reject, dead_letters
-from streams.sketch import RawRecord, Sketcher
+from streams.sketch import Sketcher
 from streams.stage import StageError
 
 LINGER_MS = 50
@@ -87,16 +87,15 @@ class SketchStage:
 
     async def process(self, batch: Batch) -> None:
         topic, partition = batch.partition
-        records = [RawRecord(r.offset, r.value, r.key, r.headers, r.timestamp) for r in batch.records]
         incarnation, count = self._config.input.incarnation, self._config.topics.partitions
-        result = self._sketcher.frames(topic, partition, incarnation, records, count)
+        result = self._sketcher.frames(topic, partition, incarnation, batch.records, count)
         by_target = sorted(result.frames, key=lambda frame: frame.partition)
         async with asyncio.TaskGroup() as sending:
             for target, group in groupby(by_target, lambda frame: frame.partition):
                 sending.create_task(self._send_frames(target, list(group)))
             sending.create_task(self._send_rejects(result.rejects, batch))
         self._ends[batch.partition] = batch.end
-        self._metrics.records.labels(topic).inc(len(records))
+        self._metrics.records.labels(topic).inc(len(batch.records))
         for reason, rows in result.unjudged.items():
             self._metrics.unjudged.labels(reason).inc(rows)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from streams.adapters.blame import blame
-from streams.adapters.json_text import UNREADABLE, is_deep, split
+from streams.adapters.json_text import SHALLOW_BYTES, UNREADABLE, is_deep, split
 from streams.adapters.request import Request
 from streams.rejects import Fault, Headers
 
@@ -19,7 +19,7 @@ _decode = msgspec.json.Decoder(Request).decode
 
 def decode_one(value: bytes) -> Request:
     """The usual case, one object. Raises one of UNREADABLE for everything else, arrays among it."""
-    if is_deep(value):
+    if len(value) > SHALLOW_BYTES and is_deep(value):
         raise RecursionError
     return _decode(value)
 
