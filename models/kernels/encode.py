@@ -13,11 +13,14 @@ SATURATION = 32_767
 
 @kernel
 def compress_tail(z: float) -> float:
-    """Identity up to 4 standard units, logarithmic beyond: keeps 57 units within 8, so that int16 has fine steps."""
+    """Identity up to 4 standard units, logarithmic beyond: keeps 57 units within 8, so that int16 has fine steps.
+
+    Infinity, where value / scale overflows, stands at 1e300: the rotation would make NaN of it.
+    """
     if z > 4.0:
-        return 4.0 + math.log1p(z - 4.0)
+        return 4.0 + math.log1p(min(z, 1e300) - 4.0)
     if z < -4.0:
-        return -4.0 - math.log1p(-z - 4.0)
+        return -4.0 - math.log1p(min(-z, 1e300) - 4.0)
     return z
 
 
@@ -40,7 +43,8 @@ def is_off_grid(value: float, step: float) -> bool:
     if step < 0.0:
         return value >= 1048576.0
     steps = value / step
-    return abs(steps - round(steps)) > 1e-9 * max(1.0, abs(steps)) + 1e-9
+    # rint, not round: compiled round() makes an int64, and a whole number beyond 2**63 would look off its grid
+    return bool(abs(steps - np.rint(steps)) > 1e-9 * max(1.0, abs(steps)) + 1e-9)
 
 
 @kernel

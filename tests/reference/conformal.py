@@ -1,0 +1,34 @@
+"""Client-level split conformal thresholds written again, in exact fractions."""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+BUDGETS = (None, Fraction(1, 100), Fraction(1, 1000), Fraction(1, 10_000), Fraction(1, 100_000))
+"""By level; level 0 is no decision."""
+
+
+def threshold(maxima: Sequence[int], level: int, slope_milli: int) -> tuple[int, bool]:
+    """(threshold, whether these clients can show it): the ceil((m + 1)(1 - beta))-th smallest, and one more.
+
+    An alarm is a statistic at or above the threshold, so a tie with a certifying client is none.
+    """
+    budget, m = BUDGETS[level], len(maxima)
+    if budget is None or m == 0:
+        return 0, False
+    rank = math.ceil((m + 1) * (1 - budget))
+    if rank <= m:
+        return sorted(maxima)[rank - 1] + 1, True
+    return max(maxima) + 1 + round(slope_milli * math.log(1 / (budget * (m + 1)))), False
+
+
+def alarms(values: Sequence[int], level: int) -> int:
+    """How many of these values exceed the threshold that the others set: each in turn is the new client.
+
+    Exchangeability says that this is what a new client's chance is made of: at most beta of them may.
+    """
+    found = 0
+    for i, value in enumerate(values):
+        limit, shown = threshold([*values[:i], *values[i + 1 :]], level, 0)
+        found += shown and value >= limit
+    return found

@@ -1,0 +1,156 @@
+"""The encoders written again for reading: one input at a time, dictionaries, Python's own integers."""
+
+import hashlib
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+WORD = (1 << 64) - 1
+UNSEEN = 1 << 20
+
+
+@dataclass
+class Code:
+    """An encoded input; None in its place for one that cannot be encoded."""
+
+    values: list[int]
+    fields: list[int]
+    surprisal: list[int]
+    offgrid: int
+    exact: int
+
+
+def mix64(word: int) -> int:
+    """The finaliser of SplitMix64."""
+    word = (word + 0x9E3779B97F4A7C15) & WORD
+    word = ((word ^ word >> 30) * 0xBF58476D1CE4E5B9) & WORD
+    word = ((word ^ word >> 27) * 0x94D049BB133111EB) & WORD
+    return word ^ word >> 31
+
+
+def derive(seed: bytes, *purpose: bytes) -> bytes:
+    return hashlib.blake2b(b"/".join(purpose), key=seed, digest_size=32).digest()
+
+
+def bits_of(number: float, kind: str) -> int:
+    """A float's bits as an integer; kind: "d" or "f"."""
+    return int.from_bytes(struct.pack(f">{kind}", number), "big")
+
+
+def quantise(number: float) -> int:
+    """1/2048 units; Python rounds half to even too."""
+    return max(-32_767, min(32_767, round(number * 2048.0)))
+
+
+@dataclass
+class Column:
+    """What was fitted of one field. surprisals : value -> 1/16 nat. step : 0 none, -1 categories."""
+
+    name: str
+    categories: Sequence[str]
+    centre: float
+    scale: float
+    step: float
+    surprisals: Mapping[float, int]
+    unknown: int
+    missing: int
+
+
+class SlowTable:
+    """columns : as fitted. order, rotation : the secret order of the fields and the rows of their rotation."""
+
+    def __init__(self, columns: Sequence[Column], order: list[int], rotation: list[list[float]], seed: bytes) -> None:
+        self.columns, self.order, self.rotation, self.seed = columns, order, rotation, seed
+        self.salts = [
+            int.from_bytes(derive(seed, b"field", column.name.encode())[:8], "big") for column in columns
+        ]  # fmt: skip
+
+    def encode(self, row: Mapping[str, Any]) -> Code | None:
+        numbers = [self.number(column, row.get(column.name)) for column in self.columns]
+        if any(number is not None and not math.isfinite(number) for number in numbers):
+            return None
+        fields, surprisal, standard, offgrid, exact = [], [], [], 0, 0
+        for place, (column, number) in enumerate(zip(self.columns, numbers, strict=True)):
+            if number is None:
+                hashed = mix64(self.salts[place] ^ 0x5BD1E9955BD1E995)
+                surprisal.append(column.missing)
+                standard.append(0.0)
+            else:
+                hashed = mix64(self.salts[place] ^ mix64(bits_of(number, "d")))
+                surprisal.append(column.surprisals.get(number, column.unknown))
+                standard.append(self.shorten((number - column.centre) / column.scale))
+                offgrid |= self.off_grid(number, column.step) << min(place, 31)
+            fields.append(hashed & 0xFFFF)
+            exact = mix64(exact ^ hashed)
+        return Code(self.rotate(standard), fields, surprisal, offgrid, exact)
+
+    def number(self, column: Column, value: Any) -> float | None:
+        """A value as a float; None if there is none, NaN for what cannot be read."""
+        if value is None:
+            return None
+        if column.categories:
+            name = str(value)
+            if name in column.categories:
+                return float(column.categories.index(name))
+            key = derive(self.seed, b"unseen")
+            return float(
+                UNSEEN + int.from_bytes(hashlib.blake2b(name.encode(), key=key, digest_size=4).digest(), "big")
+            )
+        if not isinstance(value, bool | int | float):
+            return math.nan
+        try:
+            return float(value) + 0.0  # -0.0 is 0.0
+        except OverflowError:
+            return math.nan
+
+    @staticmethod
+    def shorten(z: float) -> float:
+        size = min(abs(z), 1e300)
+        return z if size <= 4.0 else math.copysign(4.0 + math.log1p(size - 4.0), z)
+
+    @staticmethod
+    def off_grid(number: float, step: float) -> bool:
+        if step <= 0.0:
+            return step < 0.0 and number >= UNSEEN
+        steps = number / step
+        if math.isinf(steps):
+            return False
+        return abs(steps - round(steps)) > 1e-9 * max(1.0, abs(steps)) + 1e-9
+
+    def rotate(self, standard: list[float]) -> list[int]:
+        """Blocks of at most 64 fields, each turned by itself."""
+        values = []
+        for place, turned in enumerate(self.rotation):
+            block = place // 64 * 64
+            width = min(64, len(standard) - block)
+            total = 0.0
+            for i in range(width):
+                total += turned[i] * standard[self.order[block + i]]
+            values.append(quantise(total))
+        return values
+
+
+class SlowEmbedding:
+    """Secret random signs, and a hash of the vector's own bits."""
+
+    def __init__(self, dim_in: int, seed: bytes) -> None:
+        key = derive(seed, b"signs")
+        bits = int.from_bytes(hashlib.shake_256(key).digest(dim_in * 8), "big")
+        last = dim_in * 64 - 1
+        self.signs = [[2 * (bits >> (last - (64 * j + k)) & 1) - 1 for k in range(64)] for j in range(dim_in)]
+        self.salt = int.from_bytes(key[:8], "big")
+
+    def encode(self, vector: Sequence[float]) -> Code | None:
+        """vector : floats that float32 holds exactly."""
+        if len(vector) != len(self.signs) or not all(map(math.isfinite, vector)) or not any(vector):
+            return None
+        squared, exact = 0.0, self.salt
+        for x in vector:
+            squared += x * x
+            exact = mix64(exact ^ bits_of(x, "f"))
+        unit = 16384.0 / math.sqrt(squared)
+        parts = [round(x * unit) for x in vector]
+        sums = [sum(part * sign[k] for part, sign in zip(parts, self.signs, strict=True)) for k in range(64)]
+        return Code([quantise(total / 131072.0) for total in sums], [], [], 0, exact)
