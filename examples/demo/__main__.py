@@ -77,10 +77,14 @@ async def _demo(view: View) -> int:
 
 
 async def _play(view: View, demo: Demo) -> int:
-    view.say("a loan-decision model, trained on 3,000 real loans; 7,000 others apply")
+    view.say("a loan-decision model, trained on 3,000 real loans; 7,000 others apply. First a benign day is recorded")
     await demo.make_topics()
-    await demo.calibrate(await demo.record_day())
+    day = await demo.record_day()
+    view.say("probewatch calibrate ... (the first time its kernels are compiled: half a minute)")
+    await demo.calibrate(day)
+    view.say("probewatch run ...")
     await demo.start_worker()
+    view.say("ready, and the gateway obeys it. Live traffic, and two attackers among it:")
     written = demo.config.topics
     async with Tape(
         demo.config.kafka.bootstrap, [demo.live_topic, written.throttle, written.alerts, written.dlq]
@@ -88,6 +92,7 @@ async def _play(view: View, demo: Demo) -> int:
         await demo.go_live(tape)
         found = demo.finish(tape)
         rows = demo.rows(tape)
+    view.say("probewatch replay ...")
     replay = await demo.replayed_same()
     view.console.print()
     view.console.print(as_table(rows))
@@ -106,7 +111,7 @@ async def _play(view: View, demo: Demo) -> int:
 
 
 async def _stay(view: View, demo: Demo) -> None:
-    """Leave everything running until Enter."""
+    """Leave everything running until Enter, Ctrl-C or SIGTERM; the run's own result stands."""
     view.say(f"the gateway answers at {demo.url}/v1/score, metrics at http://127.0.0.1:{demo.web_port}/metrics")
     view.say("staying up; Enter or Ctrl-C ends it")
     entered = asyncio.Event()
@@ -117,6 +122,8 @@ async def _stay(view: View, demo: Demo) -> None:
             demo.children.check()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(entered.wait(), 1)
+    except asyncio.CancelledError:
+        view.say("ending")
     finally:
         loop.remove_reader(sys.stdin)
 

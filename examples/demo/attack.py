@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from examples.attackers import Box, FormulaSweep, GaveUpError, HopSkipJump, Prob
 from examples.loan_gateway.model import Features, LoanModel
 
 HOPSKIPJUMP, SWEEP = "HopSkipJump (ART)", "formula sweep"
-SEED = 7
+FREE_TRIES, FREE_ROWS = 5, 1_000
 
 
 class StoppedError(Exception):
@@ -22,12 +22,12 @@ class StoppedError(Exception):
 class Attacks:
     """Both attacks and how far they came.
 
-    unprotected : scaled distance that the same HopSkipJump reaches when nobody stops it; None until it has been tried.
+    unprotected : scaled distance that the same HopSkipJump reaches when nobody stops it; infinite until tried.
     """
 
     victim: Features
     box: Box
-    unprotected: float | None = None
+    unprotected: float = np.inf
     hopskipjump: HopSkipJump | None = None
     sweep: FormulaSweep | None = None
     probers: list[Prober] = field(default_factory=list)
@@ -38,10 +38,20 @@ class Attacks:
         self._stop.set()
 
     async def without_gateway(self, model: LoanModel) -> None:
-        """What the attack is worth: the model asked directly, default budget, about 24,400 rows."""
-        attack = HopSkipJump(self.victim, self.box, self._stoppable(lambda features: model.decide(features)[0]))
-        await _in_thread(attack.run)
-        self.unprotected = attack.nearest
+        """What the attack is worth: the model asked directly. The median of some tries, since it begins at random."""
+        reached = []
+        for _ in range(FREE_TRIES):
+            rows = iter(range(FREE_ROWS))
+
+            def ask(features: Features, rows: Iterator[int] = rows) -> str:
+                if next(rows, None) is None:
+                    raise GaveUpError
+                return model.decide(features)[0]
+
+            attack = HopSkipJump(self.victim, self.box, self._stoppable(ask))
+            await _in_thread(attack.run)
+            reached.append(attack.nearest)
+        self.unprotected = float(np.median(reached))
 
     async def through(self, url: str, client_ids: Sequence[str]) -> None:
         """Both attackers at once until each is done or gives up."""
@@ -62,14 +72,11 @@ class Attacks:
     def verdicts(self) -> list[str]:
         """One sentence an attacker: what was wanted, what was got."""
         assert self.hopskipjump is not None and self.sweep is not None
-        free = "" if self.unprotected is None else f"; without a gateway in between it comes to {self.unprotected:.3f}"
-        nearest = self.hopskipjump.nearest
-        found = (
-            "nothing that is accepted" if np.isinf(nearest) else f"an accepted application at distance {nearest:.3f}"
-        )
-        wanted = sum(1 for _ in self.sweep.grid())
+        nearest, wanted = self.hopskipjump.nearest, sum(1 for _ in self.sweep.grid())
+        came = "failed" if nearest > 2 * self.unprotected else "came about as far as it can"
         return [
-            f"{HOPSKIPJUMP} found {found}{free}",
+            f"{HOPSKIPJUMP} {came}: its nearest accepted application lies {nearest:.3f} from the victim;"
+            f" without a door it comes to {self.unprotected:.3f} within {FREE_ROWS:,} rows",
             f"{SWEEP} learnt {len(self.sweep.answers)} of the {wanted} points it wanted",
         ]
 

@@ -147,13 +147,11 @@ class Demo:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.children.run("calibrate", "streams.cli", *arguments))
             group.create_task(self.attacks.without_gateway(self.model))
-        self.view.say("probewatch calibrate: done (see calibrate.log)")
 
     async def start_worker(self) -> None:
         self.children.start("worker", "streams.cli", "run", "--config", self.config_file)
         await self.children.wait_until_ready(f"http://127.0.0.1:{self.web_port}/ready")
         await self.serve("gateway", self.live_topic, "--config", self.config_file)
-        self.view.say("probewatch run: ready; the gateway obeys it")
 
     async def go_live(self, tape: Tape) -> None:
         """Benign traffic and both attackers at once, until all are done and the worker has judged everything."""

@@ -23,7 +23,10 @@ class View:
         self._feed: list[str] = []
 
     def say(self, text: str) -> None:
-        self.console.print(f"[dim]{time.monotonic() - self._begun:6.1f} s[/]  {text}", soft_wrap=True)
+        self.console.print(self._timed(text), soft_wrap=True)
+
+    def _timed(self, text: str) -> str:
+        return f"[dim]{time.monotonic() - self._begun:6.1f} s[/]  {text}"
 
     def fail(self, text: str) -> None:
         """What went wrong, taken literally: it may quote a log."""
@@ -31,7 +34,7 @@ class View:
 
     def event(self, text: str) -> None:
         """One decision as it happens."""
-        self._feed.append(text)
+        self._feed.append(self._timed(text))
         if not self.console.is_terminal:
             self.say(text)
 
@@ -47,8 +50,7 @@ class View:
                 screen.update(Group(as_table(rows()), *self._feed[-FEED_LINES:]), refresh=True)
 
             yield refresh
-        for text in self._feed:
-            self.say(text)
+        self.console.print(*self._feed, sep="\n", soft_wrap=True)
 
     def _plain(self, rows: Callable[[], Iterable[ClassRow]]) -> Callable[[], None]:
         due = time.monotonic() + PLAIN_EVERY_S
