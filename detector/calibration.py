@@ -27,7 +27,8 @@ LOW_MARGIN_SHARE = 0.1
 OWN_MARGINS_MIN = 200
 OWN_DAYS_MIN = 50
 GROWTH_DAYS_MIN = 200
-TAIL_SCALE_MIN = {"offgrid": 2000, "unique": 1000}
+TAIL_SCALE_MIN = {"offgrid": 2000, "unique": 1000, "family_size": 1000}
+"""Milli-nats; for the two that count, thousandths of an input."""
 TAIL_SCALE_MIN_OTHERS = 300
 CONSUMER = 0
 COLD_ROWS = 10
@@ -87,8 +88,8 @@ def fit_reference(
     reference = replace(reference, family=evidence.family_ratios(family), field=evidence.field_ratios(field))
     days, _ = run.trace(reference, fitting)
     tail, tail_scale = _tails(days)
-    if cold:  # a count of inputs cannot be learned from the first few
-        tail_scale[:, [process.name == "unique" for process in PROCESSES]] = 0
+    if cold:  # counts of inputs cannot be learned from the first few
+        tail_scale[:, [process.name in ("unique", "family_size") for process in PROCESSES]] = 0
     reference = replace(reference, tail=tail, tail_scale=tail_scale)
     _, growth = run.trace(reference, fitting)
     reference = replace(reference, growth=growth)

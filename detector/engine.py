@@ -111,13 +111,23 @@ def step(state: PartitionState, frame: Frame) -> list[Event]:
     closed = (state.block_offset > frame.offset).astype(np.int64)
     if isinstance(frame, ControlFrame):
         found = [] if closed[frame.client % len(closed)] else _control(state, frame)
-    elif frame.space in state.settings.spaces:
+    elif _is_known(state.settings, frame):
         found = _rows(state, frame, closed)
     else:
         state.unjudged += frame.rows.count
         found = []
     np.maximum(state.block_offset, frame.offset + 1, out=state.block_offset)
     return found
+
+
+def _is_known(settings: EngineSettings, frame: RowFrame) -> bool:
+    """A forged frame may name a known space and have rows of another width, which no kernel checks."""
+    space = settings.spaces.get(frame.space)
+    if space is None:
+        return False
+    encoder = space.artefact.encoder
+    widths = frame.rows.values.shape[1], frame.rows.fields.shape[1], frame.rows.surprisal.shape[1]
+    return widths == (encoder.dim, len(encoder.field_names), len(encoder.field_names))
 
 
 def _rows(state: PartitionState, frame: RowFrame, closed: I64) -> list[Event]:

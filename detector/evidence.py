@@ -1,7 +1,7 @@
 """From what detectors declare and history counted to the integer tables that the fold reads.
 
 Processes, in the order of models/kernels/fold.py `weigh`: joint profiles and single features per family (maximum over
-families), the joint ones summed over families, margin seeking, off-grid values, unique inputs of the day.
+families), the joint ones summed over families, margin seeking, off-grid values, unique inputs of the day, size of the largest family.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from models.kernels.layout import BUCKETS, CLASS_COUNT, FEATURES, LEVELS, Nulls
 from models.reference import Reference
 from models.rows import CLASSES, F64, I32, I64, UNIT
 
-KERNEL_PROCESSES = ("margin_seek", "offgrid", "unique")
+KERNEL_PROCESSES = ("margin_seek", "offgrid", "unique", "family_size")
 NO_OPINION = {"flip": 2, "edit": 12, "margin": 2, "record": 2, "equal_step": 2}
 """Levels that say nothing either way. "No direction yet" is not among them: for `collinear` it is a fact too."""
 LEVELS_OF = {"flip": 3, "edit": 13, "collinear": 3, "margin": 3, "record": 3, "step": 7, "equal_step": 3}

@@ -28,6 +28,7 @@ FEATURES = {
     "equal_step": "steps of equal length",
     "offgrid": "values off a field's grid",
     "unique": "different inputs",
+    "family_size": "variants of one input",
     "low_margin": "inputs sought close to the decision threshold",
 }
 """What each feature of a contribution means; a name that is not here speaks for itself."""
@@ -39,8 +40,8 @@ RESPONSES = {
     "block": "refused",
 }
 
-COUNTED = "unique"
-"""The process whose evidence is a plain count of the day's different inputs (in thousandths), not nats."""
+COUNTED = {"unique": "different inputs today", "family_size": "variants of one input"}
+"""Processes whose evidence is a plain count (in thousandths), not nats: the day's inputs, the largest family."""
 
 NAMED_MAX = 4
 BUDGET_MIN = 1e-9
@@ -110,8 +111,8 @@ def _fields(family: Family) -> str:
 
 
 def _evidence(finding: Finding) -> str:
-    if finding.process == COUNTED:
-        return f"{finding.evidence_mnats / 1000:,.0f} different inputs today"
+    if finding.process in COUNTED:
+        return f"{finding.evidence_mnats / 1000:,.0f} {COUNTED[finding.process]}"
     parts = [(name, mnats) for name, mnats in finding.contributions if mnats > 0][:NAMED_MAX]
     if not parts:
         return f"{nats(finding.evidence_mnats)} nats of evidence"
@@ -122,7 +123,7 @@ def _evidence(finding: Finding) -> str:
 
 def _threshold(finding: Finding) -> str:
     alone = finding.threshold_mnats / 1000
-    unit = f"{alone:,.0f} inputs" if finding.process == COUNTED else f"{alone:.1f} nats"
+    unit = f"{alone:,.0f} {COUNTED[finding.process]}" if finding.process in COUNTED else f"{alone:.1f} nats"
     score = f"{finding.excess_milli / 1000:.2f} against {finding.threshold_milli / 1000:.2f}"
     rung = LEVELS[finding.decision.level]
     return f'threshold "{rung}" for class {finding.client_class}: {unit} alone; score over everything {score}'

@@ -185,6 +185,8 @@ def _evidence(table: ClientTable, client: Any, process: Process, place: int, anc
         return int(np.maximum(0, wealth - 500).sum())
     if process.name == "unique":
         return 1000 * int(client["distinct_today"])
+    if process.name == "family_size":
+        return 1000 * int(table.table.anchors[anchor]["variants"])
     return int(client[process.name])
 
 

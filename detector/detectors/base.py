@@ -38,7 +38,7 @@ class Profile:
 class Detector:
     """A detector as users see it: a name in alerts, and the processes whose evidence it stands for.
 
-    client_processes : those that bet on the client itself ("margin_seek", "offgrid", "unique").
+    client_processes : those that bet on the client itself ("margin_seek", "offgrid", "unique", "family_size").
     """
 
     name: str

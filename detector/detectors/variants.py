@@ -41,4 +41,5 @@ VARIANTS = Detector(
         Profile("step", {"step": {0: 0.3, 1: 0.25, 2: 0.15, 3: 0.1, 4: 0.08, 5: 0.07, 6: 0.05}}),
         Profile("equal_step", {"equal_step": {0: 0.4, 1: 0.6}}),
     ),
+    ("family_size",),
 )

@@ -223,7 +223,7 @@ def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anch
     """Evidence of every process and their fusion: the largest standardised excess, less what activity explains.
 
     Order of processes: of families (maximum over families), sums of the joint ones over families, margin seeking,
-    off-grid, unique inputs of the day. Fills evidence and the family that leads each process.
+    off-grid, unique inputs of the day, size of the largest family. Fills evidence and the family that leads each process.
     """
     client = table.clients[slot]
     singles, joint = table.wealth.shape[1], nulls.joint
@@ -231,6 +231,8 @@ def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anch
     anchors[:] = -1
     for p in range(joint):
         evidence[singles + p] = 0
+    largest = singles + joint + 3
+    evidence[largest] = 0
     for i in range(client.anchor_count):
         a = client.anchor_start + i
         for p in range(singles):
@@ -240,6 +242,9 @@ def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anch
             if p < joint and wealth > SUM_FLOOR:
                 evidence[singles + p] = min(CEILING, evidence[singles + p] + wealth - SUM_FLOOR)
                 anchors[singles + p] = anchors[p]
+        size = min(CEILING, 1000 * table.anchors[a].variants)
+        if size > evidence[largest]:
+            evidence[largest], anchors[largest] = size, i
     evidence[singles + joint] = client.margin_seek
     evidence[singles + joint + 1] = client.offgrid
     evidence[singles + joint + 2] = min(CEILING, 1000 * client.distinct_today)

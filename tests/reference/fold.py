@@ -315,6 +315,10 @@ class SlowFold:
             leaders.append(leaders[p] if above else -1)
         evidence += [client.margin_seek, client.offgrid, min(CEILING, 1000 * client.distinct_today)]
         leaders += [-1, -1, -1]
+        sizes = [min(CEILING, 1000 * family.variants) for family in client.families]
+        largest = max(sizes, default=0)
+        evidence.append(largest)
+        leaders.append(sizes.index(largest) if largest > 0 else -1)
         tail, scale = self.tables["tail"][klass], self.tables["tail_scale"][klass]
         excess = {p: (evidence[p] - tail[p]) * 1000 // scale[p] for p in range(len(evidence)) if scale[p] > 0}
         lead = max(excess, key=lambda p: (excess[p], -p), default=0)
