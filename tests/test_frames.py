@@ -9,11 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detector import engine
+from detector.config import Config
+from detector.engine import EngineSettings
 from detector.frame import ControlFrame, RowFrame
 from models.rows import Rows
 from streams import frames
 from streams.frames import FrameError
 from tests import frame_rows
+from tests.pipeline import Calibrated
 
 CLIENT = "k1-" + "a" * 26
 
@@ -185,3 +189,15 @@ def test_damaged_frames_never_crash_or_grow(seed: int) -> None:
         for row in range(frame.rows.count):
             frame.rows.request_id(row)
     assert 0 < refused < 3_000
+
+
+def test_rows_of_another_width_are_counted_and_not_judged(fitted: Calibrated) -> None:
+    """The frame is well formed and names a known space; only the engine knows what its rows must look like."""
+    settings_ = EngineSettings(Config(), fitted.artefacts)
+    [(name, space)] = settings_.spaces.items()
+    d, f = space.artefact.encoder.dim, len(space.artefact.encoder.field_names)
+    state = engine.open_partition(settings_, 0)
+    for offset, (width, fields) in enumerate([(d - 1, f), (d + 1, f), (d, f - 1), (d, f + 1), (0, 0)]):
+        forged = RowFrame(0, offset, "loan", name, "gateway-logs[3]", "k1", content(5, width, fields))
+        assert engine.step(state, frames.decode(frames.encode(forged), 0, offset)) == []
+    assert (state.unjudged, state.clients) == (25, 0)
