@@ -17,7 +17,7 @@ from tests.reference.features import Row, Tables
 from tests.reference.fold import Client, SlowFold, Verdict
 
 SINGLES, JOINT = 6, 3
-PROCESSES = SINGLES + JOINT + 3
+PROCESSES = SINGLES + JOINT + 4
 START_MS = 1_700_000_000_000
 KINDS = ("fresh", "repeat", "edit", "same_edit", "along", "nudge", "dense", "old_variant", "between", "at_reach")
 

@@ -42,7 +42,7 @@ def test_budgets_are_told_as_one_in_so_many(budget: float, share: str) -> None:
 def test_a_count_is_not_called_nats() -> None:
     words = explain(finding(reason="volume", process="unique", evidence_mnats=57_000, threshold_mnats=35_000))
     assert words.evidence == "57 different inputs today"
-    assert "35 inputs" in words.threshold and "nats" not in words.threshold
+    assert "35 different inputs" in words.threshold and "nats" not in words.threshold
 
 
 def test_without_a_family_the_counts_speak() -> None:
