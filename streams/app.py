@@ -5,6 +5,7 @@ and ends with exit code 1; whoever started it starts it again, and the topics ho
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -34,9 +35,6 @@ STOP_S = 20.0
 """What a worker may take to write and leave, before it is ended."""
 
 WATCH_S = 0.5
-SILENT_S = 60.0
-"""Faust asks for records about every second; after so long without, its consumer has stopped."""
-
 log = structlog.get_logger("probewatch")
 
 
@@ -104,8 +102,8 @@ class Worker:
         log.info("started", stages=[r.stage.name for r in self.runners], on=self._features.name, at=self.health.address)
         stop = asyncio.create_task(asked.wait())
         starts = [asyncio.create_task(runner.start()) for runner in self.runners]
-        silence = asyncio.create_task(self._watch_silence())
-        ends: list[asyncio.Future[Any]] = [stop, silence, *(runner.failed for runner in self.runners)]
+        watching = asyncio.create_task(self._watch())
+        ends: list[asyncio.Future[Any]] = [stop, watching, *(runner.failed for runner in self.runners)]
         waiting = set(ends) | set(starts)
         try:
             while not any(end.done() for end in ends):
@@ -119,10 +117,12 @@ class Worker:
         except BaseException:
             for task in starts:
                 task.cancel()
-            await self._bounded(asyncio.gather(*(runner.abandon() for runner in self.runners), return_exceptions=True))
+            with contextlib.suppress(StageError):  # the first error is the one to tell
+                leaving = asyncio.gather(*(runner.abandon() for runner in self.runners), return_exceptions=True)
+                await self._bounded(leaving)
             raise
         finally:
-            for task in (stop, silence):
+            for task in (stop, watching):
                 task.cancel()
             await self.health.stop()
 
@@ -132,10 +132,10 @@ class Worker:
         except TimeoutError:
             raise StageError(f"did not stop within {STOP_S:.0f} s; what is not written will be done again") from None
 
-    async def _watch_silence(self) -> None:
-        while all(runner.silent_s() < SILENT_S for runner in self.runners):  # noqa: ASYNC110 silence sets no event
+    async def _watch(self) -> None:
+        while not (stuck := next(filter(None, (runner.stuck() for runner in self.runners)), None)):  # noqa: ASYNC110
             await asyncio.sleep(WATCH_S)
-        raise StageError(f"Faust has not asked for records for {SILENT_S:.0f} s: its consumer has stopped")
+        raise StageError(stuck)
 
 
 class Watchdog(threading.Thread):
@@ -168,10 +168,11 @@ def reason(error: BaseException) -> str:
 
 
 def quieten() -> None:
-    """Faust and aiokafka tell each step of a rebalance; warnings are enough. Ours goes to standard error."""
+    """Faust tells each step of a rebalance, and every error once for each of its services; ours is told once."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    for name in ("faust", "mode", "aiokafka"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    for name in ("faust", "mode"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -61,10 +61,11 @@ class Partition:
         """A block that no frame changed since it was written would read the frames in between for nothing."""
         return min(self.unwritten.values(), default=self.next)
 
-    def stalest(self, share: float) -> list[int]:
-        """The blocks written longest ago: `share` of all that were ever written or changed."""
+    def due(self, before: float, share: float) -> list[int]:
+        """Blocks last written before `before`, longest ago first, at most `share` of all that ever held anything."""
         known = {block: self.written_at.get(block, 0.0) for block in self.written_at.keys() | self.unwritten.keys()}
-        return sorted(known, key=lambda block: (known[block], block))[: math.ceil(share * len(known))]
+        stale = sorted((written, block) for block, written in known.items() if written < before)
+        return [block for _, block in stale[: math.ceil(share * len(known))]]
 
 
 class JudgeStage:
@@ -167,8 +168,9 @@ class JudgeStage:
 
     async def tick(self) -> None:
         """Each block that has a record is written once a round, changed or not: that also mends what a zombie wrote."""
+        before = time.monotonic() - self._config.state.round_s + self.tick_s / 2
         for partition in self._partitions.values():
-            await self._write(partition, partition.stalest(1 / self._ticks))
+            await self._write(partition, partition.due(before, 1 / self._ticks))
         counts: dict[str, int] = defaultdict(int)
         for partition in self._partitions.values():
             counts["clients"] += partition.state.clients

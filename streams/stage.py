@@ -17,6 +17,12 @@ from faust.types import TP, StreamT
 
 from streams.batches import Batch, BatchApp
 
+SILENT_S = 60.0
+"""Faust asks for records about every second, unless a stage takes longer for what it has."""
+
+REBALANCE_S = 180.0
+"""A rebalance waits up to a minute for members that do not answer."""
+
 
 class StageError(RuntimeError):
     """A stage cannot go on, and what to do about it."""
@@ -66,6 +72,7 @@ class StageRunner:
         self.app = BatchApp(f"{group}-{stage.name}", consumer_arguments)
         self.failed = self.app.failed
         self.ready = False
+        self._unready_since = time.monotonic()
         self._lock = asyncio.Lock()
         self._owned: frozenset[TP] = frozenset()
         self._numbers: dict[TP, int] = {}
@@ -87,7 +94,7 @@ class StageRunner:
 
     async def stop(self) -> None:
         """Finish the batch in work, write, commit, leave the group."""
-        self.ready = False
+        self._not_ready()
         if self._acquiring is not None:
             self._acquiring.cancel()
         async with self._lock:
@@ -96,15 +103,20 @@ class StageRunner:
 
     async def abandon(self) -> None:
         """Leave the group without writing anything more."""
-        self.ready = False
+        self._not_ready()
         for task in self._tasks:
             task.cancel()
         await self.app.stop()
         await self.stage.stop()
 
-    def silent_s(self) -> float:
-        """How long Faust has not asked for records, s; more than some seconds only during a rebalance."""
-        return time.monotonic() - self.app.batch_consumer.polled_at if self.ready else 0.0
+    def stuck(self) -> str | None:
+        """What has been waited for too long, if anything: Faust may stop reading, or never end a rebalance."""
+        now = time.monotonic()
+        if self.ready and now - self.app.batch_consumer.polled_at > SILENT_S:
+            return f"{self.stage.name}: Faust has not asked for records for {SILENT_S:.0f} s: its consumer has stopped"
+        if not self.ready and self._acquiring is None and now - self._unready_since > REBALANCE_S:
+            return f"{self.stage.name}: no assignment for {REBALANCE_S:.0f} s: a rebalance that does not end"
+        return None
 
     def lag(self) -> dict[TP, int]:
         """Records behind the last fetch that are not handled yet."""
@@ -161,11 +173,15 @@ class StageRunner:
             self.ready = True
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
-        self.ready = False
+        self._not_ready()
         if self._acquiring is not None:
             self._acquiring.cancel()
         async with self._lock:
             await self._give_back()
+
+    def _not_ready(self) -> None:
+        self.ready = False
+        self._unready_since = time.monotonic()
 
     async def _give_back(self) -> None:
         if self._owned:

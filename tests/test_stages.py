@@ -1,0 +1,260 @@
+"""Both stages by hand, without groups: what they refuse, what they recover, what they leave in topics."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiokafka
+import pytest
+from faust.types import TP
+
+from detector.config import Config
+from detector.engine import EngineSettings, block_mark
+from streams import frames, topics
+from streams.batches import Batch
+from streams.embedded import probe
+from streams.identity import Identity
+from streams.judge import JudgeStage
+from streams.metrics import Metrics
+from streams.sketch import Sketcher
+from streams.sketch_agent import SketchStage
+from streams.stage import StageError
+from tests.history import Row, benign, sweeps
+from tests.kafka_config import kafka_config
+from tests.pipeline import RAW_PARTITIONS, Calibrated, offline, read_events, read_topic, write_raw
+
+
+@asynccontextmanager
+async def sketching(config: Config, fitted: Calibrated) -> AsyncIterator[SketchStage]:
+    secrets = fitted.secrets
+    sketcher = Sketcher(
+        fitted.artefacts, Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed), config
+    )
+    stage = SketchStage(config, await probe(config.kafka), sketcher, Metrics())
+    await stage.start()
+    yield stage
+    await stage.stop()
+
+
+@asynccontextmanager
+async def judging(config: Config, fitted: Calibrated) -> AsyncIterator[JudgeStage]:
+    stage = JudgeStage(config, await probe(config.kafka), EngineSettings(config, fitted.artefacts), Metrics())
+    await stage.start()
+    yield stage
+    await stage.stop()
+
+
+def requests(config: Config) -> list[TP]:
+    return [TP(config.topics.requests, number) for number in range(config.topics.partitions)]
+
+
+def anew(partitions: Sequence[TP]) -> dict[TP, int | None]:
+    return dict.fromkeys(partitions)
+
+
+def batches(records: Sequence[Any]) -> list[Batch]:
+    """One batch for each partition."""
+    by_partition: dict[TP, list[Any]] = {}
+    for record in records:
+        by_partition.setdefault(TP(record.topic, record.partition), []).append(record)
+    return [Batch(tp, found, 0) for tp, found in sorted(by_partition.items())]
+
+
+async def sketched(config: Config, fitted: Calibrated, rows: Sequence[Row], pieces: int = 1) -> None:
+    """Topics, raw records, and their frames in `requests`, each raw partition cut into pieces."""
+    await topics.create(config, RAW_PARTITIONS)
+    await write_raw(config, rows)
+    async with sketching(config, fitted) as stage:
+        for batch in batches(await read_topic(config, config.topics.raw[0])):
+            size = -(-len(batch.records) // pieces)
+            for start in range(0, len(batch.records), size):
+                await stage.process(Batch(batch.partition, batch.records[start : start + size], 0))
+
+
+ROWS = [*benign(60, seed=11), *sweeps(2, 60, seed=12)]
+
+
+async def test_an_old_block_written_behind_a_newer_one_is_not_what_recovery_finds(
+    broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    config = kafka_config(broker, namespace)
+    await sketched(config, fitted, ROWS, pieces=6)
+    frames_written = await read_topic(config, config.topics.requests)
+    owned = requests(config)
+    halves = [Batch(b.partition, b.records[: len(b.records) // 2], 0) for b in batches(frames_written)]
+    async with judging(config, fitted) as zombie, judging(config, fitted) as heir:
+        await zombie.acquire(owned, anew(owned))
+        for batch in halves:
+            await zombie.process(batch)
+        await heir.acquire(owned, anew(owned))
+        for batch in batches(frames_written):
+            await heir.process(batch)
+        await heir.release()
+        heirs = heir.committable()
+        await zombie.release()  # it wakes and writes what it still holds
+    assert dict(heirs) == {batch.partition: batch.end for batch in batches(frames_written)}
+    last = {record.key: record for record in await read_topic(config, config.topics.judge_state)}
+    assert any(block_mark(record.value)[2] < heirs[requests(config)[record.partition]] for record in last.values())
+
+    async with judging(config, fitted) as third:
+        await third.acquire(owned, anew(owned))
+        before = await read_events(config)
+        for batch in batches(frames_written):
+            await third.process(batch)  # all of it again
+        after = await read_events(config)
+    assert after == before, "what the state holds is not decided again"
+    expected = await offline(config, fitted, config.topics.raw[0])
+    assert {name: values for name, values in after.values.items()} == {name: {v} for name, v in expected.items()}
+
+
+async def test_offsets_wait_for_blocks_and_blocks_are_written_once_a_round(
+    embedded_broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    config = kafka_config(embedded_broker, namespace, state={"round_s": 0.5})
+    await sketched(config, fitted, benign(60, seed=13))
+    owned = requests(config)
+    async with judging(config, fitted) as judge:
+        await judge.acquire(owned, anew(owned))
+        for batch in batches(await read_topic(config, config.topics.requests)):
+            await judge.process(batch)
+            assert judge.committable()[batch.partition] == 0, "no event, no block written: nothing to commit"
+        for _ in range(5):
+            await judge.tick()
+        ends = {b.partition: b.end for b in batches(await read_topic(config, config.topics.requests))}
+        assert dict(judge.committable()) == ends
+        first_round = await read_topic(config, config.topics.judge_state)
+        assert len(first_round) == len({record.key for record in first_round}) > 6
+        for _ in range(5):
+            await judge.tick()
+        second = await read_topic(config, config.topics.judge_state)
+    assert sorted(record.key for record in second) == sorted(2 * [record.key for record in first_round])
+
+
+async def test_a_judge_whose_topic_was_made_anew_stops(
+    embedded_broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    config = kafka_config(embedded_broker, namespace)
+    await sketched(config, fitted, benign(20, seed=14))
+    owned = requests(config)
+    async with judging(config, fitted) as judge:
+        await judge.acquire(owned, anew(owned))
+        for batch in batches(await read_topic(config, config.topics.requests)):
+            await judge.process(batch)
+        await judge.release()
+    other = kafka_config(embedded_broker, namespace, topics={"requests": f"{namespace}.again"})
+    await topics.create(other)
+    async with judging(other, fitted) as judge:
+        with pytest.raises(StageError, match=r"the state has reached offset [1-9].* log ends at 0: the topic was made"):
+            await judge.acquire(requests(other), anew(requests(other)))
+
+
+async def test_a_message_that_is_no_frame_becomes_a_dead_letter(
+    embedded_broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    config = kafka_config(embedded_broker, namespace, topics={"partitions": 1})
+    await sketched(config, fitted, benign(20, seed=15))
+    producer = aiokafka.AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap)
+    await producer.start()
+    await producer.send_and_wait(config.topics.requests, b"no frame", partition=0)
+    await producer.send_and_wait(config.topics.requests, None, key=b"k", partition=0)
+    await producer.stop()
+    async with judging(config, fitted) as judge:
+        await judge.acquire(requests(config), anew(requests(config)))
+        (batch,) = batches(await read_topic(config, config.topics.requests))
+        await judge.process(batch)
+        await judge.release()
+        assert judge.committable() == {batch.partition: batch.end}
+    letters = await read_topic(config, config.topics.dlq)
+    assert [letter.value for letter in letters if letter.key is None] == [b"no frame"]
+    assert len(letters) == 2
+    headers = dict(letters[0].headers)
+    assert headers["__streams.errors.topic"] == config.topics.requests.encode()
+    assert b"expected a frame" in headers["__streams.errors.message"]
+
+
+async def test_a_sketch_whose_topic_was_made_anew_stops_and_names_the_knob(
+    broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    config = kafka_config(broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    await write_raw(config, benign(20, seed=16))
+    place = TP(config.topics.raw[0], 0)
+    async with sketching(config, fitted) as stage:
+        await stage.acquire([place], {place: 3})
+        with pytest.raises(StageError, match=r"read up to 1000000, .* made anew. Set input.incarnation"):
+            await stage.acquire([place], {place: 1_000_000})
+
+
+async def test_partitions_that_differ_from_the_configuration_stop_both(
+    embedded_broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    await topics.create(kafka_config(embedded_broker, namespace), RAW_PARTITIONS)
+    config = kafka_config(embedded_broker, namespace, topics={"partitions": 5})
+    with pytest.raises(StageError, match=r"expected 5 partitions \(topics.partitions\); got 3"):
+        async with sketching(config, fitted):
+            pass
+    with pytest.raises(StageError, match=r"expected 5 partitions.*judge_state: 3"):
+        async with judging(config, fitted):
+            pass
+
+
+async def test_rejects_keep_bytes_and_key_unless_they_are_too_long_for_the_topic(
+    broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    config = kafka_config(broker, namespace, input={"max_record_bytes": 2_000})
+    await topics.create(config, RAW_PARTITIONS)
+    good = json.dumps(benign(1, seed=17)[0] | {"request_id": "r"}).encode()
+    long = b" " * (topics.dead_letter_bytes(config) - 40_000) + b"x"
+    longer = b" " * topics.dead_letter_bytes(config)
+    place = TP(config.topics.raw[0], 0)
+    values = (b"{not json", good, long, longer)
+    records = [
+        aiokafka.ConsumerRecord(place.topic, 0, n, 0, 0, b"key", value, None, 3, len(value), (("own", b"h"),))
+        for n, value in enumerate(values)
+    ]
+    async with sketching(config, fitted) as stage:
+        await stage.process(Batch(place, records, 0))
+        assert stage.committable() == {place: 4}
+    letters = {}
+    for letter in await read_topic(config, config.topics.dlq):
+        headers = dict(letter.headers)
+        assert headers["__streams.errors.topic"] == place.topic.encode()
+        letters[int(headers["__streams.errors.offset"])] = (letter.key, letter.value, headers)
+    assert set(letters) == {0, 2, 3}
+    assert letters[0][:2] == (b"key", b"{not json") and letters[0][2]["own"] == b"h"
+    assert letters[2][:2] == (b"key", long)
+    assert letters[3][1] == b"" and letters[3][2]["probewatch-omitted-bytes"] == str(len(longer)).encode()
+    written = await read_topic(config, config.topics.requests)
+    assert [frames.decode(r.value, r.partition, r.offset).rows.offset.tolist() for r in written] == [[1]]  # type: ignore[union-attr]
+
+
+@pytest.mark.kafka
+async def test_a_frame_that_fails_ends_the_stage_with_nothing_to_commit(
+    apache_broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    config = kafka_config(apache_broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    await write_raw(config, benign(50, seed=18))
+    await shrink(config)
+    batch = batches(await read_topic(config, config.topics.raw[0]))[0]
+    async with sketching(config, fitted) as stage:
+        with pytest.raises(ExceptionGroup) as caught:
+            await stage.process(batch)
+        assert caught.group_contains(aiokafka.errors.MessageSizeTooLargeError)
+        assert stage.committable() == {}
+    assert await read_topic(config, config.topics.requests) == []
+
+
+async def shrink(config: Config) -> None:
+    """From now on the broker refuses every frame."""
+    from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=config.kafka.bootstrap)
+    await admin.start()
+    small = {"max.message.bytes": "100"}
+    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, config.topics.requests, configs=small)])
+    await admin.close()
+    await asyncio.sleep(0.5)
