@@ -26,7 +26,7 @@ OUT = Path("out/bench/throughput.json")
 
 def main() -> None:
     console = Console(width=None if os.isatty(1) else 140)
-    with _broker() as bootstrap, console.status("sketch"):
+    with broker() as bootstrap, console.status("sketch"):
         sketched = [sketch.measure(kind, ROWS, bootstrap) for kind in KINDS]
     with console.status("judge"):
         judged = [judge.measure(clients, max(4 * clients, 200_000)) for clients in CLIENTS]
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def _broker() -> Iterator[str]:
+def broker() -> Iterator[str]:
     """Bootstrap servers of KAFKA_BOOTSTRAP, else of an embedded broker that ends with the context."""
     from streams.embedded import EmbeddedBroker
 
