@@ -58,6 +58,14 @@ def encode(encoder: Encoder, inputs: Sequence[object], faults: Faults) -> Encode
     return encoded
 
 
+def concatenate(parts: Sequence[Encoded]) -> Encoded:
+    """All inputs, in the order of the parts, without faults; at least one part."""
+    values, fields, surprisal, offgrid, exact = (
+        np.concatenate(column) for column in zip(*(part[:5] for part in parts), strict=True)
+    )
+    return Encoded(values, fields, surprisal, offgrid, exact, ())
+
+
 def times(requests: Sequence[Request]) -> F64:
     """Milliseconds since 1970, rounded to the nearest; floats, since nothing has bounded them yet."""
     stamps = [request.ts for request in requests]

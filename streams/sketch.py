@@ -11,7 +11,7 @@ import numpy as np
 
 from detector.config import Config
 from detector.frame import RowFrame
-from models.encoders.base import Encoder
+from models.encoders.base import Encoded, Encoder
 from models.rows import CLASSES, I64, U8, U64, Rows
 from streams import columns
 from streams.adapters import REGISTRY, Adapter
@@ -22,6 +22,10 @@ from streams.identity import Identity, client_of, source_id
 from streams.rejects import WHOLE_RECORD, Fault, Headers, Reject
 
 DECISION_THRESHOLD = 0.5
+CHUNK_RECORDS = 256
+"""Records whose inputs exist as Python objects at one time: half a megabyte, which stays in a processor's cache. All
+of a fetch (4,096) at once made a row of 23 features cost 8.4 us instead of 6.9."""
+
 UNKNOWN_MODEL = "unknown_model"
 NO_INPUT = "no_input"
 
@@ -137,13 +141,14 @@ def _read_unusual(record: Message, adapter: Adapter, config: Config, features: f
             read.indexes.append(index)
 
 
-class _Batch(NamedTuple):
-    """The requests of one model that have an input."""
+class _Gathered(NamedTuple):
+    """The requests of one model that have an input, without it; encoded : their inputs, in parts. faults : by row."""
 
     requests: list[Request]
-    inputs: list[object]
-    offsets: I64
-    indexes: I64
+    offsets: list[int]
+    indexes: list[int]
+    encoded: list[Encoded]
+    faults: Faults
 
 
 class Sketcher:
@@ -165,43 +170,45 @@ class Sketcher:
         self, topic: str, partition: int, incarnation: str, records: Sequence[Message], n_partitions: int
     ) -> SketchResult:
         """Sketch records of one raw partition, offsets rising. n_partitions : of `requests`."""
-        read = read_records(records, self._adapter, self._config, self._features)
-        source, source_name = source_id(topic, partition, incarnation), f"{topic}[{partition}]"
-        frames: list[RowFrame] = []
-        placed = list(read.faults)
+        faults: list[tuple[int, int, Fault]] = []
         unjudged: Counter[str] = Counter()
-        for name, places in _by_model(read.requests):
-            model = self._models.get(name)
-            if model is None:
-                unjudged[UNKNOWN_MODEL] += len(places)
-                continue
-            batch = _batch(read, places, model.encoder)
-            unjudged[NO_INPUT] += len(places) - len(batch.requests)
+        gathered: dict[str, _Gathered] = {}
+        for start in range(0, len(records), CHUNK_RECORDS):
+            read = read_records(records[start : start + CHUNK_RECORDS], self._adapter, self._config, self._features)
+            faults += read.faults
+            for name, places in _by_model(read.requests):
+                if name not in self._models:
+                    unjudged[UNKNOWN_MODEL] += len(places)
+                    continue
+                into = gathered.setdefault(name, _Gathered([], [], [], [], {}))
+                unjudged[NO_INPUT] += _gather(read, places, self._models[name].encoder, into)
+        frames: list[RowFrame] = []
+        source, source_name = source_id(topic, partition, incarnation), f"{topic}[{partition}]"
+        for name, batch in sorted(gathered.items()):
             if not batch.requests:
                 continue
-            faults: Faults = {}
-            rows = self._rows(batch, model, self._threshold(name, model), source, faults)
-            if faults:
-                placed += [(int(batch.offsets[i]), int(batch.indexes[i]), fault) for i, fault in faults.items()]
-                rows = columns.take(rows, np.setdiff1d(np.arange(rows.count), list(faults)))
-            about = name, model.space, source_name, self._identity.key_id
+            rows = self._rows(batch, self._threshold(name), source)
+            if batch.faults:
+                faults += [(batch.offsets[row], batch.indexes[row], fault) for row, fault in batch.faults.items()]
+                rows = columns.take(rows, np.setdiff1d(np.arange(rows.count), list(batch.faults)))
+            about = name, self._models[name].space, source_name, self._identity.key_id
             frames += [RowFrame(target, -1, *about, part) for target, part in columns.cut(rows, n_partitions)]
-        rejects = [Reject(topic, partition, offset, index, *fault) for offset, index, fault in sorted(placed)]
+        rejects = [Reject(topic, partition, offset, index, *fault) for offset, index, fault in sorted(faults)]
         return SketchResult(frames, rejects, +unjudged)
 
-    def _rows(self, batch: _Batch, model: SketchedModel, threshold: float, source: int, faults: Faults) -> Rows:
-        """The batch as rows; those in `faults` are to be left out."""
+    def _rows(self, batch: _Gathered, threshold: float, source: int) -> Rows:
+        """The batch as rows; those in its faults, which grow here, are to be left out."""
         requests, n = batch.requests, len(batch.requests)
-        time_ms = self._times(requests, faults)
-        answers = columns.answers(requests, threshold, self._identity, faults)
-        encoded = columns.encode(model.encoder, batch.inputs, faults)
+        time_ms = self._times(requests, batch.faults)
+        answers = columns.answers(requests, threshold, self._identity, batch.faults)
+        encoded = columns.concatenate(batch.encoded)
         client, client_tail = self._identity.clients([request.client_id for request in requests])
         id_offsets, id_bytes = columns.join([request.request_id for request in requests])
         nothing = np.full(n, np.nan, np.float32)
         return Rows(
             source=np.full(n, source, np.uint32),
-            offset=batch.offsets,
-            index=batch.indexes.astype(np.int32),
+            offset=np.array(batch.offsets, np.int64),
+            index=np.array(batch.indexes, np.int32),
             client=client,
             client_tail=client_tail,
             klass=self._classes(requests, client),
@@ -231,7 +238,7 @@ class Sketcher:
         for row in np.flatnonzero(early | late).tolist():
             window = f"{limits.earliest:%Y-%m-%d} (input.earliest) to {limits.latest:%Y-%m-%d} (input.latest)"
             got = "an earlier one" if early[row] else "a later one"
-            faults[row] = Fault("ts", f"a time from {window}", got, "time")
+            faults.setdefault(row, Fault("ts", f"a time from {window}", got, "time"))
             time_ms[row] = 0.0
         return time_ms.astype(np.int64)
 
@@ -247,11 +254,12 @@ class Sketcher:
             codes[known] = self._declared_classes[places[known]]
         return codes
 
-    def _threshold(self, name: str, model: SketchedModel) -> float:
+    def _threshold(self, name: str) -> float:
         configured = self._config.models.get(name)
         if configured is not None and configured.decision_threshold is not None:
             return configured.decision_threshold
-        return DECISION_THRESHOLD if model.decision_threshold is None else model.decision_threshold
+        fitted = self._models[name].decision_threshold
+        return DECISION_THRESHOLD if fitted is None else fitted
 
 
 def _by_model(requests: Sequence[Request]) -> Iterator[tuple[str, Sequence[int]]]:
@@ -266,12 +274,18 @@ def _by_model(requests: Sequence[Request]) -> Iterator[tuple[str, Sequence[int]]
     yield from sorted(places.items())
 
 
-def _batch(read: Read, places: Sequence[int], encoder: Encoder) -> _Batch:
-    requests = read.requests if len(places) == len(read.requests) else [read.requests[place] for place in places]
-    inputs = columns.inputs_of(encoder, requests)
-    chosen = np.array(places, np.int64)
-    if type(None) in set(map(type, inputs)):
-        kept = [i for i, item in enumerate(inputs) if item is not None]
-        requests, inputs, chosen = [requests[i] for i in kept], [inputs[i] for i in kept], chosen[kept]
-    offsets, indexes = np.array(read.offsets, np.int64)[chosen], np.array(read.indexes, np.int64)[chosen]
-    return _Batch(requests, inputs, offsets, indexes)
+def _gather(read: Read, places: Sequence[int], encoder: Encoder, into: _Gathered) -> int:
+    """Encode one model's requests of a chunk and let go of their inputs; the number of requests without one."""
+    inputs = columns.inputs_of(encoder, [read.requests[place] for place in places])
+    kept = [place for place, item in zip(places, inputs, strict=True) if item is not None]
+    if kept:
+        faults: Faults = {}
+        into.encoded.append(columns.encode(encoder, [item for item in inputs if item is not None], faults))
+        into.faults.update({len(into.requests) + row: fault for row, fault in faults.items()})
+    for place in kept:
+        request = read.requests[place]
+        request.features = request.embedding = None
+        into.requests.append(request)
+        into.offsets.append(read.offsets[place])
+        into.indexes.append(read.indexes[place])
+    return len(places) - len(kept)

@@ -5,6 +5,7 @@ import random
 from collections import defaultdict
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from detector.config import Config
 from detector.frame import RowFrame
 from models.rows import FLAG_EXPLAIN, FLAG_LABEL, FLAG_REFUSED, Rows
 from streams import columns, frames
+from streams import sketch as sketch_module
 from streams.identity import Identity, pseudonym, source_id
 from streams.sketch import SketchResult
 from tests import frame_rows, sketching
@@ -207,13 +209,14 @@ def gather(results: list[SketchResult]) -> Gathered:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 5), cuts=st.lists(st.integers(0, 60), max_size=8))
-def test_cutting_does_not_matter(seed: int, cuts: list[int]) -> None:
+@given(seed=st.integers(0, 5), cuts=st.lists(st.integers(0, 60), max_size=8), chunk=st.integers(1, 20))
+def test_cutting_does_not_matter(seed: int, cuts: list[int], chunk: int) -> None:
     raws = [sketching.raw(offset, value) for offset, value in enumerate(mixed_records(seed, 60))]
     sketcher = sketching.build_sketcher()
     whole = gather([sketcher.frames("t", 0, "0", raws, 3)])
     assert len(whole[0]) == 6 and whole[1] and whole[2]["unknown_model"]
-    pieces = [sketcher.frames("t", 0, "0", raws[a:b], 3) for a, b in pairwise([0, *sorted(cuts), len(raws)])]
+    with patch.object(sketch_module, "CHUNK_RECORDS", chunk):
+        pieces = [sketcher.frames("t", 0, "0", raws[a:b], 3) for a, b in pairwise([0, *sorted(cuts), len(raws)])]
     assert gather(pieces) == whole
 
 
