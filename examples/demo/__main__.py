@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from detector.config import PREFIX
 from examples.demo import report
 from examples.demo.processes import ChildError, Children
-from examples.demo.run import OUT, Demo
+from examples.demo.run import OUT, PARTITIONS, Demo
 from examples.demo.tape import Tape
 from examples.demo.view import View, as_table
 from streams import topics
@@ -86,9 +86,8 @@ async def _play(view: View, demo: Demo) -> int:
     await demo.start_worker()
     view.say("ready, and the gateway obeys it. Live traffic, and two attackers among it:")
     written = demo.config.topics
-    async with Tape(
-        demo.config.kafka.bootstrap, [demo.live_topic, written.throttle, written.alerts, written.dlq]
-    ) as tape:
+    taped = [demo.live_topic, written.throttle, written.alerts, written.dlq]
+    async with Tape(demo.config.kafka.bootstrap, taped, PARTITIONS) as tape:
         await demo.go_live(tape)
         found = demo.finish(tape)
         rows = demo.rows(tape)

@@ -130,7 +130,7 @@ class Demo:
         """A benign day, sent as fast as the gateway answers, and its log as a file."""
         await self.serve("gateway-day", self.day_topic)
         begun = time.monotonic()
-        async with Tape(self.config.kafka.bootstrap, [self.day_topic]) as tape:
+        async with Tape(self.config.kafka.bootstrap, [self.day_topic], PARTITIONS) as tape:
             await drive(self.url, self.day, at_once=32)
             sent = sum(len(client.statuses) for client in self.day)
             rate = sent / (time.monotonic() - begun)

@@ -33,13 +33,14 @@ class Record:
 
 @dataclass(slots=True)
 class Tape:
-    """Everything written to some topics since they began; inside a partition offsets rise. The topics must exist.
+    """Everything written to some topics since they began; inside a partition offsets rise. partitions : of each topic.
 
     Use as an async context manager; reading goes on in the background until the end of the block.
     """
 
     bootstrap: str
     topics: Sequence[str]
+    partitions: int
     records: dict[str, list[Record]] = field(default_factory=dict)
     _reader: "asyncio.Task[None] | None" = None
 
@@ -58,8 +59,7 @@ class Tape:
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
         await consumer.start()
         try:
-            await consumer.topics()
-            places = [TopicPartition(t, p) for t in self.topics for p in consumer.partitions_for_topic(t) or ()]
+            places = [TopicPartition(topic, number) for topic in self.topics for number in range(self.partitions)]
             consumer.assign(places)
             await consumer.seek_to_beginning(*places)
             while True:
