@@ -171,7 +171,7 @@ def quieten() -> None:
     """Faust tells each step of a rebalance, and every error once for each of its services; ours is told once."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
-    for name in ("faust", "mode"):
+    for name in ("faust", "mode", "streams.batches"):  # mode names loggers after the module of the subclass
         logging.getLogger(name).setLevel(logging.CRITICAL)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

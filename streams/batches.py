@@ -158,6 +158,10 @@ class BatchConsumer(driver.Consumer):
         for tp in list(self._numbers) if partitions is None else partitions:
             self._numbers.pop(tp, None)
 
+    async def verify_all_partitions_active(self) -> None:
+        """Faust's look at each partition fails on one whose position a rebalance has not set yet, and crashes the
+        worker. `StageRunner.stuck` watches in its place."""
+
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return iter([tp for tp in self._done if topics is None or tp in topics or tp.topic in topics])
 

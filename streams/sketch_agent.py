@@ -26,6 +26,9 @@ LINGER_MS = 50
 GATHER_BYTES = 64 * 2**10
 """A fetch is answered before that when so much has gathered."""
 
+FETCH_BYTES = 4 * 2**20
+"""Most that one fetch brings from one raw partition: behind the log, larger batches make fewer, fuller frames."""
+
 
 class SketchStage:
     """Stateless: what a record becomes depends on the record. Sends everything itself and waits for every send.
@@ -53,7 +56,11 @@ class SketchStage:
     @property
     def consumer_arguments(self) -> dict[str, Any]:
         return clients.group_reading(
-            self._config, self._features, fetch_max_wait_ms=LINGER_MS, fetch_min_bytes=GATHER_BYTES
+            self._config,
+            self._features,
+            fetch_max_wait_ms=LINGER_MS,
+            fetch_min_bytes=GATHER_BYTES,
+            max_partition_fetch_bytes=FETCH_BYTES,
         )
 
     async def start(self) -> None:
