@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector.detectors import REGISTRY, Profile
+from models.artefacts import ArtefactError
 from models.kernels.layout import BUCKETS, CLASS_COUNT, FEATURES, LEVELS, Nulls
 from models.reference import Reference
 from models.rows import CLASSES, F64, I32, I64, UNIT
@@ -135,10 +136,10 @@ def bernoulli_ratios(hits: I64, rows: I64, attack: float, null_min: float) -> I3
 
 
 def nulls(reference: Reference, reach: float, agreement_min: int, decision_threshold: float | None) -> Nulls:
-    """The fold's tables. Raises ValueError if the reference was fitted for other processes."""
+    """The fold's tables. Raises ArtefactError if the reference was fitted for other processes."""
     names = tuple(process.name for process in PROCESSES)
     if reference.processes != names:
-        raise ValueError("the artefacts were fitted for other detectors; run `probewatch calibrate` again")
+        raise ArtefactError("the artefacts were fitted for other detectors; run `probewatch calibrate` again")
     return Nulls(
         family=reference.family,
         field=reference.field,
