@@ -16,6 +16,7 @@ import pyarrow as pa
 from detector.config import Config
 from detector.frame import Frame
 from streams import archive, frames
+from streams.adapters.json_text import UNREADABLE
 from streams.rejects import WHOLE_RECORD, Reject
 from streams.sketch import RawRecord
 
@@ -189,7 +190,7 @@ def _place(line: bytes) -> tuple[str, int, int] | None:
     """The position that a record carries; None if what looks like one is none (say, text inside a prompt)."""
     try:
         place = _placed.decode(line).place
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return (place.topic, place.partition, place.offset) if place.partition >= 0 and place.offset >= 0 else None
 

@@ -159,3 +159,13 @@ def test_another_parquet_file_is_no_archive(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(ArchiveError, match="not readable as Parquet"):
         list(archive.read_archive(tmp_path / "x.parquet"))
+
+
+def test_a_position_is_looked_for_in_any_record_without_harm(tmp_path: Path) -> None:
+    deep = b'{"prompt":"\\"_kafka\\"","_kafka":' + b"[" * 100_000
+    (tmp_path / "a.jsonl").write_bytes(
+        deep + b"\n" + b'{"_kafka":"\xff"}\n{"_kafka":{"topic":"t","partition":1,"offset":7}}\n'
+    )
+    batches = raw([tmp_path / "a.jsonl"])
+    found = [(batch.topic, batch.partition, record.offset) for batch in batches for record in batch.records]
+    assert found == [("a.jsonl", 0, 0), ("a.jsonl", 0, 1), ("t", 1, 7)]
