@@ -199,7 +199,10 @@ def _low_margins(batches: Sequence[Rows]) -> F32:
 
 
 def _client_ratios(batches: Sequence[Rows], low_margin: F32) -> tuple[I32, I32]:
-    """Bets on the client's own rows: low margins and values off their grid, (3, 2) each. A class with few rows leans on all of them."""
+    """Bets on the client's own rows: low margins and values off their grid, (3, 2) each.
+
+    A class with few rows leans on all of them.
+    """
     counts = np.zeros((4, CLASS_COUNT), np.int64)  # low margins, margins, off-grid rows, rows
     for rows in batches:
         for k in range(CLASS_COUNT):

@@ -1,7 +1,8 @@
 """From what detectors declare and history counted to the integer tables that the fold reads.
 
 Processes, in the order of models/kernels/fold.py `weigh`: joint profiles and single features per family (maximum over
-families), the joint ones summed over families, margin seeking, off-grid values, unique inputs of the day, size of the largest family.
+families), the joint ones summed over families, margin seeking, off-grid values, unique inputs of the day, size of the
+largest family.
 """
 
 from dataclasses import dataclass

@@ -102,7 +102,7 @@ def test_cold_histories_cannot_raise_thresholds(encoder: TabularEncoder) -> None
     rows = _rows(encoder, rng, 40, 60)
     reference, _ = fit_reference(encoder, 0.5, [rows], cold=True)
     assert np.all(reference.thresholds <= np.array(COLD_THRESHOLDS))
-    assert calibration.COLD_ROWS * 40 == sum(batch.count for batch in calibration._first_rows([rows]))
+    assert sum(batch.count for batch in calibration._first_rows([rows])) == calibration.COLD_ROWS * 40
 
 
 def test_empty_history_fits_and_never_alarms(encoder: TabularEncoder, rows: Rows) -> None:

@@ -223,7 +223,7 @@ def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anch
     """Evidence of every process and their fusion: the largest standardised excess, less what activity explains.
 
     Order of processes: of families (maximum over families), sums of the joint ones over families, margin seeking,
-    off-grid, unique inputs of the day, size of the largest family. Fills evidence and the family that leads each process.
+    off-grid, unique inputs of the day, size of the largest family. Fills evidence and each process's leading family.
     """
     client = table.clients[slot]
     singles, joint = table.wealth.shape[1], nulls.joint
