@@ -33,6 +33,9 @@ DAY_PEOPLE = 5_300
 
 LIVE_S = 20.0
 ATTACK_AFTER_S = 3.0
+ATTACK_MAX_S = 60.0
+"""An attack that nobody has stopped by then has shown what there is to see."""
+
 SETTLE_S = 30.0
 ROWS = "probewatch_rows_total"
 DAY_TOPIC, LIVE_TOPIC = "gateway-logs-day", "gateway-logs"
@@ -158,7 +161,9 @@ class Demo:
 
         async def attack() -> None:
             await asyncio.sleep(ATTACK_AFTER_S)
+            limit = asyncio.get_running_loop().call_later(ATTACK_MAX_S, self.attacks.stop)
             await self.attacks.through(self.url, self.attacker_ids)
+            limit.cancel()
 
         with self.view.live(lambda: self.rows(tape)) as refresh:
             async with asyncio.TaskGroup() as group:
