@@ -216,11 +216,13 @@ def load_block(state: PartitionState, value: bytes) -> None:
         body = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(value[_BLOCK_HEAD.size :]))
         if body["blocks"] != len(state.block_offset):
             raise BlockError(f"state.blocks is {len(state.block_offset)}, the stored state has {body['blocks']}")
+        for table in state.tables.values():
+            table.clear(block)
         for name, saved in body["spaces"].items():
             if name in state.settings.spaces:
                 state.table(name).load(block, saved)
-        for key, model, until in body["allowed"]:
-            state.allowed[(key, model)] = until
+        others = {about: until for about, until in state.allowed.items() if about[0] % body["blocks"] != block}
+        state.allowed = others | {(key, model): until for key, model, until in body["allowed"]}
     except (zstandard.ZstdError, msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
         raise BlockError(f"block {block} of partition {partition} is damaged: {type(error).__name__}") from error
     state.block_offset[block] = offset

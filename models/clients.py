@@ -176,20 +176,27 @@ class ClientTable:
         for name in ("next", "previous", "ring_start", "anchor_start"):
             records[name] = 0
         saved: dict[str, Any] = {"clients": records.tobytes()}
-        for name in _RING_COLUMNS:
-            saved[name] = getattr(table, name)[ring[:n_ring]].tobytes()
-        for name in _ANCHOR_COLUMNS:
-            saved[name] = getattr(table, name)[anchors[:n_anchors]].tobytes()
+        for names, places in ((_RING_COLUMNS, ring[:n_ring]), (_ANCHOR_COLUMNS, anchors[:n_anchors])):
+            for name in names:
+                column = getattr(table, name)[places]
+                if column.dtype.names:
+                    column["link"] = 0  # of the pool, not of the client: a block is a function of the log alone
+                saved[name] = column.tobytes()
         marks = zip(self.sources, table.mark_offset[block].tolist(), table.mark_index[block].tolist(), strict=True)
         saved["marks"] = sorted(list(mark) for mark in marks if mark[1] >= 0)
         return saved
+
+    def clear(self, block: int) -> None:
+        """Forget a block's clients and its marks."""
+        clear_block(self.table, block)
+        self.table.mark_offset[block] = self.table.mark_index[block] = -1
 
     def load(self, block: int, saved: dict[str, Any]) -> None:
         """Put a dumped block in place of what the block holds now.
 
         Raises ValueError if its columns do not fit this table.
         """
-        clear_block(self.table, block)
+        self.clear(block)
         records = np.frombuffer(saved["clients"], CLIENT)
         self._grow(len(records), int(records["ring_size"].sum()) + 1, int(records["anchor_size"].sum()) + 1)
         slots = np.zeros(len(records), np.int64)

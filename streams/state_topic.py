@@ -57,14 +57,15 @@ class StateTopic:
             while unread:
                 for records in (await consumer.getmany(*unread, timeout_ms=200)).values():
                     for record in records:
-                        _keep_furthest(found[record.partition], record.value)
+                        keep_furthest(found[record.partition], record.value)
                 # The position, not the last record: compaction may have taken the end of the log.
                 positions = {place: await consumer.position(place) for place in unread}
                 unread = {place: end for place, end in unread.items() if positions[place] < end}
         return found
 
 
-def _keep_furthest(blocks: dict[int, bytes], value: bytes | None) -> None:
+def keep_furthest(blocks: dict[int, bytes], value: bytes | None) -> None:
+    """Put a record of the topic in its block's place, unless what is there reaches further."""
     if value is None:
         return
     _, block, mark = engine.block_mark(value)
