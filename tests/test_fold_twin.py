@@ -127,6 +127,20 @@ def test_a_row_as_like_two_inputs_joins_the_earlier(swapped: bool) -> None:
     assert told["families"] == 1 and told["feature 1 level 2"] == 1  # it differs from either in two fields
 
 
+def test_evidence_at_its_ceiling_is_decided_on_again_when_a_decision_expires() -> None:
+    """It cannot rise any more; an attacker with 2,000 nats must not be free once the first decision has run out."""
+    shape, nulls = Shape(5, 5), cases.random_nulls(3, 5)
+    nulls.family[:], nulls.field[:], nulls.growth[:], nulls.tail_scale[:] = 40_000, 0, 0, 1_000
+    table = cases.new_table(shape, BLOCKS, 1 << 24)
+    twin = SlowFold(cases.as_tables(nulls), BLOCKS, table.capacity, table.table.costs.tolist())
+    rows = cases.history(shape, [Move(0, 0, 0, 0, 1), *[Move(0, 3, i, 3, 1) for i in range(100)]])
+    frames = cases.cut(rows, [])
+    fast, slow = cases.run_kernel(table, nulls, frames, shape)[0], cases.run_slowly(twin, frames)
+    assert fast == slow
+    assert len({seen.statistic for seen in slow[-40:] if seen}) == 1
+    assert sum(seen is not None and seen.level == 4 for seen in slow[-40:]) >= 20
+
+
 def test_every_level_of_every_feature_occurs_in_these_histories() -> None:
     """Equality over levels that never occur would prove nothing."""
     told: Counter[str] = Counter()

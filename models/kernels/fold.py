@@ -136,7 +136,8 @@ def apply(
     if len(tally.statistic) > 0:
         tally.evidence[row] = evidence
         tally.statistic[row] = client.statistic
-    return calls_for_decision(table, nulls, slot, klass, before, verdict)
+    risen = client.statistic > before or evidence[verdict[LEAD_PROCESS]] >= CEILING  # there it cannot rise any more
+    return risen and calls_for_decision(table, nulls, slot, klass, verdict)
 
 
 @kernel
@@ -267,10 +268,10 @@ def threshold_offset(key: np.uint64) -> int:
 
 
 @kernel
-def calls_for_decision(table: Table, nulls: Nulls, slot: int, klass: int, before: int, verdict: I64) -> bool:
-    """A higher rung than the one in force; after expiry, any rung again once evidence has risen."""
+def calls_for_decision(table: Table, nulls: Nulls, slot: int, klass: int, verdict: I64) -> bool:
+    """A higher rung than the one in force; after expiry, any rung again. Asked when evidence has risen."""
     client = table.clients[slot]
-    if client.statistic <= before or client.clock_ms < client.quiet_until_ms:
+    if client.clock_ms < client.quiet_until_ms:
         return False
     offset = threshold_offset(client.key)
     level = 0

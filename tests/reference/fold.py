@@ -125,7 +125,8 @@ class SlowFold:
         verdict = self.weigh(client, klass)
         before, client.statistic = client.statistic, max(NEVER, verdict.statistic)
         verdict.statistic_kept = client.statistic
-        verdict.level = self.called_for(client, klass, before)
+        if client.statistic > before or verdict.evidence[verdict.lead] == CEILING:
+            verdict.level = self.called_for(client, klass)
         return verdict
 
     def tick(self, client: Client, time_ms: int) -> None:
@@ -326,9 +327,9 @@ class SlowFold:
         statistic = excess.get(lead, -(1 << 60)) - growth
         return Verdict(0, lead, leaders[lead], statistic, evidence, 0)
 
-    def called_for(self, client: Client, klass: int, before: int) -> int:
+    def called_for(self, client: Client, klass: int) -> int:
         """The rung that this row raises the client to, 0 for none."""
-        if client.statistic <= before or client.clock_ms < client.quiet_until_ms:
+        if client.clock_ms < client.quiet_until_ms:
             return 0
         upwards = (client.key >> 17) % 501
         thresholds = self.tables["thresholds"][klass]
