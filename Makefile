@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka check fmt lint type bench docs lock up down clean
+.PHONY: help setup run test test-kafka check fmt lint type scenarios accept bench docs lock up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,12 @@ type: setup ## mypy, strict
 fmt: setup ## Format and mend what can be mended
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+scenarios: setup ## What is said of each attack and of each look-alike
+	@$(BIN)/python -m tests.scenarios.run
+
+accept: setup ## Take what scenarios say now as expected, and show the difference
+	@$(BIN)/python -m tests.scenarios.run accept
 
 bench: setup ## Rows per second of each stage beside a plain reader
 	$(BIN)/python -m bench.throughput
