@@ -133,9 +133,11 @@ class Worker:
             raise StageError(f"did not stop within {STOP_S:.0f} s; what is not written will be done again") from None
 
     async def _watch(self) -> None:
-        while not (stuck := next(filter(None, (runner.stuck() for runner in self.runners)), None)):  # noqa: ASYNC110
+        while True:
             await asyncio.sleep(WATCH_S)
-        raise StageError(stuck)
+            for runner in self.runners:
+                if (stuck := runner.stuck(WATCH_S)) is not None:
+                    raise StageError(stuck)
 
 
 class Watchdog(threading.Thread):

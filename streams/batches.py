@@ -11,7 +11,6 @@ flow control and group membership stay Faust's. Three things are ours:
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -75,7 +74,7 @@ class BatchConsumer(driver.Consumer):
     """Every topic is read in batches."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.polled_at = time.monotonic()
+        self.polls = 0
         self._done: dict[TP, int] = {}
         self._numbers: dict[TP, int] = {}
         self._epoch = 0
@@ -97,7 +96,7 @@ class BatchConsumer(driver.Consumer):
         return offset
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 Faust names it
-        self.polled_at = time.monotonic()
+        self.polls += 1
         epoch = self._epoch
         records, _ = await self._wait_next_records(timeout)
         if not records or self.should_stop:

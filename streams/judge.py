@@ -146,6 +146,7 @@ class JudgeStage:
 
     async def process(self, batch: Batch) -> None:
         partition = self._partitions[batch.partition]
+        unknown_before = partition.state.unjudged
         events: list[Event] = []
         unreadable: list[DeadLetter] = []
         rows = 0
@@ -163,6 +164,7 @@ class JudgeStage:
             blocks = {event.client_key % self._config.state.blocks for event in events}
             await self._write(partition, blocks & partition.unwritten.keys())
         partition.next = batch.end
+        self._metrics.unjudged.labels("unknown_space").inc(partition.state.unjudged - unknown_before)
         self._metrics.frames.labels(self.name).inc(len(batch.records))
         self._metrics.rows.labels(self.name).inc(rows)
 

@@ -8,7 +8,6 @@ is the state between two batches. Batches of partitions that are not owned are d
 """
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -72,7 +71,8 @@ class StageRunner:
         self.app = BatchApp(f"{group}-{stage.name}", consumer_arguments)
         self.failed = self.app.failed
         self.ready = False
-        self._unready_since = time.monotonic()
+        self._quiet_s = 0.0
+        self._progress: tuple[object, ...] = ()
         self._lock = asyncio.Lock()
         self._owned: frozenset[TP] = frozenset()
         self._numbers: dict[TP, int] = {}
@@ -94,7 +94,7 @@ class StageRunner:
 
     async def stop(self) -> None:
         """Finish the batch in work, write, commit, leave the group."""
-        self._not_ready()
+        self.ready = False
         if self._acquiring is not None:
             self._acquiring.cancel()
         async with self._lock:
@@ -103,18 +103,25 @@ class StageRunner:
 
     async def abandon(self) -> None:
         """Leave the group without writing anything more."""
-        self._not_ready()
+        self.ready = False
         for task in self._tasks:
             task.cancel()
         await self.app.stop()
         await self.stage.stop()
 
-    def stuck(self) -> str | None:
-        """What has been waited for too long, if anything: Faust may stop reading, or never end a rebalance."""
-        now = time.monotonic()
-        if self.ready and now - self.app.batch_consumer.polled_at > SILENT_S:
+    def stuck(self, waited_s: float) -> str | None:
+        """What has been waited for too long, if anything: Faust may stop reading, or never end a rebalance.
+
+        waited_s : since the last call. What the event loop slept through meanwhile is not Faust's silence: the first
+        frame may wait a minute for the compiler.
+        """
+        polls = self.app.batch_consumer.polls if self.app.started else 0
+        progress = (self.ready, polls, self._acquiring is not None)
+        self._quiet_s = self._quiet_s + waited_s if progress == self._progress else 0.0
+        self._progress = progress
+        if self.ready and self._quiet_s > SILENT_S:
             return f"{self.stage.name}: Faust has not asked for records for {SILENT_S:.0f} s: its consumer has stopped"
-        if not self.ready and self._acquiring is None and now - self._unready_since > REBALANCE_S:
+        if not self.ready and self._acquiring is None and self._quiet_s > REBALANCE_S:
             return f"{self.stage.name}: no assignment for {REBALANCE_S:.0f} s: a rebalance that does not end"
         return None
 
@@ -173,15 +180,11 @@ class StageRunner:
             self.ready = True
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
-        self._not_ready()
+        self.ready = False
         if self._acquiring is not None:
             self._acquiring.cancel()
         async with self._lock:
             await self._give_back()
-
-    def _not_ready(self) -> None:
-        self.ready = False
-        self._unready_since = time.monotonic()
 
     async def _give_back(self) -> None:
         if self._owned:

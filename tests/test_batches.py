@@ -185,3 +185,17 @@ async def test_an_error_in_a_stage_ends_it_and_is_told(embedded_broker: str, nam
     assert await committed(config, topic) is None
     starting.cancel()
     await runner.abandon()
+
+
+async def test_a_consumer_that_has_stopped_is_noticed(embedded_broker: str, namespace: str) -> None:
+    config = kafka_config(embedded_broker, namespace)
+    runner = await runner_of(config, Collecting(await filled_topic(config, 1, 10)))
+    await runner.start()
+    for _ in range(3):
+        assert runner.stuck(50.0) is None
+        await asyncio.sleep(1.2)  # it asks at least every second
+    await runner.app._fetcher.stop()
+    assert runner.stuck(50.0) is None
+    assert runner.stuck(50.0) is None
+    assert "its consumer has stopped" in (runner.stuck(50.0) or "")
+    await runner.abandon()
