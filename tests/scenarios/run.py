@@ -9,12 +9,14 @@ import importlib
 import json
 import sys
 import tempfile
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from detector.config import Config
 from detector.detectors import REGISTRY
+from detector.finding import Event
 from models.artefacts import Artefacts, load_artefacts
 from streams import calibrate, replay
 from streams.progress import Silent
@@ -55,12 +57,12 @@ def replayed(lines: list[world.Record]) -> replay.Outcome:
         )
 
 
-def decisions(outcome: replay.Outcome) -> list[dict[str, Any]]:
+def told(events: Iterable[Event]) -> list[dict[str, Any]]:
     """What matters of each decision, in the order of events."""
-    told = [json.loads(event.value) for event in outcome.events if event.kind == "throttle"]
+    decided = [json.loads(event.value) for event in events if event.kind == "throttle"]
     return [
         {"client": one["client"], "level": one["level"], "reason": one["reason"], "rows": one["trigger"]["rows_seen"]}
-        for one in told
+        for one in decided
     ]
 
 
@@ -76,7 +78,7 @@ def main(accept: bool) -> None:
     for detector in REGISTRY:
         for kind in KINDS:
             path = expected(detector.name, kind)
-            now = as_text(decisions(replayed(records(detector.name, kind))))
+            now = as_text(told(replayed(records(detector.name, kind)).events))
             before = path.read_text() if path.exists() else ""
             print(f"== {detector.name}/{kind}")
             sys.stdout.writelines(difflib.unified_diff(before.splitlines(True), now.splitlines(True), "was", "is"))

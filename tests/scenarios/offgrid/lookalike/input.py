@@ -2,14 +2,15 @@
 
 import random
 
-from tests.scenarios.world import Record, person, record
+from tests.scenarios.world import Person, Record, person, record
+
+SLIPS: list[Person] = [{"income": 2_345.67}, {"purpose": "boat"}, {"rate": 3.456}, {"age": 41.5}]
 
 
 def records() -> list[Record]:
     rng = random.Random(71)
-    slips = [{"income": 2_345.67}, {"purpose": "boat"}, {"rate": 3.456}, {"age": 41.5}]
-    return [
-        record(f"typist-{number}", person(rng) | slip, 1.3 + number / 10 + turn / 100)
-        for number, slip in enumerate(slips)
-        for turn, slip in enumerate(({}, slip))
-    ]
+    made = []
+    for number, slip in enumerate(SLIPS):
+        client, day = f"typist-{number}", 1.3 + number / 10
+        made += [record(client, person(rng), day), record(client, person(rng) | slip, day + 0.01)]
+    return made

@@ -2,7 +2,7 @@
 
 import random
 
-from tests.scenarios.world import Record, person, record
+from tests.scenarios.world import Person, Record, person, record
 
 
 def records() -> list[Record]:
@@ -10,9 +10,10 @@ def records() -> list[Record]:
     for number in range(6):
         rng = random.Random(100 + number)
         who = person(rng)
-        for turn, change in enumerate(
-            ({}, {"amount": 50.0 * rng.randint(10, 400)}, {"amount": 50.0 * rng.randint(10, 400)}, {"term": 36})
-        ):
-            who = who | change
-            made.append(record(f"shopper-{number}", who, 1.5 + number / 100 + turn * 4 / 1440))
+        amounts = [who["amount"], *(50.0 * rng.randint(10, 400) for _ in range(2))]
+        tries: list[Person] = [who | {"amount": amount} for amount in amounts]
+        tries.append(tries[-1] | {"term": 36})
+        made += [
+            record(f"shopper-{number}", one, 1.5 + number / 100 + turn * 4 / 1440) for turn, one in enumerate(tries)
+        ]
     return made
