@@ -20,6 +20,7 @@ import structlog
 from detector.config import Config
 from detector.engine import EngineSettings
 from models.artefacts import Artefacts, load_artefacts
+from models.warm import warm
 from streams.embedded import Features, probe
 from streams.health import Health
 from streams.identity import Identity
@@ -46,6 +47,7 @@ def run_worker(config: Config, stages: Sequence[str] = STAGES) -> int:
     quieten()
     secrets = load_secrets(config)
     artefacts = load_artefacts(config.artefacts, secrets.projection_seed)
+    warm()  # compiling takes longer than a session lives, so not between two heartbeats
     code = asyncio.run(_run(config, artefacts, secrets, stages))
     if any(thread.is_alive() and not thread.daemon for thread in threading.enumerate()[1:]):
         _end(code)  # a thread of Faust's consumer hangs; Python would wait for it for ever
