@@ -27,6 +27,10 @@ from detector.config import Kafka
 CLUSTER_ID = "probewatch-evaluation"
 """How a client recognises the embedded broker: it is the cluster id that we start it with."""
 
+LEASH = 'exec 3<&0; "$@" 3<&- & broker=$!; (read -r _ <&3; kill -KILL "$broker") 2>/dev/null & wait "$broker"'
+"""Runs the broker until our end of its standard input is closed: by `stop`, or because this process is no more, however
+it ended. An orphan would keep its memory for ever, and holds nothing worth saving."""
+
 START_S = 10.0
 STOP_S = 5.0
 
@@ -113,7 +117,11 @@ class EmbeddedBroker:
         with tempfile.TemporaryFile() as log:
             # A session of its own: Ctrl-C must reach the workers first, which still have blocks to write.
             self._process = subprocess.Popen(
-                _command(binary, port), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                ["/bin/sh", "-c", LEASH, "broker", *_command(binary, port)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
             if not self._accepts(port):
                 self.stop()
@@ -125,12 +133,9 @@ class EmbeddedBroker:
     def stop(self) -> None:
         if self._process is None:
             return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(STOP_S)
         self._process = None
 
     def _accepts(self, port: int) -> bool:
