@@ -19,7 +19,7 @@ def warm() -> None:
     """Encode and fold a few rows, write a block and read it back."""
     people: list[dict[str, float | int | str | bool | None]] = [{"a": float(i), "b": i % 2} for i in range(8)]
     encoder = TabularEncoder(fit_table(people), SEED)
-    EmbeddingEncoder(4, 0.5, SEED).encode(np.ones((1, 4), np.float32))
+    EmbeddingEncoder(4, 0.5, SEED).encode([np.ones(4, np.float32)])
     f, rows = len(encoder.field_names), _rows(encoder, people)
     table = ClientTable(encoder.dim, f, PROCESSES, JOINT, 4, 1 << 20)
     verdict = np.zeros(VERDICT, np.int64)

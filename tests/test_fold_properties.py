@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detector import engine
+from detector.config import Config
 from detector.finding import Event
-from detector.frame import ControlFrame, Frame
+from detector.frame import ControlFrame, Frame, RowFrame
 from models.pseudonym import pseudonym
 from tests import engine_cases as cases
 from tests.engine_cases import PARTITION, Unit, Worker, about, cut, fold, history, newcomers, said, told
+from tests.scenarios import run, world
 
 few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 lengths = st.lists(st.integers(1, 80), max_size=12)
@@ -269,3 +272,38 @@ def test_an_old_block_may_be_put_in_place_of_a_newer_one(early: int, late: int) 
     assert [engine.dump_block(state, block) for block in BLOCKS] == dumped
     whole = fold(frames[:early])[0] | said(event for frame in frames[early:] for event in engine.step(state, frame))
     assert whole == fold(frames)[0]
+
+
+@settings(few, max_examples=5)
+@given(st.integers(0, 10_000))
+def test_a_full_block_lets_the_same_clients_go_however_it_is_cut_and_restored(seed: int) -> None:
+    """Who leaves depends on evidence, clock and key, never on the order in which memory holds them."""
+    rng = random.Random(seed)
+    expected, undisturbed = crowded(cut(crowd()), set())
+    frames = cut(crowd(), [rng.randint(1, 50) for _ in range(100)])
+    found, state = crowded(frames, set(rng.sample(range(len(frames)), 6)))
+    assert found == expected != {}
+    assert engine.dump_block(state, 0)[20:] == engine.dump_block(undisturbed, 0)[20:]  # but for the offset
+    assert undisturbed.evicted > 200 and undisturbed.clients < 200
+
+
+@cache
+def crowd() -> tuple[Unit, ...]:
+    lines = world.benign(450, seed=33) + run.records("sweep", "attack") + run.records("boundary", "attack")
+    return cases.units(sorted(lines, key=lambda line: line["ts"]))
+
+
+def crowded(frames: list[RowFrame], restarts: set[int]) -> tuple[cases.Said, engine.PartitionState]:
+    """One block of the least size. A restart restores it and reads the last frames again."""
+    config = Config.model_validate({"state": {"blocks": 1, "block_bytes": 65_536}})
+    small = engine.EngineSettings(config, run.artefacts())
+    state = engine.open_partition(small, PARTITION)
+    events: list[Event] = []
+    for place, frame in enumerate(frames):
+        events += engine.step(state, frame)
+        if place in restarts:
+            dumped = engine.dump_block(state, 0)
+            state = engine.open_partition(small, PARTITION)
+            engine.load_block(state, dumped)
+            events += [event for again in frames[: place + 1][-4:] for event in engine.step(state, again)]
+    return said(events), state
