@@ -24,6 +24,7 @@ from models.kernels.layout import (
     RING_FREE,
     RING_MAX,
     SKIPPED,
+    VARIANTS_KNOWN,
     Batch,
     Nulls,
     Table,
@@ -62,7 +63,16 @@ class ClientTable:
         heads[RING_FREE : RING_FREE + 3] = -1
         heads[ANCHOR_FREE : ANCHOR_FREE + 2] = -1
         entry = ENTRY.itemsize + 2 * dim + 2 * fields + ID_BYTES
-        anchor = ANCHOR.itemsize + 8 * dim + 8 * fields + 32 + 2 * ID_BYTES + 4 * processes + 32 * joint + 10 * fields
+        anchor = (
+            ANCHOR.itemsize
+            + 8 * dim
+            + 8 * fields
+            + 8 * (4 + VARIANTS_KNOWN)
+            + 2 * ID_BYTES
+            + 4 * processes
+            + 32 * joint
+            + 10 * fields
+        )
         self.capacity = max(capacity, CLIENT.itemsize + RING_MAX * entry + ANCHOR_MAX * anchor)
         self.sources: list[int] = []
         self.table = Table(
@@ -81,7 +91,7 @@ class ClientTable:
             anchors=np.zeros(32, ANCHOR),
             anchor_values=np.zeros((32, 4, dim), np.int16),
             anchor_fields=np.zeros((32, 4, fields), np.uint16),
-            anchor_exact=np.zeros((32, 4), np.uint64),
+            anchor_exact=np.zeros((32, 4 + VARIANTS_KNOWN), np.uint64),
             anchor_ids=np.zeros((32, 2, ID_BYTES), np.uint8),
             wealth=np.zeros((32, processes), np.int32),
             parts=np.zeros((32, joint, 8), np.int32),

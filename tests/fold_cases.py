@@ -355,6 +355,7 @@ def _family_picture(table: ClientTable, a: int) -> dict[str, Any]:
             for z in range(3)
         ],
         "before_last": arrays.anchor_values[a, 3].tolist(),
+        "known": sorted(exact for exact in arrays.anchor_exact[a, 4:].tolist() if exact),
         "ids": [arrays.anchor_ids[a, i].tobytes().rstrip(b"\0") for i in range(2)],
         "wealth": arrays.wealth[a].tolist(), "parts": arrays.parts[a].tolist(), "seen": arrays.seen[a].tolist(),
         "changed": arrays.changed[a].tolist(),
@@ -377,6 +378,7 @@ def _slow_client(client: Client) -> dict[str, Any]:
             "best_score": str(family.best_score),
             "references": [(ref.values, ref.fields, ref.exact) for ref in family.references[:3]],
             "before_last": family.references[3].values,
+            "known": sorted(exact for exact in family.known[-12:] if exact),
         }
         for family in client.families
     ]

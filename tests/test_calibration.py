@@ -10,6 +10,7 @@ import pytest
 from detector import calibration, evidence
 from detector.calibration import COLD_THRESHOLDS, fit_reference, is_fitting
 from models.artefacts import MANIFEST, ArtefactError, ModelArtefact, load_artefacts, save_artefacts
+from models.clients import ClientTable, no_tally
 from models.encoders.tabular import TabularEncoder, fit_table
 from models.rows import CLIENT_TAIL_BYTES, Rows
 
@@ -157,3 +158,27 @@ class TestArtefacts:
         (saved / MANIFEST).write_text(json.dumps(manifest | {"schema": "probewatch.artefacts/0"}))
         with pytest.raises(ArtefactError, match="calibrate again"):
             load_artefacts(saved, SEED)
+
+
+def test_a_machine_that_goes_round_a_few_inputs_repeats_and_does_not_probe(encoder: TabularEncoder, rows: Rows) -> None:
+    """A health check that cycles through ten near-duplicates: each is a variant once, a repeat ever after."""
+    cycle = _rows(encoder, np.random.default_rng(4), 1, 10)
+    often = Rows(
+        *(
+            np.concatenate([column] * 20) if name not in ("id_offsets", "id_bytes") else column
+            for name, column in cycle._asdict().items()
+        )
+    )
+    often = often._replace(
+        offset=np.arange(often.count), id_offsets=np.zeros(often.count + 1, np.int32), id_bytes=np.zeros(0, np.uint8)
+    )
+    reference, _ = fit_reference(encoder, 0.5, [rows])
+    nulls = evidence.nulls(reference, encoder.reach, encoder.agreement_min, 0.5)
+    table = ClientTable(encoder.dim, encoder.dim, evidence.FAMILY_PROCESSES, evidence.JOINT, 1, 1 << 30)
+    start, verdict = 0, np.zeros(5, np.int64)
+    while start < often.count:
+        tally = no_tally(encoder.dim, len(evidence.PROCESSES))
+        start, _ = table.fold(nulls, table.batch(often), np.zeros(1, np.int64), start, tally, verdict)
+    client = table.table.clients[0]
+    assert int(client["rows"]) == 200
+    assert int(client["repeats"]) == 190

@@ -184,11 +184,11 @@ def test_an_engine_that_forgets_its_marks_counts_twice() -> None:
     """The properties above can fail."""
     state = engine.open_partition(cases.settings(), PARTITION)
     events: list[Event] = []
-    for frame in cut(resent([(450, 150)])):
+    for frame in cut(resent([(place, 40) for place in range(40, 600, 20)])):
         for table in state.tables.values():
             table.table.mark_offset[:] = -1
         events += engine.step(state, frame)
-    assert {event.id for event in events} != told().keys()
+    assert said(events) != told()  # more rows seen, at the least
 
 
 SUSPECTS = ("climber", "walker", "sweeper", "synthetic", "collector")

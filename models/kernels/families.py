@@ -11,6 +11,7 @@ from models.kernels.layout import (
     LAST,
     ORIGIN,
     RING_MAX,
+    VARIANTS_KNOWN,
     Batch,
     Nulls,
     Table,
@@ -128,6 +129,7 @@ def promote(table: Table, nulls: Nulls, slot: int, block: int, capacity: int, pl
         table.anchor_values[a, z] = table.ring_values[e]
         table.anchor_fields[a, z] = table.ring_fields[e]
         table.anchor_exact[a, z] = entry.exact
+    table.anchor_exact[a, 4:] = 0
     table.anchor_ids[a, 0] = table.ring_ids[e]
     table.anchor_ids[a, 1] = table.ring_ids[e]
     family = table.anchors[a]
@@ -160,6 +162,7 @@ def extend(
     """Make a variant the last member of its family."""
     client = table.clients[slot]
     family = table.anchors[anchor]
+    table.anchor_exact[anchor, 4 + family.variants % VARIANTS_KNOWN] = batch.exact[row]
     family.variants += 1
     family.touched_row = client.rows
     family.last_ms = client.clock_ms

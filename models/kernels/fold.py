@@ -30,7 +30,7 @@ from models.kernels.layout import (
     Tally,
 )
 from models.kernels.match import describe, is_repeat, join
-from models.kernels.numbers import CEILING, NEVER, size_bucket, softplus, variant_bucket
+from models.kernels.numbers import CEILING, COUNT_CEILING, NEVER, size_bucket, softplus, variant_bucket
 from models.kernels.slots import find, insert, make_room
 from models.rows import I32, I64
 
@@ -243,12 +243,12 @@ def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anch
             if p < joint and wealth > SUM_FLOOR:
                 evidence[singles + p] = min(CEILING, evidence[singles + p] + wealth - SUM_FLOOR)
                 anchors[singles + p] = anchors[p]
-        size = min(CEILING, 1000 * table.anchors[a].variants)
+        size = min(COUNT_CEILING, 1000 * int(table.anchors[a].variants))
         if size > evidence[largest]:
             evidence[largest], anchors[largest] = size, i
     evidence[singles + joint] = client.margin_seek
     evidence[singles + joint + 1] = client.offgrid
-    evidence[singles + joint + 2] = min(CEILING, 1000 * client.distinct_today)
+    evidence[singles + joint + 2] = min(COUNT_CEILING, 1000 * int(client.distinct_today))
     most, lead = OFF, 0
     for p in range(len(evidence)):
         if nulls.tail_scale[klass, p] > 0:

@@ -54,6 +54,10 @@ ANCHOR = np.dtype(
     ]
 )  # fmt: skip
 
+VARIANTS_KNOWN = 12
+"""Variants that a family knows again, beside its references: a machine that goes round a few inputs repeats, and does
+not probe."""
+
 ORIGIN, LAST, BEST, BEFORE_LAST = 0, 1, 2, 3
 """The references of a family; the first three are candidates to join, the fourth gives the last step's direction."""
 
@@ -95,7 +99,7 @@ class Table(NamedTuple):
     anchors: NDArray[np.void]  # (anchors,)
     anchor_values: I16  # (anchors, 4, d)
     anchor_fields: U16  # (anchors, 4, f)
-    anchor_exact: U64  # (anchors, 4)
+    anchor_exact: U64  # (anchors, 4 + 12), of the references and of the last 12 variants
     anchor_ids: U8  # (anchors, 2, 40), of origin and last
     wealth: I32  # (anchors, processes of a family), milli-nats
     parts: I32  # (anchors, joint profiles, 8 features), milli-nats since the profile's last start

@@ -3,7 +3,7 @@
 import numpy as np
 
 from models.kernels.jit import kernel
-from models.kernels.layout import ANCHOR_MAX, BEFORE_LAST, LAST, RING_MAX, Batch, Nulls, Table
+from models.kernels.layout import ANCHOR_MAX, BEFORE_LAST, LAST, RING_MAX, VARIANTS_KNOWN, Batch, Nulls, Table
 from models.rows import I16, I64, U8, U16
 
 NO_CANDIDATE = -1
@@ -59,8 +59,8 @@ def is_repeat(table: Table, slot: int, exact: np.uint64) -> bool:
         if (client.ring_mask >> np.uint64(i)) & np.uint64(1) and table.ring[client.ring_start + i].exact == exact:
             return True
     for a in range(client.anchor_start, client.anchor_start + client.anchor_count):
-        for z in range(REFERENCES):
-            if table.anchor_exact[a, z] == exact:
+        for known in range(4 + VARIANTS_KNOWN):
+            if table.anchor_exact[a, known] == exact:
                 return True
     return False
 

@@ -10,6 +10,9 @@ NEVER = -100_000
 CEILING = 2_000_000
 """No evidence grows beyond this; 2,000 nats are as certain as 200."""
 
+COUNT_CEILING = 2_000_000_000
+"""Counts are kept in thousandths too, and may be large."""
+
 _SOFTPLUS_REACH = 8_000
 SOFTPLUS = np.round(1000.0 * np.log1p(np.exp(-np.arange(_SOFTPLUS_REACH) / 1000.0))).astype(np.int32)
 """1000 log(1 + exp(-x / 1000)) for x = 0 .. 7,999 milli-nats; beyond that it rounds to 0 or 1 thousandth."""

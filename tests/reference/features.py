@@ -2,7 +2,7 @@
 
 import ctypes
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 STEP_EDGES2 = (1_678, 15_100, 94_372, 671_089, 4_194_304, 26_214_400)  # (edge * 2048) ** 2, rounded
@@ -70,6 +70,7 @@ class Family:
     step2: int = 0
     variants: int = 0
     flips: int = 0
+    known: list[int] = field(default_factory=list)  # hashes of all variants; the last 12 are known again
 
 
 def describe(tables: Tables, family: Family, klass: int, row: Row) -> tuple[list[int], int, int]:

@@ -25,7 +25,7 @@ from tests.reference.features import (
     variant_bucket,
 )
 
-NEVER, CEILING = -100_000, 2_000_000
+NEVER, CEILING, COUNT_CEILING = -100_000, 2_000_000, 2_000_000_000
 DAY_MS = 86_400_000
 HALF_LIFE_MS, FORGET_MS = 7 * DAY_MS, 30 * DAY_MS
 LN2_MICRO = 693_147
@@ -125,7 +125,7 @@ class SlowFold:
         verdict = self.weigh(client, klass)
         before, client.statistic = client.statistic, max(NEVER, verdict.statistic)
         verdict.statistic_kept = client.statistic
-        if client.statistic > before or verdict.evidence[verdict.lead] == CEILING:
+        if client.statistic > before or verdict.evidence[verdict.lead] >= CEILING:
             verdict.level = self.called_for(client, klass)
         return verdict
 
@@ -154,7 +154,7 @@ class SlowFold:
     def is_repeat(client: Client, exact: int) -> bool:
         remembered = [entry.exact for entry in client.ring.values()]
         for family in client.families:
-            remembered += [family.references[z].exact for z in (ORIGIN, LAST, BEST)]
+            remembered += [family.references[z].exact for z in (ORIGIN, LAST, BEST)] + family.known[-12:]
         return exact in remembered
 
     def bet_on_client(self, client: Client, klass: int, row: Row) -> None:
@@ -273,6 +273,7 @@ class SlowFold:
 
     def extend(self, client: Client, family: Family, row: Row, levels: list[int], mask: int, step2: int) -> None:
         latest = self.input_of(row)
+        family.known.append(row["exact"])
         family.variants += 1
         family.touched_row, family.last_ms = client.rows, client.clock_ms
         family.mask, family.step2 = mask, step2
@@ -314,9 +315,9 @@ class SlowFold:
             above = [family.wealth[p] - 500 for family in client.families if family.wealth[p] > 500]
             evidence.append(min(CEILING, sum(above)))
             leaders.append(leaders[p] if above else -1)
-        evidence += [client.margin_seek, client.offgrid, min(CEILING, 1000 * client.distinct_today)]
+        evidence += [client.margin_seek, client.offgrid, min(COUNT_CEILING, 1000 * client.distinct_today)]
         leaders += [-1, -1, -1]
-        sizes = [min(CEILING, 1000 * family.variants) for family in client.families]
+        sizes = [min(COUNT_CEILING, 1000 * family.variants) for family in client.families]
         largest = max(sizes, default=0)
         evidence.append(largest)
         leaders.append(sizes.index(largest) if largest > 0 else -1)
