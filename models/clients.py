@@ -11,6 +11,7 @@ from models.kernels.layout import (
     ANCHOR_BUMP,
     ANCHOR_FREE,
     ANCHOR_MAX,
+    ANCHOR_SIZES,
     CLIENT,
     CLIENT_BUMP,
     CLIENT_FREE,
@@ -23,6 +24,7 @@ from models.kernels.layout import (
     RING_BUMP,
     RING_FREE,
     RING_MAX,
+    RING_SIZES,
     SKIPPED,
     VARIANTS_KNOWN,
     Batch,
@@ -60,8 +62,8 @@ class ClientTable:
     def __init__(self, dim: int, fields: int, processes: int, joint: int, blocks: int, capacity: int) -> None:
         heads = np.zeros(HEADS, np.int64)
         heads[CLIENT_FREE] = -1
-        heads[RING_FREE : RING_FREE + 3] = -1
-        heads[ANCHOR_FREE : ANCHOR_FREE + 2] = -1
+        heads[RING_FREE : RING_FREE + len(RING_SIZES)] = -1
+        heads[ANCHOR_FREE : ANCHOR_FREE + len(ANCHOR_SIZES)] = -1
         entry = ENTRY.itemsize + 2 * dim + 2 * fields + ID_BYTES
         anchor = (
             ANCHOR.itemsize

@@ -11,6 +11,7 @@ from models.kernels.layout import (
     LAST,
     ORIGIN,
     RING_MAX,
+    RING_SIZES,
     VARIANTS_KNOWN,
     Batch,
     Nulls,
@@ -48,9 +49,12 @@ def remember(table: Table, slot: int, block: int, capacity: int, batch: Batch, r
 
 @kernel
 def grow_ring(table: Table, slot: int, block: int, capacity: int) -> None:
-    """1 -> 4 -> 32 entries; the places keep their numbers."""
+    """1 -> 4 -> 12 -> 32 entries; the places keep their numbers."""
     client = table.clients[slot]
-    size = 1 if client.ring_size == 0 else (4 if client.ring_size == 1 else RING_MAX)
+    size = RING_MAX
+    for larger in RING_SIZES[::-1]:
+        if larger > client.ring_size:
+            size = larger
     make_room(table, block, table.costs[1] * (size - client.ring_size), capacity, slot)
     start = take_ring(table, size)
     for i in range(client.ring_size):

@@ -75,7 +75,7 @@ def fold(
 
 @kernel
 def has_room(table: Table) -> bool:
-    """One row takes at most one client, rings of 1, 4 and 32, and anchors of 2 and 16."""
+    """One row takes at most one client, one larger ring and one larger page of anchors."""
     free = table.heads[CLIENT_FREE] >= 0 or table.heads[CLIENT_BUMP] < len(table.clients)
     rings = table.heads[RING_BUMP] + RING_MAX <= len(table.ring)
     anchors = table.heads[ANCHOR_BUMP] + ANCHOR_MAX <= len(table.anchors)

@@ -13,7 +13,7 @@ from models.rows import F32, I16, I32, I64, U8, U16, U32, U64
 
 ID_BYTES = 40
 """Request ids are kept for explanations, cut to this length."""
-RING_SIZES = (1, 4, 32)
+RING_SIZES = (1, 4, 12, 32)
 ANCHOR_SIZES = (2, 16)
 RING_MAX = RING_SIZES[-1]
 ANCHOR_MAX = ANCHOR_SIZES[-1]
@@ -64,9 +64,9 @@ ORIGIN, LAST, BEST, BEFORE_LAST = 0, 1, 2, 3
 # Slots of Table.heads
 CLIENT_BUMP, RING_BUMP, ANCHOR_BUMP, CLIENT_FREE = 0, 1, 2, 3
 RING_FREE = 4  # one per ring size
-ANCHOR_FREE = 7  # one per anchor size
-CLIENTS, EVICTED, SKIPPED = 9, 10, 11
-HEADS = 12
+ANCHOR_FREE = 8  # one per anchor size
+CLIENTS, EVICTED, SKIPPED = 10, 11, 12
+HEADS = 13
 
 # What one call of the fold ends with
 DONE, GROW, CROSSED = 0, 1, 2

@@ -63,12 +63,12 @@ def unindex(table: Table, key: np.uint64) -> None:
 
 @kernel
 def size_class(size: int) -> int:
-    """Free list of a page size: rings of 1, 4, 32 are 0, 1, 2; anchors of 2, 16 are 0, 1."""
+    """Free list of a page size: rings of 1, 4, 12, 32 are 0 to 3; anchors of 2, 16 are 0, 1."""
     if size <= 2:
         return 0
-    if size == 4:
+    if size <= 4 or size == 16:
         return 1
-    return 2 if size == 32 else 1
+    return 2 if size == 12 else 3
 
 
 @kernel

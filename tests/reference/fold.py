@@ -209,7 +209,7 @@ class SlowFold:
 
     def remember(self, client: Client, row: Row) -> None:
         if client.ring_next >= client.ring_size < RING:
-            size = {0: 1, 1: 4, 4: RING}[client.ring_size]
+            size = {0: 1, 1: 4, 4: 12, 12: RING}[client.ring_size]
             self.make_room(client.key % self.blocks, self.costs[1] * (size - client.ring_size), client)
             client.ring_size = size
         place = client.ring_next % RING
