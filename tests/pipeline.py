@@ -47,7 +47,7 @@ async def write_raw(config: Config, rows: Sequence[Row], pause_s: float = 0.0) -
     await producer.start()
     for number, row in enumerate(rows):
         partition = crc32(row["client_id"].encode()) % RAW_PARTITIONS
-        value = json.dumps(row | {"request_id": f"{row['client_id']}/{row['ts']}"}).encode()
+        value = json.dumps({"request_id": f"{row['client_id']}/{row['ts']}"} | row).encode()
         await producer.send(config.topics.raw[0], value, partition=partition)
         if pause_s and number % 100 == 99:
             await asyncio.sleep(pause_s)

@@ -52,3 +52,40 @@ async def test_live_events_are_the_bytes_of_the_offline_fold(broker: str, namesp
     assert in_force and all(key.startswith("client:k1-") and key.endswith(":loan:judge") for key in in_force)
     assert 'probewatch_rows_total{stage="judge"}' in metrics
     assert "acct-" not in metrics and "evil-" not in metrics
+
+
+async def test_nothing_planted_leaves_the_raw_topic(
+    broker: str, namespace: str, fitted: Calibrated, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Prompts, embeddings and client ids stand in no message of ours, no header, no log line and no metric.
+
+    The dead-letter topic holds the refused records themselves, so there only what we add to them counts.
+    """
+    config = kafka_config(broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    secret = {"prompt": "planted-prompt", "embedding": [0.12345678, 0.87654321], "session_id": "planted-session"}
+    rows = [
+        row | secret | {"client_id": f"planted-{row['client_id']}", "request_id": f"r{number}"}
+        for number, row in enumerate(sweeps(2, 60, seed=6))
+    ]
+    broken = [row | {"ts": "planted-time"} for row in rows[:20]] + [row | {"features": "planted"} for row in rows[:20]]
+    async with working(config, fitted) as worker:
+        await write_raw(config, [*rows, *broken])
+        await until(lambda: all_handled(config), 40, "all committed")
+        async with aiohttp.ClientSession() as http:
+            said = await (await http.get(f"{worker.health.address}/metrics")).text()
+    said += "".join(capfd.readouterr())
+    names = config.topics
+    for topic in (names.requests, names.judge_state, names.throttle, names.throttle_state, names.alerts):
+        records = await read_topic(config, topic)
+        assert records, topic
+        said += "".join(f"{record.key!r} {record.value!r} {record.headers!r}\n" for record in records)
+    letters = await read_topic(config, names.dlq)
+    assert len(letters) == len(broken)
+    said += "".join(repr(letter.headers) for letter in letters)
+    leaks = [
+        said[max(0, at - 80) : at + 80]
+        for word in ("planted", "0.1234567", "0.8765432")
+        if (at := said.find(word)) >= 0
+    ]
+    assert not leaks
