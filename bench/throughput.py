@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import judge, sketch
-from bench.fixtures import KINDS
+from bench.fixtures import KINDS, calibrated
+from streams.app import spare_collector
 
 ROWS = int(os.environ.get("BENCH_ROWS", "40000"))
 CLIENTS = (10_000, 100_000)
@@ -25,6 +26,8 @@ OUT = Path("out/bench/throughput.json")
 
 
 def main() -> None:
+    calibrated()
+    spare_collector()  # as the worker does; the plain reader profits too
     console = Console(width=None if os.isatty(1) else 140)
     with broker() as bootstrap, console.status("sketch"):
         sketched = [sketch.measure(kind, ROWS, bootstrap) for kind in KINDS]
