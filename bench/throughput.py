@@ -21,7 +21,7 @@ from bench.fixtures import KINDS, calibrated
 from streams.app import spare_collector
 
 ROWS = int(os.environ.get("BENCH_ROWS", "40000"))
-CLIENTS = (10_000, 100_000)
+CLIENTS = (120, 10_000, 100_000)
 OUT = Path("out/bench/throughput.json")
 
 

@@ -16,7 +16,7 @@ from detector.policy import lifted as lift
 from models.artefacts import ModelArtefact
 from models.certificate import BUDGETS
 from models.clients import ClientTable
-from models.kernels.fold import threshold_offset
+from models.kernels.fold import SUM_FLOOR, threshold_offset
 from models.kernels.layout import (
     FEATURES,
     LEAD_ANCHOR,
@@ -182,7 +182,7 @@ def _evidence(table: ClientTable, client: Any, process: Process, place: int, anc
     if process.profile >= 0:
         start = int(client["anchor_start"])
         wealth = table.table.wealth[start : start + int(client["anchor_count"]), process.profile].astype(np.int64)
-        return int(np.maximum(0, wealth - 500).sum())
+        return int(np.maximum(0, wealth - SUM_FLOOR).sum())
     if process.name == "unique":
         return 1000 * int(client["distinct_today"])
     if process.name == "family_size":
