@@ -60,7 +60,7 @@ def measure(clients: int, rows: int, seed: int = 0) -> Judged:
 
 
 def _us_per_event(encoded: list[tuple[int, int, bytes]]) -> float:
-    """What a decision costs on top of its row: the same frames with thresholds as fitted and out of reach; nan for few events."""
+    """What a decision costs on top of its row: the same frames, thresholds as fitted and out of reach; nan for few."""
     mine = [frames.decode(value, 0, offset) for partition, offset, value in encoded if partition == 0][:8]
     spent, events = [], 0
     for silent in (True, False):
