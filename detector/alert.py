@@ -205,6 +205,9 @@ def _figures(finding: Finding) -> Json:
         "offgrid_rows": counts.offgrid_rows,
         "offgrid_fields": list(counts.offgrid_fields),
         "low_margin_rows": counts.low_margin_rows,
+        "member_rows": counts.member_rows,
+        "explained_rows": counts.explained_rows,
+        "cells": counts.cells,
     }
     if family is None:
         return figures

@@ -6,6 +6,7 @@ stand on both sides, or the thresholds would promise too much.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,21 @@ from detector.evidence import FAMILY_PROCESSES, JOINT, PROCESSES
 from models.certificate import BUDGETS, thresholds
 from models.clients import ClientTable, no_tally
 from models.encoders.base import Encoder
-from models.kernels.fold import DAY_MS
-from models.kernels.layout import BUCKETS, CLASS_COUNT, LEVELS, VERDICT, Tally
+from models.kernels.client import DAY_MS
+from models.kernels.layout import (
+    BUCKETS,
+    CLASS_COUNT,
+    CLIENT_LEVELS,
+    CLIENT_PROCESSES,
+    COUNTS,
+    LEVELS,
+    NOVELTY_EDGES,
+    VERDICT,
+    Tally,
+)
 from models.kernels.numbers import size_bucket
 from models.reference import Reference
-from models.rows import CLASSES, F32, I32, I64, U64, Rows
+from models.rows import CLASSES, F32, F64, I32, I64, U64, Rows
 
 UNREACHABLE = 1 << 40
 UNBOUNDED = 1 << 60
@@ -27,9 +38,19 @@ LOW_MARGIN_SHARE = 0.1
 OWN_MARGINS_MIN = 200
 OWN_DAYS_MIN = 50
 GROWTH_DAYS_MIN = 200
-TAIL_SCALE_MIN = {"offgrid": 2000, "unique": 1000, "family_size": 1000}
-"""Milli-nats; for the two that count, thousandths of an input."""
+TAIL_SCALE_MIN = {"offgrid": 2000, "membership": 2000, "explain": 2000} | dict.fromkeys(COUNTS, 1000)
+"""Milli-nats; of counts, thousandths. Long where one odd row says much."""
 TAIL_SCALE_MIN_OTHERS = 300
+OUTCOMES_MIN = 200
+"""A bet of clients whose outcomes history hardly had (no margins logged, no times) is off: it would judge the log."""
+NOVELTY_SHARES = 1.0 - 2.0 ** -np.arange(1, NOVELTY_EDGES + 1)
+"""Quantiles at which the levels of novelty begin."""
+EXPONENT_SHARE = 0.001
+EXPONENT_PRIOR_ROWS = 2.0
+SUSPICIOUS_SHARE = 0.001
+"""Fitting clients with the largest statistics teach nothing: an attacker in the history should not be the baseline."""
+ROWS_TAUGHT_MAX = 300
+"""Rows by which one client can teach what is ordinary."""
 CONSUMER = 0
 COLD_ROWS = 10
 COLD_THRESHOLDS = (UNREACHABLE, 2_000, 8_000, 12_000, 16_000)
@@ -51,8 +72,7 @@ class ClassReport:
     attainable: tuple[bool, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Days:
+class _Days(NamedTuple):
     """Maxima over client-days. klass : (k,); client : (k,); day : (k,); evidence : (k, processes); statistic : (k,)."""
 
     klass: I64
@@ -75,23 +95,14 @@ def fit_reference(
 
     cold : the history is not known to be benign, so no client may teach much.
     """
-    batches = _first_rows(batches) if cold else batches
+    batches = first_rows(batches, COLD_ROWS) if cold else batches
     fitting = [_select(rows, is_fitting(rows.client)) for rows in batches]
     certifying = [_select(rows, ~is_fitting(rows.client)) for rows in batches]
     run = _Run(encoder, decision_threshold)
-    reference = _blank(len(encoder.field_names), _low_margins(fitting))
-    margin, offgrid = _client_ratios(fitting, reference.low_margin)
-    reference = replace(reference, margin=margin, offgrid=offgrid)
-    changed = run.changed_fields(reference, fitting)
-    reference = replace(reference, rarity=evidence.rarities(np.tile(changed, (CLASS_COUNT, 1))))
-    family, field = run.count(reference, fitting)
-    reference = replace(reference, family=evidence.family_ratios(family), field=evidence.field_ratios(field))
-    days, _ = run.trace(reference, fitting)
-    tail, tail_scale = _tails(days)
-    if cold:  # counts of inputs cannot be learned from the first few
-        tail_scale[:, [process.name in ("unique", "family_size") for process in PROCESSES]] = 0
-    reference = replace(reference, tail=tail, tail_scale=tail_scale)
-    _, growth = run.trace(reference, fitting)
+    reference, days = _fit_tables(run, fitting, cold)
+    trusted = [_select(rows, ~np.isin(rows.client, _suspicious(days))) for rows in fitting]
+    reference, _ = _fit_tables(run, trusted, cold)
+    _, growth = run.trace(reference, trusted)
     reference = replace(reference, growth=growth)
     judged, _ = run.trace(reference, certifying)
     reference, attainable = _certify(reference, judged)
@@ -101,18 +112,41 @@ def fit_reference(
     return reference, _report(reference, attainable, fitting)
 
 
+def _fit_tables(run: "_Run", batches: Sequence[Rows], cold: bool) -> tuple[Reference, _Days]:
+    """Everything but growth and thresholds, and the client-days under it."""
+    taught = first_rows(batches, ROWS_TAUGHT_MAX)
+    reference = _blank(run.fields, _low_margins(taught), _novelty_edges(taught))
+    changed = run.changed_fields(reference, taught)
+    reference = replace(reference, rarity=evidence.rarities(np.tile(changed, (CLASS_COUNT, 1))))
+    tally = run.count(reference, taught)
+    reference = replace(
+        reference,
+        family=evidence.family_ratios(tally.family),
+        field=evidence.field_ratios(tally.field),
+        client=evidence.client_ratios(tally.client, _exponents(taught, reference.novelty)),
+    )
+    days, _ = run.trace(reference, batches)
+    tail, tail_scale = _tails(days)
+    off = _without_outcomes(tally.client, days)
+    if cold:  # what a client does in a day cannot be learned from its first few rows
+        off |= {*COUNTS, "timing"}
+    tail_scale[:, [process.name in off for process in PROCESSES]] = 0
+    reference = replace(reference, tail=tail, tail_scale=tail_scale)
+    return reference, run.weighed(reference, days)
+
+
 class _Run:
     """The fold over many batches with a fresh, unbounded table."""
 
     def __init__(self, encoder: Encoder, decision_threshold: float | None) -> None:
         self._encoder = encoder
         self._threshold = decision_threshold
-        self._fields = len(encoder.field_names)
+        self.fields = len(encoder.field_names)
 
     def _fold(self, reference: Reference, batches: Sequence[Rows], tallies: Sequence[Tally]) -> ClientTable:
         encoder = self._encoder
         nulls = evidence.nulls(reference, encoder.reach, encoder.agreement_min, self._threshold)
-        table = ClientTable(encoder.dim, self._fields, FAMILY_PROCESSES, JOINT, 1, UNBOUNDED)
+        table = ClientTable(encoder.dim, self.fields, FAMILY_PROCESSES, JOINT, 1, UNBOUNDED)
         verdict = np.zeros(VERDICT, np.int64)
         for rows, tally in zip(batches, tallies, strict=True):
             table.fold(nulls, table.batch(rows), np.zeros(1, np.int64), 0, tally, verdict)
@@ -120,24 +154,31 @@ class _Run:
 
     def changed_fields(self, reference: Reference, batches: Sequence[Rows]) -> I64:
         """(f,) how often each field changed inside families."""
-        nothing = no_tally(self._fields, len(PROCESSES))
+        nothing = no_tally(self.fields, len(PROCESSES))
         table = self._fold(reference, batches, [nothing] * len(batches))
         changed: I64 = table.table.changed.sum(axis=0, dtype=np.int64)
         return changed
 
-    def count(self, reference: Reference, batches: Sequence[Rows]) -> tuple[I64, I64]:
-        """Feature levels of benign variants: (3, 8, 7, 13) and (3, f + 1)."""
-        nothing = no_tally(self._fields, len(PROCESSES))
+    def count(self, reference: Reference, batches: Sequence[Rows]) -> Tally:
+        """Feature levels of benign variants, and outcomes of benign rows."""
+        nothing = no_tally(self.fields, len(PROCESSES))
         tally = nothing._replace(
             family=np.zeros((CLASS_COUNT, BUCKETS, 7, LEVELS), np.int64),
-            field=np.zeros((CLASS_COUNT, self._fields + 1), np.int64),
+            field=np.zeros((CLASS_COUNT, self.fields + 1), np.int64),
+            client=np.zeros((CLASS_COUNT, len(CLIENT_PROCESSES), BUCKETS, CLIENT_LEVELS), np.int64),
         )
         self._fold(reference, batches, [tally] * len(batches))
-        return tally.family, tally.field
+        return tally
+
+    def weighed(self, reference: Reference, days: _Days) -> _Days:
+        """The days with their statistic under newly fitted tails (of the day's maxima, before growth)."""
+        scale = np.where(reference.tail_scale > 0, reference.tail_scale, UNBOUNDED)[days.klass]
+        excess = (days.evidence.astype(np.int64) - reference.tail[days.klass]) * 1000 // scale
+        return days._replace(statistic=excess.max(axis=1, initial=0)) if len(excess) else days
 
     def trace(self, reference: Reference, batches: Sequence[Rows]) -> tuple[_Days, I64]:
         """Maxima over client-days, and growth (3, 21) of the statistic with the rows of the day."""
-        nothing = no_tally(self._fields, len(PROCESSES))
+        nothing = no_tally(self.fields, len(PROCESSES))
         tallies = [
             nothing._replace(
                 evidence=np.zeros((rows.count, len(PROCESSES)), np.int32), statistic=np.zeros(rows.count, np.int32)
@@ -155,16 +196,16 @@ def _select(rows: Rows, chosen: NDArray[np.bool_]) -> Rows:
     return Rows(id_offsets=ids[0], id_bytes=ids[1], **columns)
 
 
-def _first_rows(batches: Sequence[Rows]) -> list[Rows]:
-    """The first COLD_ROWS rows of each client."""
+def first_rows(batches: Sequence[Rows], most: int) -> list[Rows]:
+    """The first rows of each client."""
     if not batches:
         return []
     _, place = np.unique(np.concatenate([rows.client for rows in batches]), return_inverse=True)
     number = np.split(_running_count(place.reshape(-1)), np.cumsum([rows.count for rows in batches])[:-1])
-    return [_select(rows, numbers <= COLD_ROWS) for rows, numbers in zip(batches, number, strict=True)]
+    return [_select(rows, numbers <= most) for rows, numbers in zip(batches, number, strict=True)]
 
 
-def _blank(fields: int, low_margin: F32) -> Reference:
+def _blank(fields: int, low_margin: F32, novelty: F32) -> Reference:
     """Tables that bet on nothing and never alarm."""
     processes = len(PROCESSES)
     return Reference(
@@ -172,8 +213,8 @@ def _blank(fields: int, low_margin: F32) -> Reference:
         family=np.zeros((CLASS_COUNT, BUCKETS, 7, LEVELS, FAMILY_PROCESSES), np.int32),
         field=np.zeros((CLASS_COUNT, fields + 1, FAMILY_PROCESSES), np.int32),
         rarity=np.zeros((CLASS_COUNT, fields), np.int32),
-        margin=np.zeros((CLASS_COUNT, 2), np.int32),
-        offgrid=np.zeros((CLASS_COUNT, 2), np.int32),
+        client=np.zeros((CLASS_COUNT, len(CLIENT_PROCESSES), BUCKETS, CLIENT_LEVELS), np.int32),
+        novelty=novelty,
         tail=np.zeros((CLASS_COUNT, processes), np.int64),
         tail_scale=np.full((CLASS_COUNT, processes), 1000, np.int64),
         growth=np.zeros((CLASS_COUNT, 21), np.int64),
@@ -198,25 +239,67 @@ def _low_margins(batches: Sequence[Rows]) -> F32:
     return low
 
 
-def _client_ratios(batches: Sequence[Rows], low_margin: F32) -> tuple[I32, I32]:
-    """Bets on the client's own rows: low margins and values off their grid, (3, 2) each.
+def _novelty_edges(batches: Sequence[Rows]) -> F32:
+    """(3, 15) edges of the levels of novelty: the 1/2, 3/4, 7/8 … quantiles of a class's rows; out of reach without."""
+    novelty = np.concatenate([rows.novelty for rows in batches] or [np.zeros(0, np.float32)])
+    klass = np.concatenate([rows.klass for rows in batches] or [np.zeros(0, np.uint8)])
+    known = ~np.isnan(novelty)
+    edges = np.full((CLASS_COUNT, NOVELTY_EDGES), np.inf, np.float32)
+    for k in range(CLASS_COUNT):
+        own = novelty[known & (klass == k)]
+        own = own if len(own) >= OWN_MARGINS_MIN else novelty[known]
+        if len(own):
+            edges[k] = np.quantile(own, NOVELTY_SHARES, method="higher")
+    return edges
 
-    A class with few rows leans on all of them.
+
+def _exponents(batches: Sequence[Rows], edges: F32) -> F64:
+    """(3,) for each class the lowest .1 % of clients' exponents a, where a client's p-values of novelty follow p ** a.
+
+    A client whose rows are all odd, as some ordinary ones are, has a small exponent: rows / sum of -log p (maximum
+    likelihood), drawn to 1 as if by two ordinary rows. 1 where no novelty is known.
     """
-    counts = np.zeros((4, CLASS_COUNT), np.int64)  # low margins, margins, off-grid rows, rows
-    for rows in batches:
-        for k in range(CLASS_COUNT):
-            own = rows.klass == k
-            known = own & ~np.isnan(rows.margin)
-            counts[0, k] += (rows.margin[known] < low_margin[k]).sum()
-            counts[1, k] += known.sum()
-            counts[2, k] += (rows.offgrid[own] != 0).sum()
-            counts[3, k] += own.sum()
-    few = counts[3] < OWN_MARGINS_MIN
-    counts[:, few] = counts.sum(axis=1, keepdims=True)
-    margin = evidence.bernoulli_ratios(counts[0], counts[1], evidence.LOW_MARGIN_ATTACK, 1e-3)
-    offgrid = evidence.bernoulli_ratios(counts[2], counts[3], evidence.OFFGRID_ATTACK, evidence.OFFGRID_NULL_MIN)
-    return margin, offgrid
+    client = np.concatenate([rows.client for rows in batches])
+    klass = np.minimum(2, np.concatenate([rows.klass for rows in batches])).astype(np.int64)
+    novelty = np.concatenate([rows.novelty for rows in batches])
+    known = ~np.isnan(novelty)
+    client, klass, novelty = client[known], klass[known], novelty[known]
+    exponents = np.ones(CLASS_COUNT)
+    everybody: list[F64] = []
+    for k in range(CLASS_COUNT):
+        level = np.searchsorted(edges[k], novelty[klass == k], side="right")
+        _, owner = np.unique(client[klass == k], return_inverse=True)
+        surprise = np.bincount(owner.reshape(-1), (level + 0.5) * np.log(2.0))
+        rows = np.bincount(owner.reshape(-1))
+        everybody.append((rows + EXPONENT_PRIOR_ROWS) / (surprise + EXPONENT_PRIOR_ROWS))
+    for k, found in enumerate(everybody):
+        own = found if len(found) >= OWN_DAYS_MIN else np.concatenate(everybody)
+        if len(own):
+            exponents[k] = min(1.0, float(np.quantile(own, EXPONENT_SHARE, method="lower")))
+    return exponents
+
+
+def _without_outcomes(counts: I64, days: _Days) -> set[str]:
+    """Processes that history cannot speak of. counts : (3, 8, 8, 16)."""
+    off = {name for p, name in enumerate(CLIENT_PROCESSES) if counts[:, p].sum() < OUTCOMES_MIN}
+    names = [process.name for process in PROCESSES]
+    if not len(days.evidence) or days.evidence[:, names.index("tokens")].max() == 0:
+        off.add("tokens")
+    return off
+
+
+def _suspicious(days: _Days) -> U64:
+    """Fitting clients of each class with the largest statistics, one in a thousand."""
+    found = []
+    for k in range(CLASS_COUNT):
+        own = days.klass == k
+        clients, place = np.unique(days.client[own], return_inverse=True)
+        most = np.full(len(clients), np.iinfo(np.int64).min)
+        np.maximum.at(most, place.reshape(-1), days.statistic[own])
+        count = int(SUSPICIOUS_SHARE * len(clients))
+        found.append(clients[np.argsort(-most, kind="stable")[:count]])
+    suspicious: U64 = np.concatenate(found).astype(np.uint64)
+    return suspicious
 
 
 def _by_day(batches: Sequence[Rows], tallies: Sequence[Tally]) -> tuple[_Days, I64]:

@@ -22,10 +22,10 @@ from detector.finding import Event
 from detector.frame import ControlFrame, Frame, RowFrame
 from models.artefacts import Artefacts, ModelArtefact
 from models.clients import ClientTable, no_tally
-from models.kernels.layout import CROSSED, VERDICT, Nulls
+from models.kernels.layout import CROSSED, SLOT, VERDICT, Nulls
 from models.rows import I64
 
-BLOCK_MAGIC = b"PWB1"
+BLOCK_MAGIC = b"PWB2"
 _BLOCK_HEAD = struct.Struct(">4sIIq")
 
 
@@ -148,7 +148,7 @@ def _decide(state: PartitionState, frame: RowFrame, space: Space, row: int, verd
     key = int(frame.rows.client[row])
     table = state.tables[frame.space]
     allowed = max(state.allowed.get((key, ""), 0), state.allowed.get((key, frame.model), 0))
-    client = table.table.clients[int(verdict[4])]
+    client = table.table.clients[int(verdict[SLOT])]
     if int(client["clock_ms"]) < allowed:
         client["quiet_until_ms"] = allowed
         return []

@@ -1,30 +1,35 @@
 """From what detectors declare and history counted to the integer tables that the fold reads.
 
 Processes, in the order of models/kernels/fold.py `weigh`: joint profiles and single features per family (maximum over
-families), the joint ones summed over families, margin seeking, off-grid values, unique inputs of the day, size of the
-largest family.
+families), the joint ones summed over families, those of the client itself, and plain counts.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from detector.detectors import REGISTRY, Profile
+from detector.detectors import REGISTRY, ClientBet, Profile
+from detector.detectors.extraction import novelty_shares
 from models.artefacts import ArtefactError
-from models.kernels.layout import BUCKETS, CLASS_COUNT, FEATURES, LEVELS, Nulls
+from models.kernels.layout import (
+    BUCKETS,
+    CLASS_COUNT,
+    CLIENT_LEVELS,
+    CLIENT_PROCESSES,
+    COUNTS,
+    FEATURES,
+    LEVELS,
+    NO_SCORE,
+    Nulls,
+)
 from models.reference import Reference
 from models.rows import CLASSES, F64, I32, I64, UNIT
 
-KERNEL_PROCESSES = ("margin_seek", "offgrid", "unique", "family_size")
-NO_OPINION = {"flip": 2, "edit": 12, "margin": 2, "record": 2, "equal_step": 2}
+NO_OPINION = {"flip": 2, "edit": 12, "margin": 2, "record": NO_SCORE, "equal_step": 2}
 """Levels that say nothing either way. "No direction yet" is not among them: for `collinear` it is a fact too."""
-LEVELS_OF = {"flip": 3, "edit": 13, "collinear": 3, "margin": 3, "record": 3, "step": 7, "equal_step": 3}
+LEVELS_OF = {"flip": 3, "edit": 13, "collinear": 3, "margin": 3, "record": 4, "step": 7, "equal_step": 3}
 PRIOR_ROWS = 50.0
 """A class's own counts weigh against the pooled ones as this many variants."""
-LOW_MARGIN_ATTACK = 0.5
-OFFGRID_ATTACK = 0.5
-OFFGRID_NULL_MIN = 0.01
-"""One odd value is a typing error, not an attack: a floor under its null keeps one row from carrying a decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +53,19 @@ def _processes() -> tuple[tuple[Profile, ...], tuple[Process, ...]]:
     for place, (profile, detector) in enumerate(owned):
         if profile.joint:
             processes.append(Process(f"{profile.name}_sum", detector, "", place, True))
-    owners = {name: detector.name for detector in REGISTRY for name in detector.client_processes}
-    processes += [Process(name, owners[name], name, -1, False) for name in KERNEL_PROCESSES]
+    owners = {bet.process: detector.name for detector in REGISTRY for bet in detector.client_bets}
+    owners |= {name: detector.name for detector in REGISTRY for name in detector.counts}
+    processes += [Process(name, owners[name], name, -1, False) for name in (*CLIENT_PROCESSES, *COUNTS)]
     return tuple(profile for profile, _ in owned), tuple(processes)
 
 
 PROFILES, PROCESSES = _processes()
+CLIENT_BETS: tuple[ClientBet, ...] = tuple(
+    sorted(
+        (bet for detector in REGISTRY for bet in detector.client_bets),
+        key=lambda bet: CLIENT_PROCESSES.index(bet.process),
+    )
+)
 FAMILY_PROCESSES = len(PROFILES)
 JOINT = sum(profile.joint for profile in PROFILES)
 
@@ -130,10 +142,34 @@ def rarities(changed: I64) -> I32:
     return mnats(-np.log(np.stack([_shares(changed[klass].astype(float), pooled, f) for klass in range(CLASS_COUNT)])))
 
 
-def bernoulli_ratios(hits: I64, rows: I64, attack: float, null_min: float) -> I32:
-    """(3, 2) log-likelihood ratios of a yes-no outcome: columns no, yes."""
-    null = np.clip((hits + 0.5) / (rows + 1.0), null_min, 0.99)
-    return mnats(np.stack([np.log((1 - attack) / (1 - null)), np.log(attack / null)], axis=1))
+def client_ratios(counts: I64, exponents: F64) -> I32:
+    """Log-likelihood ratios of what clients do as a whole, milli-nats.
+
+    counts : (3, 8 processes, 8 buckets, 16 levels) of benign distinct rows. exponents : (3,) for `novelty_robust`,
+    whose null is not everybody's rows but those of the class's oddest ordinary client.
+    """
+    ratios = np.zeros((CLASS_COUNT, len(CLIENT_BETS), BUCKETS, CLIENT_LEVELS))
+    for p, stake in enumerate(CLIENT_BETS):
+        levels = len(stake.attack[0])
+        for klass, bucket in np.ndindex(CLASS_COUNT, BUCKETS):
+            attack = np.array(stake.attack[min(bucket, len(stake.attack) - 1)])
+            if stake.process == "novelty_robust":
+                null = np.array(novelty_shares((float(exponents[klass]),)))
+            else:
+                null = _client_null(counts[:, p, :, :levels], klass, bucket)
+            null = np.maximum(null, stake.null_min)
+            attack = 0.98 * attack / attack.sum() + 0.02 / levels
+            ratios[klass, p, bucket, :levels] = np.log(attack) - np.log(null / null.sum())
+    return mnats(ratios)
+
+
+def _client_null(counts: I64, klass: int, bucket: int) -> F64:
+    """Shares of outcomes in a class and bucket; where few rows are known, drawn to those of all buckets and classes."""
+    everybody = counts.sum(axis=(0, 1)) + 0.5
+    own = counts[klass].sum(axis=0) + PRIOR_ROWS * everybody / everybody.sum()
+    here = counts[klass, bucket] + PRIOR_ROWS * own / own.sum()
+    shares: F64 = here / here.sum()
+    return shares
 
 
 def nulls(reference: Reference, reach: float, agreement_min: int, decision_threshold: float | None) -> Nulls:
@@ -145,8 +181,8 @@ def nulls(reference: Reference, reach: float, agreement_min: int, decision_thres
         family=reference.family,
         field=reference.field,
         rarity=reference.rarity,
-        margin=reference.margin,
-        offgrid=reference.offgrid,
+        client=reference.client,
+        novelty=reference.novelty,
         tail=reference.tail,
         tail_scale=reference.tail_scale,
         growth=reference.growth,
@@ -159,4 +195,4 @@ def nulls(reference: Reference, reach: float, agreement_min: int, decision_thres
     )
 
 
-assert len(CLASSES) == CLASS_COUNT
+assert len(CLASSES) == CLASS_COUNT and len(CLIENT_BETS) == len(CLIENT_PROCESSES)

@@ -29,6 +29,14 @@ FEATURES = {
     "offgrid": "values off a field's grid",
     "unique": "different inputs",
     "family_size": "variants of one input",
+    "novelty": "inputs unlike the population's",
+    "novelty_robust": "inputs unlike even the oddest ordinary client's",
+    "coverage": "inputs from everywhere in the population's space",
+    "membership": "records of the training set",
+    "explain": "requests for explanations",
+    "timing": "requests like clockwork",
+    "rate": "requests in a minute",
+    "tokens": "tokens",
     "low_margin": "inputs sought close to the decision threshold",
 }
 """What each feature of a contribution means; a name that is not here speaks for itself."""
@@ -40,8 +48,13 @@ RESPONSES = {
     "block": "refused",
 }
 
-COUNTED = {"unique": "different inputs today", "family_size": "variants of one input"}
-"""Processes whose evidence is a plain count (in thousandths), not nats: the day's inputs, the largest family."""
+COUNTED = {
+    "unique": "different inputs today",
+    "rate": "requests in a minute",
+    "tokens": "thousand tokens today",
+    "family_size": "variants of one input",
+}
+"""Processes whose evidence is a plain count (in thousandths), not nats. An explained input counts for several."""
 
 NAMED_MAX = 4
 BUDGET_MIN = 1e-9
@@ -95,6 +108,8 @@ def _seen(family: Family | None, counts: Counts) -> str:
         parts.append(f"{counts.offgrid_rows:,} {held} values off the grid{where}")
     if counts.low_margin_rows:
         parts.append(f"{_count(counts.low_margin_rows, 'row')} close to the decision threshold")
+    parts += [f"{_count(counts.member_rows, 'row')} of the training set"] if counts.member_rows else []
+    parts += [f"{_count(counts.explained_rows, 'explanation')} asked for"] if counts.explained_rows else []
     return "; ".join(part for part in parts if part)
 
 

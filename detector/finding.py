@@ -41,7 +41,7 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the client did in this space so far, on its own clock."""
+    """What the client did in this space so far, on its own clock. cells : of the population's space visited."""
 
     rows: int
     distinct: int
@@ -50,6 +50,9 @@ class Counts:
     offgrid_rows: int
     offgrid_fields: tuple[str, ...]
     low_margin_rows: int
+    member_rows: int = 0
+    explained_rows: int = 0
+    cells: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from detector import __version__
 from detector.config import Config
-from detector.evidence import FAMILY_PROCESSES, PROCESSES, Process
+from detector.evidence import PROCESSES, Process
 from detector.finding import Counts, Family, FieldVariation, Finding, Trigger
 from detector.frame import ControlFrame, RowFrame
 from detector.policy import DAY_MS, Standing, decide
@@ -16,10 +16,11 @@ from detector.policy import lifted as lift
 from models.artefacts import ModelArtefact
 from models.certificate import BUDGETS
 from models.clients import ClientTable
-from models.kernels.fold import SUM_FLOOR, threshold_offset
+from models.kernels.fold import threshold_offset
 from models.kernels.layout import (
     FEATURES,
     LEAD_ANCHOR,
+    LEAD_EVIDENCE,
     LEAD_PROCESS,
     RAISED_LEVEL,
     SLOT,
@@ -61,7 +62,7 @@ def decided(
     threshold = int(nulls.thresholds[klass, level]) + threshold_offset(client["key"])
     excess = int(verdict[STATISTIC])
     anchor = _anchor(table, client, int(verdict[LEAD_ANCHOR]))
-    evidence = _evidence(table, client, process, int(verdict[LEAD_PROCESS]), anchor)
+    evidence = int(verdict[LEAD_EVIDENCE])
     return Finding(
         decision=decision,
         trigger=Trigger(
@@ -175,21 +176,6 @@ def _anchor(table: ClientTable, client: Any, lead: int) -> int:
     return start + int(np.argmax(table.table.anchors["variants"][start : start + count]))
 
 
-def _evidence(table: ClientTable, client: Any, process: Process, place: int, anchor: int) -> int:
-    """Evidence of the leading process, as the fold weighed it."""
-    if place < FAMILY_PROCESSES:
-        return int(table.table.wealth[anchor, place])
-    if process.profile >= 0:
-        start = int(client["anchor_start"])
-        wealth = table.table.wealth[start : start + int(client["anchor_count"]), process.profile].astype(np.int64)
-        return int(np.maximum(0, wealth - SUM_FLOOR).sum())
-    if process.name == "unique":
-        return 1000 * int(client["distinct_today"])
-    if process.name == "family_size":
-        return 1000 * int(table.table.anchors[anchor]["variants"])
-    return int(client[process.name])
-
-
 def _threshold_mnats(nulls: Nulls, klass: int, process: int, threshold: int, client: Any) -> int:
     """Evidence at which this process alone would reach the threshold, at the client's present activity."""
     growth = int(nulls.growth[klass, size_bucket(int(client["rows_today"]))])
@@ -251,4 +237,7 @@ def _counts(client: Any, artefact: ModelArtefact) -> Counts:
             :FIELDS_NAMED
         ],
         low_margin_rows=int(client["low_margin_rows"]),
+        member_rows=int(client["member_rows"]),
+        explained_rows=int(client["explained_rows"]),
+        cells=int(client["cells"]).bit_count(),
     )

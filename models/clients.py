@@ -12,9 +12,12 @@ from models.kernels.layout import (
     ANCHOR_FREE,
     ANCHOR_MAX,
     ANCHOR_SIZES,
+    BUCKETS,
     CLIENT,
     CLIENT_BUMP,
     CLIENT_FREE,
+    CLIENT_LEVELS,
+    CLIENT_PROCESSES,
     CLIENTS,
     ENTRY,
     EVICTED,
@@ -36,6 +39,7 @@ from models.kernels.numbers import NEVER
 from models.kernels.slots import block_slots, clear_block, entries_of, find, reindex, restore
 from models.rows import I64, Rows
 
+_CLIENT_COLUMNS = ("clients", "bets")
 _RING_COLUMNS = ("ring", "ring_values", "ring_fields", "ring_ids")
 _ANCHOR_COLUMNS = (
     "anchors", "anchor_values", "anchor_fields", "anchor_exact", "anchor_ids", "wealth", "parts", "seen", "changed",
@@ -47,6 +51,7 @@ def no_tally(fields: int, processes: int) -> Tally:
     return Tally(
         np.zeros((0, 8, 7, 13), np.int64),
         np.zeros((0, fields + 1), np.int64),
+        np.zeros((0, len(CLIENT_PROCESSES), BUCKETS, CLIENT_LEVELS), np.int64),
         np.zeros((0, processes), np.int32),
         np.zeros(0, np.int32),
     )
@@ -64,6 +69,7 @@ class ClientTable:
         heads[CLIENT_FREE] = -1
         heads[RING_FREE : RING_FREE + len(RING_SIZES)] = -1
         heads[ANCHOR_FREE : ANCHOR_FREE + len(ANCHOR_SIZES)] = -1
+        client = CLIENT.itemsize + 4 * len(CLIENT_PROCESSES)
         entry = ENTRY.itemsize + 2 * dim + 2 * fields + ID_BYTES
         anchor = (
             ANCHOR.itemsize
@@ -75,13 +81,14 @@ class ClientTable:
             + 32 * joint
             + 10 * fields
         )
-        self.capacity = max(capacity, CLIENT.itemsize + RING_MAX * entry + ANCHOR_MAX * anchor)
+        self.capacity = max(capacity, client + RING_MAX * entry + ANCHOR_MAX * anchor)
         self.sources: list[int] = []
         self.table = Table(
             clients=np.zeros(16, CLIENT),
+            bets=np.zeros((16, len(CLIENT_PROCESSES)), np.int32),
             places=np.full(32, -1, np.int32),
             heads=heads,
-            costs=np.array([CLIENT.itemsize, entry, anchor], np.int64),
+            costs=np.array([client, entry, anchor], np.int64),
             block_head=np.full(blocks, -1, np.int32),
             block_bytes=np.zeros(blocks, np.int64),
             mark_offset=np.full((blocks, 0), -1, np.int64),
@@ -127,7 +134,7 @@ class ClientTable:
         return Batch(
             rows.offset, rows.index, rows.client, rows.klass, rows.time_ms, rows.id_offsets, rows.id_bytes, rows.exact,
             rows.values, rows.fields, rows.surprisal, rows.offgrid, rows.output, rows.score, rows.margin,
-            self._mark(source),
+            rows.novelty, rows.cell, rows.tokens_in, rows.tokens_out, rows.flags, self._mark(source),
         )  # fmt: skip
 
     def fold(self, nulls: Nulls, batch: Batch, closed: I64, start: int, tally: Tally, verdict: I64) -> tuple[int, int]:
@@ -154,7 +161,8 @@ class ClientTable:
         heads, table = self.table.heads, self.table
         grown: dict[str, NDArray[Any]] = {}
         if heads[CLIENT_BUMP] + clients > len(table.clients):
-            grown["clients"] = _longer(table.clients, int(heads[CLIENT_BUMP]) + clients)
+            for name in _CLIENT_COLUMNS:
+                grown[name] = _longer(getattr(table, name), int(heads[CLIENT_BUMP]) + clients)
             grown["places"] = np.full(2 * len(grown["clients"]), -1, np.int32)
         if heads[RING_BUMP] + ring > len(table.ring):
             for name in _RING_COLUMNS:
@@ -169,8 +177,9 @@ class ClientTable:
     def forget_evidence(self, slot: int) -> None:
         """Drop what speaks against a client, not what is known of its inputs: a person judged it benign."""
         client = self.table.clients[slot]
-        client["margin_seek"] = client["offgrid"] = client["statistic"] = NEVER
-        client["offgrid_rows"] = client["offgrid_fields"] = client["low_margin_rows"] = 0
+        client["statistic"] = self.table.bets[slot] = NEVER
+        for count in ("offgrid_rows", "offgrid_fields", "low_margin_rows", "member_rows", "explained_rows"):
+            client[count] = 0
         families = slice(int(client["anchor_start"]), int(client["anchor_start"]) + int(client["anchor_count"]))
         self.table.wealth[families] = NEVER
         self.table.parts[families] = 0
@@ -187,7 +196,7 @@ class ClientTable:
         n_ring, n_anchors = entries_of(table, slots, ring, anchors)
         for name in ("next", "previous", "ring_start", "anchor_start"):
             records[name] = 0
-        saved: dict[str, Any] = {"clients": records.tobytes()}
+        saved: dict[str, Any] = {"clients": records.tobytes(), "bets": table.bets[slots].tobytes()}
         for names, places in ((_RING_COLUMNS, ring[:n_ring]), (_ANCHOR_COLUMNS, anchors[:n_anchors])):
             for name in names:
                 column = getattr(table, name)[places]
@@ -213,6 +222,7 @@ class ClientTable:
         self._grow(len(records), int(records["ring_size"].sum()) + 1, int(records["anchor_size"].sum()) + 1)
         slots = np.zeros(len(records), np.int64)
         restore(self.table, records, slots)
+        self.table.bets[slots] = np.frombuffer(saved["bets"], np.int32).reshape(len(slots), -1)
         ring = np.zeros(int(records["ring_size"].sum()), np.int64)
         anchors = np.zeros(int(records["anchor_size"].sum()), np.int64)
         n_ring, n_anchors = entries_of(self.table, slots, ring, anchors)

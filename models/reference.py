@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from models.rows import F32, I32, I64
 
 _ARRAYS = (
-    "family", "field", "rarity", "margin", "offgrid", "tail", "tail_scale", "growth", "thresholds", "low_margin",
+    "family", "field", "rarity", "client", "novelty", "tail", "tail_scale", "growth", "thresholds", "low_margin",
     "certified", "certifying_clients",
 )  # fmt: skip
 
@@ -25,8 +25,8 @@ class Reference:
     family: I32
     field: I32
     rarity: I32
-    margin: I32
-    offgrid: I32
+    client: I32
+    novelty: F32
     tail: I64
     tail_scale: I64
     growth: I64

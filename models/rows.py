@@ -30,6 +30,7 @@ SURPRISAL_UNIT = 16
 FLAG_LABEL = 1
 FLAG_REFUSED = 2
 FLAG_EXPLAIN = 4
+FLAG_MEMBER = 8
 
 
 class Rows(NamedTuple):
@@ -58,7 +59,7 @@ class Rows(NamedTuple):
     margin: F32  # (n,) distance to the decision threshold, or NaN
     novelty: F32  # (n,) or NaN
     guard: F32  # (n,) or NaN
-    cell: U32  # (n,)
+    cell: U32  # (n,) 1 + cell of the reference, 0 without one
     tokens_in: U32  # (n,)
     tokens_out: U32  # (n,)
     flags: U16  # (n,)

@@ -8,10 +8,20 @@ import numpy as np
 from models.clients import ClientTable, no_tally
 from models.encoders.embedding import EmbeddingEncoder
 from models.encoders.tabular import TabularEncoder, fit_table
-from models.kernels.layout import BUCKETS, CLASS_COUNT, LEVELS, VERDICT, Nulls
+from models.kernels.layout import (
+    BUCKETS,
+    CLASS_COUNT,
+    CLIENT_LEVELS,
+    CLIENT_PROCESSES,
+    COUNTS,
+    LEVELS,
+    NOVELTY_EDGES,
+    VERDICT,
+    Nulls,
+)
 from models.rows import CLIENT_TAIL_BYTES, Rows
 
-PROCESSES, JOINT, CLIENT_PROCESSES = 2, 1, 4
+PROCESSES, JOINT = 2, 1
 SEED = bytes(32)
 
 
@@ -23,7 +33,7 @@ def warm() -> None:
     f, rows = len(encoder.field_names), _rows(encoder, people)
     table = ClientTable(encoder.dim, f, PROCESSES, JOINT, 4, 1 << 20)
     verdict = np.zeros(VERDICT, np.int64)
-    tally = no_tally(f, PROCESSES + JOINT + CLIENT_PROCESSES)
+    tally = no_tally(f, PROCESSES + JOINT + len(CLIENT_PROCESSES) + len(COUNTS))
     table.fold(_nulls(f), table.batch(rows), np.zeros(4, np.int64), 0, tally, verdict)
     table.load(0, table.dump(0))
 
@@ -42,13 +52,13 @@ def _rows(encoder: TabularEncoder, people: list[dict[str, float | int | str | bo
 
 
 def _nulls(fields: int) -> Nulls:
-    processes = PROCESSES + JOINT + CLIENT_PROCESSES
+    processes = PROCESSES + JOINT + len(CLIENT_PROCESSES) + len(COUNTS)
     return Nulls(
         family=np.zeros((CLASS_COUNT, BUCKETS, 7, LEVELS, PROCESSES), np.int32),
         field=np.zeros((CLASS_COUNT, fields + 1, PROCESSES), np.int32),
         rarity=np.zeros((CLASS_COUNT, fields), np.int32),
-        margin=np.zeros((CLASS_COUNT, 2), np.int32),
-        offgrid=np.zeros((CLASS_COUNT, 2), np.int32),
+        client=np.zeros((CLASS_COUNT, len(CLIENT_PROCESSES), BUCKETS, CLIENT_LEVELS), np.int32),
+        novelty=np.zeros((CLASS_COUNT, NOVELTY_EDGES), np.float32),
         tail=np.zeros((CLASS_COUNT, processes), np.int64),
         tail_scale=np.ones((CLASS_COUNT, processes), np.int64),
         growth=np.zeros((CLASS_COUNT, 21), np.int64),

@@ -14,10 +14,11 @@ from models.clients import ClientTable
 from models.kernels.layout import CROSSED, VERDICT, Nulls, Tally
 from models.rows import Rows
 from tests.reference.features import Row, Tables
-from tests.reference.fold import Client, SlowFold, Verdict
+from tests.reference.fold import SlowFold, Verdict
 
-SINGLES, JOINT = 6, 3
-PROCESSES = SINGLES + JOINT + 4
+SINGLES, JOINT, OF_CLIENT, COUNTS = 7, 4, 8, 4
+PROCESSES = SINGLES + JOINT + OF_CLIENT + COUNTS
+TOKENS = PROCESSES - 2
 START_MS = 1_700_000_000_000
 KINDS = ("fresh", "repeat", "edit", "same_edit", "along", "nudge", "dense", "old_variant", "between", "at_reach")
 
@@ -33,31 +34,44 @@ SHAPES = (Shape(64, 0), Shape(5, 5), Shape(10, 10), Shape(23, 23), Shape(70, 70)
 
 
 class Move(NamedTuple):
-    """One row: who, how it stems from that client's history, how much changes, the time that passed, odd columns."""
+    """One row: who, how it stems from that client's history, how much changes, the time that passed, odd columns.
+
+    odd : answer, class and grid. extra : novelty, cell, flags, tokens; 0 for nothing of them.
+    """
 
     client: int
     kind: int
     amount: int
     wait: int
     odd: int
+    extra: int = 0
 
 
-WAITS_MS = (
-    0, 900, 60_000, 3_600_000, 86_400_000, 3 * 86_400_000, -7_200_000, 30 * 86_400_000, 31 * 86_400_000,
-    -86_400_000 * 400, 86_400_000 * 365 * 6,
+TO_MINUTE, TO_DAY = "to the next minute", "to the next day"
+TAME: tuple[int | str, ...] = (
+    0, 900, 60_000, 3_600_000, 1, 38, 40, 99, 100, 855, 949, 950, 999, 1_000, 1_053, 2_999, 3_000, 9_999, 10_000,
+    59_999, 599_999, 600_000, 3_599_999, TO_MINUTE,
 )  # fmt: skip
+"""Edges of the levels of a gap, and pairs that differ by a twentieth or just more, either way round."""
+WILD: tuple[int | str, ...] = (
+    TO_DAY, 86_400_000, 3 * 86_400_000, -7_200_000, 30 * 86_400_000, 31 * 86_400_000, -86_400_000 * 400,
+    86_400_000 * 365 * 6,
+)  # fmt: skip
+WAITS = TAME + WILD
+HOUR = TAME.index(3_600_000)
 
 
 def moves(rng: np.random.Generator, n: int, clients: int, wild_clocks: bool = True) -> list[Move]:
     """Mostly variants a few seconds apart; now and then a day, a month, a clock gone wrong."""
     kinds = rng.choice(len(KINDS), n, p=[0.16, 0.06, 0.18, 0.18, 0.12, 0.1, 0.05, 0.05, 0.05, 0.05])
-    often = [0.3, 0.3, 0.2, 0.1, 0.04, 0.02, 0.01, 0.01, 0.01, 0.005, 0.005]
-    waits = rng.choice(len(WAITS_MS), n, p=often) if wild_clocks else rng.choice(4, n)
+    wild = np.array([4, 4, 2, 1, 1, 1, 0.5, 0.5]) * 0.006 * wild_clocks
+    tame = np.array([0.1, 0.15, 0.1, 0.1] + [0.55 / (len(TAME) - 4)] * (len(TAME) - 4)) * (1 - wild.sum())
+    waits = rng.choice(len(WAITS), n, p=np.concatenate([tame, wild]))
     return [
-        Move(int(c), int(k), int(a), int(w), int(o))
-        for c, k, a, w, o in zip(
+        Move(*(int(part) for part in parts))
+        for parts in zip(
             rng.integers(0, clients, n), kinds, rng.integers(0, 1 << 16, n), waits, rng.integers(0, 1 << 10, n),
-            strict=True,
+            rng.integers(0, 1 << 16, n), strict=True,
         )
     ]  # fmt: skip
 
@@ -68,6 +82,13 @@ class _Sender:
     def __init__(self, shape: Shape, key: int) -> None:
         self.shape, self.key, self.sent = shape, key, list[tuple[list[int], list[int]]]()
         self.clock_ms = START_MS
+
+    def wait(self, wait: int | str) -> None:
+        if isinstance(wait, str):
+            period = 60_000 if wait == TO_MINUTE else 86_400_000
+            self.clock_ms += period - self.clock_ms % period
+        else:
+            self.clock_ms += wait
 
     def input(self, move: Move) -> tuple[list[int], list[int]]:
         place = len(self.sent) if move.kind == 0 else 0
@@ -135,7 +156,7 @@ def history(shape: Shape, chosen: Iterable[Move], sources: int = 2) -> list[Row]
         source = move.client % sources
         at[source] = [at[source][0], at[source][1] + 1] if move.odd % 3 == 0 else [at[source][0] + 1, 0]
         values, fields = sender.input(move)
-        sender.clock_ms += WAITS_MS[move.wait]
+        sender.wait(WAITS[move.wait])
         offset, index = at[source]
         rows.append(_row(sender, move, source, offset, index, values, fields))
     return rows
@@ -146,6 +167,8 @@ def _row(
 ) -> Row:
     odd = move.odd
     score = float(np.float32((odd * 37 + sum(values)) % 1009 / 1009))
+    if odd % 9 == 0:  # records by less and by more than a millionth
+        score = float(np.float32((0.25, 0.5, 0.75)[odd % 4 % 3] + odd % 8 * 3.3e-7))
     exact = hash((tuple(values), tuple(fields))) & 0xFFFFFFFFFFFFFFFF
     return {
         "source": 7 + source, "offset": offset, "index": index, "client": sender.key,
@@ -153,7 +176,31 @@ def _row(
         "values": values, "fields": fields, "surprisal": _surprisal(len(fields)),
         "offgrid": 1 << odd % 32 if odd % 5 == 0 else 0, "output": (0, 11, 22, 33, 11, 22)[odd % 6],
         "score": math.nan if odd % 7 == 0 else score, "margin": math.nan if odd % 11 == 0 else abs(score - 0.5),
+        **_extra_columns(move.extra),
         "request_id": f"request-{sender.key % 997}-{offset}-{index}-{'ü' * (odd % 20)}".encode(),
+    }  # fmt: skip
+
+
+NOVELTIES = np.arange(1, 41, dtype=np.float32) / np.float32(3.1)
+"""Edges of novelty's levels are drawn from these, and novelties lie on them or one step of float32 beside."""
+
+
+def _extra_columns(extra: int) -> Row:
+    on = NOVELTIES[extra % 41 % 40]
+    below, above = np.nextafter(on, np.float32(0)), np.nextafter(on, np.float32(99))
+    novelty = (np.float32(np.nan), on, below, above, on / np.float32(1.7), np.float32(0), np.float32(np.inf), on)[
+        extra % 8
+    ]
+    flags = 4 * (extra % 5 == 2) | 8 * (extra % 7 == 3) | extra // 32 % 4 | (1 << 15) * (extra % 11 == 5)
+    few = extra // 64 % 16
+    tokens = (few * 13, few * 997) if extra % 3 == 1 else (0, 0)
+    if extra % 512 == 510:
+        tokens = (400_000_000, 100_000_000)  # four make the ceiling of counts
+    elif extra % 512 == 511:
+        tokens = (2**32 - 1, 2**32 - 1)
+    return {
+        "novelty": float(novelty), "cell": (0, 1, 2, 14, 64, 65, 70, 2**32 - 1, 1 + extra % 64)[extra % 9],
+        "tokens_in": tokens[0], "tokens_out": tokens[1], "flags": flags,
     }  # fmt: skip
 
 
@@ -169,11 +216,10 @@ def as_rows(rows: Sequence[Row], shape: Shape) -> Rows:
     kinds = {
         "source": np.uint32, "offset": np.int64, "index": np.int32, "client": np.uint64, "klass": np.uint8,
         "time_ms": np.int64, "exact": np.uint64, "offgrid": np.uint32, "output": np.uint32, "score": np.float32,
-        "margin": np.float32,
+        "margin": np.float32, "novelty": np.float32, "cell": np.uint32, "tokens_in": np.uint32, "tokens_out": np.uint32,
+        "flags": np.uint16,
     }  # fmt: skip
     columns: dict[str, Any] = {name: np.array([row[name] for row in rows], kind) for name, kind in kinds.items()}
-    nothing = np.full(n, np.nan, np.float32)
-    zero = np.zeros(n, np.uint32)
     return Rows(
         **columns,
         client_tail=np.zeros((n, 9), np.uint8),
@@ -182,7 +228,7 @@ def as_rows(rows: Sequence[Row], shape: Shape) -> Rows:
         values=np.array([row["values"] for row in rows], np.int16).reshape(n, shape.d),
         fields=np.array([row["fields"] for row in rows], np.uint16).reshape(n, shape.f),
         surprisal=np.array([row["surprisal"] for row in rows], np.uint8).reshape(n, shape.f),
-        novelty=nothing, guard=nothing, cell=zero, tokens_in=zero, tokens_out=zero, flags=np.zeros(n, np.uint16),
+        guard=np.full(n, np.nan, np.float32),
     )  # fmt: skip
 
 
@@ -208,15 +254,18 @@ def random_nulls(seed: int, f: int) -> Nulls:
         return rng.integers(low, high, shape, dtype=dtype)
 
     scale = whole(300, 2500, 3, PROCESSES, dtype=np.int64)
+    scale[:, -COUNTS:] = np.maximum(1000, scale[:, -COUNTS:])  # the excess of 2,000,000,000 fits an int32
     scale[rng.random(scale.shape) < 0.15] = 0
+    tail = whole(0, 4000, 3, PROCESSES, dtype=np.int64)
+    tail[:, TOKENS] *= 15
     rungs = np.cumsum(whole(500, 9000, 3, 5, dtype=np.int64), axis=1)
     nulls = Nulls(
         family=whole(-1200, 1300, 3, 8, 7, 13, SINGLES),
         field=whole(-900, 1400, 3, f + 1, SINGLES),
         rarity=whole(0, 6, 3, f),
-        margin=whole(-800, 1500, 3, 2),
-        offgrid=whole(-700, 3000, 3, 2),
-        tail=whole(0, 4000, 3, PROCESSES, dtype=np.int64),
+        client=whole(-1000, 1400, 3, OF_CLIENT, 8, 16),
+        novelty=np.sort(rng.choice(NOVELTIES, (3, 15)), axis=1),
+        tail=tail,
         tail_scale=scale,
         growth=np.sort(whole(0, 3000, 3, 21, dtype=np.int64), axis=1),
         thresholds=rungs,
@@ -262,19 +311,42 @@ def decision(level: int, clock_ms: int) -> tuple[int, int]:
     return clock_ms + 600_000 * level, clock_ms + 5_400_000 if clock_ms % 7 == 0 else 0
 
 
+def new_tally(f: int) -> Tally:
+    """Counts of levels from nothing; no trace of rows."""
+    return Tally(
+        family=np.zeros((3, 8, 7, 13), np.int64),
+        field=np.zeros((3, f + 1), np.int64),
+        client=np.zeros((3, OF_CLIENT, 8, 16), np.int64),
+        evidence=np.zeros((0, PROCESSES), np.int32),
+        statistic=np.zeros(0, np.int32),
+    )
+
+
+def counted(tally: Tally) -> dict[tuple[str | int, ...], int]:
+    """As the slow fold counts."""
+    kinds = {"family": tally.family, "field": tally.field, "client": tally.client}
+    return {
+        (kind, *where): int(counts[tuple(where)])
+        for kind, counts in kinds.items()
+        for where in np.argwhere(counts).tolist()
+    }
+
+
 def run_kernel(
-    table: ClientTable, nulls: Nulls, frames: Sequence[Sequence[Row]], shape: Shape, closed: Sequence[int] = ()
-) -> tuple[list[Seen | None], Tally]:
-    """Every row's outcome, None for a skipped one; and the counts of levels."""
+    table: ClientTable, nulls: Nulls, frames: Sequence[Sequence[Row]], counts: Tally, closed: Sequence[int] = ()
+) -> list[Seen | None]:
+    """Every row's outcome, None for a skipped one. counts : its counts of levels grow."""
     seen: list[Seen | None] = []
-    family, field = np.zeros((3, 8, 7, 13), np.int64), np.zeros((3, shape.f + 1), np.int64)
+    shape = Shape(table.table.ring_values.shape[1], table.table.ring_fields.shape[1])
     shut = np.zeros(len(table.table.block_head), np.int64)
     shut[list(closed)] = 1
     verdict = np.zeros(VERDICT, np.int64)
     for frame in frames:
         batch = table.batch(as_rows(frame, shape))
         skip = np.iinfo(np.int32).min
-        tally = Tally(family, field, np.zeros((len(frame), PROCESSES), np.int32), np.full(len(frame), skip, np.int32))
+        tally = counts._replace(
+            evidence=np.zeros((len(frame), PROCESSES), np.int32), statistic=np.full(len(frame), skip, np.int32)
+        )  # fmt: skip
         crossings: dict[int, tuple[int, int, int]] = {}
         row, status = table.fold(nulls, batch, shut, 0, tally, verdict)
         while status == CROSSED:
@@ -287,7 +359,7 @@ def run_kernel(
         for i, statistic in enumerate(tally.statistic.tolist()):
             where = crossings.get(i, (0, -9, -9))
             seen.append(None if statistic == skip else Seen(*where, statistic, tuple(tally.evidence[i].tolist())))
-    return seen, Tally(family, field, np.zeros((0, PROCESSES), np.int32), np.zeros(0, np.int32))
+    return seen
 
 
 def run_slowly(twin: SlowFold, frames: Sequence[Sequence[Row]], closed: Sequence[int] = ()) -> list[Seen | None]:
@@ -304,83 +376,3 @@ def _seen(twin: SlowFold, row: Row, verdict: Verdict | None) -> Seen | None:
         client.expires_ms, client.quiet_until_ms = decision(verdict.level, client.clock_ms)
         where = (verdict.level, verdict.lead, verdict.family)
     return Seen(*where, max(verdict.statistic_kept, -2_000_000_000), tuple(verdict.evidence))
-
-
-_OF_CLIENT = (
-    "key", "clock_ms", "decay_from_ms", "expires_ms", "quiet_until_ms", "rows", "distinct", "day", "rows_today",
-    "distinct_today", "repeats", "variants", "offgrid_rows", "low_margin_rows", "offgrid_fields", "ring_size",
-    "ring_next", "margin_seek", "offgrid", "statistic", "level",
-)  # fmt: skip
-_OF_FAMILY = (
-    "mask", "step2", "touched_row", "first_ms", "last_ms", "variants", "flips", "label", "label_a", "label_b", "rows_a",
-    "rows_b", "rows_other", "direction",
-)  # fmt: skip
-
-
-def picture(table: ClientTable) -> dict[int, dict[str, Any]]:
-    """All clients of a kernel table as plain values."""
-    arrays = table.table
-    slots = [slot for slot in arrays.places.tolist() if slot >= 0]
-    return {int(arrays.clients[slot]["key"]): _client_picture(table, slot) for slot in slots}
-
-
-def _client_picture(table: ClientTable, slot: int) -> dict[str, Any]:
-    arrays, client = table.table, table.table.clients[slot]
-    start, mask = int(client["ring_start"]), int(client["ring_mask"])
-    ring = {i: _entry_picture(table, start + i) for i in range(int(client["ring_size"])) if mask >> i & 1}
-    assert mask < 1 << max(1, int(client["ring_size"]))
-    first = int(client["anchor_start"])
-    families = [_family_picture(table, first + i) for i in range(int(client["anchor_count"]))]
-    plain = {name: client[name].item() for name in _OF_CLIENT}
-    assert slot < len(arrays.clients)
-    return plain | {"ring": ring, "families": families, "family_room": int(client["anchor_size"])}
-
-
-def _entry_picture(table: ClientTable, e: int) -> tuple[Any, ...]:
-    arrays, entry = table.table, table.table.ring[e]
-    name = arrays.ring_ids[e].tobytes()[: int(entry["id_length"])]
-    return (
-        arrays.ring_values[e].tolist(), arrays.ring_fields[e].tolist(), int(entry["exact"]), str(entry["score"].item()),
-        int(entry["label"]), name,
-    )  # fmt: skip
-
-
-def _family_picture(table: ClientTable, a: int) -> dict[str, Any]:
-    arrays, family = table.table, table.table.anchors[a]
-    return {name: family[name].item() for name in _OF_FAMILY} | {
-        "score": str(family["score"].item()),
-        "best_score": str(family["best_score"].item()),
-        "references": [
-            (arrays.anchor_values[a, z].tolist(), arrays.anchor_fields[a, z].tolist(), int(arrays.anchor_exact[a, z]))
-            for z in range(3)
-        ],
-        "before_last": arrays.anchor_values[a, 3].tolist(),
-        "known": sorted(exact for exact in arrays.anchor_exact[a, 4:].tolist() if exact),
-        "ids": [arrays.anchor_ids[a, i].tobytes().rstrip(b"\0") for i in range(2)],
-        "wealth": arrays.wealth[a].tolist(), "parts": arrays.parts[a].tolist(), "seen": arrays.seen[a].tolist(),
-        "changed": arrays.changed[a].tolist(),
-    }  # fmt: skip
-
-
-def slow_picture(twin: SlowFold) -> dict[int, dict[str, Any]]:
-    return {key: _slow_client(client) for key, client in twin.clients.items()}
-
-
-def _slow_client(client: Client) -> dict[str, Any]:
-    ring = {
-        place: (entry.values, entry.fields, entry.exact, str(entry.score), entry.label, entry.request_id)
-        for place, entry in sorted(client.ring.items())
-    }
-    families = [
-        {name: getattr(family, name) for name in (*_OF_FAMILY, "wealth", "parts", "seen", "changed", "ids")}
-        | {
-            "score": str(family.score),
-            "best_score": str(family.best_score),
-            "references": [(ref.values, ref.fields, ref.exact) for ref in family.references[:3]],
-            "before_last": family.references[3].values,
-            "known": sorted(exact for exact in family.known[-12:] if exact),
-        }
-        for family in client.families
-    ]
-    plain = {name: getattr(client, name) for name in _OF_CLIENT}
-    return plain | {"ring": ring, "families": families, "family_room": client.family_room}

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.clients import ClientTable
+from models.kernels.layout import Nulls
 from models.kernels.numbers import SOFTPLUS
 from tests import fold_cases as cases
 from tests.fold_cases import SHAPES, Move, Shape
+from tests.fold_pictures import picture, slow_picture
 from tests.reference.features import Row
 from tests.reference.fold import SlowFold, log_one_plus
 
@@ -24,8 +27,9 @@ a_move = st.builds(
     client=st.integers(0, 4),
     kind=st.integers(0, len(cases.KINDS) - 1),
     amount=st.integers(0, 400),
-    wait=st.integers(0, len(cases.WAITS_MS) - 1),
+    wait=st.integers(0, len(cases.WAITS) - 1),
     odd=st.integers(0, 1023),
+    extra=st.integers(0, 0xFFFF),
 )
 
 
@@ -38,35 +42,71 @@ def compare(shape: Shape, moves: list[Move], seed: int, room: int, closed: tuple
 def compare_frames(
     shape: Shape, frames: list[list[Row]], seed: int, room: int, closed: tuple[int, ...] = ()
 ) -> Counter[str]:
-    """Run both engines; returns what happened, for guards."""
+    """Run both engines; returns what happened, for guards.
+
+    After a third of the frames the kernel's table is dumped and read into a new one; after two thirds some clients'
+    evidence is forgotten.
+    """
     nulls = cases.random_nulls(seed, shape.f)
     table = cases.new_table(shape, BLOCKS, room)
-    twin = SlowFold(cases.as_tables(nulls), BLOCKS, table.capacity, table.table.costs.tolist())
-    fast, tally = cases.run_kernel(table, nulls, frames, shape, closed)
-    slow = cases.run_slowly(twin, frames, closed)
+    twin = new_twin(nulls, table)
+    tally = cases.new_tally(shape.f)
+    fast: list[cases.Seen | None] = []
+    slow: list[cases.Seen | None] = []
+    gone = skipped = 0
+    third = len(frames) // 3
+    for part, of_part in enumerate((frames[:third], frames[third : 2 * third], frames[2 * third :])):
+        if part == 1:
+            gone, skipped = table.evicted, table.skipped
+            table = restored(table, shape, room)
+        if part == 2:
+            forget(table, twin)
+        fast += cases.run_kernel(table, nulls, of_part, tally, closed)
+        slow += cases.run_slowly(twin, of_part, closed)
     for place, (ours, theirs) in enumerate(zip(fast, slow, strict=True)):
         assert ours == theirs, f"row {place} of {len(fast)}"
-    assert cases.picture(table) == cases.slow_picture(twin)
-    assert (table.count, table.evicted, table.skipped) == (len(twin.clients), twin.evicted, twin.skipped)
+    assert picture(table) == slow_picture(twin)
+    assert (table.count, table.evicted + gone, table.skipped + skipped) == (
+        len(twin.clients),
+        twin.evicted,
+        twin.skipped,
+    )
     assert table.table.block_bytes.tolist() == [twin.block_bytes(block) for block in range(BLOCKS)]
-    counted = dict(twin.counts)
-    for where in np.argwhere(tally.family).tolist():
-        assert tally.family[tuple(where)] == counted.pop(tuple(where))
-    for where in np.argwhere(tally.field).tolist():
-        assert tally.field[tuple(where)] == counted.pop(tuple(where))
-    assert not counted
+    assert cases.counted(tally) == twin.counts
     return happened(slow, twin)
 
 
+def new_twin(nulls: Nulls, table: ClientTable) -> SlowFold:
+    return SlowFold(cases.as_tables(nulls), BLOCKS, table.capacity, table.table.costs.tolist())
+
+
+def restored(table: ClientTable, shape: Shape, room: int) -> ClientTable:
+    """A new table that holds what this one dumps, and dumps it the same."""
+    again = cases.new_table(shape, BLOCKS, room)
+    for block in range(BLOCKS):
+        again.load(block, table.dump(block))
+        assert again.dump(block) == table.dump(block)
+    assert picture(again) == picture(table)
+    return again
+
+
+def forget(table: ClientTable, twin: SlowFold) -> None:
+    """A person judges every third client benign."""
+    for key in sorted(twin.clients)[::3]:
+        table.forget_evidence(table.find(key))
+        twin.forget_evidence(twin.clients[key])
+    assert picture(table) == slow_picture(twin)
+
+
 def happened(slow: list[cases.Seen | None], twin: SlowFold) -> Counter[str]:
-    told: Counter[str] = Counter(evicted=twin.evicted)
+    told: Counter[str] = Counter(twin.met, evicted=twin.evicted)
     for seen in slow:
         if seen and seen.level:
             told.update([f"level {seen.level}", f"lead {seen.lead}"])
-    for where, count in twin.counts.items():
-        told[f"feature {where[2]} level {where[3]}" if len(where) == 4 else "field"] += count
+    for (kind, *where), count in twin.counts.items():
+        told[f"{kind} {where[-2]} level {where[-1]}" if kind != "field" else "field"] += count
     for client in twin.clients.values():
-        told.update(repeats=client.repeats, families=len(client.families), rings_of_32=client.ring_size == 32)
+        told.update(repeats=client.repeats, families=len(client.families), rings_of_64=client.ring_size == 64)
         told.update(full=len(client.families) == 16)
     return told
 
@@ -104,7 +144,7 @@ def test_many_families_push_each_other_out() -> None:
     told: Counter[str] = Counter()
     for shape in SHAPES[:3]:
         told += compare(shape, cases.moves(rng, 1500, clients=2, wild_clocks=False), seed=3, room=1 << 24)
-    assert told["full"] >= 4 and told["rings_of_32"] >= 4
+    assert told["full"] >= 4 and told["rings_of_64"] >= 4 and told["ring inputs overwritten"] > 100
 
 
 @pytest.mark.parametrize("room", [20_000, 1 << 24])
@@ -124,18 +164,20 @@ def test_a_row_as_like_two_inputs_joins_the_earlier(swapped: bool) -> None:
     if swapped:
         first["fields"], second["fields"] = second["fields"], first["fields"]
     told = compare_frames(shape, [[first, second, between]], seed=2, room=0)
-    assert told["families"] == 1 and told["feature 1 level 2"] == 1  # it differs from either in two fields
+    assert told["families"] == 1 and told["family 1 level 2"] == 1  # it differs from either in two fields
 
 
-def test_evidence_at_its_ceiling_is_decided_on_again_when_a_decision_expires() -> None:
+@pytest.mark.parametrize("bets", ["family", "client"])
+def test_evidence_at_its_ceiling_is_decided_on_again_when_a_decision_expires(bets: str) -> None:
     """It cannot rise any more; an attacker with 2,000 nats must not be free once the first decision has run out."""
     shape, nulls = Shape(5, 5), cases.random_nulls(3, 5)
-    nulls.family[:], nulls.field[:], nulls.growth[:], nulls.tail_scale[:] = 40_000, 0, 0, 1_000
+    nulls.family[:], nulls.field[:], nulls.client[:], nulls.growth[:], nulls.tail_scale[:] = 0, 0, 0, 0, 1_000
+    getattr(nulls, bets)[:] = 40_000
     table = cases.new_table(shape, BLOCKS, 1 << 24)
-    twin = SlowFold(cases.as_tables(nulls), BLOCKS, table.capacity, table.table.costs.tolist())
-    rows = cases.history(shape, [Move(0, 0, 0, 0, 1), *[Move(0, 3, i, 3, 1) for i in range(100)]])
+    twin = new_twin(nulls, table)
+    rows = cases.history(shape, [Move(0, 0, 0, 0, 1), *[Move(0, 3, i, cases.HOUR, 1) for i in range(100)]])
     frames = cases.cut(rows, [])
-    fast, slow = cases.run_kernel(table, nulls, frames, shape)[0], cases.run_slowly(twin, frames)
+    fast, slow = cases.run_kernel(table, nulls, frames, cases.new_tally(5)), cases.run_slowly(twin, frames)
     assert fast == slow
     assert len({seen.statistic for seen in slow[-40:] if seen}) == 1
     assert sum(seen is not None and seen.level == 4 for seen in slow[-40:]) >= 20
@@ -146,9 +188,28 @@ def test_every_level_of_every_feature_occurs_in_these_histories() -> None:
     told: Counter[str] = Counter()
     for shape in SHAPES:
         told += compare(shape, cases.moves(np.random.default_rng(1), 900, clients=4), seed=1, room=1 << 24)
-    for feature, levels in enumerate((3, 13, 3, 3, 3, 7, 3)):
-        missing = [level for level in range(levels) if not told[f"feature {feature} level {level}"]]
+    for feature, levels in enumerate((3, 13, 3, 3, 4, 7, 3)):
+        missing = [level for level in range(levels) if not told[f"family {feature} level {level}"]]
         assert missing in ([], [7, 9, 11]), f"feature {feature}"  # "the same" exists up to three fields only
+    for process, levels in enumerate((2, 2, 16, 16, 2, 2, 2, 16)):
+        missing = [level for level in range(levels) if not told[f"client {process} level {level}"]]
+        assert not missing, f"process {process} of clients"
+
+
+def test_every_turn_of_the_clock_and_every_edge_occurs_in_these_histories() -> None:
+    told: Counter[str] = Counter()
+    for seed, shape in enumerate(SHAPES[:3] * 2):
+        moves = cases.moves(np.random.default_rng(10 + seed), 900, clients=4)
+        told += compare(shape, moves, seed=seed, room=1 << 24)
+    for what in (
+        "novelty on an edge", "gaps of nothing", "gaps equal", "gaps a twentieth apart, longer",
+        "gaps a twentieth apart, shorter", "gaps just over a twentieth apart", "minutes turned",
+        "minutes turned on the stroke", "days turned", "days turned on the stroke", "tokens at the ceiling",
+        "evidence forgotten", *[f"bet {p} faded" for p in range(8)], *[f"bet {p} faded to nothing" for p in range(8)],
+    ):  # fmt: skip
+        assert told[what] >= 3, what
+    led = {p for p in range(cases.PROCESSES) if told[f"lead {p}"]}
+    assert set(range(cases.SINGLES + cases.JOINT, cases.PROCESSES)) - led == set()
 
 
 def test_log_one_plus_is_the_same_on_every_processor() -> None:
@@ -170,7 +231,7 @@ from tests.test_fold_twin import compare
 assert not hasattr(__import__("models.kernels.fold", fromlist=["fold"]).fold, "py_func")
 for shape in cases.SHAPES[1:4]:
     told = compare(shape, cases.moves(np.random.default_rng(2), 300, clients=3), seed=2, room=20_000)
-    assert told["level 1"] and told["families"]
+    assert told["level 1"] and told["families"] and told["minutes turned"] and told["client 7 level 3"]
 print("equal")
 """
 

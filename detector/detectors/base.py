@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from models.kernels.layout import FEATURES
+from models.kernels.layout import CLIENT_PROCESSES, COUNTS, FEATURES
 
 # Levels of `edit`: 2 x (1, 2, 3, 4-6, up to half, most fields changed) + (the same fields as last time).
 ONE, ONE_AGAIN, TWO, TWO_AGAIN, THREE, THREE_AGAIN, FEW, HALF, MOST = 0, 1, 2, 3, 4, 5, 6, 8, 10
@@ -35,12 +35,42 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientBet:
+    """A bet on the client's own rows, one outcome a distinct row (models/kernels/client.py).
+
+    process : one of layout.CLIENT_PROCESSES. attack : weights of its outcomes under attack, by bucket of the client's
+    distinct rows so far, or one row of weights for all buckets. null_min : no outcome is held rarer than this among
+    ordinary clients; it bounds what a single row can say.
+    """
+
+    process: str
+    attack: tuple[tuple[float, ...], ...]
+    null_min: float
+
+    def __post_init__(self) -> None:
+        if self.process not in CLIENT_PROCESSES:
+            raise ValueError(f"no such process of a client: {self.process}")
+
+
+@dataclass(frozen=True, slots=True)
 class Detector:
     """A detector as users see it: a name in alerts, and the processes whose evidence it stands for.
 
-    client_processes : those that bet on the client itself ("margin_seek", "offgrid", "unique", "family_size").
+    counts : those of layout.COUNTS that it owns.
     """
 
     name: str
     profiles: tuple[Profile, ...] = ()
-    client_processes: tuple[str, ...] = ()
+    client_bets: tuple[ClientBet, ...] = ()
+    counts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = set(self.counts) - set(COUNTS)
+        if unknown:
+            raise ValueError(f"detector {self.name}: no such counts: {sorted(unknown)}")
+
+
+EVENLY = ((0.5, 0.5),)
+"""Of a yes-no outcome that an attacker produces every other time."""
+ODD_ROW = 0.01
+"""Floor under the null of what ordinary clients never do: one odd value is a typing error, not an attack."""

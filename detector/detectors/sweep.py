@@ -15,6 +15,7 @@ from detector.detectors.base import (
     Detector,
     Profile,
 )
+from models.kernels.layout import BACKWARD, FORWARD, NO_RECORD
 
 EDIT = {
     ONE_AGAIN: 0.55, ONE: 0.15, TWO_AGAIN: 0.08, TWO: 0.05, THREE_AGAIN: 0.04, THREE: 0.03,
@@ -29,7 +30,7 @@ SWEEPER = Profile(
         "edit": EDIT,
         "collinear": {0: 0.85, 1: 0.1, 2: 0.05},
         "margin": {0: 0.75, 1: 0.25},
-        "record": {0: 0.75, 1: 0.25},
+        "record": {NO_RECORD: 0.7, FORWARD: 0.15, BACKWARD: 0.15},
         "step": {0: 0.12, 1: 0.14, 2: 0.16, 3: 0.18, 4: 0.18, 5: 0.14, 6: 0.08},
         "equal_step": {0: 0.7, 1: 0.3},
         "field": FIELD,

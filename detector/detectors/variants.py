@@ -15,6 +15,7 @@ from detector.detectors.base import (
     Detector,
     Profile,
 )
+from models.kernels.layout import BACKWARD, FORWARD, NO_RECORD
 
 GENERIC = Profile(
     "generic",
@@ -26,7 +27,7 @@ GENERIC = Profile(
         },
         "collinear": {0: 0.5, 1: 0.3, 2: 0.2},
         "margin": {0: 0.6, 1: 0.4},
-        "record": {0: 0.7, 1: 0.3},
+        "record": {NO_RECORD: 0.65, FORWARD: 0.2, BACKWARD: 0.15},
         "step": {0: 0.2, 1: 0.18, 2: 0.17, 3: 0.15, 4: 0.13, 5: 0.1, 6: 0.07},
         "equal_step": {0: 0.7, 1: 0.3},
         "field": {SOME_FIELD: 0.55, MANY_FIELDS: 0.45},
@@ -37,9 +38,8 @@ VARIANTS = Detector(
     "variants",
     (
         GENERIC,
-        Profile("record", {"record": {0: 0.5, 1: 0.5}}),
         Profile("step", {"step": {0: 0.3, 1: 0.25, 2: 0.15, 3: 0.1, 4: 0.08, 5: 0.07, 6: 0.05}}),
         Profile("equal_step", {"equal_step": {0: 0.4, 1: 0.6}}),
     ),
-    ("family_size",),
+    counts=("family_size",),
 )

@@ -5,8 +5,10 @@ import numpy as np
 from models.kernels.jit import kernel
 from models.kernels.layout import (
     ANCHOR_MAX,
+    BACKWARD,
     BEFORE_LAST,
     BEST,
+    FORWARD,
     ID_BYTES,
     LAST,
     ORIGIN,
@@ -49,7 +51,7 @@ def remember(table: Table, slot: int, block: int, capacity: int, batch: Batch, r
 
 @kernel
 def grow_ring(table: Table, slot: int, block: int, capacity: int) -> None:
-    """1 -> 4 -> 12 -> 32 entries; the places keep their numbers."""
+    """1 -> 4 -> 12 -> 32 -> 64 entries; the places keep their numbers."""
     client = table.clients[slot]
     size = RING_MAX
     for larger in RING_SIZES[::-1]:
@@ -143,7 +145,7 @@ def promote(table: Table, nulls: Nulls, slot: int, block: int, capacity: int, pl
     family.label = family.label_a = entry.label
     family.label_b = 0
     family.rows_a, family.rows_b, family.rows_other = 1, 0, 0
-    family.score = family.best_score = entry.score
+    family.score = family.best_score = family.back_score = entry.score
     family.direction = np.float32(-1.0) if entry.score > np.float32(nulls.decision_threshold) else np.float32(1.0)
     table.wealth[a] = NEVER
     table.parts[a] = 0
@@ -176,8 +178,11 @@ def extend(
     count_label(table, anchor, batch.output[row])
     table.anchor_values[anchor, BEFORE_LAST] = table.anchor_values[anchor, LAST]
     put(table, anchor, LAST, batch, row)
-    if levels[4] == 1:
+    if levels[4] == FORWARD:
         family.best_score = batch.score[row]
+    if levels[4] == BACKWARD:
+        family.back_score = batch.score[row]
+    if levels[4] == FORWARD or levels[4] == BACKWARD:
         put(table, anchor, BEST, batch, row)
     family.score = batch.score[row]
     start = batch.id_offsets[row]

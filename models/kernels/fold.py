@@ -6,7 +6,8 @@ row -> client -> clock and decay -> repeat? -> evidence of the client -> variant
 
 import numpy as np
 
-from models.kernels.families import extend, forget_old, level_counts, promote, remember
+from models.kernels.client import bet, bet_on_client, tick
+from models.kernels.families import extend, level_counts, promote, remember
 from models.kernels.jit import kernel
 from models.kernels.layout import (
     ANCHOR_BUMP,
@@ -15,8 +16,10 @@ from models.kernels.layout import (
     CLIENT_FREE,
     CROSSED,
     DONE,
+    EXPLAINED_WORTH,
     GROW,
     LEAD_ANCHOR,
+    LEAD_EVIDENCE,
     LEAD_PROCESS,
     RAISED_LEVEL,
     RING_BUMP,
@@ -30,17 +33,13 @@ from models.kernels.layout import (
     Tally,
 )
 from models.kernels.match import describe, is_repeat, join
-from models.kernels.numbers import CEILING, COUNT_CEILING, NEVER, size_bucket, softplus, variant_bucket
+from models.kernels.numbers import CEILING, COUNT_CEILING, NEVER, size_bucket, variant_bucket
 from models.kernels.slots import find, insert, make_room
 from models.rows import I32, I64
 
-DAY_MS = 86_400_000
-HALF_LIFE_MS = 7 * DAY_MS
-FORGET_MS = 30 * DAY_MS
-LN2_MICRO = 693_147  # ln 2 in 1e-6; 1,000 of these are one milli-nat
 SUM_FLOOR = 500
 """What each family must exceed (milli-nats) to count in a sum over families."""
-OFF = np.int64(-1) << 60
+OFF = np.int64(-2_000_000_000)
 
 
 @kernel
@@ -112,7 +111,7 @@ def apply(
     """One row of one client; True if it calls for a decision."""
     client = table.clients[slot]
     klass = min(2, int(batch.klass[row]))
-    tick(table, slot, block, batch.time_ms[row])
+    gap_before = tick(table, slot, block, batch, row)
     if is_repeat(table, slot, batch.exact[row]):
         client.repeats += 1
         if len(tally.statistic) > 0:
@@ -120,7 +119,7 @@ def apply(
             tally.evidence[row] = evidence
             tally.statistic[row] = statistic
         return False
-    bet_on_client(table, nulls, slot, klass, batch, row)
+    bet_on_client(table, nulls, slot, klass, gap_before, batch, row, tally)
     candidate = join(table, nulls, slot, batch, row)
     if candidate < 0:
         remember(table, slot, block, capacity, batch, row)
@@ -138,60 +137,6 @@ def apply(
         tally.statistic[row] = client.statistic
     risen = client.statistic > before or evidence[verdict[LEAD_PROCESS]] >= CEILING  # there it cannot rise any more
     return risen and calls_for_decision(table, nulls, slot, klass, verdict)
-
-
-@kernel
-def tick(table: Table, slot: int, block: int, time_ms: int) -> None:
-    """Move the client's own clock, which never goes back; let old evidence fade and the day turn."""
-    client = table.clients[slot]
-    if client.rows == 0:
-        client.clock_ms = client.decay_from_ms = time_ms
-        client.day = time_ms // DAY_MS
-    client.clock_ms = max(client.clock_ms, time_ms)
-    faded = ((client.clock_ms - client.decay_from_ms) * LN2_MICRO) // (HALF_LIFE_MS * 1000)
-    if faded > 0:
-        client.decay_from_ms += (faded * HALF_LIFE_MS * 1000) // LN2_MICRO
-        client.margin_seek = fade(client.margin_seek, faded)
-        client.offgrid = fade(client.offgrid, faded)
-        for a in range(client.anchor_start, client.anchor_start + client.anchor_count):
-            for p in range(table.wealth.shape[1]):
-                table.wealth[a, p] = fade(table.wealth[a, p], faded)
-        forget_old(table, slot, block, client.clock_ms - FORGET_MS)
-    day = client.clock_ms // DAY_MS
-    if day != client.day:
-        client.day = day
-        client.rows_today = client.distinct_today = 0
-    client.rows += 1
-    client.rows_today += 1
-
-
-@kernel
-def fade(evidence: int, faded: int) -> int:
-    return int(max(np.int64(NEVER), np.int64(evidence) - faded))
-
-
-@kernel
-def bet(evidence: int, ratio: int) -> int:
-    """Shiryaev-Roberts: log M <- log(1 + M) + log e (Pollak 1985), in milli-nats."""
-    return int(min(softplus(evidence) + ratio, CEILING))
-
-
-@kernel
-def bet_on_client(table: Table, nulls: Nulls, slot: int, klass: int, batch: Batch, row: int) -> None:
-    """Processes of the client itself, on every distinct row: margins, values off their grid, unique inputs."""
-    client = table.clients[slot]
-    client.distinct += 1
-    client.distinct_today += 1
-    margin = batch.margin[row]
-    if not np.isnan(margin):
-        low = 1 if margin < nulls.low_margin[klass] else 0
-        client.low_margin_rows += low
-        client.margin_seek = bet(client.margin_seek, nulls.margin[klass, low])
-    off = 1 if batch.offgrid[row] != 0 else 0
-    client.offgrid_rows += off
-    client.offgrid_fields |= batch.offgrid[row]
-    if len(batch.fields[row]) > 0:
-        client.offgrid = bet(client.offgrid, nulls.offgrid[klass, off])
 
 
 @kernel
@@ -223,8 +168,8 @@ def bet_on_family(
 def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anchors: I32, verdict: I64) -> int:
     """Evidence of every process and their fusion: the largest standardised excess, less what activity explains.
 
-    Order of processes: of families (maximum over families), sums of the joint ones over families, margin seeking,
-    off-grid, unique inputs of the day, size of the largest family. Fills evidence and each process's leading family.
+    Order of processes: of families (maximum over families), sums of the joint ones over families, of the client, and
+    counts (layout.COUNTS). Fills evidence and each process's leading family.
     """
     client = table.clients[slot]
     singles, joint = table.wealth.shape[1], nulls.joint
@@ -232,7 +177,9 @@ def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anch
     anchors[:] = -1
     for p in range(joint):
         evidence[singles + p] = 0
-    largest = singles + joint + 3
+    own = singles + joint
+    counts = own + table.bets.shape[1]
+    largest = counts + 3
     evidence[largest] = 0
     for i in range(client.anchor_count):
         a = client.anchor_start + i
@@ -246,17 +193,20 @@ def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anch
         size = min(COUNT_CEILING, 1000 * int(table.anchors[a].variants))
         if size > evidence[largest]:
             evidence[largest], anchors[largest] = size, i
-    evidence[singles + joint] = client.margin_seek
-    evidence[singles + joint + 1] = client.offgrid
-    evidence[singles + joint + 2] = min(COUNT_CEILING, 1000 * int(client.distinct_today))
+    for p in range(table.bets.shape[1]):
+        evidence[own + p] = table.bets[slot, p]
+    inputs = int(client.distinct_today) + (EXPLAINED_WORTH - 1) * int(client.explained_today)
+    evidence[counts] = int(min(COUNT_CEILING, 1000 * inputs))
+    evidence[counts + 1] = int(min(COUNT_CEILING, 1000 * int(client.rows_minute)))
+    evidence[counts + 2] = int(min(COUNT_CEILING, client.tokens_today))
     most, lead = OFF, 0
     for p in range(len(evidence)):
-        if nulls.tail_scale[klass, p] > 0:
-            excess = (np.int64(evidence[p]) - nulls.tail[klass, p]) * 1000 // nulls.tail_scale[klass, p]
-            if excess > most:
-                most, lead = excess, p
+        scale = nulls.tail_scale[klass, p]
+        beyond = (np.int64(evidence[p]) - nulls.tail[klass, p]) * 1000
+        if scale > 0 and beyond >= (most + 1) * scale:  # floor(beyond / scale) > most, without dividing
+            most, lead = beyond // scale, p
     most -= nulls.growth[klass, size_bucket(client.rows_today)]
-    verdict[LEAD_PROCESS], verdict[LEAD_ANCHOR] = lead, anchors[lead]
+    verdict[LEAD_PROCESS], verdict[LEAD_ANCHOR], verdict[LEAD_EVIDENCE] = lead, anchors[lead], evidence[lead]
     verdict[STATISTIC], verdict[SLOT] = most, slot
     return int(max(most, np.int64(-2_000_000_000)))
 

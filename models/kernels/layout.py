@@ -13,7 +13,7 @@ from models.rows import F32, I16, I32, I64, U8, U16, U32, U64
 
 ID_BYTES = 40
 """Request ids are kept for explanations, cut to this length."""
-RING_SIZES = (1, 4, 12, 32)
+RING_SIZES = (1, 4, 12, 32, 64)
 ANCHOR_SIZES = (2, 16)
 RING_MAX = RING_SIZES[-1]
 ANCHOR_MAX = ANCHOR_SIZES[-1]
@@ -24,21 +24,37 @@ FEATURES = ("flip", "edit", "collinear", "margin", "record", "step", "equal_step
 """Of a variant against its family. The last one's levels are the table's fields."""
 LEVELS = 13
 """Most levels of any feature but `field`."""
-NOT_APPLICABLE = (2, 12, 0, 2, 2, -1, 2)
-"""Per feature (without `field`) the level that means "no opinion"; a step always has a length."""
+NO_RECORD, FORWARD, NO_SCORE, BACKWARD = 0, 1, 2, 3
+"""Levels of `record`: a score beyond all others of the family, towards the decision threshold or away from it."""
+
+CLIENT_PROCESSES = (
+    "margin_seek", "offgrid", "novelty", "novelty_robust", "coverage", "membership", "explain", "timing",
+)  # fmt: skip
+"""Bets on the client itself, one outcome a distinct row."""
+MARGIN_SEEK, OFFGRID, NOVELTY, NOVELTY_ROBUST, COVERAGE, MEMBERSHIP, EXPLAIN, TIMING = range(8)
+CLIENT_LEVELS = 16
+"""Most outcomes of any of them."""
+NOVELTY_EDGES = CLIENT_LEVELS - 1
+COUNTS = ("unique", "rate", "tokens", "family_size")
+"""Plain counts that stand beside the bets, in thousandths: inputs and rows, thousands of tokens, variants."""
+EXPLAINED_WORTH = 8
+"""Distinct inputs that one with an explanation counts for: an explanation gives away about a gradient, and models fall
+to several times fewer of those (Milli, Schmidt, Dragan, Hardt 2019, section 4)."""
 
 CLIENT = np.dtype(
     [
         ("key", "u8"), ("ring_mask", "u8"),
-        ("clock_ms", "i8"), ("decay_from_ms", "i8"), ("expires_ms", "i8"), ("decided_ms", "i8"),
-        ("quiet_until_ms", "i8"), ("incident_offset", "i8"), ("rows", "i8"), ("distinct", "i8"),
+        ("cells", "u8"), ("clock_ms", "i8"), ("decay_from_ms", "i8"), ("expires_ms", "i8"), ("decided_ms", "i8"),
+        ("quiet_until_ms", "i8"), ("incident_offset", "i8"), ("gap_ms", "i8"),
+        ("minute", "i8"), ("tokens_today", "i8"), ("rows", "i8"), ("distinct", "i8"),
         ("next", "i4"), ("previous", "i4"),
-        ("day", "i4"), ("rows_today", "i4"), ("distinct_today", "i4"),
+        ("day", "i4"), ("rows_today", "i4"), ("distinct_today", "i4"), ("explained_today", "i4"),
+        ("rows_minute", "i4"), ("member_rows", "i4"), ("explained_rows", "i4"),
         ("repeats", "i4"), ("variants", "i4"), ("offgrid_rows", "i4"), ("low_margin_rows", "i4"),
         ("offgrid_fields", "u4"), ("incident_source", "u4"), ("incident_index", "i4"),
         ("ring_start", "i4"), ("ring_size", "i4"), ("ring_next", "i4"),
         ("anchor_start", "i4"), ("anchor_size", "i4"), ("anchor_count", "i4"),
-        ("margin_seek", "i4"), ("offgrid", "i4"), ("statistic", "i4"),
+        ("statistic", "i4"),
         ("level", "i4"), ("revision", "i4"), ("doublings", "i4"), ("alerts", "i4"),
     ]
 )  # fmt: skip
@@ -50,7 +66,7 @@ ANCHOR = np.dtype(
         ("mask", "u8"), ("step2", "i8"), ("touched_row", "i8"), ("first_ms", "i8"), ("last_ms", "i8"),
         ("variants", "i4"), ("flips", "i4"), ("label", "u4"), ("label_a", "u4"), ("label_b", "u4"),
         ("rows_a", "i4"), ("rows_b", "i4"), ("rows_other", "i4"),
-        ("score", "f4"), ("best_score", "f4"), ("direction", "f4"), ("link", "i4"),
+        ("score", "f4"), ("best_score", "f4"), ("back_score", "f4"), ("direction", "f4"), ("link", "i4"),
     ]
 )  # fmt: skip
 
@@ -64,16 +80,16 @@ ORIGIN, LAST, BEST, BEFORE_LAST = 0, 1, 2, 3
 # Slots of Table.heads
 CLIENT_BUMP, RING_BUMP, ANCHOR_BUMP, CLIENT_FREE = 0, 1, 2, 3
 RING_FREE = 4  # one per ring size
-ANCHOR_FREE = 8  # one per anchor size
-CLIENTS, EVICTED, SKIPPED = 10, 11, 12
-HEADS = 13
+ANCHOR_FREE = 9  # one per anchor size
+CLIENTS, EVICTED, SKIPPED = 11, 12, 13
+HEADS = 14
 
 # What one call of the fold ends with
 DONE, GROW, CROSSED = 0, 1, 2
 
 # Slots of the fold's verdict
-LEAD_PROCESS, LEAD_ANCHOR, STATISTIC, RAISED_LEVEL, SLOT = 0, 1, 2, 3, 4
-VERDICT = 5
+LEAD_PROCESS, LEAD_ANCHOR, LEAD_EVIDENCE, STATISTIC, RAISED_LEVEL, SLOT = 0, 1, 2, 3, 4, 5
+VERDICT = 6
 
 
 class Table(NamedTuple):
@@ -85,6 +101,7 @@ class Table(NamedTuple):
     """
 
     clients: NDArray[np.void]
+    bets: I32  # (clients, processes of a client), milli-nats
     places: I32
     heads: I64
     costs: I64
@@ -111,7 +128,8 @@ class Nulls(NamedTuple):
     """Log-likelihood ratios (milli-nats) and thresholds of one space, per client class (first axis, 3).
 
     family : (3, 8 buckets, 7 features, 13 levels, processes)   field : (3, f + 1, processes)
-    rarity : (3, f) surprise of a change in each field   margin, offgrid : (3, 2) for no and yes
+    client : (3, 8 processes of a client, 8 buckets, 16 levels)   novelty : (3, 15) edges of its levels
+    rarity : (3, f) surprise of a change in each field
     tail, tail_scale : (3, all processes) 99 % quantile and length of the benign tail, milli-nats; scale 0 = off
     growth : (3, 21) subtracted from the statistic by rows of the day   thresholds : (3, 5), thousandths, by level
     low_margin : (3,)   joint : number of joint profiles, the first of the processes
@@ -121,8 +139,8 @@ class Nulls(NamedTuple):
     family: I32
     field: I32
     rarity: I32
-    margin: I32
-    offgrid: I32
+    client: I32
+    novelty: F32
     tail: I64
     tail_scale: I64
     growth: I64
@@ -137,12 +155,13 @@ class Nulls(NamedTuple):
 class Tally(NamedTuple):
     """What a run over fitting clients counts; zero-length arrays switch counting and tracing off.
 
-    family : (3, 8, 7, 13)   field : (3, f + 1)   evidence : (n, processes) milli-nats after each row
-    statistic : (n,) before thresholds.
+    family : (3, 8, 7, 13)   field : (3, f + 1)   client : (3, 8, 8, 16)
+    evidence : (n, processes) milli-nats after each row   statistic : (n,) before thresholds.
     """
 
     family: I64
     field: I64
+    client: I64
     evidence: I32
     statistic: I32
 
@@ -165,4 +184,9 @@ class Batch(NamedTuple):
     output: U32
     score: F32
     margin: F32
+    novelty: F32
+    cell: U32
+    tokens_in: U32
+    tokens_out: U32
+    flags: U16
     mark: int

@@ -3,7 +3,20 @@
 import numpy as np
 
 from models.kernels.jit import kernel
-from models.kernels.layout import ANCHOR_MAX, BEFORE_LAST, LAST, RING_MAX, VARIANTS_KNOWN, Batch, Nulls, Table
+from models.kernels.layout import (
+    ANCHOR_MAX,
+    BACKWARD,
+    BEFORE_LAST,
+    FORWARD,
+    LAST,
+    NO_RECORD,
+    NO_SCORE,
+    RING_MAX,
+    VARIANTS_KNOWN,
+    Batch,
+    Nulls,
+    Table,
+)
 from models.rows import I16, I64, U8, U16
 
 NO_CANDIDATE = -1
@@ -67,7 +80,7 @@ def is_repeat(table: Table, slot: int, exact: np.uint64) -> bool:
 
 @kernel
 def join(table: Table, nulls: Nulls, slot: int, batch: Batch, row: int) -> int:
-    """The candidate that a row is a variant of: ring entry i as i, reference z of anchor a as 32 + 3a + z; or -1.
+    """The candidate that a row is a variant of: ring entry i as i, reference z of anchor a as RING_MAX + 3a + z; or -1.
 
     By agreement first (.7 of the row's own surprisal and a least amount), else by distance within reach. Ties go to
     the earlier candidate.
@@ -194,6 +207,19 @@ def equal_step_level(step2: int, before2: int) -> int:
 
 
 @kernel
+def record_level(score: np.float32, best: np.float32, back: np.float32, direction: np.float32) -> int:
+    """A score beyond all others of the family, towards the threshold (and past it) or away from it.
+
+    Evasion climbs the first way, inversion of a class the second (Fredrikson, Jha, Ristenpart 2015).
+    """
+    if np.isnan(score) or np.isnan(best):
+        return NO_SCORE
+    if (score - best) * direction > np.float32(1e-6):
+        return FORWARD
+    return BACKWARD if (back - score) * direction > np.float32(1e-6) else NO_RECORD
+
+
+@kernel
 def describe(
     table: Table, nulls: Nulls, anchor: int, batch: Batch, row: int, levels: I64, klass: int
 ) -> tuple[np.uint64, int]:
@@ -217,10 +243,7 @@ def describe(
     margin = batch.margin[row]
     levels[3] = 2 if np.isnan(margin) else (1 if margin < nulls.low_margin[klass] else 0)
     score = batch.score[row]
-    if np.isnan(score) or np.isnan(family.best_score):
-        levels[4] = 2
-    else:
-        levels[4] = 1 if (score - family.best_score) * family.direction > np.float32(1e-6) else 0
+    levels[4] = record_level(score, family.best_score, family.back_score, family.direction)
     levels[5] = step_level(step2)
     levels[6] = equal_step_level(step2, family.step2)
     levels[7] = rarest if few else f

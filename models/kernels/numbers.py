@@ -54,6 +54,20 @@ def variant_bucket(variants: int) -> int:
 
 
 @kernel
+def gap_bucket(gap_ms: int) -> int:
+    """Bucket of the time between two rows: .1, 1, 3, 10 s, 1, 10, 60 min and more."""
+    if gap_ms < 3_000:
+        if gap_ms < 100:
+            return 0
+        return 1 if gap_ms < 1_000 else 2
+    if gap_ms < 60_000:
+        return 3 if gap_ms < 10_000 else 4
+    if gap_ms < 600_000:
+        return 5
+    return 6 if gap_ms < 3_600_000 else 7
+
+
+@kernel
 def size_bucket(count: int) -> int:
     """Number of bits of a count, at most 20: rows of the day in doubling steps."""
     bits = 0

@@ -63,12 +63,14 @@ def unindex(table: Table, key: np.uint64) -> None:
 
 @kernel
 def size_class(size: int) -> int:
-    """Free list of a page size: rings of 1, 4, 12, 32 are 0 to 3; anchors of 2, 16 are 0, 1."""
+    """Free list of a page size: rings of 1, 4, 12, 32, 64 are 0 to 4; anchors of 2, 16 are 0, 1."""
     if size <= 2:
         return 0
     if size <= 4 or size == 16:
         return 1
-    return 2 if size == 12 else 3
+    if size == 12:
+        return 2
+    return 3 if size == 32 else 4
 
 
 @kernel
@@ -184,15 +186,19 @@ def insert(table: Table, key: np.uint64, block: int) -> int:
         table.heads[CLIENT_BUMP] = slot + 1
     client = table.clients[slot]
     client.key = key
-    client.ring_mask = 0
+    client.ring_mask = client.cells = 0
+    client.gap_ms = -1
+    client.minute = client.tokens_today = 0
     client.clock_ms = client.decay_from_ms = client.expires_ms = client.decided_ms = client.quiet_until_ms = 0
     client.incident_offset = client.rows = client.distinct = 0
-    client.day = client.rows_today = client.distinct_today = 0
+    client.day = client.rows_today = client.distinct_today = client.explained_today = client.rows_minute = 0
     client.repeats = client.variants = client.offgrid_rows = client.low_margin_rows = 0
+    client.member_rows = client.explained_rows = 0
     client.offgrid_fields = client.incident_source = client.incident_index = 0
     client.ring_start = client.ring_size = client.ring_next = 0
     client.anchor_start = client.anchor_size = client.anchor_count = 0
-    client.margin_seek = client.offgrid = client.statistic = NEVER
+    client.statistic = NEVER
+    table.bets[slot] = NEVER
     client.level = client.revision = client.doublings = client.alerts = 0
     link_first(table, slot, block)
     index_slot(table, slot)

@@ -46,7 +46,11 @@ class Input:
 
 @dataclass
 class Family:
-    """What grew around one input. references : origin, last, best score, the one before the last."""
+    """What grew around one input.
+
+    references : origin, last, the last to bring a new extreme score, the one before the last. best_score, back_score :
+    the extreme scores in the family's direction and against it.
+    """
 
     references: list[Input]
     ids: list[bytes]  # origin, last
@@ -59,6 +63,7 @@ class Family:
     touched_row: int
     score: float
     best_score: float
+    back_score: float
     direction: float
     label: int
     label_a: int
@@ -132,7 +137,13 @@ def collinear_level(family: Family, row: Row) -> int:
 def record_level(family: Family, score: float) -> int:
     if math.isnan(score) or math.isnan(family.best_score):
         return 2
-    return int(f32(f32(score - family.best_score) * family.direction) > f32(1e-6))
+    if beyond(score, family.best_score, family.direction):
+        return 1
+    return 3 if beyond(family.back_score, score, family.direction) else 0
+
+
+def beyond(score: float, other: float, direction: float) -> bool:
+    return f32(f32(score - other) * direction) > f32(1e-6)
 
 
 def equal_step_level(step2: int, before2: int) -> int:

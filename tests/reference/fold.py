@@ -6,8 +6,19 @@ so does this.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
 
+from tests.reference.client import (
+    DAY_MS,
+    EXPLAIN,
+    EXPLAIN_OUTCOME,
+    MEMBERSHIP_OUTCOME,
+    MINUTE_MS,
+    NEVER,
+    Client,
+    outcomes,
+)
 from tests.reference.features import (
     BEFORE,
     BEST,
@@ -25,11 +36,10 @@ from tests.reference.features import (
     variant_bucket,
 )
 
-NEVER, CEILING, COUNT_CEILING = -100_000, 2_000_000, 2_000_000_000
-DAY_MS = 86_400_000
+CEILING, COUNT_CEILING = 2_000_000, 2_000_000_000
 HALF_LIFE_MS, FORGET_MS = 7 * DAY_MS, 30 * DAY_MS
 LN2_MICRO = 693_147
-RING, FAMILIES = 32, 16
+RING, FAMILIES = 64, 16
 
 
 def log_one_plus(evidence: int) -> int:
@@ -40,36 +50,6 @@ def log_one_plus(evidence: int) -> int:
 
 def bet(evidence: int, ratio: int) -> int:
     return min(log_one_plus(evidence) + ratio, CEILING)
-
-
-@dataclass
-class Client:
-    """ring : place -> input; a place stays empty after its input founded a family."""
-
-    key: int
-    clock_ms: int = 0
-    decay_from_ms: int = 0
-    day: int = 0
-    rows: int = 0
-    rows_today: int = 0
-    distinct: int = 0
-    distinct_today: int = 0
-    repeats: int = 0
-    variants: int = 0
-    offgrid_rows: int = 0
-    offgrid_fields: int = 0
-    low_margin_rows: int = 0
-    margin_seek: int = NEVER
-    offgrid: int = NEVER
-    statistic: int = NEVER
-    level: int = 0
-    expires_ms: int = 0
-    quiet_until_ms: int = 0
-    ring: dict[int, Input] = field(default_factory=dict)
-    ring_size: int = 0
-    ring_next: int = 0
-    families: list[Family] = field(default_factory=list)
-    family_room: int = 0
 
 
 @dataclass
@@ -87,6 +67,8 @@ class Verdict:
 class SlowFold:
     """All clients of one partition and space.
 
+    counts : ("family", class, bucket, feature, level), ("field", class, field) or ("client", class, process, bucket,
+    level) -> rows, as calibration counts them. met : how often something worth meeting was met, for guards of tests.
     tables : the columns of the fold's tables by name, nested lists. costs : bytes of a client, a ring entry, a family.
     """
 
@@ -97,7 +79,8 @@ class SlowFold:
         self.clients: dict[int, Client] = {}
         self.marks: dict[tuple[int, int], tuple[int, int]] = {}
         self.skipped = self.evicted = 0
-        self.counts: dict[tuple[int, ...], int] = {}  # (class, bucket, feature, level) or (class, field) -> variants
+        self.counts: Counter[tuple[str | int, ...]] = Counter()
+        self.met: Counter[str] = Counter()
 
     # ---- one row
 
@@ -114,13 +97,14 @@ class SlowFold:
             self.clients[row["client"]] = Client(row["client"])
         client = self.clients[row["client"]]
         klass = min(2, row["klass"])
-        self.tick(client, row["time_ms"])
+        gap_before = client.gap_ms
+        self.tick(client, row)
         if self.is_repeat(client, row["exact"]):
             client.repeats += 1
             verdict = self.weigh(client, klass)
             verdict.statistic_kept = verdict.statistic
             return verdict
-        self.bet_on_client(client, klass, row)
+        self.bet_on_client(client, klass, row, gap_before)
         self.place(client, klass, row)
         verdict = self.weigh(client, klass)
         before, client.statistic = client.statistic, max(NEVER, verdict.statistic)
@@ -129,26 +113,49 @@ class SlowFold:
             verdict.level = self.called_for(client, klass)
         return verdict
 
-    def tick(self, client: Client, time_ms: int) -> None:
-        if client.rows == 0:
+    def tick(self, client: Client, row: Row) -> None:
+        time_ms = row["time_ms"]
+        first = client.rows == 0
+        if first:
             client.clock_ms = client.decay_from_ms = time_ms
-            client.day = time_ms // DAY_MS
-        client.clock_ms = max(client.clock_ms, time_ms)
-        faded = (client.clock_ms - client.decay_from_ms) * LN2_MICRO // (1000 * HALF_LIFE_MS)
-        if faded > 0:
-            client.decay_from_ms += faded * 1000 * HALF_LIFE_MS // LN2_MICRO
-            client.margin_seek = max(NEVER, client.margin_seek - faded)
-            client.offgrid = max(NEVER, client.offgrid - faded)
-            for family in client.families:
-                family.wealth = [max(NEVER, wealth - faded) for wealth in family.wealth]
-            client.families = [f for f in client.families if f.last_ms >= client.clock_ms - FORGET_MS]
-            if not client.families:
-                client.family_room = 0
-        if client.clock_ms // DAY_MS != client.day:
-            client.day = client.clock_ms // DAY_MS
-            client.rows_today = client.distinct_today = 0
+            client.day, client.minute = time_ms // DAY_MS, time_ms // MINUTE_MS
+        before = client.clock_ms
+        client.clock_ms = max(before, time_ms)
+        client.gap_ms = -1 if first else client.clock_ms - before
+        self.fade(client)
+        self.turn(client)
         client.rows += 1
         client.rows_today += 1
+        client.rows_minute += 1
+        client.tokens_today += row["tokens_in"] + row["tokens_out"]
+
+    def fade(self, client: Client) -> None:
+        faded = (client.clock_ms - client.decay_from_ms) * LN2_MICRO // (1000 * HALF_LIFE_MS)
+        if faded <= 0:
+            return
+        client.decay_from_ms += faded * 1000 * HALF_LIFE_MS // LN2_MICRO
+        for p, evidence in enumerate(client.bets):
+            client.bets[p] = max(NEVER, evidence - faded)
+            self.met[f"bet {p} faded"] += client.bets[p] == evidence - faded
+            self.met[f"bet {p} faded to nothing"] += client.bets[p] == NEVER < evidence
+        for family in client.families:
+            family.wealth = [max(NEVER, wealth - faded) for wealth in family.wealth]
+        client.families = [f for f in client.families if f.last_ms >= client.clock_ms - FORGET_MS]
+        if not client.families:
+            client.family_room = 0
+
+    def turn(self, client: Client) -> None:
+        """A new day, a new minute."""
+        day, minute = client.clock_ms // DAY_MS, client.clock_ms // MINUTE_MS
+        if day != client.day:
+            self.met["days turned"] += 1
+            self.met["days turned on the stroke"] += client.clock_ms % DAY_MS == 0
+            client.day = day
+            client.rows_today = client.distinct_today = client.explained_today = client.tokens_today = 0
+        if minute != client.minute:
+            self.met["minutes turned"] += 1
+            self.met["minutes turned on the stroke"] += client.clock_ms % MINUTE_MS == 0
+            client.minute, client.rows_minute = minute, 0
 
     @staticmethod
     def is_repeat(client: Client, exact: int) -> bool:
@@ -157,18 +164,21 @@ class SlowFold:
             remembered += [family.references[z].exact for z in (ORIGIN, LAST, BEST)] + family.known[-12:]
         return exact in remembered
 
-    def bet_on_client(self, client: Client, klass: int, row: Row) -> None:
+    def bet_on_client(self, client: Client, klass: int, row: Row, gap_before: int) -> None:
+        bucket = variant_bucket(client.distinct)
         client.distinct += 1
         client.distinct_today += 1
-        if not math.isnan(row["margin"]):
-            low = int(row["margin"] < self.tables["low_margin"][klass])
-            client.low_margin_rows += low
-            client.margin_seek = bet(client.margin_seek, self.tables["margin"][klass][low])
-        off = int(row["offgrid"] != 0)
-        client.offgrid_rows += off
+        client.offgrid_rows += row["offgrid"] != 0
         client.offgrid_fields |= row["offgrid"]
-        if row["fields"]:
-            client.offgrid = bet(client.offgrid, self.tables["offgrid"][klass][off])
+        client.explained_today += row["flags"] & EXPLAIN != 0
+        levels = outcomes(self.tables, client, klass, row, gap_before, self.met)
+        client.low_margin_rows += levels[0] == 1
+        client.member_rows += levels[MEMBERSHIP_OUTCOME] == 1
+        client.explained_rows += levels[EXPLAIN_OUTCOME] == 1
+        for p, level in enumerate(levels):
+            if level is not None:
+                self.count("client", klass, p, bucket, level)
+                client.bets[p] = bet(client.bets[p], self.tables["client"][klass][p][bucket][level])
 
     def place(self, client: Client, klass: int, row: Row) -> None:
         """Into the family of what it is a variant of, or into the ring."""
@@ -209,11 +219,12 @@ class SlowFold:
 
     def remember(self, client: Client, row: Row) -> None:
         if client.ring_next >= client.ring_size < RING:
-            size = {0: 1, 1: 4, 4: 12, 12: RING}[client.ring_size]
+            size = {0: 1, 1: 4, 4: 12, 12: 32, 32: RING}[client.ring_size]
             self.make_room(client.key % self.blocks, self.costs[1] * (size - client.ring_size), client)
             client.ring_size = size
         place = client.ring_next % RING
         client.ring_next = place + 1
+        self.met["ring inputs overwritten"] += place in client.ring
         client.ring[place] = self.input_of(row)
 
     @staticmethod
@@ -241,6 +252,7 @@ class SlowFold:
             touched_row=client.rows,
             score=origin.score,
             best_score=origin.score,
+            back_score=origin.score,
             direction=-1.0 if origin.score > f32(self.tables["decision_threshold"]) else 1.0,
             label=origin.label,
             label_a=origin.label,
@@ -257,8 +269,8 @@ class SlowFold:
         levels, mask, step2 = describe(self.tables, family, klass, row)
         bucket = variant_bucket(family.variants)
         for j in range(7):
-            self.count(klass, bucket, j, levels[j])
-        self.count(klass, levels[7])
+            self.count("family", klass, bucket, j, levels[j])
+        self.count("field", klass, levels[7])
         for p in range(self.singles):
             ratios = [self.tables["family"][klass][bucket][j][levels[j]][p] for j in range(7)]
             ratios.append(self.tables["field"][klass][levels[7]][p])
@@ -268,8 +280,8 @@ class SlowFold:
             family.wealth[p] = bet(family.wealth[p], sum(ratios))
         self.extend(client, family, row, levels, mask, step2)
 
-    def count(self, *where: int) -> None:
-        self.counts[where] = self.counts.get(where, 0) + 1
+    def count(self, *where: str | int) -> None:
+        self.counts[where] += 1
 
     def extend(self, client: Client, family: Family, row: Row, levels: list[int], mask: int, step2: int) -> None:
         latest = self.input_of(row)
@@ -282,8 +294,11 @@ class SlowFold:
         family.references[BEFORE] = family.references[LAST]
         family.references[LAST] = latest
         if levels[4] == 1:
-            family.references[BEST] = latest
             family.best_score = row["score"]
+        if levels[4] == 3:
+            family.back_score = row["score"]
+        if levels[4] in (1, 3):
+            family.references[BEST] = latest
         family.score = row["score"]
         family.ids[1] = latest.request_id
         family.seen = [old | 1 << (value & 63) for old, value in zip(family.seen, row["fields"], strict=True)]
@@ -315,8 +330,11 @@ class SlowFold:
             above = [family.wealth[p] - 500 for family in client.families if family.wealth[p] > 500]
             evidence.append(min(CEILING, sum(above)))
             leaders.append(leaders[p] if above else -1)
-        evidence += [client.margin_seek, client.offgrid, min(COUNT_CEILING, 1000 * client.distinct_today)]
-        leaders += [-1, -1, -1]
+        unique = 1000 * (client.distinct_today + 7 * client.explained_today)
+        counts = [unique, 1000 * client.rows_minute, client.tokens_today]
+        evidence += client.bets + [min(COUNT_CEILING, count) for count in counts]
+        leaders += [-1] * (len(client.bets) + len(counts))
+        self.met["tokens at the ceiling"] += client.tokens_today >= COUNT_CEILING
         sizes = [min(COUNT_CEILING, 1000 * family.variants) for family in client.families]
         largest = max(sizes, default=0)
         evidence.append(largest)
@@ -337,6 +355,16 @@ class SlowFold:
         reached = max([0] + [rung for rung in (1, 2, 3, 4) if client.statistic >= thresholds[rung] + upwards])
         in_force = client.level if client.clock_ms < client.expires_ms else 0
         return reached if reached > in_force else 0
+
+    def forget_evidence(self, client: Client) -> None:
+        """A person judged the client benign."""
+        self.met["evidence forgotten"] += max(client.bets) > 0
+        client.bets, client.statistic = [NEVER] * len(client.bets), NEVER
+        client.offgrid_rows = client.offgrid_fields = client.low_margin_rows = 0
+        client.member_rows = client.explained_rows = 0
+        for family in client.families:
+            family.wealth = [NEVER] * self.singles
+            family.parts = [[0] * 8 for _ in range(self.joint)]
 
     # ---- room
 

@@ -1,0 +1,87 @@
+"""Readers that bring kernel state and twin state to one shape."""
+
+from typing import Any
+
+from models.clients import ClientTable
+from tests.reference.client import Client
+from tests.reference.fold import SlowFold
+
+_OF_CLIENT = (
+    "key", "clock_ms", "decay_from_ms", "gap_ms", "expires_ms", "quiet_until_ms", "rows", "distinct", "day", "minute",
+    "rows_today", "rows_minute", "distinct_today", "explained_today", "tokens_today", "repeats", "variants",
+    "offgrid_rows", "offgrid_fields", "low_margin_rows", "member_rows", "explained_rows", "cells", "ring_size",
+    "ring_next", "statistic", "level",
+)  # fmt: skip
+_OF_FAMILY = (
+    "mask", "step2", "touched_row", "first_ms", "last_ms", "variants", "flips", "label", "label_a", "label_b", "rows_a",
+    "rows_b", "rows_other", "direction",
+)  # fmt: skip
+_SCORES = ("score", "best_score", "back_score")  # as text: NaN equals nothing
+
+
+def picture(table: ClientTable) -> dict[int, dict[str, Any]]:
+    """All clients of a kernel table as plain values."""
+    arrays = table.table
+    slots = [slot for slot in arrays.places.tolist() if slot >= 0]
+    return {int(arrays.clients[slot]["key"]): _client_picture(table, slot) for slot in slots}
+
+
+def _client_picture(table: ClientTable, slot: int) -> dict[str, Any]:
+    arrays, client = table.table, table.table.clients[slot]
+    start, mask = int(client["ring_start"]), int(client["ring_mask"])
+    ring = {i: _entry_picture(table, start + i) for i in range(int(client["ring_size"])) if mask >> i & 1}
+    assert mask < 1 << max(1, int(client["ring_size"]))
+    first = int(client["anchor_start"])
+    families = [_family_picture(table, first + i) for i in range(int(client["anchor_count"]))]
+    plain = {name: client[name].item() for name in _OF_CLIENT}
+    assert slot < len(arrays.clients) == len(arrays.bets)
+    plain["bets"] = arrays.bets[slot].tolist()
+    return plain | {"ring": ring, "families": families, "family_room": int(client["anchor_size"])}
+
+
+def _entry_picture(table: ClientTable, e: int) -> tuple[Any, ...]:
+    arrays, entry = table.table, table.table.ring[e]
+    name = arrays.ring_ids[e].tobytes()[: int(entry["id_length"])]
+    return (
+        arrays.ring_values[e].tolist(), arrays.ring_fields[e].tolist(), int(entry["exact"]), str(entry["score"].item()),
+        int(entry["label"]), name,
+    )  # fmt: skip
+
+
+def _family_picture(table: ClientTable, a: int) -> dict[str, Any]:
+    arrays, family = table.table, table.table.anchors[a]
+    return {name: family[name].item() for name in _OF_FAMILY} | {
+        **{name: str(family[name].item()) for name in _SCORES},
+        "references": [
+            (arrays.anchor_values[a, z].tolist(), arrays.anchor_fields[a, z].tolist(), int(arrays.anchor_exact[a, z]))
+            for z in range(3)
+        ],
+        "before_last": arrays.anchor_values[a, 3].tolist(),
+        "known": sorted(exact for exact in arrays.anchor_exact[a, 4:].tolist() if exact),
+        "ids": [arrays.anchor_ids[a, i].tobytes().rstrip(b"\0") for i in range(2)],
+        "wealth": arrays.wealth[a].tolist(), "parts": arrays.parts[a].tolist(), "seen": arrays.seen[a].tolist(),
+        "changed": arrays.changed[a].tolist(),
+    }  # fmt: skip
+
+
+def slow_picture(twin: SlowFold) -> dict[int, dict[str, Any]]:
+    return {key: _slow_client(client) for key, client in twin.clients.items()}
+
+
+def _slow_client(client: Client) -> dict[str, Any]:
+    ring = {
+        place: (entry.values, entry.fields, entry.exact, str(entry.score), entry.label, entry.request_id)
+        for place, entry in sorted(client.ring.items())
+    }
+    families = [
+        {name: getattr(family, name) for name in (*_OF_FAMILY, "wealth", "parts", "seen", "changed", "ids")}
+        | {
+            **{name: str(getattr(family, name)) for name in _SCORES},
+            "references": [(ref.values, ref.fields, ref.exact) for ref in family.references[:3]],
+            "before_last": family.references[3].values,
+            "known": sorted(exact for exact in family.known[-12:] if exact),
+        }
+        for family in client.families
+    ]
+    plain = {name: getattr(client, name) for name in (*_OF_CLIENT, "bets")}
+    return plain | {"ring": ring, "families": families, "family_room": client.family_room}
