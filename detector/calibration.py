@@ -38,7 +38,7 @@ LOW_MARGIN_SHARE = 0.1
 OWN_MARGINS_MIN = 200
 OWN_DAYS_MIN = 50
 GROWTH_DAYS_MIN = 200
-TAIL_SCALE_MIN = {"offgrid": 2000, "membership": 2000, "explain": 2000} | dict.fromkeys(COUNTS, 1000)
+TAIL_SCALE_MIN = {"offgrid": 2000, "membership": 2000, "explain": 2000, "timing": 1000} | dict.fromkeys(COUNTS, 1000)
 """Milli-nats; of counts, thousandths. Long where one odd row says much."""
 TAIL_SCALE_MIN_OTHERS = 300
 OUTCOMES_MIN = 200

@@ -157,10 +157,17 @@ def client_ratios(counts: I64, exponents: F64) -> I32:
                 null = np.array(novelty_shares((float(exponents[klass]),)))
             else:
                 null = _client_null(counts[:, p, :, :levels], klass, bucket)
-            null = np.maximum(null, stake.null_min)
-            attack = 0.98 * attack / attack.sum() + 0.02 / levels
-            ratios[klass, p, bucket, :levels] = np.log(attack) - np.log(null / null.sum())
+            ratios[klass, p, bucket, :levels] = _log_ratio(attack, null, stake.given or levels, stake.null_min)
     return mnats(ratios)
+
+
+def _log_ratio(attack: F64, null: F64, group: int, null_min: float) -> F64:
+    """log q / p of outcomes within groups; attack, null : (levels,) weights."""
+    q, p = attack.reshape(-1, group), null.reshape(-1, group)
+    q = 0.98 * q / q.sum(axis=1, keepdims=True) + 0.02 / group
+    p = np.maximum(p / p.sum(axis=1, keepdims=True), null_min)
+    ratio: F64 = (np.log(q) - np.log(p / p.sum(axis=1, keepdims=True))).reshape(-1)
+    return ratio
 
 
 def _client_null(counts: I64, klass: int, bucket: int) -> F64:

@@ -222,7 +222,7 @@ class ClientTable:
         self._grow(len(records), int(records["ring_size"].sum()) + 1, int(records["anchor_size"].sum()) + 1)
         slots = np.zeros(len(records), np.int64)
         restore(self.table, records, slots)
-        self.table.bets[slots] = np.frombuffer(saved["bets"], np.int32).reshape(len(slots), -1)
+        self.table.bets[slots] = np.frombuffer(saved["bets"], np.int32).reshape(len(slots), self.table.bets.shape[1])
         ring = np.zeros(int(records["ring_size"].sum()), np.int64)
         anchors = np.zeros(int(records["anchor_size"].sum()), np.int64)
         n_ring, n_anchors = entries_of(self.table, slots, ring, anchors)

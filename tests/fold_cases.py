@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.clients import ClientTable
-from models.kernels.layout import CROSSED, VERDICT, Nulls, Tally
+from models.kernels.layout import CROSSED, LEAD_ANCHOR, LEAD_PROCESS, RAISED_LEVEL, SLOT, VERDICT, Nulls, Tally
 from models.rows import Rows
 from tests.reference.features import Row, Tables
 from tests.reference.fold import SlowFold, Verdict
@@ -67,10 +67,12 @@ def moves(rng: np.random.Generator, n: int, clients: int, wild_clocks: bool = Tr
     wild = np.array([4, 4, 2, 1, 1, 1, 0.5, 0.5]) * 0.006 * wild_clocks
     tame = np.array([0.1, 0.15, 0.1, 0.1] + [0.55 / (len(TAME) - 4)] * (len(TAME) - 4)) * (1 - wild.sum())
     waits = rng.choice(len(WAITS), n, p=np.concatenate([tame, wild]))
+    who = rng.integers(0, clients, n)
+    waits = np.where(rng.random(n) < 0.3, (who + np.arange(n) // 40) % len(TAME), waits)  # for a while, like a machine
     return [
         Move(*(int(part) for part in parts))
         for parts in zip(
-            rng.integers(0, clients, n), kinds, rng.integers(0, 1 << 16, n), waits, rng.integers(0, 1 << 10, n),
+            who, kinds, rng.integers(0, 1 << 16, n), waits, rng.integers(0, 1 << 10, n),
             rng.integers(0, 1 << 16, n), strict=True,
         )
     ]  # fmt: skip
@@ -255,9 +257,10 @@ def random_nulls(seed: int, f: int) -> Nulls:
 
     scale = whole(300, 2500, 3, PROCESSES, dtype=np.int64)
     scale[:, -COUNTS:] = np.maximum(1000, scale[:, -COUNTS:])  # the excess of 2,000,000,000 fits an int32
-    scale[rng.random(scale.shape) < 0.15] = 0
+    scale[rng.random(scale.shape) < rng.choice([0.15, 0.8], (3, 1))] = 0  # with most off, the others get to lead
     tail = whole(0, 4000, 3, PROCESSES, dtype=np.int64)
     tail[:, TOKENS] *= 15
+    tail[:, -1] //= 4  # of the largest family, which hardly ever leads otherwise
     rungs = np.cumsum(whole(500, 9000, 3, 5, dtype=np.int64), axis=1)
     nulls = Nulls(
         family=whole(-1200, 1300, 3, 8, 7, 13, SINGLES),
@@ -350,7 +353,7 @@ def run_kernel(
         crossings: dict[int, tuple[int, int, int]] = {}
         row, status = table.fold(nulls, batch, shut, 0, tally, verdict)
         while status == CROSSED:
-            lead, anchor, _, level, slot = verdict.tolist()
+            lead, anchor, level, slot = verdict[[LEAD_PROCESS, LEAD_ANCHOR, RAISED_LEVEL, SLOT]].tolist()
             client = table.table.clients[slot]
             crossings[row - 1] = (level, lead, anchor)
             client["level"] = level

@@ -68,7 +68,7 @@ def test_no_client_both_fits_and_certifies(rows: Rows, encoder: TabularEncoder) 
     changed = rows.margin.copy()
     changed[~fitting] = 0.0
     after, _ = fit_reference(encoder, 0.5, [rows._replace(margin=changed)])
-    for name in ("family", "field", "rarity", "margin", "offgrid", "tail", "tail_scale", "growth", "low_margin"):
+    for name in ("family", "field", "rarity", "client", "novelty", "tail", "tail_scale", "growth", "low_margin"):
         assert np.array_equal(getattr(before, name), getattr(after, name)), name
     assert not np.array_equal(before.thresholds, after.thresholds)
     assert reports[0].fitting_clients + reports[0].certifying_clients == 1_200
@@ -103,7 +103,7 @@ def test_cold_histories_cannot_raise_thresholds(encoder: TabularEncoder) -> None
     rows = _rows(encoder, rng, 40, 60)
     reference, _ = fit_reference(encoder, 0.5, [rows], cold=True)
     assert np.all(reference.thresholds <= np.array(COLD_THRESHOLDS))
-    assert sum(batch.count for batch in calibration._first_rows([rows])) == calibration.COLD_ROWS * 40
+    assert sum(batch.count for batch in calibration.first_rows([rows], calibration.COLD_ROWS)) == calibration.COLD_ROWS * 40
 
 
 def test_empty_history_fits_and_never_alarms(encoder: TabularEncoder, rows: Rows) -> None:

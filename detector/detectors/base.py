@@ -40,12 +40,14 @@ class ClientBet:
 
     process : one of layout.CLIENT_PROCESSES. attack : weights of its outcomes under attack, by bucket of the client's
     distinct rows so far, or one row of weights for all buckets. null_min : no outcome is held rarer than this among
-    ordinary clients; it bounds what a single row can say.
+    ordinary clients; it bounds what a single row can say. given : outcomes come in groups of this size, and the bet is
+    on which of its group it is, given the group; 0 for one group of all.
     """
 
     process: str
     attack: tuple[tuple[float, ...], ...]
     null_min: float
+    given: int = 0
 
     def __post_init__(self) -> None:
         if self.process not in CLIENT_PROCESSES:

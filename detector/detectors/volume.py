@@ -2,22 +2,8 @@
 
 from detector.detectors.base import ClientBet, Detector
 
-TIMING = ClientBet(
-    "timing",
-    (
-        (
-            0.12, 0.12,  # gaps below .1 s: irregular, regular
-            0.15, 0.15,  # below 1 s
-            0.12, 0.08,  # below 3 s
-            0.08, 0.04,  # below 10 s
-            0.05, 0.03,  # below a minute
-            0.03, 0.01,  # below 10 minutes
-            0.007, 0.003,  # below an hour
-            0.007, 0.003,
-        ),
-    ),
-    0.002,
-)  # fmt: skip
-"""A programme asks as fast as it is answered, and evenly."""
+TIMING = ClientBet("timing", ((0.5, 0.5) * 8,), 0.05, given=2)
+"""A programme asks evenly. The bet is on a gap like the one before, given how long it is: speed itself is no evidence,
+people and programmes differ too much between models (`rate` counts it)."""
 
 VOLUME = Detector("volume", client_bets=(TIMING,), counts=("unique", "rate", "tokens"))
