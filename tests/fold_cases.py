@@ -260,7 +260,7 @@ def random_nulls(seed: int, f: int) -> Nulls:
     scale[rng.random(scale.shape) < rng.choice([0.15, 0.8], (3, 1))] = 0  # with most off, the others get to lead
     tail = whole(0, 4000, 3, PROCESSES, dtype=np.int64)
     tail[:, TOKENS] *= 15
-    tail[:, -1] //= 4  # of the largest family, which hardly ever leads otherwise
+    tail[:, [-3, -1]] //= 4  # rate and the largest family hardly ever lead otherwise
     rungs = np.cumsum(whole(500, 9000, 3, 5, dtype=np.int64), axis=1)
     nulls = Nulls(
         family=whole(-1200, 1300, 3, 8, 7, 13, SINGLES),
