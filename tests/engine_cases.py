@@ -18,7 +18,7 @@ from detector.config import Config
 from detector.detectors import REGISTRY
 from detector.finding import Event
 from detector.frame import Frame, RowFrame
-from models.rows import Rows
+from models.rows import FLAG_EXPLAIN, FLAG_MEMBER, Rows
 from streams import columns
 from streams.identity import Identity
 from streams.judge import Partition
@@ -62,7 +62,22 @@ def history() -> tuple[Unit, ...]:
     for detector in REGISTRY:
         lines += run.records(detector.name, "attack")
     lines += [line | {"ts": line["ts"] + 86_400 * 9} for line in run.records("sweep", "attack")]  # again, after expiry
-    return units(sorted(lines, key=lambda line: line["ts"]))
+    return tuple(described(unit) for unit in units(sorted(lines, key=lambda line: line["ts"])))
+
+
+def described(unit: Unit) -> Unit:
+    """With novelty, cell, tokens and now and then a member or an explanation, where the sketch said nothing of them."""
+    rows, at = unit.frame.rows, unit.row
+    rng = random.Random(crc32(f"{unit.client} {rows.request_id(at)}".encode()))
+    novelty, cell = rows.novelty.copy(), rows.cell.copy()
+    tokens_in, tokens_out, flags = rows.tokens_in.copy(), rows.tokens_out.copy(), rows.flags.copy()
+    if np.isnan(novelty[at]) and rng.random() < 0.9:
+        novelty[at] = rng.expovariate(1.5)
+    cell[at] = cell[at] or rng.choice((0, rng.randint(1, 64)))
+    tokens_in[at], tokens_out[at] = tokens_in[at] or rng.randint(0, 20), tokens_out[at] or rng.randint(0, 60)
+    flags[at] |= rng.choice((FLAG_MEMBER, FLAG_EXPLAIN)) if rng.random() < 0.05 else 0
+    changed = rows._replace(novelty=novelty, cell=cell, tokens_in=tokens_in, tokens_out=tokens_out, flags=flags)
+    return Unit(replace(unit.frame, rows=changed), at)
 
 
 @cache

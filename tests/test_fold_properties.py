@@ -16,6 +16,7 @@ from detector import engine
 from detector.config import Config
 from detector.finding import Event
 from detector.frame import ControlFrame, Frame, RowFrame
+from models.kernels.numbers import NEVER
 from models.pseudonym import pseudonym
 from tests import engine_cases as cases
 from tests.engine_cases import PARTITION, Unit, Worker, about, cut, fold, history, newcomers, said, told
@@ -54,14 +55,20 @@ def test_the_history_is_of_interest() -> None:
     """Equality of nothing with nothing proves nothing: all rungs, all detectors, alerts, decisions after expiry."""
     decided = values("throttle")
     assert {one["level"] for one in decided} == {1, 2, 3, 4}
-    assert {one["reason"] for one in decided} == {"variants", "boundary", "sweep", "offgrid", "volume"}
+    assert {one["reason"] for one in decided} == {detector.name for detector in cases.REGISTRY}
     assert max(one["revision"] for one in decided) >= 4
     assert len(values("alert")) >= 5
     assert len({unit.frame.source_name for unit in history()}) == 2
     assert {unit.client % len(BLOCKS) for unit in history()} == set(BLOCKS)
-    orders = fold(log())[0]
+    orders, state = fold(log())
     assert not orders.keys() >= told().keys()  # the allowance silences
     assert any(b'\\"action\\":\\"lift\\"' in whole for whole in orders.values())
+    (space,) = state.tables.values()
+    clients = space.table.clients[space.table.places[space.table.places >= 0]]
+    for name in ("cells", "gap_ms", "tokens_today", "explained_rows", "member_rows", "explained_today", "rows_minute"):
+        assert np.count_nonzero(clients[name] > 0) >= 5, name
+    bets = space.table.bets[space.table.places[space.table.places >= 0]]
+    assert np.count_nonzero(bets > NEVER, axis=0).min() >= 10
 
 
 @few
