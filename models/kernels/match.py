@@ -22,47 +22,49 @@ from models.rows import I16, I64, U8, U16
 NO_CANDIDATE = -1
 REPEAT = -2
 REFERENCES = 3  # origin, last, best
+HEAD = 8
+"""Numbers compared before the rest is worth a look."""
 
 
 @kernel
-def distance2(values: I16, entry: int, x: I16) -> int:
-    """Squared distance of a ring entry to a row, in value units; exact.
+def distance2(values: I16, entry: int, x: I16, limit: int) -> int:
+    """Squared distance of a row to an entry, in value units; exact below `limit`, else some number not below it.
 
-    Whole arrays and a position, not slices: making a view costs as much as comparing with it.
+    values : (entries, d). Whole arrays and a position, not slices: making a view costs as much as comparing with it.
+    Most entries are unrelated and fail by their first numbers.
     """
-    total = 0
-    for i in range(len(x)):
-        step = int(values[entry, i]) - int(x[i])
+    total = np.int64(0)
+    d = len(x)
+    if d >= HEAD:
+        for i in range(HEAD):
+            step = np.int64(values[entry, i]) - np.int64(x[i])
+            total += step * step
+        if total >= limit:
+            return int(total)
+    for i in range(HEAD if d >= HEAD else 0, d):
+        step = np.int64(values[entry, i]) - np.int64(x[i])
         total += step * step
-    return total
+    return int(total)
 
 
 @kernel
-def agreement(entries: U16, entry: int, fields: U16, weights: U8) -> int:
-    """Summed surprisal of the fields on which two rows agree (Fellegi, Sunter 1969), 1/16 nat."""
-    total = 0
-    for i in range(len(fields)):
-        total += int(weights[i]) if entries[entry, i] == fields[i] else 0
-    return total
+def agreement(entries: U16, entry: int, fields: U16, weights: U8, need: int, own: int) -> int:
+    """Summed surprisal of the fields on which two rows agree (Fellegi, Sunter 1969), 1/16 nat.
 
-
-@kernel
-def reference_distance2(values: I16, anchor: int, reference: int, x: I16) -> int:
-    """`distance2` to a reference of a family."""
-    total = 0
-    for i in range(len(x)):
-        step = int(values[anchor, reference, i]) - int(x[i])
-        total += step * step
-    return total
-
-
-@kernel
-def reference_agreement(entries: U16, anchor: int, reference: int, fields: U16, weights: U8) -> int:
-    """`agreement` with a reference of a family."""
-    total = 0
-    for i in range(len(fields)):
-        total += int(weights[i]) if entries[anchor, reference, i] == fields[i] else 0
-    return total
+    entries : (entries, f). own : of all the row's fields. Exact if at least `need`, else some number below it.
+    """
+    agreed, disagreed = np.int64(0), np.int64(0)
+    f = len(fields)
+    if f >= HEAD:
+        for i in range(HEAD):
+            weight = np.int64(weights[i])
+            agreed += weight if entries[entry, i] == fields[i] else 0
+            disagreed += 0 if entries[entry, i] == fields[i] else weight
+        if own - disagreed < need:
+            return int(need - 1)
+    for i in range(HEAD if f >= HEAD else 0, f):
+        agreed += np.int64(weights[i]) if entries[entry, i] == fields[i] else 0
+    return int(agreed)
 
 
 @kernel
@@ -92,30 +94,31 @@ def join(table: Table, nulls: Nulls, slot: int, batch: Batch, row: int) -> int:
     for i in range(len(fields)):
         own += weights[i]
     nearest, nearest2 = NO_CANDIDATE, nulls.reach2 + 1
-    alike, alike_most = NO_CANDIDATE, nulls.agreement_min - 1
+    alike, need = NO_CANDIDATE, max(nulls.agreement_min, (7 * own + 9) // 10)  # what a candidate must agree on
     for i in range(client.ring_size):
         if (client.ring_mask >> np.uint64(i)) & np.uint64(1):
             e = client.ring_start + i
-            d2 = distance2(table.ring_values, e, x)
+            d2 = distance2(table.ring_values, e, x, nearest2)
             if d2 < nearest2:
                 nearest, nearest2 = i, d2
             if tabular:
-                agreed = agreement(table.ring_fields, e, fields, weights)
-                if agreed > alike_most:
-                    alike, alike_most = i, agreed
+                agreed = agreement(table.ring_fields, e, fields, weights, need, own)
+                if agreed >= need:
+                    alike, need = i, agreed + 1
+    references = table.anchor_values.shape[1]
+    anchor_values = table.anchor_values.reshape(-1, len(x))
+    anchor_fields = table.anchor_fields.reshape(-1, len(fields)) if tabular else table.ring_fields
     for i in range(client.anchor_count):
-        a = client.anchor_start + i
         for z in range(REFERENCES):
-            d2 = reference_distance2(table.anchor_values, a, z, x)
+            e = (client.anchor_start + i) * references + z
+            d2 = distance2(anchor_values, e, x, nearest2)
             if d2 < nearest2:
                 nearest, nearest2 = RING_MAX + 3 * i + z, d2
             if tabular:
-                agreed = reference_agreement(table.anchor_fields, a, z, fields, weights)
-                if agreed > alike_most:
-                    alike, alike_most = RING_MAX + 3 * i + z, agreed
-    if alike >= 0 and 10 * alike_most >= 7 * own:
-        return alike
-    return nearest
+                agreed = agreement(anchor_fields, e, fields, weights, need, own)
+                if agreed >= need:
+                    alike, need = RING_MAX + 3 * i + z, agreed + 1
+    return alike if alike >= 0 else nearest
 
 
 @kernel
@@ -129,7 +132,10 @@ def closest_reference(table: Table, anchor: int, x: I16, fields: U16) -> tuple[i
         count = 0
         for i in range(len(fields)):
             count += fields[i] != table.anchor_fields[anchor, z, i]
-        d2 = reference_distance2(table.anchor_values, anchor, z, x)
+        d2 = np.int64(0)
+        for i in range(len(x)):
+            gap = np.int64(table.anchor_values[anchor, z, i]) - np.int64(x[i])
+            d2 += gap * gap
         shortest2 = min(shortest2, d2)
         if count < best_count or (count == best_count and d2 < best2):
             best, best_count, best2 = z, count, d2
