@@ -28,8 +28,8 @@ TAIWAN_FILE = "taiwan_credit_default.csv.xz"
 LABELS = ("decline", "accept")
 
 ROUND_SHARE = 0.4
-"""Share of a column's values that must lie on a coarser grid for it to be the one people think in; chance alone puts half
-of them on the even numbers, so it must also be 1.5 times what chance puts there."""
+"""Share of a column's values that must lie on a coarser grid for it to be the one people think in; chance alone puts
+half of them on the even numbers, so it must also be 1.5 times what chance puts there."""
 
 
 class MissingDataError(Exception):
