@@ -1,25 +1,26 @@
 """Fit the reference of one space on benign rows, with the fold itself: what is counted is what will be judged.
 
-Half of the clients fit tables, tails and growth; the others, disjoint, give the thresholds. Records of one client never
-stand on both sides, or the thresholds would promise too much.
+Three in eight clients fit tables, tails and growth; the others, disjoint, give the thresholds (certification.py).
+Records of one client never stand on both sides, or the thresholds would promise too much.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detector import evidence
 from detector.evidence import FAMILY_PROCESSES, JOINT, PROCESSES
-from models.certificate import BUDGETS, thresholds
+from models.certificate import BUDGETS
 from models.clients import ClientTable, no_tally
 from models.encoders.base import Encoder
 from models.kernels.fold import DAY_MS
 from models.kernels.layout import BUCKETS, CLASS_COUNT, LEVELS, VERDICT, Tally
 from models.kernels.numbers import size_bucket
 from models.reference import Reference
-from models.rows import CLASSES, F32, I32, I64, U64, Rows
+from models.rows import F32, F64, I32, I64, U64, Rows
 
 UNREACHABLE = 1 << 40
 UNBOUNDED = 1 << 60
@@ -32,52 +33,60 @@ TAIL_SCALE_MIN = {"offgrid": 2000, "unique": 1000, "family_size": 1000}
 TAIL_SCALE_MIN_OTHERS = 300
 CONSUMER = 0
 COLD_ROWS = 10
-COLD_THRESHOLDS = (UNREACHABLE, 2_000, 8_000, 12_000, 16_000)
-"""Without trusted history: each client teaches by its first rows only, and no threshold lies above these (thousandths
-of a tail length). Round numbers above what calibrations on simulated clients gave; they promise nothing."""
+"""Without trusted history each client teaches by its first rows only."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassReport:
-    """What one class of one space was fitted on, and the thresholds it got (thousandths of a tail length, by level).
+class DailyMaxima(NamedTuple):
+    """One entry per client-day (k,). A day is one of UTC on the client's own clock: the latest time it ever showed.
 
-    attainable : whether m certifying clients can show a budget at all; the others are extrapolated.
+    statistic : the largest of the day, thousandths of a tail length; what earlier days left behind counts. variants :
+    of the client's largest family. rows : of the day. novelty : mean of the day's rows, NaN where none has one.
+    behaviour : hash of the day's largest evidence of every process; equal where two clients did the same.
     """
 
-    client_class: str
-    fitting_clients: int
-    certifying_clients: int
-    thresholds: tuple[int, ...]
-    attainable: tuple[bool, ...]
+    client: U64
+    klass: I64
+    day: I64
+    statistic: I64
+    variants: I64
+    rows: I64
+    novelty: F64
+    behaviour: U64
 
 
 @dataclass(frozen=True, slots=True)
 class _Days:
-    """Maxima over client-days. klass : (k,); client : (k,); day : (k,); evidence : (k, processes); statistic : (k,)."""
+    """Maxima over client-days. klass : (k,); client : (k,); day : (k,); evidence : (k, processes); statistic : (k,);
+    rows : (k,); novelty : (k,), mean."""
 
     klass: I64
     client: U64
     day: I64
     evidence: I32
     statistic: I64
+    rows: I64
+    novelty: F64
 
 
 def is_fitting(clients: U64) -> NDArray[np.bool_]:
-    """Which clients fit and which certify, by a bit of their keyed hash."""
-    chosen: NDArray[np.bool_] = ((clients >> np.uint64(41)) & np.uint64(1)) == 0
+    """Which clients fit and which certify, by three bits of their keyed hash: 3 of 8 fit.
+
+    Certifying takes more: a budget of 1e-4 needs 9,999 clients, tables are full with a few hundred.
+    """
+    chosen: NDArray[np.bool_] = ((clients >> np.uint64(41)) & np.uint64(7)) < 3
     return chosen
 
 
 def fit_reference(
     encoder: Encoder, decision_threshold: float | None, batches: Sequence[Rows], *, cold: bool = False
-) -> tuple[Reference, tuple[ClassReport, ...]]:
-    """Reference of one space. batches : rows of one source each, sources in the order they are to be read.
+) -> Reference:
+    """Reference of one space, without thresholds: it never alarms until it is certified.
 
+    batches : rows of one source each, sources in the order they are to be read; only fitting clients' rows are used.
     cold : the history is not known to be benign, so no client may teach much.
     """
-    batches = _first_rows(batches) if cold else batches
-    fitting = [_select(rows, is_fitting(rows.client)) for rows in batches]
-    certifying = [_select(rows, ~is_fitting(rows.client)) for rows in batches]
+    batches = first_rows(batches) if cold else batches
+    fitting = [select(rows, is_fitting(rows.client)) for rows in batches]
     run = _Run(encoder, decision_threshold)
     reference = _blank(len(encoder.field_names), _low_margins(fitting))
     margin, offgrid = _client_ratios(fitting, reference.low_margin)
@@ -92,13 +101,26 @@ def fit_reference(
         tail_scale[:, [process.name in ("unique", "family_size") for process in PROCESSES]] = 0
     reference = replace(reference, tail=tail, tail_scale=tail_scale)
     _, growth = run.trace(reference, fitting)
-    reference = replace(reference, growth=growth)
-    judged, _ = run.trace(reference, certifying)
-    reference, attainable = _certify(reference, judged)
-    if cold:
-        reference = replace(reference, thresholds=np.minimum(reference.thresholds, np.array(COLD_THRESHOLDS)))
-        attainable = [[False] * len(BUDGETS)] * CLASS_COUNT
-    return reference, _report(reference, attainable, fitting)
+    return replace(reference, growth=growth)
+
+
+def daily_maxima(
+    encoder: Encoder, decision_threshold: float | None, reference: Reference, batches: Sequence[Rows]
+) -> DailyMaxima:
+    """What every client of `batches` came to on each of its days under this reference, in order of (client, day)."""
+    days, _ = _Run(encoder, decision_threshold).trace(reference, batches)
+    largest = [process.name for process in PROCESSES].index("family_size")
+    variants = days.evidence[:, largest].astype(np.int64) // 1000
+    behaviour = _behaviour(days.evidence)
+    return DailyMaxima(days.client, days.klass, days.day, days.statistic, variants, days.rows, days.novelty, behaviour)
+
+
+def trace(
+    encoder: Encoder, decision_threshold: float | None, reference: Reference, batches: Sequence[Rows]
+) -> list[I32]:
+    """The statistic after each row of each batch, thousandths of a tail length."""
+    tallies = _Run(encoder, decision_threshold).tallies(reference, batches)
+    return [tally.statistic for tally in tallies]
 
 
 class _Run:
@@ -137,6 +159,10 @@ class _Run:
 
     def trace(self, reference: Reference, batches: Sequence[Rows]) -> tuple[_Days, I64]:
         """Maxima over client-days, and growth (3, 21) of the statistic with the rows of the day."""
+        return _by_day(batches, self.tallies(reference, batches))
+
+    def tallies(self, reference: Reference, batches: Sequence[Rows]) -> list[Tally]:
+        """Evidence and statistic after each row."""
         nothing = no_tally(self._fields, len(PROCESSES))
         tallies = [
             nothing._replace(
@@ -145,23 +171,23 @@ class _Run:
             for rows in batches
         ]
         self._fold(reference, batches, tallies)
-        return _by_day(batches, tallies)
+        return tallies
 
 
-def _select(rows: Rows, chosen: NDArray[np.bool_]) -> Rows:
+def select(rows: Rows, chosen: NDArray[np.bool_]) -> Rows:
     """Some rows of a batch, without their request ids."""
     ids = (np.zeros(int(chosen.sum()) + 1, np.int32), np.zeros(0, np.uint8))
     columns = {name: getattr(rows, name)[chosen] for name in Rows._fields if not name.startswith("id_")}
     return Rows(id_offsets=ids[0], id_bytes=ids[1], **columns)
 
 
-def _first_rows(batches: Sequence[Rows]) -> list[Rows]:
+def first_rows(batches: Sequence[Rows]) -> list[Rows]:
     """The first COLD_ROWS rows of each client."""
     if not batches:
         return []
     _, place = np.unique(np.concatenate([rows.client for rows in batches]), return_inverse=True)
     number = np.split(_running_count(place.reshape(-1)), np.cumsum([rows.count for rows in batches])[:-1])
-    return [_select(rows, numbers <= COLD_ROWS) for rows, numbers in zip(batches, number, strict=True)]
+    return [select(rows, numbers <= COLD_ROWS) for rows, numbers in zip(batches, number, strict=True)]
 
 
 def _blank(fields: int, low_margin: F32) -> Reference:
@@ -180,6 +206,7 @@ def _blank(fields: int, low_margin: F32) -> Reference:
         thresholds=np.full((CLASS_COUNT, len(BUDGETS)), UNREACHABLE, np.int64),
         low_margin=low_margin,
         certified=np.zeros((CLASS_COUNT, len(BUDGETS)), np.bool_),
+        promised=np.ones((CLASS_COUNT, len(BUDGETS))),
         certifying_clients=np.zeros(CLASS_COUNT, np.int64),
     )
 
@@ -220,9 +247,15 @@ def _client_ratios(batches: Sequence[Rows], low_margin: F32) -> tuple[I32, I32]:
 
 
 def _by_day(batches: Sequence[Rows], tallies: Sequence[Tally]) -> tuple[_Days, I64]:
+    if not sum(rows.count for rows in batches):
+        nothing = np.zeros(0, np.int64)
+        none = np.zeros((0, len(PROCESSES)), np.int32)
+        empty = _Days(nothing, nothing.astype(np.uint64), nothing, none, nothing, nothing, nothing.astype(float))
+        return empty, np.zeros((CLASS_COUNT, 21), np.int64)
     client = np.concatenate([rows.client for rows in batches])
-    day = np.concatenate([rows.time_ms for rows in batches]) // DAY_MS
+    day = _own_days(client, np.concatenate([rows.time_ms for rows in batches]))
     klass = np.minimum(2, np.concatenate([rows.klass for rows in batches])).astype(np.int64)
+    novelty = np.concatenate([rows.novelty for rows in batches]).astype(np.float64)
     statistic = np.concatenate([tally.statistic for tally in tallies]).astype(np.int64)
     traced = np.concatenate([tally.evidence for tally in tallies])
     keys, place = np.unique(np.stack([client, day.astype(np.uint64)]), axis=1, return_inverse=True)
@@ -234,8 +267,32 @@ def _by_day(batches: Sequence[Rows], tallies: Sequence[Tally]) -> tuple[_Days, I
     np.maximum.at(largest, place, statistic)
     klass_of = np.zeros(count, np.int64)
     klass_of[place] = klass
-    days = _Days(klass_of, keys[0], keys[1].astype(np.int64), most, largest)
+    rows_of = np.bincount(place, minlength=count).astype(np.int64)
+    known = ~np.isnan(novelty)
+    sums, with_novelty = (np.bincount(place[known], w, count) for w in (novelty[known], None))
+    mean = np.divide(sums, with_novelty, out=np.full(count, np.nan), where=with_novelty > 0)
+    days = _Days(klass_of, keys[0], keys[1].astype(np.int64), most, largest, rows_of, mean)
     return days, _growth(place, klass, statistic)
+
+
+def _own_days(client: U64, time_ms: I64) -> I64:
+    """(n,) the day on each row's client's clock, which never goes back: as the fold counts it. Rows in order."""
+    _, place = np.unique(client, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    day = time_ms[order] // DAY_MS
+    base = place[order] * (int(np.ptp(day)) + 1)  # so that no client's days reach into the next one's
+    own = np.empty(len(day), np.int64)
+    own[order] = np.maximum.accumulate(day + base) - base
+    return own
+
+
+def _behaviour(most: I32) -> U64:
+    """(k,) a hash of each row of (k, processes)."""
+    mixed = np.zeros(len(most), np.uint64)
+    for column in most.T:
+        mixed = (mixed ^ column.astype(np.int64).view(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(32)
+    return mixed
 
 
 def _growth(place: I64, klass: I64, statistic: I64) -> I64:
@@ -298,49 +355,3 @@ def _tail(evidence: I32, least: I64) -> tuple[I64, I64]:
         return np.zeros(len(least), np.int64), least.astype(np.int64)
     q99, q999 = np.maximum(0, np.quantile(evidence, (0.99, 0.999), axis=0, method="higher"))
     return q99.astype(np.int64), np.maximum(least, np.rint((q999 - q99) / np.log(10.0))).astype(np.int64)
-
-
-def _certify(reference: Reference, judged: _Days) -> tuple[Reference, list[list[bool]]]:
-    """Thresholds per class from each certifying client's last day, the one with most state carried in.
-
-    A class with fewer clients than the loosest budget needs is held to the consumers' thresholds at least.
-    """
-    found = np.zeros((CLASS_COUNT, len(BUDGETS)), np.int64)
-    clients = np.zeros(CLASS_COUNT, np.int64)
-    attainable = []
-    for k in range(CLASS_COUNT):
-        own = judged.klass == k
-        maxima = _last_day(judged.client[own], judged.day[own], judged.statistic[own])
-        clients[k] = len(maxima)
-        found[k], can = thresholds(maxima)
-        if not can[1]:
-            found[k] = np.maximum(found[k], found[CONSUMER])
-        attainable.append(can)
-    found[:, 0] = UNREACHABLE
-    return replace(reference, thresholds=found, certifying_clients=clients), attainable
-
-
-def _report(
-    reference: Reference, attainable: Sequence[Sequence[bool]], fitting: Sequence[Rows]
-) -> tuple[ClassReport, ...]:
-    return tuple(
-        ClassReport(
-            name,
-            _clients(fitting, k),
-            int(reference.certifying_clients[k]),
-            tuple(reference.thresholds[k].tolist()),
-            tuple(attainable[k]),
-        )
-        for k, name in enumerate(CLASSES)
-    )
-
-
-def _last_day(client: U64, day: I64, statistic: I64) -> I64:
-    order = np.lexsort((day, client))
-    last = np.r_[np.flatnonzero(np.diff(client[order])), len(order) - 1] if len(order) else order
-    return statistic[order][last]
-
-
-def _clients(batches: Sequence[Rows], klass: int) -> int:
-    own = [rows.client[rows.klass == klass] for rows in batches]
-    return len(np.unique(np.concatenate(own))) if own else 0

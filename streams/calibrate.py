@@ -1,18 +1,19 @@
-"""History to artefacts: fit encoders on half of the clients, the reference on their rows, thresholds on the others.
+"""History to artefacts: fit encoders on three in eight clients, references on their rows, thresholds on the others.
 
 History is read twice: once to fit the encoders, once through the very sketch that runs live.
 """
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from detector import __version__
-from detector.calibration import ClassReport, fit_reference, is_fitting
+from detector.calibration import DailyMaxima, daily_maxima, first_rows, fit_reference, is_fitting, select
+from detector.certification import Certification, certify
 from detector.config import Config
 from detector.evidence import PROCESSES
 from models.artefacts import Artefacts, ModelArtefact, save_artefacts
@@ -20,7 +21,8 @@ from models.certificate import BUDGETS
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder, fit_reach
 from models.encoders.tabular import TabularEncoder, fit_table
-from models.rows import Rows
+from models.reference import Reference
+from models.rows import CLASSES, Rows
 from streams.adapters import REGISTRY, embeddings
 from streams.adapters.request import Request
 from streams.identity import Identity
@@ -51,25 +53,26 @@ class SketchedModels(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was fitted, for people. classes : (model, report) pairs."""
+    """What was fitted, for people. fitting_clients : (3,) by class."""
 
     artefacts_hash: str
-    classes: list[tuple[str, ClassReport]]
+    certification: Certification
+    fitting_clients: list[int]
     rejects: Counter[str]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One line a model and class. Thresholds in lengths of the benign tail; "~" marks an extrapolated one."""
-        for model, report in self.classes:
+        """One line a class. Thresholds in lengths of the benign tail; "~" marks a conditional one."""
+        found = self.certification
+        for k, name in enumerate(CLASSES):
             line: dict[str, Any] = {
-                "model": model,
-                "class": report.client_class,
-                "fitting clients": report.fitting_clients,
-                "certifying clients": report.certifying_clients,
+                "class": name,
+                "fitting clients": self.fitting_clients[k],
+                "certifying clients": int(found.clients[k]),
             }
             for level, budget in enumerate(BUDGETS):
                 if level:
-                    mark = "" if report.attainable[level] else "~"
-                    line[f"{budget:g}"] = f"{mark}{report.thresholds[level] / 1000:.1f}"
+                    mark = "" if found.certified[k, level] else "~"
+                    line[f"{budget:g}"] = f"{mark}{found.thresholds[k, level] / 1000:.1f}"
             yield line
 
 
@@ -97,15 +100,22 @@ def calibrate(
     if not models.models:
         raise SourceError("no model in this history has features or embeddings to fit on; nothing was written")
     batches, rejects = _sketch(sources, config, identity, models, reporter)
-    fitted: list[ModelArtefact] = []
-    classes: list[tuple[str, ClassReport]] = []
+    references: dict[str, Reference] = {}
+    maxima: list[DailyMaxima] = []
     advance = reporter.task("fitting references", len(models.models))
     for name, model in models.models.items():
-        reference, reports = fit_reference(model.encoder, model.decision_threshold, batches[name], cold=cold)
-        labels = {identity.label(label): str(label) for label, _ in samples[name].labels.most_common(LABELS_MAX)}
-        fitted.append(ModelArtefact(name, model.encoder, reference, model.decision_threshold, labels))
-        classes += [(name, report) for report in reports]
+        rows = first_rows(batches[name]) if cold else batches[name]
+        reference = fit_reference(model.encoder, model.decision_threshold, rows, cold=cold)
+        certifying = [select(part, ~is_fitting(part.client)) for part in rows]
+        maxima.append(daily_maxima(model.encoder, model.decision_threshold, reference, certifying))
+        references[name] = reference
         advance(1)
+    certification = certify(maxima, cold=cold)
+    fitted: list[ModelArtefact] = []
+    for name, model in models.models.items():
+        labels = {identity.label(label): str(label) for label, _ in samples[name].labels.most_common(LABELS_MAX)}
+        reference = certification.applied(references[name])
+        fitted.append(ModelArtefact(name, model.encoder, reference, model.decision_threshold, labels))
     provenance = {
         "cold": cold,
         "history_sha256": digest,
@@ -113,21 +123,16 @@ def calibrate(
         "engine_version": __version__,
         "processes": [process.name for process in PROCESSES],
         "rejects": dict(sorted(rejects.items())),
-        "classes": [_provenance(name, report) for name, report in classes],
     }
     artefacts: Artefacts = save_artefacts(out, fitted, provenance)
-    return Report(artefacts.hash, classes, rejects)
+    return Report(artefacts.hash, certification, _fitting_clients(batches), rejects)
 
 
-def _provenance(model: str, report: ClassReport) -> dict[str, Any]:
-    return {
-        "model": model,
-        "class": report.client_class,
-        "fitting_clients": report.fitting_clients,
-        "certifying_clients": report.certifying_clients,
-        "thresholds_milli": list(report.thresholds[1:]),
-        "attainable": list(report.attainable[1:]),
-    }
+def _fitting_clients(batches: Mapping[str, Sequence[Rows]]) -> list[int]:
+    """(3,) by class."""
+    rows = [part for parts in batches.values() for part in parts]
+    own = [(np.concatenate([part.client[part.klass == k] for part in rows])) for k in range(len(CLASSES))]
+    return [len(np.unique(clients[is_fitting(clients)])) for clients in own]
 
 
 class _Sample:
