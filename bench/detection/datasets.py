@@ -27,6 +27,8 @@ FOLDER_VARIABLE = "PROBEWATCH_DATA"
 TAIWAN_FILE = "taiwan_credit_default.csv.xz"
 LABELS = ("decline", "accept")
 
+GRID_SHARE = 0.995
+"""Share of a column's values that must lie on its grid: one income in a thousand has cents."""
 ROUND_SHARE = 0.4
 """Share of a column's values that must lie on a coarser grid for it to be the one people think in; chance alone puts
 half of them on the even numbers, so it must also be 1.5 times what chance puts there."""
@@ -39,8 +41,8 @@ class MissingDataError(Exception):
 class Field(NamedTuple):
     """One column. categories : names by code, () for numbers.
 
-    step : the grid every value lies on, with this many decimals. round_step : the coarser one (1, 2 or 5 times a power
-    of ten) that people think in. low, high : plausible range, the 1 and 99 % quantiles, on the grid.
+    step : the grid that values lie on (1, 2, 2.5 or 5 times a power of ten), with this many decimals. round_step : the
+    coarser one that people think in. low, high : plausible range, the 1 and 99 % quantiles, on the grid.
     """
 
     name: str
@@ -86,11 +88,6 @@ class Dataset:
         return np.array([max(field.high - field.low, field.step) for field in self.fields])
 
     @functools.cached_property
-    def steps(self) -> F64:
-        """(d,) grid step of each field; 1 for categories."""
-        return np.array([field.step for field in self.fields])
-
-    @functools.cached_property
     def digest(self) -> str:
         """Changes with any value or field: part of the key of every cached attack."""
         made = hashlib.sha256(repr((self.fields, self.attackable.tolist(), self.editable.tolist())).encode())
@@ -99,10 +96,13 @@ class Dataset:
 
     def rounded(self, inputs: F64) -> F64:
         """The inputs (m, d) moved to the nearest point of each field's grid; blanks stay."""
-        nearest = np.rint(inputs / self.steps) * self.steps
-        for j, field in enumerate(self.fields):
-            # 3 * 0.1 is not 0.3: rounding to the decimals gives the number that a log would carry.
-            nearest[:, j] = np.round(nearest[:, j], field.decimals)
+        return np.column_stack([self.rounded_field(j, inputs[:, j]) for j in range(len(self.fields))])
+
+    def rounded_field(self, j: int, column: F64) -> F64:
+        """The same for values (m,) of field j."""
+        field = self.fields[j]
+        # 3 * 0.1 is not 0.3: rounding to the decimals gives the number that a log would carry.
+        nearest: F64 = np.round(np.rint(column / field.step) * field.step, field.decimals)
         return nearest
 
 
@@ -205,16 +205,14 @@ def _category(name: str, cells: Sequence[Any]) -> tuple[Field, F64]:
 
 
 def _number(name: str, present: F64) -> Field:
-    """The grid is the greatest common divisor of all values; six decimals count as continuous."""
-    decimals = next((p for p in range(6) if _share_on(present, 10.0**-p) == 1.0), 6)
-    whole = np.rint(present * 10**decimals).astype(np.int64)
-    divisor = max(1, int(np.gcd.reduce(whole)))
-    step = divisor / 10**decimals
-    low, high = np.quantile(present, 0.01, method="lower"), np.quantile(present, 0.99, method="higher")
+    """Grids are looked for among decimal ones; zeros say nothing about them. Six decimals count as continuous."""
     other = present[present != 0]
-    grids = [m * 10.0**e for e in range(-decimals, 7) for m in (1, 2, 5)]
+    low, high = np.quantile(present, 0.01, method="lower"), np.quantile(present, 0.99, method="higher")
+    grids = [multiple * 10.0**power for power in range(-6, 7) for multiple in (1, 2, 2.5, 5)]
+    step = max(grid for grid in grids if grid == grids[0] or _share_on(other, grid) >= GRID_SHARE)
     coarser = [grid for grid in grids if step < grid <= (high - low) / 10 and _share_on(np.array([grid]), step)]
     common = [grid for grid in coarser if _share_on(other, grid) >= max(ROUND_SHARE, 1.5 * step / grid)]
+    decimals = next(places for places in range(8) if _share_on(np.array([step]), 10.0**-places))
     return Field(name, (), step, decimals, max([step, *common]), float(low), float(high))
 
 
