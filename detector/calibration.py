@@ -4,7 +4,7 @@ Three in eight clients fit tables, tails and growth; the others, disjoint, give 
 Records of one client never stand on both sides, or the thresholds would promise too much.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -78,12 +78,18 @@ def is_fitting(clients: U64) -> NDArray[np.bool_]:
 
 
 def fit_reference(
-    encoder: Encoder, decision_threshold: float | None, batches: Sequence[Rows], *, cold: bool = False
+    encoder: Encoder,
+    decision_threshold: float | None,
+    batches: Sequence[Rows],
+    *,
+    cold: bool = False,
+    prune: Callable[[Reference], Reference] | None = None,
 ) -> Reference:
     """Reference of one space, without thresholds: it never alarms until it is certified.
 
     batches : rows of one source each, sources in the order they are to be read; only fitting clients' rows are used.
     cold : the history is not known to be benign, so no client may teach much.
+    prune : takes bets out of the tables before tails are measured; the benchmark leaves features out with it.
     """
     batches = first_rows(batches) if cold else batches
     fitting = [select(rows, is_fitting(rows.client)) for rows in batches]
@@ -95,6 +101,7 @@ def fit_reference(
     reference = replace(reference, rarity=evidence.rarities(np.tile(changed, (CLASS_COUNT, 1))))
     family, field = run.count(reference, fitting)
     reference = replace(reference, family=evidence.family_ratios(family), field=evidence.field_ratios(field))
+    reference = prune(reference) if prune is not None else reference
     days, _ = run.trace(reference, fitting)
     tail, tail_scale = _tails(days)
     if cold:  # counts of inputs cannot be learned from the first few
@@ -119,8 +126,14 @@ def trace(
     encoder: Encoder, decision_threshold: float | None, reference: Reference, batches: Sequence[Rows]
 ) -> list[I32]:
     """The statistic after each row of each batch, thousandths of a tail length."""
-    tallies = _Run(encoder, decision_threshold).tallies(reference, batches)
-    return [tally.statistic for tally in tallies]
+    return [tally.statistic for tally in tallies(encoder, decision_threshold, reference, batches)]
+
+
+def tallies(
+    encoder: Encoder, decision_threshold: float | None, reference: Reference, batches: Sequence[Rows]
+) -> list[Tally]:
+    """Evidence of every process and the statistic, after each row of each batch."""
+    return _Run(encoder, decision_threshold).tallies(reference, batches)
 
 
 class _Run:
