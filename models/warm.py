@@ -9,6 +9,7 @@ from models.clients import ClientTable, no_tally
 from models.encoders.embedding import EmbeddingEncoder
 from models.encoders.tabular import TabularEncoder, fit_table
 from models.kernels.layout import BUCKETS, CLASS_COUNT, LEVELS, VERDICT, Nulls
+from models.population import fit_population
 from models.rows import CLIENT_TAIL_BYTES, Rows
 
 PROCESSES, JOINT, CLIENT_PROCESSES = 2, 1, 4
@@ -21,6 +22,8 @@ def warm() -> None:
     encoder = TabularEncoder(fit_table(people), SEED)
     EmbeddingEncoder(4, 0.5, SEED).encode([np.ones(4, np.float32)])
     f, rows = len(encoder.field_names), _rows(encoder, people)
+    population = fit_population(rows.values, encoder.id)
+    population.describe(rows.values)
     table = ClientTable(encoder.dim, f, PROCESSES, JOINT, 4, 1 << 20)
     verdict = np.zeros(VERDICT, np.int64)
     tally = no_tally(f, PROCESSES + JOINT + CLIENT_PROCESSES)
