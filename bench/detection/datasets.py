@@ -27,11 +27,13 @@ FOLDER_VARIABLE = "PROBEWATCH_DATA"
 TAIWAN_FILE = "taiwan_credit_default.csv.xz"
 LABELS = ("decline", "accept")
 
-GRID_SHARE = 0.995
-"""Share of a column's values that must lie on its grid: one income in a thousand has cents."""
+GRID_SHARE = 0.99
+"""Share of a column's values that must lie on its grid: one income in 140 has cents."""
 ROUND_SHARE = 0.4
 """Share of a column's values that must lie on a coarser grid for it to be the one people think in; chance alone puts
 half of them on the even numbers, so it must also be 1.5 times what chance puts there."""
+MANY_STEPS = 1_000
+"""A field as wide as this is thought of in hundredths of its range where no coarser grid shows."""
 
 
 class MissingDataError(Exception):
@@ -213,8 +215,14 @@ def _number(name: str, present: F64) -> Field:
     coarser = [grid for grid in grids if step < grid <= (high - low) / 10 and _share_on(np.array([grid]), step)]
     common = [grid for grid in coarser if _share_on(other, grid) >= max(ROUND_SHARE, 1.5 * step / grid)]
     decimals = next(places for places in range(8) if _share_on(np.array([step]), 10.0**-places))
+    if not common and high - low > MANY_STEPS * step:
+        common = [10.0 ** np.floor(np.log10((high - low) / 100))]
     return Field(name, (), step, decimals, max([step, *common]), float(low), float(high))
 
 
 def _share_on(present: F64, grid: float) -> float:
-    return float(np.mean(np.abs(present / grid - np.rint(present / grid)) < 1e-6)) if len(present) else 0.0
+    """Share of values that are multiples of the grid, up to the error of the division."""
+    multiple = present / grid
+    return (
+        float(np.mean(np.abs(multiple - np.rint(multiple)) <= 1e-9 + 1e-15 * np.abs(multiple))) if len(present) else 0.0
+    )

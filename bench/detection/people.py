@@ -85,6 +85,18 @@ class People:
             made[:, j] = self.dataset.rounded_field(j, inside)
         return made
 
+    def pick_fields(self, rng: np.random.Generator, count: int, fields: int) -> I64:
+        """Different fields that a person changes, (count, fields), the usual ones more often."""
+        # The largest of uniform ** (1 / weight) are a weighted sample without replacement (Efraimidis, Spirakis 2006).
+        keys = rng.random((count, len(self._edit_shares))) ** (1 / self._edit_shares)
+        return self.dataset.editable[np.argsort(-keys, axis=1)[:, :fields]]
+
+    def usual(self, field: int, count: int) -> F64:
+        """The most frequent values of one field, at most so many, rising."""
+        column = self.dataset.inputs[:, field]
+        values, counts = np.unique(column[np.isfinite(column)], return_counts=True)
+        return np.sort(values[np.argsort(-counts, kind="stable")[:count]])
+
     def typical(self, rng: np.random.Generator, field: int, count: int) -> F64:
         """Values that real people gave in one field; no blanks."""
         column = self.dataset.inputs[:, field]
