@@ -146,7 +146,7 @@ class _Run:
 
     def _fold(self, reference: Reference, batches: Sequence[Rows], tallies: Sequence[Tally]) -> ClientTable:
         encoder = self._encoder
-        # A decision would stop the fold in the middle of a batch, and what is certified is the statistic, not decisions.
+        # A decision stops the fold, in the middle of a batch; counted is the statistic of every row.
         silent = replace(reference, thresholds=np.full_like(reference.thresholds, UNREACHABLE))
         nulls = evidence.nulls(silent, encoder.reach, encoder.agreement_min, self._threshold)
         table = ClientTable(encoder.dim, self._fields, FAMILY_PROCESSES, JOINT, 1, UNBOUNDED)
