@@ -56,7 +56,7 @@ class Field(NamedTuple):
     high: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """n rows of d fields; inputs : (n, d), categories as codes, NaN for a blank. target : (n,) 0 or 1.
 

@@ -74,7 +74,7 @@ def requoter(desk: Desk, visits: Visits) -> Pieces:
 
 
 def shopper(desk: Desk, visits: Visits) -> Pieces:
-    """Declined people: half ask for less and less until the answer is yes, half keep each edit that raises the score."""
+    """Declined people: half ask for less and less until it is a yes, half keep each edit that raises the score."""
     rng, people = desk.rng, desk.people
     declined = np.flatnonzero(desk.model.score(people.dataset.inputs) < 0.5)
     person = people.dataset.inputs[declined[visits.client % len(declined)]]
