@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels.population import BLOCK, assign, describe_rows, random_features
+from models.kernels.population import BLOCK, LANES, assign, describe_rows, random_features
 from models.rows import F32, F64, I16, I64, U32, UNIT
 
 ROWS_MAX = 50_000
@@ -50,7 +50,7 @@ class Population:
     def describe(self, values: I16) -> tuple[F32, U32]:
         """novelty (n,), Mahalanobis distance by the root of d, so that 1 is ordinary; cell (n,), 1 to k."""
         novelty, cell = np.empty(len(values), np.float32), np.empty(len(values), np.uint32)
-        describe_rows(np.ascontiguousarray(values), self.centre, self.factor, self._cells, novelty, cell)
+        describe_rows(np.ascontiguousarray(values), self.centre, self._factor, self._cells, novelty, cell)
         return novelty, cell
 
     def rff(self, values: I16) -> F64:
@@ -61,8 +61,12 @@ class Population:
         return out
 
     @cached_property
-    def _cells(self) -> F64:
-        return np.ascontiguousarray(self.cells.T, np.float64)
+    def _factor(self) -> F32:
+        return _padded(self.factor, wide=True)
+
+    @cached_property
+    def _cells(self) -> F32:
+        return _padded(self.cells.T)
 
     @cached_property
     def _random(self) -> tuple[F64, F64]:
@@ -77,6 +81,14 @@ class Population:
         if "population.centre" not in arrays:
             return None
         return Population(encoder_id, **{name: arrays[f"population.{name}"] for name in _ARRAYS})
+
+
+def _padded(matrix: NDArray[Any], wide: bool = False) -> F32:
+    """As the kernels want it: 32 bits, a multiple of LANES rows. wide : and of 16 columns, since a rest is slow."""
+    rows, columns = matrix.shape
+    padded = np.zeros((-(-rows // LANES) * LANES, -(-columns // 16) * 16 if wide else columns), np.float32)
+    padded[:rows, :columns] = matrix
+    return padded
 
 
 def fit_population(values: I16, encoder_id: str, scores: F64 | None = None) -> Population:
@@ -104,13 +116,13 @@ def _fit_scatter(values: I16) -> tuple[F64, F64]:
     deviations = values - median
     distance = np.sqrt((deviations**2).sum(axis=1))
     novelty, cell = np.empty(len(values), np.float32), np.empty(len(values), np.uint32)
-    anywhere = np.zeros((values.shape[1], 1))
+    anywhere = _padded(np.zeros((values.shape[1], 1)))
     for _ in range(SCATTER_ROUNDS):
         limit = max(CLIP_MEDIANS * float(np.median(distance)), float(np.quantile(distance, 0.9)), 1e-9)
         near = np.rint(deviations * (limit / np.maximum(distance, limit))[:, None]).astype(np.int64)
         mean = near.mean(axis=0)
         centre, factor = (median + mean) / UNIT, _whitening(near, mean)
-        describe_rows(values, centre, factor, anywhere, novelty, cell)
+        describe_rows(values, centre, _padded(factor), anywhere, novelty, cell)
         distance = novelty.astype(np.float64)
     return centre, factor
 
@@ -135,7 +147,7 @@ def fit_cells(values: I16) -> I16:
     cells = _seed_cells(values, np.random.Generator(np.random.Philox(0)))
     cell, distance = np.empty(len(values), np.int64), np.empty(len(values))
     for _ in range(ROUNDS_MAX):
-        assign(values, np.ascontiguousarray(cells.T, np.float64), cell, distance)
+        assign(values, _padded(cells.T), cell, distance)
         moved = cells.copy()
         counts = np.bincount(cell, minlength=len(cells))
         held = counts > 0
@@ -155,7 +167,7 @@ def _seed_cells(values: I16, rng: np.random.Generator) -> I16:
     cell, distance = np.empty(len(values), np.int64), np.empty(len(values))
     least = np.full(len(values), np.inf)
     while True:
-        assign(values, np.ascontiguousarray(values[chosen[-1:]].T, np.float64), cell, distance)
+        assign(values, _padded(values[chosen[-1:]].T), cell, distance)
         least = np.minimum(least, distance)
         reach = np.cumsum(least)
         if len(chosen) == CELLS or reach[-1] == 0.0:
