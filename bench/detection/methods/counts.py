@@ -11,7 +11,8 @@ def rows_of_day(at: View, reference: View) -> F64:
     day = at.log.day
     starts = np.r_[0, 1 + np.flatnonzero((np.diff(at.log.client) != 0) | (np.diff(day) != 0))]
     lengths = np.diff(np.r_[starts, len(day)])
-    return 1.0 + np.arange(len(day)) - np.repeat(starts, lengths)
+    number: F64 = 1.0 + np.arange(len(day)) - np.repeat(starts, lengths)
+    return number
 
 
 def rows_of_minute(at: View, reference: View) -> F64:
@@ -30,7 +31,8 @@ def unique_of_day(at: View, reference: View) -> F64:
     total = np.cumsum(first)
     before = rows_of_day(at, reference).astype(np.int64) - 1
     begun = np.arange(len(day)) - before
-    return (total - total[begun] + 1).astype(float)
+    distinct: F64 = (total - total[begun] + 1).astype(float)
+    return distinct
 
 
 @kernel
@@ -48,7 +50,8 @@ def _bytes(rows: I64, fields: int) -> F64:
 
 
 def _bytes_of_set(rows: I64, fields: int) -> F64:
-    return 24.0 + 8.0 * rows
+    held: F64 = (24.0 + 8.0 * rows).astype(np.float64)
+    return held
 
 
 METHODS = (

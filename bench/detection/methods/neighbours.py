@@ -120,7 +120,7 @@ def _windows(bins: I64, window: int) -> U64:
 
 @kernel
 def _overlap(hashes: U64, starts: I64, skip: NDArray[np.bool_], buffer: int, out: F64) -> None:
-    n, w = hashes.shape
+    w = hashes.shape[1]
     kept = np.zeros((buffer, w), np.uint64)
     for c in range(len(starts) - 1):
         seen = 0
@@ -173,7 +173,7 @@ def shapiro(ordered: F64, table: F64) -> float:
     b = a_n * (ordered[n - 1] - ordered[0]) + a_m * (ordered[n - 2] - ordered[1])
     for i in range(2, n - 2):
         b += m[i] / np.sqrt(rest) * ordered[i]
-    return b * b / spread
+    return float(b * b / spread)
 
 
 @kernel
@@ -232,21 +232,36 @@ _CHEN = "Chen, Carlini, Wagner 2020, sections 3-4"
 _LI = "Li et al. 2022 (Blacklight), section 5"
 
 METHODS = (
-    *(Method(f"k-NN {k}", _CHEN, f"k {k}, last {BUFFER:,} inputs", partial(knn, k), _buffer_bytes(4)) for k in (5, 10, 50)),
+    *(
+        Method(f"k-NN {k}", _CHEN, f"k {k}, last {BUFFER:,} inputs", partial(knn, k), _buffer_bytes(4))
+        for k in (5, 10, 50)
+    ),
     Method("k-NN count", _CHEN, f"inputs within {RADIUS} units", partial(knn_count, RADIUS), _buffer_bytes(4)),
     *(
         Method(
-            f"blacklight {w}", _LI, f"window {w}, all d - {w} + 1 hashes, bins of {QUANTUM} units",
-            partial(blacklight, w, False), _buffer_bytes(8), {"half": 0.5},
+            f"blacklight {w}",
+            _LI,
+            f"window {w}, all d - {w} + 1 hashes, bins of {QUANTUM} units",
+            partial(blacklight, w, False),
+            _buffer_bytes(8),
+            {"half": 0.5},
         )
         for w in (3, 4)
     ),
     Method(
-        "blacklight, repeats", _LI, "window 3; exact repeats are judged as in the paper", partial(blacklight, 3, True),
-        _buffer_bytes(8), {"half": 0.5},
+        "blacklight, repeats",
+        _LI,
+        "window 3; exact repeats are judged as in the paper",
+        partial(blacklight, 3, True),
+        _buffer_bytes(8),
+        {"half": 0.5},
     ),
     Method(
-        "PRADA", "Juuti et al. 2019, section V", f"more than {PRADA_ROWS_MIN} distances; 1 - W", prada, _buffer_bytes(4),
+        "PRADA",
+        "Juuti et al. 2019, section V",
+        f"more than {PRADA_ROWS_MIN} distances; 1 - W",
+        prada,
+        _buffer_bytes(4),
         {f"delta {delta}": 1 - delta for delta in (0.90, 0.95, 0.96)},
     ),
-)  # fmt: skip
+)

@@ -3,11 +3,8 @@
 A client's suspicion is the sum over its last ten distinct inputs, beyond the 99 % quantile of ordinary ones.
 """
 
-import collections.abc
-import sys
 import types
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from pysad.models import LODA, RSHash
@@ -102,13 +99,28 @@ def _bytes(rows: I64, fields: int) -> F64:
 
 METHODS = (
     Method(
-        "half-space trees", "Tan, Ting, Liu 2011; river.anomaly", f"25 trees of height 10, {LEARNED:,} rows", half_space_trees,
-        _bytes, slow=True,
+        "half-space trees",
+        "Tan, Ting, Liu 2011; river.anomaly",
+        f"25 trees of height 10, {LEARNED:,} rows",
+        half_space_trees,
+        _bytes,
+        slow=True,
     ),
     Method(
-        "random cut forest", "Guha et al. 2016; rrcf 0.4", f"{TREES} trees of {TREE_SIZE} rows; codisp", random_cut_forest,
-        _bytes, slow=True,
+        "random cut forest",
+        "Guha et al. 2016; rrcf 0.4",
+        f"{TREES} trees of {TREE_SIZE} rows; codisp",
+        random_cut_forest,
+        _bytes,
+        slow=True,
     ),
     Method("LODA", "Pevny 2016; PySAD", f"100 projections, 32 bins, {LEARNED:,} rows", loda, _bytes, slow=True),
-    Method("RS-Hash", "Sathe, Aggarwal 2016; PySAD", f"100 components, 4 hash tables, {LEARNED:,} rows", rs_hash, _bytes, slow=True),
-)  # fmt: skip
+    Method(
+        "RS-Hash",
+        "Sathe, Aggarwal 2016; PySAD",
+        f"100 components, 4 hash tables, {LEARNED:,} rows",
+        rs_hash,
+        _bytes,
+        slow=True,
+    ),
+)

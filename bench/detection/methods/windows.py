@@ -5,14 +5,16 @@ ones: it falls when somebody begins to edit.
 """
 
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from river.drift import ADWIN, KSWIN
 from scipy.spatial.distance import pdist
 
-from bench.detection.methods.base import Method, View, indicators, kernel
+from bench.detection.methods.base import Method, View, indicators
 from bench.detection.methods.neighbours import BUFFER, nearest
+from models.kernels.jit import kernel
 from models.rows import F64, I64
 
 FEATURES = 128
@@ -56,13 +58,21 @@ def page_hinkley(at: View, reference: View) -> F64:
 
 def adwin(at: View, reference: View) -> F64:
     """Changes found so far in the client's stream."""
-    return _alarms(at, lambda: ADWIN(delta=0.002, grace_period=5, clock=1))
+    stream, found = np.log(np.maximum(nearest(at), FLOOR)), np.zeros(len(at.x))
+    for start, end in pairwise(at.log.starts.tolist()):
+        detector, alarms = ADWIN(delta=0.002, grace_period=5, clock=1), 0
+        for row in range(start, end):
+            if not np.isnan(stream[row]):
+                detector.update(stream[row])
+                alarms += detector.drift_detected
+            found[row] = alarms
+    return found
 
 
 def kswin(at: View, reference: View) -> F64:
     """Minus the logarithm of the last test's p-value."""
     stream, found = np.log(np.maximum(nearest(at), FLOOR)), np.zeros(len(at.x))
-    for start, end in zip(at.log.starts[:-1], at.log.starts[1:], strict=True):
+    for start, end in pairwise(at.log.starts.tolist()):
         if end - start < KSWIN_WINDOW:
             continue
         detector, tested = KSWIN(alpha=0.005, window_size=KSWIN_WINDOW, stat_size=KSWIN_STAT, seed=0), 0.0
@@ -75,23 +85,11 @@ def kswin(at: View, reference: View) -> F64:
     return found
 
 
-def _alarms(at: View, make: type[ADWIN] | partial[ADWIN]) -> F64:
-    stream, found = np.log(np.maximum(nearest(at), FLOOR)), np.zeros(len(at.x))
-    for start, end in zip(at.log.starts[:-1], at.log.starts[1:], strict=True):
-        detector, alarms = make(), 0
-        for row in range(start, end):
-            if not np.isnan(stream[row]):
-                detector.update(stream[row])
-                alarms += detector.drift_detected
-            found[row] = alarms
-    return found
-
-
 def _chunks(starts: I64) -> list[slice]:
     """Runs of whole clients of about CHUNK rows."""
     cuts = np.searchsorted(starts, np.arange(CHUNK, starts[-1], CHUNK))
     edges = np.unique(np.r_[0, cuts, len(starts) - 1])
-    return [slice(first, last) for first, last in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(first, last) for first, last in pairwise(edges)]
 
 
 @kernel
@@ -148,21 +146,38 @@ def _nearest_bytes(own: float, rows: I64, fields: int) -> F64:
 METHODS = (
     *(
         Method(
-            f"MMD {window}", "arXiv 2606.05725, BATCH_SIZE of its repository", f"last {window} distinct inputs; RBF, median width",
-            partial(mmd, window), partial(_window_bytes, window),
+            f"MMD {window}",
+            "arXiv 2606.05725, BATCH_SIZE of its repository",
+            f"last {window} distinct inputs; RBF, median width",
+            partial(mmd, window),
+            partial(_window_bytes, window),
         )
         for window in (100, 500, 1500)
     ),
     Method(
-        "Page-Hinkley", "Page 1954; river.drift.PageHinkley", f"delta {PH_DELTA}, alpha {PH_ALPHA}, from row {PH_ROWS_MIN}; downwards",
-        page_hinkley, partial(_nearest_bytes, 40.0), {"river's 50": PH_THRESHOLD},
+        "Page-Hinkley",
+        "Page 1954; river.drift.PageHinkley",
+        f"delta {PH_DELTA}, alpha {PH_ALPHA}, from row {PH_ROWS_MIN}; downwards",
+        page_hinkley,
+        partial(_nearest_bytes, 40.0),
+        {"river's 50": PH_THRESHOLD},
     ),
     Method(
-        "ADWIN", "Bifet, Gavalda 2007; river.drift.ADWIN", "delta .002, tested at each row from row 5; count of changes", adwin,
-        partial(_nearest_bytes, 4_000.0), {"one change": 0.5}, slow=True,
+        "ADWIN",
+        "Bifet, Gavalda 2007; river.drift.ADWIN",
+        "delta .002, tested at each row from row 5; count of changes",
+        adwin,
+        partial(_nearest_bytes, 4_000.0),
+        {"one change": 0.5},
+        slow=True,
     ),
     Method(
-        "KSWIN", "Raab et al. 2020; river.drift.KSWIN", f"window {KSWIN_WINDOW}, recent {KSWIN_STAT}; -log p", kswin,
-        partial(_nearest_bytes, 8.0 * KSWIN_WINDOW), {"alpha .005": -float(np.log(0.005))}, slow=True,
+        "KSWIN",
+        "Raab et al. 2020; river.drift.KSWIN",
+        f"window {KSWIN_WINDOW}, recent {KSWIN_STAT}; -log p",
+        kswin,
+        partial(_nearest_bytes, 8.0 * KSWIN_WINDOW),
+        {"alpha .005": -float(np.log(0.005))},
+        slow=True,
     ),
-)  # fmt: skip
+)
