@@ -61,10 +61,10 @@ def encode(encoder: Encoder, inputs: Sequence[object], faults: Faults) -> Encode
 
 def concatenate(parts: Sequence[Encoded]) -> Encoded:
     """All inputs, in the order of the parts, without faults; at least one part."""
-    values, fields, surprisal, offgrid, exact = (
-        np.concatenate(column) for column in zip(*(part[:5] for part in parts), strict=True)
+    values, fields, surprisal, offgrid, exact, plain = (
+        np.concatenate(column) for column in zip(*(part[:6] for part in parts), strict=True)
     )
-    return Encoded(values, fields, surprisal, offgrid, exact, ())
+    return Encoded(values, fields, surprisal, offgrid, exact, plain, ())
 
 
 def describe(population: Population | None, values: I16) -> tuple[F32, U32]:
