@@ -13,7 +13,7 @@ TITLES = {
     "extraction": "Copying of the model by queries",
     "membership": "Test for training records",
     "offgrid": "Values that no ordinary client sends",
-    "volume": "Unusually many different inputs",
+    "volume": "Unusually many requests, or requests like clockwork",
     "person": "Decision taken back by a person",
 }
 
@@ -40,6 +40,11 @@ FEATURES = {
     "low_margin": "inputs sought close to the decision threshold",
 }
 """What each feature of a contribution means; a name that is not here speaks for itself."""
+
+OF_CLIENTS = frozenset(("extraction", "membership", "offgrid", "volume"))
+"""Detectors that look at all of a client's inputs; its largest family has little to do with them."""
+
+CELLS = 64
 
 RESPONSES = {
     "cap": "held to its limits",
@@ -86,7 +91,7 @@ def explain(finding: Finding) -> Explanation:
     earlier = earlier_requests(finding)
     return Explanation(
         title=f"{TITLES.get(finding.reason, finding.reason)}: model {finding.model}",
-        seen=_seen(finding.family, finding.counts),
+        seen=_seen(finding),
         evidence="" if by_person else _evidence(finding),
         threshold="" if by_person else _threshold(finding),
         budget="" if by_person else _budget(finding),
@@ -95,20 +100,22 @@ def explain(finding: Finding) -> Explanation:
     )
 
 
-def _seen(family: Family | None, counts: Counts) -> str:
-    if family is not None and family.variants > 0:
+def _seen(finding: Finding) -> str:
+    family, counts = finding.family, finding.counts
+    if family is not None and family.variants > 0 and finding.reason not in OF_CLIENTS:
         parts = [f"{_count(family.variants, 'variant')} of one input in {span(family.last_ms - family.first_ms)}"]
         parts += [_fields(family), ", ".join(f"{rows:,} {label}" for label, rows in family.labels[:NAMED_MAX])]
         parts += [f"the answer flipped {_count(family.flips, 'time')}"] if family.flips else []
     else:
         parts = [f"{_count(counts.rows, 'row')}, {counts.distinct:,} of them different"]
+        parts += [f"from {counts.cells} of the population's {CELLS} cells"] if counts.cells else []
     if counts.offgrid_rows:
         held = "row holds" if counts.offgrid_rows == 1 else "rows hold"
         where = f" of {_names(counts.offgrid_fields)}" if counts.offgrid_fields else ""
         parts.append(f"{counts.offgrid_rows:,} {held} values off the grid{where}")
     if counts.low_margin_rows:
         parts.append(f"{_count(counts.low_margin_rows, 'row')} close to the decision threshold")
-    parts += [f"{_count(counts.member_rows, 'row')} of the training set"] if counts.member_rows else []
+    parts += [f"{_count(counts.member_rows, 'record')} of the training set"] if counts.member_rows else []
     parts += [f"{_count(counts.explained_rows, 'explanation')} asked for"] if counts.explained_rows else []
     return "; ".join(part for part in parts if part)
 

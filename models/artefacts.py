@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder
 from models.encoders.tabular import TabularEncoder, TabularFit
+from models.population import Population
 from models.reference import Reference
 
 SCHEMA = "probewatch.artefacts/1"
@@ -28,13 +29,17 @@ class ArtefactError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ModelArtefact:
-    """One model's fitted encoder and reference. labels : keyed label hash -> the label, for explanations."""
+    """One model's fitted encoder and reference. labels : keyed label hash -> the label, for explanations.
+
+    population : None where no row could be fitted on.
+    """
 
     model: str
     encoder: Encoder
     reference: Reference
     decision_threshold: float | None
     labels: Mapping[int, str]
+    population: Population | None = None
 
     @property
     def space(self) -> str:
@@ -56,6 +61,8 @@ def save_artefacts(path: Path, models: Sequence[ModelArtefact], provenance: Mapp
     for place, artefact in enumerate(sorted(models, key=lambda a: a.model)):
         file = f"model-{place}.npz"
         arrays = artefact.reference.arrays() | _encoder_arrays(artefact.encoder)
+        if artefact.population is not None:
+            arrays |= artefact.population.arrays()
         np.savez(path / file, allow_pickle=False, **arrays)
         entries.append(
             {
@@ -115,6 +122,7 @@ def _load_model(path: Path, entry: Mapping[str, Any], seed: bytes) -> ModelArtef
         reference=Reference.from_arrays(tuple(entry["processes"]), arrays),
         decision_threshold=entry["decision_threshold"],
         labels={int(key): name for key, name in entry["labels"].items()},
+        population=Population.from_arrays(encoder.id, arrays),
     )
 
 

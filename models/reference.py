@@ -5,11 +5,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from models.rows import F32, I32, I64
+from models.rows import F32, F64, I32, I64
 
 _ARRAYS = (
     "family", "field", "rarity", "client", "novelty", "tail", "tail_scale", "growth", "thresholds", "low_margin",
-    "certified", "certifying_clients",
+    "certified", "promised", "certifying_clients",
 )  # fmt: skip
 
 
@@ -18,7 +18,8 @@ class Reference:
     """Per client class (first axis, 3). See models/kernels/layout.py `Nulls` for the arrays the fold reads.
 
     processes : names, in order. certified : (3, 5) whether a rung's threshold keeps its budget by calibration; the
-    others are extrapolated ("conditional"). certifying_clients : (3,).
+    others are extrapolated ("conditional"). promised : (3, 5) the false alarms per client-day that are promised for
+    it, 1 where nothing is. certifying_clients : (3,).
     """
 
     processes: tuple[str, ...]
@@ -33,6 +34,7 @@ class Reference:
     thresholds: I64
     low_margin: F32
     certified: NDArray[np.bool_]
+    promised: F64
     certifying_clients: I64
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:

@@ -19,6 +19,7 @@ from models.kernels.layout import (
     VERDICT,
     Nulls,
 )
+from models.population import fit_population
 from models.rows import CLIENT_TAIL_BYTES, Rows
 
 PROCESSES, JOINT = 2, 1
@@ -31,6 +32,8 @@ def warm() -> None:
     encoder = TabularEncoder(fit_table(people), SEED)
     EmbeddingEncoder(4, 0.5, SEED).encode([np.ones(4, np.float32)])
     f, rows = len(encoder.field_names), _rows(encoder, people)
+    population = fit_population(rows.values, encoder.id)
+    population.describe(rows.values)
     table = ClientTable(encoder.dim, f, PROCESSES, JOINT, 4, 1 << 20)
     verdict = np.zeros(VERDICT, np.int64)
     tally = no_tally(f, PROCESSES + JOINT + len(CLIENT_PROCESSES) + len(COUNTS))

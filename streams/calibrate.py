@@ -1,28 +1,33 @@
-"""History to artefacts: fit encoders on half of the clients, the reference on their rows, thresholds on the others.
+"""History to artefacts: fit encoders on three in eight clients, references on their rows, thresholds on the others.
 
 History is read twice: once to fit the encoders, once through the very sketch that runs live.
 """
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from detector import __version__
-from detector.calibration import ClassReport, fit_reference, is_fitting
+from detector.calibration import COLD_ROWS, daily_maxima, fit_reference, is_fitting
+from detector.certification import Certification, certify
 from detector.config import Config
+from detector.days import DailyMaxima, first_rows, select
 from detector.evidence import PROCESSES
 from models.artefacts import Artefacts, ModelArtefact, save_artefacts
 from models.certificate import BUDGETS
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder, fit_reach
 from models.encoders.tabular import TabularEncoder, fit_table
-from models.rows import Rows
+from models.population import CLIENT_ROWS_MAX, ROWS_MAX, Population, fit_population
+from models.reference import Reference
+from models.rows import CLASSES, Rows
+from streams import columns
 from streams.adapters import REGISTRY, embeddings
-from streams.adapters.request import Request
+from streams.adapters.request import Output, Request
 from streams.identity import Identity
 from streams.progress import Reporter
 from streams.secrets import Secrets
@@ -40,6 +45,7 @@ class Sketched(NamedTuple):
     model: str
     encoder: Encoder
     decision_threshold: float | None
+    population: Population | None
 
     @property
     def space(self) -> str:
@@ -51,25 +57,26 @@ class SketchedModels(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was fitted, for people. classes : (model, report) pairs."""
+    """What was fitted, for people. fitting_clients : (3,) by class."""
 
     artefacts_hash: str
-    classes: list[tuple[str, ClassReport]]
+    certification: Certification
+    fitting_clients: list[int]
     rejects: Counter[str]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One line a model and class. Thresholds in lengths of the benign tail; "~" marks an extrapolated one."""
-        for model, report in self.classes:
+        """One line a class. Thresholds in lengths of the benign tail; "~" marks a conditional one."""
+        found = self.certification
+        for k, name in enumerate(CLASSES):
             line: dict[str, Any] = {
-                "model": model,
-                "class": report.client_class,
-                "fitting clients": report.fitting_clients,
-                "certifying clients": report.certifying_clients,
+                "class": name,
+                "fitting clients": self.fitting_clients[k],
+                "certifying clients": int(found.clients[k]),
             }
             for level, budget in enumerate(BUDGETS):
                 if level:
-                    mark = "" if report.attainable[level] else "~"
-                    line[f"{budget:g}"] = f"{mark}{report.thresholds[level] / 1000:.1f}"
+                    mark = "" if found.certified[k, level] else "~"
+                    line[f"{budget:g}"] = f"{mark}{found.thresholds[k, level] / 1000:.1f}"
             yield line
 
 
@@ -90,22 +97,29 @@ def calibrate(
     samples, digest = _sample(sources, config, identity, reporter)
     models = SketchedModels({})
     for name, sample in sorted(samples.items()):
-        encoder = sample.fit(secrets.projection_seed)
-        if encoder is not None:
+        fit = sample.fit(secrets.projection_seed)
+        if fit is not None:
             configured = config.models.get(name)
-            models.models[name] = Sketched(name, encoder, configured.decision_threshold if configured else None)
+            models.models[name] = Sketched(name, fit[0], configured.decision_threshold if configured else None, fit[1])
     if not models.models:
         raise SourceError("no model in this history has features or embeddings to fit on; nothing was written")
     batches, rejects = _sketch(sources, config, identity, models, reporter)
-    fitted: list[ModelArtefact] = []
-    classes: list[tuple[str, ClassReport]] = []
+    references: dict[str, Reference] = {}
+    maxima: list[DailyMaxima] = []
     advance = reporter.task("fitting references", len(models.models))
     for name, model in models.models.items():
-        reference, reports = fit_reference(model.encoder, model.decision_threshold, batches[name], cold=cold)
-        labels = {identity.label(label): str(label) for label, _ in samples[name].labels.most_common(LABELS_MAX)}
-        fitted.append(ModelArtefact(name, model.encoder, reference, model.decision_threshold, labels))
-        classes += [(name, report) for report in reports]
+        rows = first_rows(batches[name], COLD_ROWS) if cold else batches[name]
+        reference = fit_reference(model.encoder, model.decision_threshold, rows, cold=cold)
+        certifying = [select(part, ~is_fitting(part.client)) for part in rows]
+        maxima.append(daily_maxima(model.encoder, model.decision_threshold, reference, certifying))
+        references[name] = reference
         advance(1)
+    certification = certify(maxima, cold=cold)
+    fitted: list[ModelArtefact] = []
+    for name, model in models.models.items():
+        labels = {identity.label(label): str(label) for label, _ in samples[name].labels.most_common(LABELS_MAX)}
+        reference = certification.applied(references[name])
+        fitted.append(ModelArtefact(name, model.encoder, reference, model.decision_threshold, labels, model.population))
     provenance = {
         "cold": cold,
         "history_sha256": digest,
@@ -113,49 +127,70 @@ def calibrate(
         "engine_version": __version__,
         "processes": [process.name for process in PROCESSES],
         "rejects": dict(sorted(rejects.items())),
-        "classes": [_provenance(name, report) for name, report in classes],
     }
     artefacts: Artefacts = save_artefacts(out, fitted, provenance)
-    return Report(artefacts.hash, classes, rejects)
+    return Report(artefacts.hash, certification, _fitting_clients(batches), rejects)
 
 
-def _provenance(model: str, report: ClassReport) -> dict[str, Any]:
-    return {
-        "model": model,
-        "class": report.client_class,
-        "fitting_clients": report.fitting_clients,
-        "certifying_clients": report.certifying_clients,
-        "thresholds_milli": list(report.thresholds[1:]),
-        "attainable": list(report.attainable[1:]),
-    }
+def _fitting_clients(batches: Mapping[str, Sequence[Rows]]) -> list[int]:
+    """(3,) by class."""
+    rows = [part for parts in batches.values() for part in parts]
+    own = [(np.concatenate([part.client[part.klass == k] for part in rows])) for k in range(len(CLASSES))]
+    return [len(np.unique(clients[is_fitting(clients)])) for clients in own]
+
+
+class _Inputs:
+    """Inputs of one kind with their scores. modest : places of those that the population is fitted on."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.scores: list[float | None] = []
+        self.modest: list[int] = []
 
 
 class _Sample:
-    """What one model's encoder is fitted on: inputs of fitting clients only."""
+    """What one model's encoder and population are fitted on: inputs of fitting clients only."""
 
     def __init__(self) -> None:
-        self.rows = 0
-        self.features: list[dict[str, Any]] = []
-        self.embeddings: list[embeddings.Embedding] = []
+        self.tables = _Inputs()
+        self.embeddings = _Inputs()
         self.labels: Counter[str | int] = Counter()
+        self._rows: Counter[int] = Counter()
 
-    def add(self, request: Request) -> None:
-        self.rows += 1
-        if request.output is not None and request.output.label is not None:
-            self.labels[request.output.label] += 1
-        if request.embedding is not None and len(self.embeddings) < ENCODER_ROWS_MAX:
-            self.embeddings.append(request.embedding)
-        elif request.features is not None and len(self.features) < ENCODER_ROWS_MAX:
-            self.features.append(request.features)
+    def add(self, request: Request, client: int) -> None:
+        output = request.output or Output()
+        if output.label is not None:
+            self.labels[output.label] += 1
+        is_embedding = request.embedding is not None and len(self.embeddings.items) < ENCODER_ROWS_MAX
+        into = self.embeddings if is_embedding else self.tables
+        item = request.embedding if is_embedding else request.features
+        if item is None or len(into.items) == ENCODER_ROWS_MAX:
+            return
+        self._rows[client] += 1
+        if self._rows[client] <= CLIENT_ROWS_MAX and len(into.modest) < ROWS_MAX:
+            into.modest.append(len(into.items))
+        into.items.append(item)
+        into.scores.append(max(output.scores.values()) if output.score is None and output.scores else output.score)
 
-    def fit(self, seed: bytes) -> Encoder | None:
-        """An encoder for whichever kind of input most rows carry; None if neither is worth fitting."""
-        if len(self.embeddings) > len(self.features):
-            return _fit_embedding(self.embeddings, seed)
+    def fit(self, seed: bytes) -> tuple[Encoder, Population | None] | None:
+        """Encoder and population for whichever kind of input most rows carry; None if neither is worth fitting."""
+        tables, found = self.tables.items, self.embeddings.items
+        if len(found) > len(tables):
+            encoder = _fit_embedding(found, seed)
+            return None if encoder is None else (encoder, _fit_population(encoder, self.embeddings))
         try:
-            return TabularEncoder(fit_table(self.features), seed) if self.features else None
+            table = TabularEncoder(fit_table(tables), seed) if tables else None
         except ValueError:  # no field stands in enough rows
             return None
+        return None if table is None else (table, _fit_population(table, self.tables))
+
+
+def _fit_population(encoder: Encoder, inputs: _Inputs) -> Population | None:
+    faults: columns.Faults = {}
+    encoded = columns.encode(encoder, [inputs.items[place] for place in inputs.modest], faults)
+    good = np.setdiff1d(np.arange(len(inputs.modest)), list(faults))
+    scores = np.array([inputs.scores[place] for place in inputs.modest], np.float64)
+    return fit_population(encoded.values[good], encoder.id, scores[good]) if len(good) else None
 
 
 def _fit_embedding(found: Sequence[embeddings.Embedding], seed: bytes) -> Encoder | None:
@@ -189,9 +224,10 @@ def _sample(
         requests = read_records(batch.records, REGISTRY[0], config, frozenset()).requests
         if requests:
             clients, _ = identity.clients([request.client_id for request in requests])
-            for request, fitting in zip(requests, is_fitting(clients).tolist(), strict=True):
-                if fitting:
-                    samples[request.model].add(request)
+            fitting = is_fitting(clients).tolist()
+            for request, client, fits in zip(requests, clients.tolist(), fitting, strict=True):
+                if fits:
+                    samples[request.model].add(request, client)
     return samples, digest.hexdigest()
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from models.encoders.base import Encoded, Encoder
 from models.encoders.embedding import EmbeddingEncoder
-from models.rows import F32, F64, FLAG_EXPLAIN, FLAG_LABEL, FLAG_REFUSED, I32, I64, U8, U16, U32, Rows
+from models.population import Population
+from models.rows import F32, F64, FLAG_EXPLAIN, FLAG_LABEL, FLAG_REFUSED, I16, I32, I64, U8, U16, U32, Rows
 from streams.adapters import embeddings
 from streams.adapters.request import Output, Request
 from streams.identity import Identity
@@ -60,10 +61,17 @@ def encode(encoder: Encoder, inputs: Sequence[object], faults: Faults) -> Encode
 
 def concatenate(parts: Sequence[Encoded]) -> Encoded:
     """All inputs, in the order of the parts, without faults; at least one part."""
-    values, fields, surprisal, offgrid, exact = (
-        np.concatenate(column) for column in zip(*(part[:5] for part in parts), strict=True)
+    values, fields, surprisal, offgrid, exact, plain = (
+        np.concatenate(column) for column in zip(*(part[:6] for part in parts), strict=True)
     )
-    return Encoded(values, fields, surprisal, offgrid, exact, ())
+    return Encoded(values, fields, surprisal, offgrid, exact, plain, ())
+
+
+def describe(population: Population | None, values: I16) -> tuple[F32, U32]:
+    """novelty and cell of n rows: NaN and 0 where nothing was fitted."""
+    if population is None:
+        return np.full(len(values), np.nan, np.float32), np.zeros(len(values), np.uint32)
+    return population.describe(values)
 
 
 def times(requests: Sequence[Request]) -> F64:

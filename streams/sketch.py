@@ -12,6 +12,7 @@ import numpy as np
 from detector.config import Config
 from detector.frame import RowFrame
 from models.encoders.base import Encoded, Encoder
+from models.population import Population
 from models.rows import CLASSES, I64, U8, U64, Rows
 from streams import columns
 from streams.adapters import REGISTRY, Adapter
@@ -77,6 +78,9 @@ class SketchedModel(Protocol):
 
     @property
     def decision_threshold(self) -> float | None: ...
+
+    @property
+    def population(self) -> Population | None: ...
 
 
 class SketchedModels(Protocol):
@@ -187,7 +191,7 @@ class Sketcher:
         for name, batch in sorted(gathered.items()):
             if not batch.requests:
                 continue
-            rows = self._rows(batch, self._threshold(name), source)
+            rows = self._rows(batch, name, source)
             if batch.faults:
                 faults += [(batch.offsets[row], batch.indexes[row], fault) for row, fault in batch.faults.items()]
                 rows = columns.take(rows, np.setdiff1d(np.arange(rows.count), list(batch.faults)))
@@ -196,15 +200,15 @@ class Sketcher:
         rejects = [Reject(topic, partition, offset, index, *fault) for offset, index, fault in sorted(faults)]
         return SketchResult(frames, rejects, +unjudged)
 
-    def _rows(self, batch: _Gathered, threshold: float, source: int) -> Rows:
+    def _rows(self, batch: _Gathered, name: str, source: int) -> Rows:
         """The batch as rows; those in its faults, which grow here, are to be left out."""
         requests, n = batch.requests, len(batch.requests)
         time_ms = self._times(requests, batch.faults)
-        answers = columns.answers(requests, threshold, self._identity, batch.faults)
+        answers = columns.answers(requests, self._threshold(name), self._identity, batch.faults)
         encoded = columns.concatenate(batch.encoded)
+        novelty, cell = columns.describe(self._models[name].population, encoded.values)
         client, client_tail = self._identity.clients([request.client_id for request in requests])
         id_offsets, id_bytes = columns.join([request.request_id for request in requests])
-        nothing = np.full(n, np.nan, np.float32)
         return Rows(
             source=np.full(n, source, np.uint32),
             offset=np.array(batch.offsets, np.int64),
@@ -223,9 +227,9 @@ class Sketcher:
             output=answers.output,
             score=answers.score,
             margin=answers.margin,
-            novelty=nothing,
-            guard=nothing,
-            cell=np.zeros(n, np.uint32),
+            novelty=novelty,
+            guard=np.full(n, np.nan, np.float32),
+            cell=cell,
             tokens_in=columns.counts([request.tokens_in for request in requests]),
             tokens_out=columns.counts([request.tokens_out for request in requests]),
             flags=answers.flags,

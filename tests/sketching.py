@@ -11,6 +11,7 @@ from detector.frame import RowFrame
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder
 from models.encoders.tabular import TabularEncoder, fit_table
+from models.population import Population, fit_population
 from streams.identity import Identity
 from streams.sketch import RawRecord, Sketcher
 
@@ -23,6 +24,7 @@ class Model:
     space: str
     encoder: Encoder
     decision_threshold: float | None = None
+    population: Population | None = None
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,12 @@ def vector(rng: random.Random) -> list[float]:
 
 def build_models() -> Models:
     rng = random.Random(7)
-    table = TabularEncoder(fit_table([features(rng) for _ in range(500)]), SEED)
+    people = [features(rng) for _ in range(500)]
+    table = TabularEncoder(fit_table(people), SEED)
     embedding = EmbeddingEncoder(DIM, 0.3, SEED)
-    return Models({"loan": Model(f"loan@{table.id}", table), "faces": Model(f"faces@{embedding.id}", embedding, 0.7)})
+    population = fit_population(table.encode(people).values, table.id)
+    loan = Model(f"loan@{table.id}", table, population=population)
+    return Models({"loan": loan, "faces": Model(f"faces@{embedding.id}", embedding, 0.7)})
 
 
 def build_sketcher(config: Config | None = None) -> Sketcher:

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from detector import calibration, evidence
-from detector.calibration import COLD_THRESHOLDS, fit_reference, is_fitting
+from detector.calibration import daily_maxima, fit_reference, is_fitting, trace
+from detector.certification import DEFAULT_THRESHOLDS, certify
+from detector.days import first_rows, select
 from models.artefacts import MANIFEST, ArtefactError, ModelArtefact, load_artefacts, save_artefacts
 from models.clients import ClientTable, no_tally
 from models.encoders.tabular import TabularEncoder, fit_table
+from models.reference import Reference
 from models.rows import CLIENT_TAIL_BYTES, Rows
 
 SEED = bytes(range(32))
@@ -60,23 +63,31 @@ def rows(encoder: TabularEncoder) -> Rows:
     return _rows(encoder, np.random.default_rng(2), 1_200, 3)
 
 
+def _fitted(encoder: TabularEncoder, rows: Rows, *, cold: bool = False) -> Reference:
+    """Fitted and certified, as `calibrate` does."""
+    batches = first_rows([rows], calibration.COLD_ROWS) if cold else [rows]
+    reference = fit_reference(encoder, 0.5, batches, cold=cold)
+    certifying = [select(part, ~is_fitting(part.client)) for part in batches]
+    return certify([daily_maxima(encoder, 0.5, reference, certifying)], cold=cold).applied(reference)
+
+
 def test_no_client_both_fits_and_certifies(rows: Rows, encoder: TabularEncoder) -> None:
     """Changing what certifying clients did moves thresholds and nothing else."""
-    before, reports = fit_reference(encoder, 0.5, [rows])
+    before = _fitted(encoder, rows)
     fitting = is_fitting(rows.client)
-    assert 0.4 < fitting.mean() < 0.6
+    assert 0.3 < fitting.mean() < 0.45
     changed = rows.margin.copy()
     changed[~fitting] = 0.0
-    after, _ = fit_reference(encoder, 0.5, [rows._replace(margin=changed)])
+    after = _fitted(encoder, rows._replace(margin=changed))
     for name in ("family", "field", "rarity", "client", "novelty", "tail", "tail_scale", "growth", "low_margin"):
         assert np.array_equal(getattr(before, name), getattr(after, name)), name
     assert not np.array_equal(before.thresholds, after.thresholds)
-    assert reports[0].fitting_clients + reports[0].certifying_clients == 1_200
+    assert before.certifying_clients[0] == len(np.unique(rows.client[~fitting]))
 
 
 def test_tables_say_what_was_counted(rows: Rows, encoder: TabularEncoder) -> None:
     """Benign variants here edit `age` and nothing else, so an edit of `age` is the least surprising one."""
-    reference, _ = fit_reference(encoder, 0.5, [rows])
+    reference = fit_reference(encoder, 0.5, [rows])
     assert int(np.argmin(reference.rarity[0])) == NAMES.index("age")
     sweeper = [process.name for process in evidence.PROCESSES].index("field")
     by_field = reference.field[0, : len(NAMES), sweeper]
@@ -84,38 +95,66 @@ def test_tables_say_what_was_counted(rows: Rows, encoder: TabularEncoder) -> Non
     assert by_field[NAMES.index("income")] > 0
 
 
-def test_thresholds_rise_with_the_rung_and_budgets_out_of_reach_say_so(rows: Rows, encoder: TabularEncoder) -> None:
-    reference, reports = fit_reference(encoder, 0.5, [rows])
-    assert np.all(np.diff(reference.thresholds[:, 1:], axis=1) >= 0)
-    assert reports[0].attainable == (False, True, False, False, False)
+def test_a_reference_that_is_not_certified_never_alarms(rows: Rows, encoder: TabularEncoder) -> None:
+    reference = fit_reference(encoder, 0.5, [rows])
+    assert (reference.thresholds >= calibration.UNREACHABLE).all()
     assert not reference.certified.any()
 
 
+def test_thresholds_rise_with_the_rung_and_budgets_out_of_reach_say_so(rows: Rows, encoder: TabularEncoder) -> None:
+    reference = _fitted(encoder, rows)
+    assert np.all(np.diff(reference.thresholds[:, 1:], axis=1) >= 0)
+    assert reference.certified[0].tolist() == [False, True, False, False, False]
+    assert not reference.certified[1:].any()
+    assert reference.promised[0, 1] == 1e-2
+    assert reference.promised[0, 4] == 1 / (1 + reference.certifying_clients[0])
+    assert np.all(reference.promised[1:] == 1.0)
+
+
 def test_classes_without_clients_are_held_like_consumers(rows: Rows, encoder: TabularEncoder) -> None:
-    reference, _ = fit_reference(encoder, 0.5, [rows])
+    reference = _fitted(encoder, rows)
     assert np.array_equal(reference.thresholds[1], reference.thresholds[0])
     assert np.array_equal(reference.thresholds[2], reference.thresholds[0])
 
 
 def test_cold_histories_cannot_raise_thresholds(encoder: TabularEncoder) -> None:
     """One client that does nothing but probe would otherwise set everybody's threshold."""
-    rng = np.random.default_rng(3)
-    rows = _rows(encoder, rng, 40, 60)
-    reference, _ = fit_reference(encoder, 0.5, [rows], cold=True)
-    assert np.all(reference.thresholds <= np.array(COLD_THRESHOLDS))
-    assert sum(batch.count for batch in calibration.first_rows([rows], calibration.COLD_ROWS)) == calibration.COLD_ROWS * 40
+    rows = _rows(encoder, np.random.default_rng(3), 40, 60)
+    reference = _fitted(encoder, rows, cold=True)
+    assert np.all(reference.thresholds <= np.array(DEFAULT_THRESHOLDS))
+    assert not reference.certified.any()
+    assert sum(batch.count for batch in first_rows([rows], calibration.COLD_ROWS)) == calibration.COLD_ROWS * 40
 
 
-def test_empty_history_fits_and_never_alarms(encoder: TabularEncoder, rows: Rows) -> None:
+def test_an_empty_history_gives_the_default_thresholds(encoder: TabularEncoder, rows: Rows) -> None:
     empty = Rows(*(column[:0] if name != "id_offsets" else column[:1] for name, column in rows._asdict().items()))
-    reference, _ = fit_reference(encoder, 0.5, [empty])
+    reference = _fitted(encoder, empty)
     assert reference.certifying_clients.tolist() == [0, 0, 0]
+    assert np.array_equal(reference.thresholds, np.tile(DEFAULT_THRESHOLDS, (3, 1)))
+
+
+def test_a_client_day_is_what_its_rows_came_to_on_the_clients_own_clock(rows: Rows, encoder: TabularEncoder) -> None:
+    """Days turn when the client's clock does: a record with an older time belongs to the day that runs."""
+    late = rows.time_ms.copy()
+    owner = rows.client == rows.client[0]
+    late[np.flatnonzero(owner)] = late[0] + np.array([0, DAY_MS, -DAY_MS])
+    rows = rows._replace(time_ms=late)
+    reference = fit_reference(encoder, 0.5, [rows])
+    days, traced = daily_maxima(encoder, 0.5, reference, [rows]), trace(encoder, 0.5, reference, [rows])[0]
+    own = days.client == rows.client[0]
+    first = int(late[0]) // DAY_MS
+    assert days.day[own].tolist() == [first, first + 1]
+    assert days.rows[own].tolist() == [1, 2]
+    at = np.flatnonzero(owner)
+    assert days.statistic[own].tolist() == [int(traced[at[0]]), int(traced[at[1:]].max())]
+    assert days.variants[own].tolist()[0] == 0
+    assert days.rows.sum() == rows.count
 
 
 class TestArtefacts:
     @pytest.fixture
     def saved(self, tmp_path: Path, encoder: TabularEncoder, rows: Rows) -> Path:
-        reference, _ = fit_reference(encoder, 0.5, [rows])
+        reference = _fitted(encoder, rows)
         save_artefacts(tmp_path, [ModelArtefact("loan", encoder, reference, 0.5, {7: "accept"})], {"by": "a test"})
         return tmp_path
 
@@ -124,7 +163,7 @@ class TestArtefacts:
         model = loaded.models["loan"]
         assert model.space == f"loan@{encoder.id}"
         assert model.labels == {7: "accept"}
-        reference, _ = fit_reference(encoder, 0.5, [rows])
+        reference = _fitted(encoder, rows)
         for field in dataclasses.fields(reference):
             assert np.array_equal(getattr(model.reference, field.name), getattr(reference, field.name)), field.name
         inputs = _inputs(np.random.default_rng(9), 50)
@@ -172,7 +211,7 @@ def test_a_machine_that_goes_round_a_few_inputs_repeats_and_does_not_probe(encod
     often = often._replace(
         offset=np.arange(often.count), id_offsets=np.zeros(often.count + 1, np.int32), id_bytes=np.zeros(0, np.uint8)
     )
-    reference, _ = fit_reference(encoder, 0.5, [rows])
+    reference = _fitted(encoder, rows)
     nulls = evidence.nulls(reference, encoder.reach, encoder.agreement_min, 0.5)
     table = ClientTable(encoder.dim, encoder.dim, evidence.FAMILY_PROCESSES, evidence.JOINT, 1, 1 << 30)
     start, verdict = 0, np.zeros(5, np.int64)

@@ -53,6 +53,25 @@ def test_without_a_family_the_counts_speak() -> None:
     )
 
 
+def test_what_a_client_did_as_a_whole_comes_before_its_families() -> None:
+    """Novel inputs, records of the training set, clockwork: the largest family is beside the point."""
+    counts = Counts(40, 40, 0, 3, 0, (), 12, member_rows=9, explained_rows=1, cells=27)
+    assert explain(finding(reason="extraction", process="novelty", counts=counts)).seen == (
+        "40 rows, 40 of them different; from 27 of the population's 64 cells; 12 rows close to the decision threshold; "
+        "9 records of the training set; 1 explanation asked for"
+    )
+    assert explain(finding(reason="ascent", process="record")).seen.startswith("17 variants of one input")
+
+
+@pytest.mark.parametrize(
+    ("process", "words"),
+    [("rate", "61 requests in a minute"), ("tokens", "61 thousand tokens today"), ("timing", "61.2 of 61.2 nats from")],
+)
+def test_volume_says_what_was_counted(process: str, words: str) -> None:
+    found = finding(reason="volume", process=process, evidence_mnats=61_200, contributions=((process, 61_200),))
+    assert explain(found).evidence.startswith(words)
+
+
 def test_a_block_is_a_proposal_and_shadow_is_said() -> None:
     assert explain(finding(level=4)).decision.startswith("a block is proposed, for a person to confirm")
     assert explain(FINDING).decision == "held to its limits (1 request a minute) for 60 min"

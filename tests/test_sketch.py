@@ -141,6 +141,19 @@ def test_inputs_are_encoded_as_the_encoder_does() -> None:
         assert frame.rows.values.any()
 
 
+def test_rows_are_placed_in_their_population_where_there_is_one() -> None:
+    bodies = [sketching.record(random.Random(n), n) for n in range(50)]
+    [frame] = sketch(bodies).frames
+    population = sketching.build_models().models["loan"].population
+    assert population is not None
+    novelty, cell = population.describe(frame.rows.values)
+    np.testing.assert_array_equal(frame.rows.novelty, novelty)
+    assert frame.rows.cell.tolist() == cell.tolist() and len(set(cell.tolist())) > 10 and cell.min() >= 1
+    assert 0.5 < float(np.median(novelty)) < 2.0
+    faces = one(model="faces")
+    assert np.isnan(faces.novelty).all() and faces.cell.tolist() == [0]
+
+
 def test_rows_go_where_their_client_lives() -> None:
     bodies = [sketching.record(random.Random(n), n) for n in range(300)]
     result = sketch(bodies, n_partitions=7)

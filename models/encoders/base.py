@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from models.rows import I16, U8, U16, U32, U64
+from models.rows import F64, I16, U8, U16, U32, U64
 
 
 class Fault(NamedTuple):
@@ -16,13 +16,14 @@ class Fault(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """n encoded inputs; rows named in `faults` hold zeros."""
+    """n encoded inputs; rows named in `faults` hold zeros, but for `plain`. f = 0 for embeddings."""
 
     values: I16  # (n, dim), 1/2048 standard units
     fields: U16  # (n, f)
     surprisal: U8  # (n, f), 1/16 nat
     offgrid: U32  # (n,)
     exact: U64  # (n,)
+    plain: F64  # (n, f) of a table, as TableReader gives it; it goes no further than the look-up of training rows
     faults: tuple[Fault, ...]
 
 

@@ -50,7 +50,8 @@ class EmbeddingEncoder:
                 got = "NaN or infinity" if faulty[row] == 1 else "only zeros"
                 faults.append(Fault(int(row), "embedding", "finite numbers, not all zero", got))
         none = np.zeros((n, 0), np.uint16)
-        return Encoded(values, none, none.astype(np.uint8), np.zeros(n, np.uint32), exact, tuple(sorted(faults)))
+        offgrid, plain = np.zeros(n, np.uint32), np.zeros((n, 0))
+        return Encoded(values, none, none.astype(np.uint8), offgrid, exact, plain, tuple(sorted(faults)))
 
     def _vectors(self, inputs: Sequence[Any], faults: list[Fault]) -> F32:
         if isinstance(inputs, np.ndarray) and inputs.ndim == 2 and inputs.shape[1] == self.dim_in:

@@ -1,23 +1,17 @@
 """Rows of a table to integers: grids, standard units, surprisals, keyed hashes of field values."""
 
 import hashlib
-import math
-import struct
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Any
 
 import numpy as np
 
 from models.encoders.base import Encoded, Fault
+from models.encoders.table_reader import TableReader, Value, derive
 from models.kernels.encode import encode_table, orthogonalise
 from models.rows import F64, I64, SURPRISAL_UNIT, U8, U64
 
-Value = float | int | str | bool | None
-
-UNSEEN_CODE = float(1 << 20)
 KNOWN_VALUES_MAX = 4096
 REACH = 0.5
 """L2 in standard units: half of it loses synthetic extraction, twice of it triples the delay (docs/engine.md)."""
@@ -158,108 +152,36 @@ class TabularEncoder:
         self.dim = len(fit.names)
         self.reach = REACH
         self.agreement_min = round(AGREEMENT_NATS_PER_FIELD * SURPRISAL_UNIT * self.dim)
-        rng = np.random.Generator(np.random.Philox(int.from_bytes(_derive(seed, b"rotation"), "big")))
+        rng = np.random.Generator(np.random.Philox(int.from_bytes(derive(seed, b"rotation"), "big")))
         self._order: I64 = rng.permutation(self.dim).astype(np.int64)
         self._rotation: F64 = rng.standard_normal((self.dim, min(64, self.dim)))
         orthogonalise(self._rotation)
-        salts = [_derive(seed, b"field", name.encode())[:8] for name in fit.names]
+        salts = [derive(seed, b"field", name.encode())[:8] for name in fit.names]
         self._salt: U64 = np.array([int.from_bytes(salt, "big") for salt in salts], np.uint64)
-        self._unseen_key = _derive(seed, b"unseen")
-        self._codes = [{name: float(code) for code, name in enumerate(known)} for known in fit.categories]
-        self._number_fields: list[int] = [j for j, codes in enumerate(self._codes) if not codes]
-        self._number_names = [fit.names[j] for j in self._number_fields]
-        self._pick = _picker(self._number_names)
-        self._pack = struct.Struct(f"<{len(self._number_names)}d").pack
-        check = _derive(seed, b"check").hex()
+        self._reader = TableReader(fit.names, [known or None for known in fit.categories], seed)
+        check = derive(seed, b"check").hex()
         self.id = hashlib.sha256(f"{self.kind}:{fit.digest()}:{check}".encode()).hexdigest()[:16]
 
     def encode(self, inputs: Sequence[Mapping[str, Value]]) -> Encoded:
         """n mappings of field to number, string, bool or None. A field that history did not have is ignored."""
         n, f = len(inputs), self.dim
-        raw = np.empty((n, f))
         faults: list[Fault] = []
-        raw[:, self._number_fields] = self._numbers(inputs, faults)
-        for j, name in enumerate(self.field_names):
-            if self._codes[j]:
-                raw[:, j] = self._categories([row.get(name) for row in inputs], j)
+        plain = self._reader.read(inputs, faults)
         encoded = Encoded(
             np.zeros((n, f), np.int16),
             np.zeros((n, f), np.uint16),
             np.zeros((n, f), np.uint8),
             np.zeros(n, np.uint32),
             np.zeros(n, np.uint64),
+            plain,
             tuple(sorted(faults)),
         )
         fit = self.fit
         encode_table(
-            raw, fit.centre, fit.scale, fit.step, fit.known, fit.known_surprisals, fit.known_start, fit.unknown,
+            plain, fit.centre, fit.scale, fit.step, fit.known, fit.known_surprisals, fit.known_start, fit.unknown,
             fit.missing, self._order, self._rotation, self._salt, *encoded[:5],
         )  # fmt: skip
         for fault in faults:
             for array in encoded[:5]:
                 array[fault.row] = 0
         return encoded
-
-    def _categories(self, column: Sequence[Value], field: int) -> list[float]:
-        codes = self._codes[field]
-        plain = list(map(codes.get, column))  # type: ignore[arg-type]  # values that are no strings are not in it
-        return [self._category(column[row], codes) if code is None else code for row, code in enumerate(plain)]
-
-    def _category(self, value: Value, codes: Mapping[str, float]) -> float:
-        if value is None:
-            return math.nan
-        name = str(value)
-        if name in codes:
-            return codes[name]
-        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=self._unseen_key, digest_size=4).digest()
-        return UNSEEN_CODE + int.from_bytes(digest, "big")
-
-    def _numbers(self, inputs: Sequence[Mapping[str, Value]], faults: list[Fault]) -> F64:
-        """(n, number fields), NaN where one is missing. Whole rows at once where every field holds a number: 0.5 us for
-        23 fields, where a list and an array per field take 3. `pack` takes neither strings nor None."""
-        packed, careful = [], set()
-        for row, mapping in enumerate(inputs):
-            try:
-                packed.append(self._pack(*self._pick(mapping)))
-            except (KeyError, struct.error, OverflowError):
-                careful.add(row)
-                packed.append(self._pack(*self._one_by_one(mapping, row, faults)))
-        table: F64 = np.frombuffer(b"".join(packed), "<f8").reshape(len(inputs), len(self._number_names)).copy()
-        for row in np.flatnonzero(~np.isfinite(table).all(axis=1)).tolist():
-            if row not in careful:
-                table[row] = self._one_by_one(inputs[row], row, faults)
-        return table
-
-    def _one_by_one(self, mapping: Mapping[str, Value], row: int, faults: list[Fault]) -> list[float]:
-        return [self._number(mapping.get(name), row, name, faults) for name in self._number_names]
-
-    def _number(self, value: Any, row: int, name: str, faults: list[Fault]) -> float:
-        if value is None:
-            return math.nan
-        if isinstance(value, bool | int | float):
-            try:
-                number = float(value)
-            except OverflowError:
-                number = math.inf
-            if math.isfinite(number):
-                return number
-            faults.append(Fault(row, f"features.{name}", "a finite number", "NaN, infinity or beyond 64-bit floats"))
-        else:
-            faults.append(Fault(row, f"features.{name}", "a number", f"a {_kind(value)}"))
-        return math.nan
-
-
-def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Value]], Sequence[Value]]:
-    """Several values of a mapping in one call in C. `itemgetter` gives a bare value for one name and refuses none."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda mapping: [mapping[name] for name in names]
-
-
-def _kind(value: object) -> str:
-    names: dict[type, str] = {str: "string", list: "list", dict: "object"}
-    return names.get(type(value), type(value).__name__)
-
-
-def _derive(seed: bytes, *purpose: bytes) -> bytes:
-    return hashlib.blake2b(b"/".join(purpose), key=seed[:64], digest_size=32).digest()

@@ -90,11 +90,11 @@ def join(table: Table, nulls: Nulls, slot: int, batch: Batch, row: int) -> int:
     client = table.clients[slot]
     x, fields, weights = batch.values[row], batch.fields[row], batch.surprisal[row]
     tabular = len(fields) > 0
-    own = np.int64(0)
+    own = 0
     for i in range(len(fields)):
-        own += weights[i]
+        own += int(weights[i])
     nearest, nearest2 = NO_CANDIDATE, nulls.reach2 + 1
-    alike, need = NO_CANDIDATE, max(nulls.agreement_min, (7 * own + 9) // 10)  # what a candidate must agree on
+    alike, need = NO_CANDIDATE, int(max(nulls.agreement_min, (7 * own + 9) // 10))  # what a candidate must agree on
     for i in range(client.ring_size):
         if (client.ring_mask >> np.uint64(i)) & np.uint64(1):
             e = client.ring_start + i
@@ -132,9 +132,9 @@ def closest_reference(table: Table, anchor: int, x: I16, fields: U16) -> tuple[i
         count = 0
         for i in range(len(fields)):
             count += fields[i] != table.anchor_fields[anchor, z, i]
-        d2 = np.int64(0)
+        d2 = 0
         for i in range(len(x)):
-            gap = np.int64(table.anchor_values[anchor, z, i]) - np.int64(x[i])
+            gap = int(table.anchor_values[anchor, z, i]) - int(x[i])
             d2 += gap * gap
         shortest2 = min(shortest2, d2)
         if count < best_count or (count == best_count and d2 < best2):

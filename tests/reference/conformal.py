@@ -8,7 +8,7 @@ BUDGETS = (None, Fraction(1, 100), Fraction(1, 1000), Fraction(1, 10_000), Fract
 """By level; level 0 is no decision."""
 
 
-def threshold(maxima: Sequence[int], level: int, slope_milli: int) -> tuple[int, bool]:
+def threshold(maxima: Sequence[int], level: int) -> tuple[int, bool]:
     """(threshold, whether these clients can show it): the ceil((m + 1)(1 - beta))-th smallest, and one more.
 
     An alarm is a statistic at or above the threshold, so a tie with a certifying client is none.
@@ -19,7 +19,14 @@ def threshold(maxima: Sequence[int], level: int, slope_milli: int) -> tuple[int,
     rank = math.ceil((m + 1) * (1 - budget))
     if rank <= m:
         return sorted(maxima)[rank - 1] + 1, True
-    return max(maxima) + 1 + round(slope_milli * math.log(1 / (budget * (m + 1)))), False
+    return max(maxima) + 1 + round(slope(maxima) * math.log(1 / (budget * (m + 1)))), False
+
+
+def slope(maxima: Sequence[int]) -> float:
+    """Thousandths of a tail length per factor e: measured between 99 % and 99.9 % if there are clients enough."""
+    if len(maxima) < 999:
+        return 3333
+    return max(1500, (threshold(maxima, 2)[0] - threshold(maxima, 1)[0]) / math.log(10))
 
 
 def alarms(values: Sequence[int], level: int) -> int:
@@ -29,6 +36,6 @@ def alarms(values: Sequence[int], level: int) -> int:
     """
     found = 0
     for i, value in enumerate(values):
-        limit, shown = threshold([*values[:i], *values[i + 1 :]], level, 0)
+        limit, shown = threshold([*values[:i], *values[i + 1 :]], level)
         found += shown and value >= limit
     return found

@@ -30,18 +30,21 @@ PURPOSES = ("car", "home", "education", "travel", "other")
 
 
 def person(rng: random.Random) -> Person:
+    """Nobody is a column by column draw: who earns more asks for more, and nobody worked for longer than grown up."""
+    age, wealth, care = rng.randint(18, 80), rng.gauss(0, 1), rng.random()
+    grown = age - 17
     return {
-        "income": 10.0 * round(rng.lognormvariate(5.7, 0.5)),
-        "age": rng.randint(18, 80),
-        "amount": 50.0 * rng.randint(10, 400),
+        "income": 10.0 * round(math.exp(5.7 + 0.5 * wealth)),
+        "age": age,
+        "amount": 50.0 * min(400, max(10, round(200 + 90 * wealth + rng.gauss(0, 60)))),
         "term": rng.choice((12, 24, 36, 48, 60)),
-        "debt": round(rng.random(), 2),
-        "history": rng.randint(0, 12),
+        "debt": round(min(1.0, max(0.0, 0.75 * (1 - care) + rng.gauss(0.12, 0.1))), 2),
+        "history": min(12, rng.randint(0, grown)),
         "accounts": rng.randint(0, 9),
-        "tenure": rng.randint(0, 240),
-        "used": round(rng.random(), 2),
-        "late": rng.choice((0, 0, 0, 0, 1, 2, 4)),
-        "rate": round(rng.uniform(2, 10), 1),
+        "tenure": min(240, rng.randint(0, 12 * grown)),
+        "used": round(min(1.0, max(0.0, 0.8 * (1 - care) + rng.gauss(0.1, 0.1))), 2),
+        "late": rng.choice((0, 0, 0, 1) if care > 0.4 else (0, 1, 2, 4)),
+        "rate": round(min(10.0, max(2.0, 10 - 7 * care + rng.gauss(0, 1))), 1),
         "purpose": rng.choice(PURPOSES),
     }
 
@@ -100,6 +103,53 @@ def benign(clients: int, seed: int, days: int = 3, name: str = "person") -> list
     return records
 
 
+def training_set(count: int = 500) -> list[Person]:
+    """What the model was trained on."""
+    rng = random.Random(2)
+    return [person(rng) for _ in range(count)]
+
+
+def returning(clients: int, seed: int, days: int = 3) -> list[Record]:
+    """People whose own application is in the training set: they look at it once more, and half of them change it."""
+    rng = random.Random(seed)
+    records = []
+    for number, who in enumerate(rng.sample(training_set(), clients)):
+        day = rng.randrange(days) + rng.uniform(0.3, 0.9)
+        records.append(record(f"returning-{seed}-{number}", who, day))
+        if rng.random() < 0.5:
+            records.append(record(f"returning-{seed}-{number}", corrected(rng, who), day + rng.uniform(1, 20) / 1440))
+    return records
+
+
+def brokers(clients: int, seed: int, days: int = 3) -> list[Record]:
+    """Many real applicants a day, one after the other as they come; one in eight asks for another offer."""
+    rng = random.Random(seed)
+    records = []
+    for number in range(clients):
+        for day in rng.sample(range(days), 2):
+            time = day + 0.35
+            for _ in range(rng.randint(5, 25)):
+                who, time = person(rng), time + rng.expovariate(1 / 20) / 1440
+                records.append(record(f"broker-{seed}-{number}", who, time, "broker"))
+                if rng.random() < 0.125:
+                    time += rng.uniform(1, 10) / 1440
+                    records.append(record(f"broker-{seed}-{number}", corrected(rng, who), time, "broker"))
+    return records
+
+
+def jobs(clients: int, seed: int, days: int = 3) -> list[Record]:
+    """Nightly jobs: old customers, most of whom the model was trained on, one every so many seconds."""
+    rng, customers = random.Random(seed), training_set()
+    records = []
+    for number in range(clients):
+        every_s = rng.choice((2.0, 5.0, 20.0, 90.0))
+        for day in rng.sample(range(days), 2):
+            batch = [person(rng) if rng.random() < 0.3 else rng.choice(customers) for _ in range(rng.randint(10, 30))]
+            for turn, who in enumerate(batch):
+                records.append(record(f"job-{seed}-{number}", who, day + 0.1 + turn * every_s / DAY_S, "system"))
+    return records
+
+
 def steered(client: str, tries: Iterator[Person], day: float, count: int, every_s: float = 2.0) -> list[Record]:
     """`count` inputs of one client, a few seconds apart."""
     return [record(client, next(tries), day + number * every_s / DAY_S) for number in range(count)]
@@ -115,4 +165,10 @@ def write(path: Path, *parts: Iterable[Record]) -> Path:
     with path.open("wb") as file:
         for number, line in enumerate(records):
             file.write(as_bytes(line | {"request_id": f"r-{number}"}) + b"\n")
+    return path
+
+
+def write_rows(path: Path, rows: Iterable[Person]) -> Path:
+    """Inputs without anything about them, as JSON lines."""
+    path.write_bytes(b"".join(as_bytes(row) + b"\n" for row in rows))
     return path

@@ -1,21 +1,20 @@
-"""Score-guided search, as SimBA does it: six fields move by a fixed step, up or down; what scores higher is kept."""
+"""A local surrogate, as explanations of single answers are made: one applicant, probed all around.
+
+Each time one to six fields are moved by a fixed step, up or down, whatever came back before.
+"""
 
 import random
 from collections.abc import Iterator
 
-from tests.scenarios.world import Person, Record, person, score, steered
-
-STEPS = {"income": 300.0, "amount": 750.0, "debt": 0.04, "used": 0.04, "rate": 0.4, "tenure": 10}
+from tests.scenarios.world import SPREAD, Person, Record, on_grid, person, steered
 
 
 def records() -> list[Record]:
-    return steered("climber", _climb(random.Random(41)), 1.4, 40)
+    return steered("surrogate", _around(random.Random(41)), 1.4, 40)
 
 
-def _climb(rng: random.Random) -> Iterator[Person]:
-    who = person(rng) | {"income": 1_500.0, "amount": 15_000.0, "debt": 0.5, "used": 0.5, "rate": 6.0, "tenure": 100}
+def _around(rng: random.Random) -> Iterator[Person]:
+    who = person(rng)
     while True:
-        tried = who | {name: round(who[name] + rng.choice((-step, step)), 2) for name, step in STEPS.items()}
-        yield tried
-        if score(tried) > score(who):
-            who = tried
+        moved = rng.sample(sorted(SPREAD), rng.randint(1, 6))
+        yield on_grid(who | {name: who[name] + rng.choice((-0.15, 0.15)) * SPREAD[name] for name in moved})
