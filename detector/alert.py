@@ -228,6 +228,8 @@ def _unmapped(finding: Finding, decision_id: str) -> Json:
         "threshold_nats": finding.threshold_mnats / 1000,
         "budget": finding.budget,
         "certified": finding.certified,
+        "certificate": finding.certificate,
+        "promised": finding.promised,
         "config_hash": finding.config_hash,
         "artefact_hash": finding.artefact_hash,
         "engine_version": finding.engine_version,

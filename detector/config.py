@@ -261,6 +261,27 @@ class SecretSources(Section):
     projection_seed_file: Path | None = Field(
         None, description="File that holds it; also `PROBEWATCH_PROJECTION_SEED_FILE`."
     )
+    signing_key: SecretStr | None = Field(
+        None, description="64 hexadecimal digits, Ed25519; only `calibrate` needs it. Also `PROBEWATCH_SIGNING_KEY`."
+    )
+    signing_key_file: Path | None = Field(None, description="File that holds it; also `PROBEWATCH_SIGNING_KEY_FILE`.")
+    public_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Keys whose artefacts are trusted, 64 hexadecimal digits each; none: the artefacts' own folder's."
+        " In the environment: `a,b`.",
+    )
+
+    @field_validator("public_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("public_keys")
+    @classmethod
+    def _hexadecimal(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"[0-9a-f]{64}", key) for key in value):
+            raise ValueError("each must be 64 hexadecimal digits; `probewatch verify DIR` prints the signer's")
+        return value
 
 
 class Web(Section):

@@ -58,6 +58,7 @@ class Throttle(msgspec.Struct, frozen=True, kw_only=True):
     threshold_nats: float
     budget: float
     certified: bool
+    certificate: str = ""
     issued_at: Time
     effective_at: Time
     expires_at: Time
@@ -110,6 +111,7 @@ def throttle(finding: Finding) -> Throttle:
             "threshold_nats": finding.threshold_mnats / 1000,
             "budget": finding.budget,
             "certified": finding.certified,
+            "certificate": finding.certificate,
             "issued_at": moment(decision.issued_ms),
             "effective_at": moment(decision.effective_ms),
             "expires_at": moment(decision.expires_ms),

@@ -22,12 +22,13 @@ from detector.config import Config
 from detector.engine import EngineSettings
 from models.artefacts import Artefacts, load_artefacts
 from models.warm import warm
+from streams.certify import standing
 from streams.embedded import Features, probe
 from streams.health import Health
 from streams.identity import Identity
 from streams.judge import JudgeStage
 from streams.metrics import Metrics
-from streams.secrets import Secrets, load_secrets
+from streams.secrets import Secrets, load_secrets, trusted_keys
 from streams.sketch import Sketcher
 from streams.sketch_agent import SketchStage
 from streams.stage import StageError, StageRunner
@@ -47,7 +48,9 @@ def run_worker(config: Config, stages: Sequence[str] = STAGES) -> int:
     """
     quieten()
     secrets = load_secrets(config)
-    artefacts = load_artefacts(config.artefacts, secrets.projection_seed)
+    artefacts = load_artefacts(config.artefacts, secrets.projection_seed, trusted_keys(config))
+    for text in standing(config.artefacts, artefacts):
+        _say(text)
     warm()  # compiling takes longer than a session lives, so not between two heartbeats
     spare_collector()
     code = asyncio.run(_run(config, artefacts, secrets, stages))
