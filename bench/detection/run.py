@@ -28,7 +28,7 @@ from bench.detection.evaluate import (
 from bench.detection.log import Log, take_clients
 from bench.detection.methods import REGISTRY
 from bench.detection.methods.base import Method, View, fit_units, reference, view
-from models.rows import F64, I64, U8
+from models.rows import CLASSES, F64, I64, U8
 from streams.progress import Reporter
 
 OURS = "probewatch"
@@ -257,7 +257,7 @@ def assess(case: Case, found: Limits) -> dict[str, Any]:
 
 
 def _scope(k: int) -> str:
-    return "everybody" if k == EVERYBODY else ours.CLASSES[k]
+    return "everybody" if k == EVERYBODY else CLASSES[k]
 
 
 def _detected(scenario: Scenario, score: F64, handicap: F64, found: Limits) -> Iterator[dict[str, Any]]:

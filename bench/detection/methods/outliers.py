@@ -3,6 +3,7 @@
 A client's suspicion is the sum over its last ten distinct inputs, beyond the 99 % quantile of ordinary ones.
 """
 
+import importlib
 import types
 from collections.abc import Callable
 
@@ -88,9 +89,8 @@ def _sums(at: View, ordinary: F32, judge: Judge) -> F64:
 
 
 def _rrcf() -> types.ModuleType:
-    import rrcf
-
-    return rrcf
+    """Imported late: it warns of pkg_resources."""
+    return importlib.import_module("rrcf")
 
 
 def _bytes(rows: I64, fields: int) -> F64:
