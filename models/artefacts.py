@@ -14,6 +14,7 @@ from models.certificate import Certificate
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder
 from models.encoders.tabular import TabularEncoder, TabularFit
+from models.members import Members
 from models.population import Population
 from models.reference import Reference
 
@@ -33,7 +34,7 @@ class ModelArtefact:
     """One model's fitted encoder and reference. labels : keyed label hash -> the label, for explanations.
     certificate : id of the one that stands behind the thresholds, "" for none.
 
-    population : None where no row could be fitted on.
+    population : None where no row could be fitted on. members : None where the owner gave no training set.
     """
 
     model: str
@@ -43,6 +44,7 @@ class ModelArtefact:
     labels: Mapping[int, str]
     population: Population | None = None
     certificate: str = ""
+    members: Members | None = None
 
     @property
     def space(self) -> str:
@@ -75,6 +77,8 @@ def save_artefacts(
         arrays = artefact.reference.arrays() | _encoder_arrays(artefact.encoder)
         if artefact.population is not None:
             arrays |= artefact.population.arrays()
+        if artefact.members is not None:
+            arrays |= artefact.members.arrays()
         stored = io.BytesIO()
         np.savez(stored, allow_pickle=False, **arrays)
         files[file] = stored.getvalue()
@@ -144,6 +148,7 @@ def _load_model(path: Path, entry: Mapping[str, Any], seed: bytes, certificate: 
         labels={int(key): name for key, name in entry["labels"].items()},
         population=Population.from_arrays(encoder.id, arrays),
         certificate=certificate,
+        members=Members.from_arrays(arrays, seed),
     )
 
 

@@ -4,7 +4,7 @@ History is read twice: once to fit the encoders, once through the very sketch th
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +22,11 @@ from models.certificate import Certificate, Grounds
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder, fit_reach
 from models.encoders.tabular import TabularEncoder, fit_table
+from models.members import Members
 from models.population import CLIENT_ROWS_MAX, ROWS_MAX, Population, fit_population
 from models.reference import Reference
 from models.rows import CLASSES
-from streams import columns, history
+from streams import columns, history, training_set
 from streams.adapters import REGISTRY, embeddings
 from streams.adapters.request import Output, Request
 from streams.history import History
@@ -49,6 +50,7 @@ class Sketched(NamedTuple):
     encoder: Encoder
     decision_threshold: float | None
     population: Population | None
+    members: Members | None
 
     @property
     def space(self) -> str:
@@ -90,23 +92,19 @@ def calibrate(
     *,
     cold: bool = False,
     removed: Removal = NOBODY,
+    training_sets: Sequence[Path] = (),
 ) -> Report:
     """Fit and write signed artefacts to `out`.
 
     cold : the history may hold attackers, so each client teaches little and nothing is promised. removed : clients that
-    neither fit nor certify. Raises SourceError if the history cannot teach anything, SecretsError.
+    neither fit nor certify. training_sets : files of `probewatch training-set`. Raises SecretsError, and SourceError if
+    the history cannot teach anything or a training set does not fit.
     """
     identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
     signing_key = load_signing_key(config, out)
+    sets = {str(path): training_set.read_set(path, secrets.projection_seed) for path in training_sets}
     samples = _sample(sources, config, identity, removed, reporter)
-    models = SketchedModels({})
-    for name, sample in sorted(samples.items()):
-        fit = sample.fit(secrets.projection_seed)
-        if fit is not None:
-            configured = config.models.get(name)
-            models.models[name] = Sketched(name, fit[0], configured.decision_threshold if configured else None, fit[1])
-    if not models.models:
-        raise SourceError("no model in this history has features or embeddings to fit on; nothing was written")
+    models = _models(samples, sets, config, secrets.projection_seed)
     whole = history.read(sources, config, identity, models, reporter)
     kept = whole.without(removed.reasons)
     references, certification = _fit(models, kept, reporter, cold=cold)
@@ -115,7 +113,8 @@ def calibrate(
     for name, model in models.models.items():
         labels = {identity.label(label): str(label) for label, _ in samples[name].labels.most_common(LABELS_MAX)}
         reference = certification.applied(references[name])
-        fitted.append(ModelArtefact(name, model.encoder, reference, model.decision_threshold, labels, model.population))
+        about = model.encoder, reference, model.decision_threshold, labels, model.population
+        fitted.append(ModelArtefact(name, *about, members=model.members))
     documents = {CERTIFICATE: certificate.to_json(), CERTIFICATE_PAGE: page(certificate).encode()}
     provenance = {
         "cold": cold,
@@ -125,8 +124,24 @@ def calibrate(
         "code_sha256": certificate.grounds.code_sha256,
         "processes": [process.name for process in PROCESSES],
         "rejects": dict(sorted(whole.rejects.items())),
+        "training_rows": {name: model.members.rows for name, model in models.models.items() if model.members},
     }
     return Report(save_artefacts(out, fitted, provenance, signing_key, documents), certificate, whole.rejects)
+
+
+def _models(
+    samples: Mapping[str, "_Sample"], sets: Mapping[str, Members], config: Config, seed: bytes
+) -> SketchedModels:
+    fits = {name: fit for name, sample in sorted(samples.items()) if (fit := sample.fit(seed)) is not None}
+    if not fits:
+        raise SourceError("no model in this history has features or embeddings to fit on; nothing was written")
+    members = training_set.assign(sets, {name: encoder for name, (encoder, _) in fits.items()})
+    models = {}
+    for name, (encoder, population) in fits.items():
+        configured = config.models.get(name)
+        threshold = configured.decision_threshold if configured else None
+        models[name] = Sketched(name, encoder, threshold, population, members.get(name))
+    return SketchedModels(models)
 
 
 def _fit(

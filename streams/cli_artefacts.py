@@ -20,6 +20,7 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `calibr
 
 def add_to(app: typer.Typer) -> None:
     app.command()(calibrate)
+    app.command("training-set")(training_set)
     app.command("certify-check")(certify_check)
     app.command()(verify)
     app.command()(sign)
@@ -35,6 +36,12 @@ def calibrate(
         Path | None,
         typer.Option(
             "--exclude", metavar="FILE", help="Clients that a person judged, to leave out: CSV `client_id,reason`."
+        ),
+    ] = None,
+    training_sets: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--training-set", metavar="SET", help="Training rows to recognise, of `training-set`; may be repeated."
         ),
     ] = None,
     cold: Annotated[
@@ -61,7 +68,8 @@ def calibrate(
     secrets = secrets_or_new(settings, out)
     declared, removed = with_classes(settings, classes, secrets), removal(exclude, secrets)
     with Bars() as bars:
-        report = fit(opened, out, declared, secrets, bars, cold=cold, removed=removed)
+        sets = training_sets or ()
+        report = fit(opened, out, declared, secrets, bars, cold=cold, removed=removed, training_sets=sets)
     for warning in report.certificate.warnings:
         say(f"MIND: {warning}")
     if as_json:
@@ -70,6 +78,55 @@ def calibrate(
     else:
         show(report.rows(), False)
         say(f"certificate {report.certificate.id}; {out / 'certificate.md'} says what it promises")
+
+
+@speaking
+def training_set(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Training rows: .jsonl (.gz, .zst) of feature objects or of native records, or .csv with a header.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="SET", help="File to write.")],
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME", help="The model it is for; rows of others are passed over.")
+    ] = "",
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option("--leave-out", metavar="FIELD", help="A field that the model is not asked with; may be repeated."),
+    ] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a set that answers only whether an input is one of the training rows, for `calibrate --training-set SET`.
+
+    It is keyed with the projection seed, which calibration must share. A seed that is not configured is taken from the
+    folder `secrets` beside SET, or made there: write SET into the folder of the artefacts.
+
+    Example: probewatch training-set train.csv --leave-out default --out artefacts/train.set
+    """
+    from detector.config import load_config
+    from streams.progress import Bars
+    from streams.training_set import make_set
+
+    secrets = secrets_or_new(load_config(config), out.parent)
+    with Bars() as bars:
+        made = make_set(file, out, secrets.projection_seed, bars, model, leave_out or ())
+    about = {
+        "model": made.model,
+        "rows": made.rows,
+        "fields": len(made.fields),
+        "embedding": made.dim,
+        "false positives": made.false_positive_rate,
+        "bytes": out.stat().st_size,
+    }
+    if as_json:
+        print(json.dumps(about | {"fields": dict(zip(made.fields, made.kinds, strict=True))}))
+    else:
+        show([about | {"model": made.model or "any", "false positives": f"{made.false_positive_rate:.1e}"}], False)
 
 
 @speaking

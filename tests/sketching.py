@@ -11,6 +11,7 @@ from detector.frame import RowFrame
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder
 from models.encoders.tabular import TabularEncoder, fit_table
+from models.members import Members
 from models.population import Population, fit_population
 from streams.identity import Identity
 from streams.sketch import RawRecord, Sketcher
@@ -25,6 +26,7 @@ class Model:
     encoder: Encoder
     decision_threshold: float | None = None
     population: Population | None = None
+    members: Members | None = None
 
 
 @dataclass(frozen=True)
