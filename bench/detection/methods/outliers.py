@@ -15,7 +15,7 @@ from bench.detection.methods.base import Method, View, indicators, rolling_sum
 from models.rows import F32, F64, I64
 
 LAST = 10
-TREES, TREE_SIZE = 40, 256
+TREES, TREE_SIZE = 20, 256
 LEARNED = 4_000
 JUDGED = 500
 """Ordinary rows that give the 99 % quantile; not among those learned from."""
