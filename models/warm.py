@@ -9,6 +9,7 @@ from models.clients import ClientTable, no_tally
 from models.encoders.embedding import EmbeddingEncoder
 from models.encoders.tabular import TabularEncoder, fit_table
 from models.kernels.layout import BUCKETS, CLASS_COUNT, LEVELS, VERDICT, Nulls
+from models.members import Members, add, empty_bits
 from models.population import fit_population
 from models.rows import CLIENT_TAIL_BYTES, Rows
 
@@ -24,6 +25,9 @@ def warm() -> None:
     f, rows = len(encoder.field_names), _rows(encoder, people)
     population = fit_population(rows.values, encoder.id)
     population.describe(rows.values)
+    members = Members("", encoder.field_names, ("number", "number"), 0, 8, empty_bits(8), SEED)
+    add(members.bits, rows.exact)
+    members.lookup(encoder).contains(encoder.encode(people))
     table = ClientTable(encoder.dim, f, PROCESSES, JOINT, 4, 1 << 20)
     verdict = np.zeros(VERDICT, np.int64)
     tally = no_tally(f, PROCESSES + JOINT + CLIENT_PROCESSES)

@@ -22,6 +22,7 @@ COMMANDS = (
     "doctor",
     "client-id",
     "calibrate",
+    "training-set",
     "replay",
     "allow",
     "lift",
