@@ -29,7 +29,7 @@ CACHE = Path("out/bench/cache/streams")
 PROCESSES = 2
 FIRST = 4
 SERIAL_S = 30.0
-"""Starting processes costs 5 to 15 s of imports each: done only where the first streams foretell more work than this."""
+"""Starting processes costs 5 to 15 s of imports: done only where the first streams foretell more work than this."""
 
 _SOURCES = ("attackers/*.py", "datasets.py", "people.py", "victim.py")
 
