@@ -31,7 +31,7 @@ FIRST = 4
 SERIAL_S = 30.0
 """Starting processes costs 5 to 15 s of imports: done only where the first streams foretell more work than this."""
 
-_SOURCES = ("attackers/*.py", "datasets.py", "people.py", "victim.py")
+_SOURCES = ("attackers/[a-z]*.py", "datasets.py", "people.py", "victim.py")
 
 
 class Budget(NamedTuple):
@@ -78,18 +78,20 @@ def _path(name: str, dataset: Dataset, model: Model, seed: int, budget: Budget) 
     return CACHE / f"{name}-{_key(name, dataset, model, seed, budget)}.npz"
 
 
-def _streams(name: str, dataset: Dataset, model: Model, seed: int, budget: Budget) -> list[tuple[F64, int]]:
+def _streams(
+    name: str, dataset: Dataset, model: Model, seed: int, budget: Budget, processes: int
+) -> list[tuple[F64, int]]:
     _begin(name, dataset, model, seed, budget)
     begin = time.perf_counter()
     made = [_one(number) for number in range(min(FIRST, budget.victims))]
     rest = range(len(made), budget.victims)
-    quiet = not sys.stderr.isatty()
+    quiet = processes == 1 or not sys.stderr.isatty()
     title = f"{name} on {dataset.name}"
-    if len(rest) * (time.perf_counter() - begin) / FIRST < SERIAL_S:
+    if processes == 1 or len(rest) * (time.perf_counter() - begin) / FIRST < SERIAL_S:
         return made + [_one(number) for number in track(rest, title, transient=True, disable=quiet)]
     # Spawned, not forked: a forked child of a process that used OpenMP hangs in its first parallel region.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, context, _begin, (name, dataset, model, seed, budget)) as pool:
+    with ProcessPoolExecutor(processes, context, _begin, (name, dataset, model, seed, budget)) as pool:
         results = pool.map(_one, rest, chunksize=4)
         return made + list(track(results, title, len(rest), transient=True, disable=quiet))
 
