@@ -86,7 +86,7 @@ def events(finding: Finding) -> list[Event]:
         value = msgspec.json.encode(alert(finding, uid, record.decision_id))
         # Keyed by incident: its alerts stay in order, and together.
         key = finding.incident.encode()
-        found.append(Event("alert", uid, key, value, _headers(uid, record.issued_at), client_key, time_ms))
+        found.append(Event("alert", uid, key, value, headers(uid, record.issued_at, "judge"), client_key, time_ms))
     return found
 
 
@@ -142,12 +142,12 @@ def _id(kind: str, finding: Finding) -> str:
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:ID_HEX_DIGITS]
 
 
-def _headers(uid: str, issued_at: datetime) -> tuple[tuple[str, bytes], ...]:
+def headers(uid: str, issued_at: datetime, stage: str) -> tuple[tuple[str, bytes], ...]:
     """CloudEvents 1.0, binary mode. The Kafka binding says `content-type`, many readers `ce_datacontenttype`: both."""
     return (
         ("ce_specversion", b"1.0"),
         ("ce_id", uid.encode()),
-        ("ce_source", b"urn:probewatch:judge"),
+        ("ce_source", f"urn:probewatch:{stage}".encode()),
         ("ce_type", b"probewatch.alert.v1"),
         ("ce_time", issued_at.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),
         ("ce_dataschema", DATA_SCHEMA.encode()),

@@ -54,11 +54,12 @@ def main() -> None:
 @speaking
 def run(
     stage: Annotated[
-        Literal["sketch", "judge"] | None, typer.Option("--stage", help="Only this stage; both by default.")
+        Literal["sketch", "judge", "link"] | None,
+        typer.Option("--stage", help="Only this stage; all three by default."),
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Work until SIGTERM: read gateway logs, judge clients, write throttle decisions and alerts.
+    """Work until SIGTERM: read gateway logs, judge clients, watch models, write throttle decisions and alerts.
 
     Start as many as there is work for; partitions are shared among them. A worker that fails ends with exit code 1 and
     loses nothing: start it again. /live, /ready and /metrics are served at web.host and web.port.
