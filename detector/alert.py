@@ -60,7 +60,7 @@ def alert(finding: Finding, uid: str, decision_id: str) -> Json:
         "disposition": disposition[1],
         "metadata": _metadata(finding, uid),
         "finding_info": _finding_info(finding, words),
-        "attacks": [_attack(technique) for technique in techniques(finding.reason)],
+        "attacks": [attack(technique) for technique in techniques(finding.reason)],
         "policy": _policy(finding),
         "resources": _resources(finding),
         "observables": [
@@ -116,7 +116,7 @@ def _finding_info(finding: Finding, words: Explanation) -> Json:
     }
 
 
-def _attack(technique: Technique) -> Json:
+def attack(technique: Technique) -> Json:
     named: Json = {"uid": technique.id, "name": technique.name}
     if technique.parent is not None:
         uid, name = technique.parent
@@ -231,6 +231,8 @@ def _unmapped(finding: Finding, decision_id: str) -> Json:
         "threshold_nats": finding.threshold_mnats / 1000,
         "budget": finding.budget,
         "certified": finding.certified,
+        "certificate": finding.certificate,
+        "promised": finding.promised,
         "config_hash": finding.config_hash,
         "artefact_hash": finding.artefact_hash,
         "engine_version": finding.engine_version,

@@ -34,6 +34,7 @@ REPLICATION = Technique(
     "AML.T0005.001", "Train Proxy via Replication", _STAGING, ("AML.T0005", "Create Proxy AI Model")
 )
 QUERIES = Technique("AML.T0034.000", "Excessive Queries", _IMPACT, ("AML.T0034", "Cost Harvesting"))
+EROSION = Technique("AML.T0031", "Erode AI Model Integrity", _IMPACT)
 
 TECHNIQUES: dict[str, tuple[Technique, ...]] = {
     "variants": (MODIFICATION, VERIFICATION),
@@ -44,6 +45,7 @@ TECHNIQUES: dict[str, tuple[Technique, ...]] = {
     "membership": (MEMBERSHIP,),
     "offgrid": (OPTIMIZATION,),
     "volume": (QUERIES, EXTRACTION),
+    "drift": (EROSION,),
 }
 
 

@@ -11,18 +11,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from detector import shift
 from detector.calibration import UNREACHABLE
 from detector.days import DailyMaxima
-from models.certificate import BUDGETS, Rungs, thresholds
+from detector.finding import LEVELS
+from models.certificate import BUDGETS, ClassPart, Rung, Rungs, moved_threshold, rate_interval, thresholds
 from models.kernels.layout import CLASS_COUNT
 from models.reference import Reference
-from models.rows import F64, I64, U64
+from models.rows import CLASSES, F64, I64, U64
 
 CONSUMER = 0
 DEFAULT_THRESHOLDS = (UNREACHABLE, 2_000, 8_000, 12_000, 16_000)
 """Where nothing can be learned: without trusted history no threshold lies above these, and without any consumer they
 are these (thousandths of a tail length). Round numbers above what calibrations on simulated clients gave; they promise
 nothing."""
+SENSITIVITY = (1, 5, 10)
+"""As many clients at the top are imagined away, and added."""
+COPY_VARIANTS_MIN = 6
+"""A client with fewer variants of one input may well do what another does; with more, evidence has many digits."""
+MILLI = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,52 @@ def certify(spaces: Sequence[DailyMaxima], *, cold: bool = False) -> Certificati
         found, certified, promised = np.minimum(found, DEFAULT_THRESHOLDS), certified & False, np.ones_like(promised)
     found[:, 0] = UNREACHABLE
     return Certification(found, certified, promised, rungs, days, borrowed)
+
+
+def class_parts(found: Certification, fitting_clients: Sequence[int], *, cold: bool) -> tuple[ClassPart, ...]:
+    """The certificate's part on each class. fitting_clients : (3,)."""
+    parts = []
+    for k, name in enumerate(CLASSES):
+        own = DailyMaxima._make(column[found.days.klass == k] for column in found.days)
+        rungs = tuple(_rung(found, own.statistic, k, level, cold) for level in range(1, len(BUDGETS)))
+        clients = int(found.clients[k])
+        parts.append(
+            ClassPart(name, fitting_clients[k], clients, found.borrowed[k], alike(own), rungs, shift.tails(own))
+        )
+    return tuple(parts)
+
+
+def alike(days: DailyMaxima) -> int:
+    """How many clients did exactly what another one did, among those who varied one input often enough to tell.
+
+    Copies of one machine are one client for a calibration that counts clients. days : one entry per client.
+    """
+    varied = days.behaviour[days.variants >= COPY_VARIANTS_MIN]
+    _, counts = np.unique(varied, return_counts=True)
+    return int(counts[counts > 1].sum())
+
+
+def _rung(found: Certification, maxima: I64, k: int, level: int, cold: bool) -> Rung:
+    budget, rank = BUDGETS[level], 0 if cold else found.rungs[k].ranks[level]
+    low, high, at_most = rate_interval(len(maxima), rank)
+
+    def moved(by: int) -> float | None:
+        threshold = moved_threshold(maxima, level, by)
+        return None if threshold is None else threshold / MILLI
+
+    return Rung(
+        rung=LEVELS[level],
+        budget=budget,
+        threshold=int(found.thresholds[k, level]) / MILLI,
+        certified=bool(found.certified[k, level]),
+        promised=float(found.promised[k, level]),
+        rate_low=low,
+        rate_high=high,
+        rate_at_most=at_most,
+        confident=at_most <= budget,
+        without_top={str(top): moved(-top) for top in SENSITIVITY},
+        with_more={str(top): moved(top) for top in SENSITIVITY},
+    )
 
 
 def over_all(spaces: Sequence[DailyMaxima]) -> DailyMaxima:

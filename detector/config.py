@@ -100,11 +100,13 @@ class Topics(Section):
     )
     requests: Word = Field("probewatch.requests.v1", description="Frames, keyed by client: `sketch` to `judge`.")
     judge_state: Word = Field("probewatch.judge-state.v1", description="Blocks of client state; compacted.")
+    link_state: Word = Field("probewatch.link-state.v1", description="State of `link`, one record; compacted.")
     alerts: Word = Field("probewatch.alerts.v1", description="OCSF findings for the SOC.")
     throttle: Word = Field("probewatch.throttle.v1", description="Every decision, as a log.")
     throttle_state: Word = Field(
         "probewatch.throttle-state.v1", description="Decisions in force; compacted, read by doors."
     )
+    drift: Word = Field("probewatch.drift.v1", description="Drift of models, as records.")
     dlq: Word = Field("probewatch.requests.dlq", description="Records that could not be read, with the reason.")
     partitions: int = Field(12, ge=1, le=1024, description="Partitions of `requests`; fixed for life.")
     replication: int = Field(1, ge=1, le=15, description="Copies of every topic that `topics create` makes.")
@@ -246,6 +248,19 @@ class State(Section):
     round_s: float = Field(60.0, ge=0.1, le=3_600, description="Every block is written at least this often, s.")
 
 
+class Drift(Section):
+    window_s: int = Field(3_600, ge=60, le=86_400, description="Event time that one figure of a model covers, s.")
+    lateness_s: int = Field(
+        300, ge=0, le=86_400, description="A window closes when event time has passed its end by this, s."
+    )
+    patience_s: int = Field(
+        3_600, ge=0, le=604_800, description="Raw topics and partitions further behind than this are not waited for, s."
+    )
+    min_rows: int = Field(200, ge=1, le=1_000_000, description="Windows are joined until they hold as many rows.")
+    baseline_windows: int = Field(72, ge=8, le=2_000, description="Figures from which `link` learns what is ordinary.")
+    alert_windows: int = Field(6, ge=1, le=1_000, description="A drift that lasts this many figures more is an alert.")
+
+
 class SecretSources(Section):
     directory: Path | None = Field(None, description="Folder with files `pseudonym_key`, `projection_seed`.")
     key_id: str = Field(
@@ -261,6 +276,27 @@ class SecretSources(Section):
     projection_seed_file: Path | None = Field(
         None, description="File that holds it; also `PROBEWATCH_PROJECTION_SEED_FILE`."
     )
+    signing_key: SecretStr | None = Field(
+        None, description="64 hexadecimal digits, Ed25519; only `calibrate` needs it. Also `PROBEWATCH_SIGNING_KEY`."
+    )
+    signing_key_file: Path | None = Field(None, description="File that holds it; also `PROBEWATCH_SIGNING_KEY_FILE`.")
+    public_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Keys whose artefacts are trusted, 64 hexadecimal digits each; none: the artefacts' own folder's."
+        " In the environment: `a,b`.",
+    )
+
+    @field_validator("public_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("public_keys")
+    @classmethod
+    def _hexadecimal(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"[0-9a-f]{64}", key) for key in value):
+            raise ValueError("each must be 64 hexadecimal digits; `probewatch verify DIR` prints the signer's")
+        return value
 
 
 class Web(Section):
@@ -280,6 +316,7 @@ class Config(BaseSettings):
     models: dict[str, Model] = Field(default_factory=dict, description="Settings by model name.")
     policy: Policy = Policy()
     state: State = State()
+    drift: Drift = Drift()
     secrets: SecretSources = SecretSources()
     web: Web = Web()
 
@@ -296,10 +333,10 @@ class Config(BaseSettings):
 
     @property
     def hash(self) -> str:
-        """16 hex digits over what moves events: models, policy, state, input. Never addresses, paths or secrets."""
+        """16 hex digits over what moves events (models, policy, state, drift, input): no addresses, paths, secrets."""
         moves = self.model_dump(
             mode="json",
-            include={"models", "policy", "state", "input"},
+            include={"models", "policy", "state", "drift", "input"},
             exclude={"state": {"round_s"}, "input": {"registry_file"}},
         )
         text = json.dumps(moves, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

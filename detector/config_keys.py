@@ -22,8 +22,8 @@ else the defaults below, which suit a trial on one machine. Dots are tables: `po
 The environment lies on top: `PROBEWATCH_` and the key in capitals, with two underscores for a dot
 (`PROBEWATCH_POLICY__MODE=enforce`). An unknown key or section is an error, in the file and in the environment.
 
-Every event carries the hash of the configuration: of what can move an event (models, policy, state, input), never of
-addresses, paths or secrets.
+Every event carries the hash of the configuration: of what can move an event (models, policy, state, drift,
+input), never of addresses, paths or secrets.
 
 This page is written by `make docs` from `detector/config.py`.
 

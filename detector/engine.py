@@ -19,7 +19,7 @@ from detector import evidence, findings
 from detector.config import Config
 from detector.events import events
 from detector.finding import Event
-from detector.frame import ControlFrame, Frame, RowFrame
+from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from models.artefacts import Artefacts, ModelArtefact
 from models.clients import ClientTable, no_tally
 from models.kernels.layout import CROSSED, SLOT, VERDICT, Nulls
@@ -27,6 +27,9 @@ from models.rows import I64
 
 BLOCK_MAGIC = b"PWB2"
 _BLOCK_HEAD = struct.Struct(">4sIIq")
+
+
+Shift = tuple[int, tuple[int, ...]]
 
 
 class BlockError(Exception):
@@ -67,6 +70,7 @@ class PartitionState:
 
     block_offset : (blocks,) next `requests` offset that each block has yet to apply. dirty : blocks changed since
     they were last dumped. allowed : (client, model or "" for all) -> end on the client's own clock, ms.
+    shift : (block, space) -> the newest (until_ms, vector) of a ShiftFrame that the block has applied.
     """
 
     partition: int
@@ -75,6 +79,7 @@ class PartitionState:
     tables: dict[str, ClientTable] = field(default_factory=dict)
     dirty: set[int] = field(default_factory=set)
     allowed: dict[tuple[int, str], int] = field(default_factory=dict)
+    shift: dict[tuple[int, str], Shift] = field(default_factory=dict)
     unjudged: int = 0
 
     @property
@@ -109,7 +114,9 @@ def open_partition(settings: EngineSettings, partition: int) -> PartitionState:
 def step(state: PartitionState, frame: Frame) -> list[Event]:
     """Apply one frame; a frame below all marks changes nothing. Rows of unknown spaces are counted, not judged."""
     closed = (state.block_offset > frame.offset).astype(np.int64)
-    if isinstance(frame, ControlFrame):
+    if isinstance(frame, ShiftFrame):
+        found = _shift(state, frame, closed)
+    elif isinstance(frame, ControlFrame):
         found = [] if closed[frame.client % len(closed)] else _control(state, frame)
     elif _is_known(state.settings, frame):
         found = _rows(state, frame, closed)
@@ -157,8 +164,21 @@ def _decide(state: PartitionState, frame: RowFrame, space: Space, row: int, verd
     return events(finding)
 
 
+def _shift(state: PartitionState, frame: ShiftFrame, closed: I64) -> list[Event]:
+    """By block, as everything: each applies it at its offset, whatever the marks of the others are."""
+    space = state.settings.spaces.get(frame.space)
+    if space is not None and len(frame.vector) == space.artefact.encoder.dim:
+        for block in np.flatnonzero(closed == 0).tolist():
+            if frame.until_ms >= state.shift.get((block, frame.space), (frame.until_ms,))[0]:
+                state.shift[(block, frame.space)] = (frame.until_ms, frame.vector)
+                state.dirty.add(block)
+    return []
+
+
 def _control(state: PartitionState, frame: ControlFrame) -> list[Event]:
     """An allowance silences decisions until its end; a lift also forgets the evidence behind the present one."""
+    if frame.action not in ("allow", "lift"):
+        return []
     state.dirty.add(frame.client % len(state.block_offset))
     if frame.action == "allow":
         state.allowed[(frame.client, frame.model)] = frame.until_ms
@@ -188,7 +208,8 @@ def dump_block(state: PartitionState, block: int) -> bytes:
     spaces = {name: table.dump(block) for name, table in sorted(state.tables.items())}
     blocks = len(state.block_offset)
     allowed = sorted([key, model, until] for (key, model), until in state.allowed.items() if key % blocks == block)
-    body = msgspec.msgpack.encode({"blocks": blocks, "spaces": spaces, "allowed": allowed})
+    shift = sorted([space, *moved] for (at, space), moved in state.shift.items() if at == block)
+    body = msgspec.msgpack.encode({"blocks": blocks, "spaces": spaces, "allowed": allowed, "shift": shift})
     state.dirty.discard(block)
     head = _BLOCK_HEAD.pack(BLOCK_MAGIC, state.partition, block, int(state.block_offset[block]))
     return head + zstandard.ZstdCompressor(level=1).compress(body)
@@ -223,6 +244,8 @@ def load_block(state: PartitionState, value: bytes) -> None:
                 state.table(name).load(block, saved)
         others = {about: until for about, until in state.allowed.items() if about[0] % body["blocks"] != block}
         state.allowed = others | {(key, model): until for key, model, until in body["allowed"]}
+        moved = {(block, space): (until, tuple(vector)) for space, until, vector in body.get("shift", [])}
+        state.shift = {about: shift for about, shift in state.shift.items() if about[0] != block} | moved
     except (zstandard.ZstdError, msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
         raise BlockError(f"block {block} of partition {partition} is damaged: {type(error).__name__}") from error
     state.block_offset[block] = offset

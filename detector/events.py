@@ -58,6 +58,7 @@ class Throttle(msgspec.Struct, frozen=True, kw_only=True):
     threshold_nats: float
     budget: float
     certified: bool
+    certificate: str = ""
     issued_at: Time
     effective_at: Time
     expires_at: Time
@@ -85,7 +86,7 @@ def events(finding: Finding) -> list[Event]:
         value = msgspec.json.encode(alert(finding, uid, record.decision_id))
         # Keyed by incident: its alerts stay in order, and together.
         key = finding.incident.encode()
-        found.append(Event("alert", uid, key, value, _headers(uid, record.issued_at), client_key, time_ms))
+        found.append(Event("alert", uid, key, value, headers(uid, record.issued_at, "judge"), client_key, time_ms))
     return found
 
 
@@ -110,6 +111,7 @@ def throttle(finding: Finding) -> Throttle:
             "threshold_nats": finding.threshold_mnats / 1000,
             "budget": finding.budget,
             "certified": finding.certified,
+            "certificate": finding.certificate,
             "issued_at": moment(decision.issued_ms),
             "effective_at": moment(decision.effective_ms),
             "expires_at": moment(decision.expires_ms),
@@ -140,12 +142,12 @@ def _id(kind: str, finding: Finding) -> str:
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:ID_HEX_DIGITS]
 
 
-def _headers(uid: str, issued_at: datetime) -> tuple[tuple[str, bytes], ...]:
+def headers(uid: str, issued_at: datetime, stage: str) -> tuple[tuple[str, bytes], ...]:
     """CloudEvents 1.0, binary mode. The Kafka binding says `content-type`, many readers `ce_datacontenttype`: both."""
     return (
         ("ce_specversion", b"1.0"),
         ("ce_id", uid.encode()),
-        ("ce_source", b"urn:probewatch:judge"),
+        ("ce_source", f"urn:probewatch:{stage}".encode()),
         ("ce_type", b"probewatch.alert.v1"),
         ("ce_time", issued_at.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),
         ("ce_dataschema", DATA_SCHEMA.encode()),

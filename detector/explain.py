@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from detector.finding import LEVELS, Counts, Family, Finding
+from detector.finding import LEVELS, Family, Finding
 
 TITLES = {
     "variants": "Many variants of one input",
@@ -154,12 +154,18 @@ def _threshold(finding: Finding) -> str:
 def _budget(finding: Finding) -> str:
     if not BUDGET_MIN <= finding.budget <= 1:
         return ""
-    # Rounded down: the promise must not be smaller than the budget. (1 / 1e-5 is a little less than 100,000.)
-    clients = math.floor(1 / finding.budget + 1e-6)
-    share = f"1 in {clients:,} ordinary clients is alarmed in a day"
+    share = f"{_one_in(finding.budget)} ordinary clients is alarmed in a day"
     if finding.certified:
-        return f"at most {share}"
-    return f"the threshold aims at: {share}; this figure is conditional, no certificate backs it"
+        return f"at most {share}, certified by {finding.certificate}"
+    aim = f"the threshold aims at: {share}; this figure is conditional"
+    if finding.certificate and finding.promised < 1:
+        return f"{aim}: promised is {_one_in(finding.promised)}, by certificate {finding.certificate}"
+    return f"{aim}, no certificate backs it"
+
+
+def _one_in(budget: float) -> str:
+    """Rounded down: what is promised must not be smaller than the budget. (1 / 1e-5 is a little less than 100,000.)"""
+    return f"1 in {math.floor(1 / budget + 1e-6):,}"
 
 
 def earlier_requests(finding: Finding) -> tuple[str, ...]:

@@ -80,7 +80,9 @@ class Finding:
     """A decision and its grounds. Evidence in milli-nats; excess in thousandths of a benign tail length (z).
 
     contributions : (feature, milli-nats) inside the leading profile since its last start, largest first.
-    incident : id of the open incident; update : it was open before this decision.
+    certificate : id of the one behind the threshold, "" for none; certified : it promises `budget` itself; promised :
+    what it promises at this threshold, 1 for nothing. incident : id of the open incident; update : it was open before
+    this decision.
     """
 
     decision: Decision
@@ -98,6 +100,8 @@ class Finding:
     threshold_milli: int
     budget: float
     certified: bool
+    certificate: str
+    promised: float
     contributions: tuple[tuple[str, int], ...]
     family: Family | None
     counts: Counts

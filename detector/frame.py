@@ -1,4 +1,4 @@
-"""What `judge` is fed: frames of rows, and control frames. Both take effect at their offset in `requests`."""
+"""What `judge` is fed: frames of rows, orders of people, and shifts. All take effect at their offset in `requests`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,4 +42,21 @@ class ControlFrame:
     reason: str
 
 
-Frame = RowFrame | ControlFrame
+@dataclass(frozen=True, slots=True)
+class ShiftFrame:
+    """How far the population of a space has moved, from `link`: what every client's own movement is compared with.
+
+    since_ms, until_ms : the newest window in it. vector : (d,) mean `values` less the reference's centre, value units.
+    """
+
+    partition: int
+    offset: int
+    model: str
+    space: str
+    since_ms: int
+    until_ms: int
+    rows: int
+    vector: tuple[int, ...]
+
+
+Frame = RowFrame | ControlFrame | ShiftFrame

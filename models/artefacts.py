@@ -1,8 +1,7 @@
 """What `calibrate` leaves and the service loads: encoders and references by model. Plain npz and JSON, never pickle."""
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models import seal
+from models.certificate import Certificate
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder
 from models.encoders.tabular import TabularEncoder, TabularFit
+from models.members import Members
 from models.population import Population
 from models.reference import Reference
 
-SCHEMA = "probewatch.artefacts/1"
-MANIFEST = "artefacts.json"
+SCHEMA = "probewatch.artefacts/2"
+CERTIFICATE = "certificate.json"
 _TABLE_ARRAYS = ("centre", "scale", "step", "known", "known_surprisals", "known_start", "unknown", "missing")
 
 Arrays = dict[str, NDArray[Any]]
@@ -30,8 +32,9 @@ class ArtefactError(Exception):
 @dataclass(frozen=True, slots=True)
 class ModelArtefact:
     """One model's fitted encoder and reference. labels : keyed label hash -> the label, for explanations.
+    certificate : id of the one that stands behind the thresholds, "" for none.
 
-    population : None where no row could be fitted on.
+    population : None where no row could be fitted on. members : None where the owner gave no training set.
     """
 
     model: str
@@ -40,6 +43,8 @@ class ModelArtefact:
     decision_threshold: float | None
     labels: Mapping[int, str]
     population: Population | None = None
+    certificate: str = ""
+    members: Members | None = None
 
     @property
     def space(self) -> str:
@@ -52,23 +57,35 @@ class Artefacts:
 
     hash: str
     models: Mapping[str, ModelArtefact]
+    certificate: Certificate | None = None
 
 
-def save_artefacts(path: Path, models: Sequence[ModelArtefact], provenance: Mapping[str, Any]) -> Artefacts:
-    """Write one npz a model and a manifest with their hashes. provenance : what they were fitted on, plain JSON."""
-    path.mkdir(parents=True, exist_ok=True)
-    entries = []
+def save_artefacts(
+    path: Path,
+    models: Sequence[ModelArtefact],
+    provenance: Mapping[str, Any],
+    signing_key: bytes,
+    documents: Mapping[str, bytes] | None = None,
+) -> str:
+    """Write one npz a model, documents, and a signed manifest with their hashes; the manifest's hash.
+
+    provenance : what they were fitted on, plain JSON. documents : contents by file name.
+    """
+    entries, files = [], dict(documents or {})
     for place, artefact in enumerate(sorted(models, key=lambda a: a.model)):
         file = f"model-{place}.npz"
         arrays = artefact.reference.arrays() | _encoder_arrays(artefact.encoder)
         if artefact.population is not None:
             arrays |= artefact.population.arrays()
-        np.savez(path / file, allow_pickle=False, **arrays)
+        if artefact.members is not None:
+            arrays |= artefact.members.arrays()
+        stored = io.BytesIO()
+        np.savez(stored, allow_pickle=False, **arrays)
+        files[file] = stored.getvalue()
         entries.append(
             {
                 "model": artefact.model,
                 "file": file,
-                "sha256": hashlib.sha256((path / file).read_bytes()).hexdigest(),
                 "encoder": _encoder_header(artefact.encoder),
                 "encoder_id": artefact.encoder.id,
                 "decision_threshold": artefact.decision_threshold,
@@ -76,41 +93,48 @@ def save_artefacts(path: Path, models: Sequence[ModelArtefact], provenance: Mapp
                 "processes": list(artefact.reference.processes),
             }
         )
-    manifest = {"schema": SCHEMA, "models": entries, "provenance": provenance}
-    text = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
-    (path / MANIFEST).write_bytes(text)
-    return Artefacts(_hash(text), {artefact.model: artefact for artefact in models})
+    return seal.seal(path, files, {"schema": SCHEMA, "models": entries, "provenance": provenance}, signing_key)
 
 
-def load_artefacts(path: Path, seed: bytes) -> Artefacts:
-    """Read artefacts, checking every hash. seed : the projection secret they were fitted with.
+def inspect_artefacts(path: Path, trusted: Collection[bytes] = ()) -> seal.Inspection:
+    """Signature and hashes of a folder. trusted : public keys; none to trust the folder's own.
 
-    Raises ArtefactError when they are missing, altered, of another layout, or made with another secret.
+    Raises ArtefactError if nothing is there.
     """
     try:
-        text = (path / MANIFEST).read_bytes()
+        return seal.inspect(path, SCHEMA, trusted)
     except OSError as error:
         raise ArtefactError(
             f"{path}: no artefacts here; `probewatch calibrate HISTORY --out {path}` makes them"
         ) from error
+
+
+def load_artefacts(path: Path, seed: bytes, trusted: Collection[bytes] = ()) -> Artefacts:
+    """Read artefacts, checking signature and every hash.
+
+    seed : the projection secret they were fitted with. trusted : public keys; none to trust the folder's own. Raises
+    ArtefactError when they are missing, unsigned, altered, foreign, of another layout, or made with another secret.
+    """
+    found = inspect_artefacts(path, trusted)
+    if found.faults:
+        raise ArtefactError(found.faults[0])
     try:
-        manifest = json.loads(text)
-        if manifest["schema"] != SCHEMA:
-            raise ArtefactError(f"{path}: layout {manifest['schema']}, this version reads {SCHEMA}; calibrate again")
-        models = [_load_model(path, entry, seed) for entry in manifest["models"]]
+        certificate = read_certificate(path, found)
+        about = "" if certificate is None else certificate.id
+        models = [_load_model(path, entry, seed, about) for entry in found.manifest["models"]]
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ArtefactError(f"{path}: damaged artefacts ({type(error).__name__}); calibrate again") from error
-    return Artefacts(_hash(text), {model.model: model for model in models})
+    return Artefacts(found.hash, {model.model: model for model in models}, certificate)
 
 
-def _hash(manifest: bytes) -> str:
-    return hashlib.sha256(manifest).hexdigest()[:16]
+def read_certificate(path: Path, found: seal.Inspection) -> Certificate | None:
+    """The folder's certificate, if one was signed with it. Raises ValueError if it is none."""
+    signed = any(file.name == CERTIFICATE for file in found.files)
+    return Certificate.from_json((path / CERTIFICATE).read_bytes()) if signed else None
 
 
-def _load_model(path: Path, entry: Mapping[str, Any], seed: bytes) -> ModelArtefact:
+def _load_model(path: Path, entry: Mapping[str, Any], seed: bytes, certificate: str) -> ModelArtefact:
     file = path / entry["file"]
-    if hashlib.sha256(file.read_bytes()).hexdigest() != entry["sha256"]:
-        raise ArtefactError(f"{file}: altered since it was written; calibrate again or restore it")
     with np.load(file, allow_pickle=False) as stored:
         arrays: Arrays = dict(stored)
     encoder = _encoder(entry["encoder"], arrays, seed)
@@ -123,6 +147,8 @@ def _load_model(path: Path, entry: Mapping[str, Any], seed: bytes) -> ModelArtef
         decision_threshold=entry["decision_threshold"],
         labels={int(key): name for key, name in entry["labels"].items()},
         population=Population.from_arrays(encoder.id, arrays),
+        certificate=certificate,
+        members=Members.from_arrays(arrays, seed),
     )
 
 

@@ -6,12 +6,16 @@ For one calibration the rate is a draw from Beta(m + 1 - rank, rank) (Vovk 2012,
 conformal predictors"), if no maxima are equal; equal ones make it smaller.
 """
 
+import hashlib
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
+import msgspec
 import numpy as np
+from scipy.special import betaincinv, betaln, gammaln
 
-from models.rows import F64, I64
+from models.rows import I64
 
 BUDGETS = (1.0, 1e-2, 1e-3, 1e-4, 1e-5)
 """False alarms per benign client-day, by level; level 0 is no decision."""
@@ -71,7 +75,154 @@ def tail_slope(ordered: I64) -> float:
     return max(SLOPE_MIN_MILLI, (q999 - q99) / math.log(10.0))
 
 
-def exceedance(maxima: I64, found: I64) -> F64:
-    """(5,) share of these maxima at or above each level's threshold: the realised rates. maxima : (n,), n > 0."""
-    shares: F64 = (maxima[:, None] >= found[None, :]).mean(axis=0)
-    return shares
+def rate_interval(clients: int, rank: int) -> tuple[float, float, float]:
+    """(2.5 %, 97.5 %) quantiles and the one-sided 95 % bound of one calibration's true rate, Beta(m + 1 - rank, rank).
+
+    Equal maxima make the true rate smaller than the lower end says; the upper ends hold always. rank 0 : nothing known.
+    """
+    if rank < 1:
+        return 0.0, 1.0, 1.0
+    low, high, most = betaincinv(clients + 1 - rank, rank, (0.025, 0.975, 0.95)).tolist()
+    return low, high, most
+
+
+def chance_of_more(alarms: int, tested: int, clients: int, rank: int) -> float:
+    """Probability that at least `alarms` of `tested` new clients exceed the order statistic, if all are exchangeable.
+
+    Beta-binomial with (m + 1 - rank, rank): the rate itself is a draw, so a binomial test at the budget would reject
+    correct certificates.
+    """
+    a, b = clients + 1 - rank, rank
+    upper = alarms > tested * a / (a + b)
+    k = np.arange(alarms, tested + 1) if upper else np.arange(0, alarms)
+    chosen = gammaln(tested + 1) - gammaln(k + 1) - gammaln(tested - k + 1)
+    tail = float(np.exp(chosen + betaln(k + a, tested - k + b) - betaln(a, b)).sum())
+    return min(1.0, tail if upper else 1.0 - tail)
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """Chances adjusted for their number, step down (Holm 1979), in the order given."""
+    adjusted, least = [0.0] * len(chances), 0.0
+    for step, place in enumerate(sorted(range(len(chances)), key=chances.__getitem__)):
+        least = max(least, min(1.0, (len(chances) - step) * chances[place]))
+        adjusted[place] = least
+    return adjusted
+
+
+def moved_threshold(maxima: I64, level: int, by: int) -> int | None:
+    """The level's threshold if -`by` of the largest maxima were absent, or `by` more stood above all.
+
+    None if it would be theirs to choose, or if nobody is left.
+    """
+    m = len(maxima) + by
+    if by <= 0:
+        return int(thresholds(np.sort(maxima)[:m]).thresholds[level]) if m > 0 else None
+    rank = rank_of(BUDGETS[level], m)
+    return int(np.sort(maxima)[rank - 1]) + 1 if rank <= len(maxima) else None
+
+
+class Rung(msgspec.Struct, frozen=True):
+    """One class's promise at one rung.
+
+    budget : what the rung aims at. threshold : tail lengths. certified : the budget itself is promised, on average over
+    calibrations; else it is conditional, and `promised` says what is. rate_low, rate_high : between them lies the rate
+    of this very calibration with 95 %; rate_at_most : it lies below with 95 %. confident : that is within the budget.
+    without_top, with_more : the threshold if the highest 1, 5, 10 clients had not been there, or as many more had stood
+    above all others; null where they would choose it.
+    """
+
+    rung: str
+    budget: float
+    threshold: float
+    certified: bool
+    promised: float
+    rate_low: float
+    rate_high: float
+    rate_at_most: float
+    confident: bool
+    without_top: dict[str, float | None]
+    with_more: dict[str, float | None]
+
+
+class Tail(msgspec.Struct, frozen=True):
+    """A quantile among certifying clients' last days, and how many of them lie beyond it."""
+
+    measure: str
+    quantile: float
+    value: float
+    beyond: int
+    clients: int
+
+
+class ClassPart(msgspec.Struct, frozen=True):
+    """One class. borrowed : too few clients for the loosest budget, so it has the consumers' thresholds at least.
+
+    alike : certifying clients whose day equals another one's in everything that counts. tails : for the shift check.
+    """
+
+    name: str
+    fitting_clients: int
+    certifying_clients: int
+    borrowed: bool
+    alike: int
+    rungs: tuple[Rung, ...]
+    tails: tuple[Tail, ...]
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """Clients that a person judged and took out, of both halves. listed : in the file; found : in the history."""
+
+    listed: int
+    found: int
+    reasons: dict[str, int]
+
+
+class Grounds(msgspec.Struct, frozen=True):
+    """What a certificate rests on. first, last : times of the history's records; certified_from, certified_to : first
+    and last of certifying clients' last days. All RFC 3339 or dates, of the records, never of a wall clock."""
+
+    history_sha256: str
+    config_hash: str
+    code_sha256: str
+    engine_version: str
+    first: str
+    last: str
+    certified_from: str
+    certified_to: str
+    records: int
+    rows: int
+    declared_classes: int
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """What the thresholds of one artefact folder promise, to whom, and on what grounds: docs/certificates.md.
+
+    statement : the promise in words.
+    """
+
+    spaces: tuple[str, ...]
+    classes: tuple[ClassPart, ...]
+    removed: Removed
+    grounds: Grounds
+    cold: bool
+    warnings: tuple[str, ...]
+    statement: str
+    schema: Literal["probewatch.certificate/1"] = "probewatch.certificate/1"
+    id: str = ""
+
+    def identified(self) -> "Certificate":
+        """With its id, 16 hex digits over everything else."""
+        blank = msgspec.structs.replace(self, id="")
+        digest = hashlib.sha256(msgspec.json.encode(blank, order="deterministic")).hexdigest()[:16]
+        return msgspec.structs.replace(self, id=digest)
+
+    def to_json(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "Certificate":
+        """Raises ValueError if it is none, or its id is not its own."""
+        found = msgspec.json.decode(text, type=cls)
+        if found.identified().id != found.id:
+            raise ValueError("the certificate's id is not that of its contents")
+        return found

@@ -31,6 +31,7 @@ FLAG_LABEL = 1
 FLAG_REFUSED = 2
 FLAG_EXPLAIN = 4
 FLAG_MEMBER = 8
+"""The input is one of the training rows that the model's owner gave."""
 
 
 class Rows(NamedTuple):

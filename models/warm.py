@@ -19,6 +19,7 @@ from models.kernels.layout import (
     VERDICT,
     Nulls,
 )
+from models.members import Members, add, empty_bits
 from models.population import fit_population
 from models.rows import CLIENT_TAIL_BYTES, Rows
 
@@ -34,6 +35,9 @@ def warm() -> None:
     f, rows = len(encoder.field_names), _rows(encoder, people)
     population = fit_population(rows.values, encoder.id)
     population.describe(rows.values)
+    members = Members("", encoder.field_names, ("number", "number"), 0, 8, empty_bits(8), SEED)
+    add(members.bits, rows.exact)
+    members.lookup(encoder).contains(encoder.encode(people))
     table = ClientTable(encoder.dim, f, PROCESSES, JOINT, 4, 1 << 20)
     verdict = np.zeros(VERDICT, np.int64)
     tally = no_tally(f, PROCESSES + JOINT + len(CLIENT_PROCESSES) + len(COUNTS))

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -22,17 +22,21 @@ from detector.config import Config
 from detector.engine import EngineSettings
 from models.artefacts import Artefacts, load_artefacts
 from models.warm import warm
+from streams.certify import standing
 from streams.embedded import Features, probe
 from streams.health import Health
 from streams.identity import Identity
 from streams.judge import JudgeStage
 from streams.metrics import Metrics
-from streams.secrets import Secrets, load_secrets
+from streams.secrets import Secrets, load_secrets, trusted_keys
 from streams.sketch import Sketcher
 from streams.sketch_agent import SketchStage
 from streams.stage import StageError, StageRunner
 
-STAGES = ("sketch", "judge")
+if TYPE_CHECKING:
+    from streams.link import LinkStage
+
+STAGES = ("sketch", "judge", "link")
 STOP_S = 20.0
 """What a worker may take to write and leave, before it is ended."""
 
@@ -47,7 +51,9 @@ def run_worker(config: Config, stages: Sequence[str] = STAGES) -> int:
     """
     quieten()
     secrets = load_secrets(config)
-    artefacts = load_artefacts(config.artefacts, secrets.projection_seed)
+    artefacts = load_artefacts(config.artefacts, secrets.projection_seed, trusted_keys(config))
+    for text in standing(config.artefacts, artefacts):
+        _say(text)
     warm()  # compiling takes longer than a session lives, so not between two heartbeats
     spare_collector()
     code = asyncio.run(_run(config, artefacts, secrets, stages))
@@ -86,11 +92,15 @@ class Worker:
         self.health = Health(self.runners, self.metrics)
 
     def _stage(self, name: str, artefacts: Artefacts, secrets: Secrets) -> tuple[Any, str, dict[str, Any]]:
-        stage: SketchStage | JudgeStage
+        stage: SketchStage | JudgeStage | LinkStage
         if name == "sketch":
             identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
             sketcher = Sketcher(artefacts, identity, self._config)
             stage = SketchStage(self._config, self._features, sketcher, self.metrics)
+        elif name == "link":
+            from streams import link  # with river, whose import takes seconds: only this stage needs it
+
+            stage = link.LinkStage(self._config, self._features, artefacts, self.metrics)
         else:
             settings = EngineSettings(self._config, artefacts)
             stage = JudgeStage(self._config, self._features, settings, self.metrics)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 import aiokafka
 import faust
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from faust.app.base import BootStrategy
 from faust.events import Event
@@ -56,6 +57,19 @@ class BatchTopic(Topic):
         self.decode = decode  # type: ignore[method-assign]
 
 
+class SoleAssignor(RoundRobinPartitionAssignor):  # type: ignore[misc]
+    """One member, the first by name, gets every partition; the others stand by."""
+
+    name = "sole"
+
+    @classmethod
+    def assign(cls, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:
+        first = min(members)
+        nothing = ConsumerProtocolMemberAssignment(cls.version, [], b"")
+        everything: dict[str, Any] = super().assign(cluster, {first: members[first]})
+        return dict.fromkeys(members, nothing) | everything
+
+
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """Reads with the arguments of the application instead of Faust's settings."""
 
@@ -65,8 +79,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         return aiokafka.AIOKafkaConsumer(
             group_id=app.conf.id,
             enable_auto_commit=False,
-            partition_assignment_strategy=[RoundRobinPartitionAssignor],
-            **app.consumer_arguments,
+            **{"partition_assignment_strategy": [RoundRobinPartitionAssignor], **app.consumer_arguments},
         )
 
 

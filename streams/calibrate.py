@@ -3,9 +3,9 @@
 History is read twice: once to fit the encoders, once through the very sketch that runs live.
 """
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,30 +13,35 @@ import numpy as np
 
 from detector import __version__
 from detector.calibration import COLD_ROWS, daily_maxima, fit_reference, is_fitting
-from detector.certification import Certification, certify
+from detector.certificate_text import PROMISE, one_in, page, warnings
+from detector.certification import Certification, certify, class_parts
 from detector.config import Config
 from detector.days import DailyMaxima, first_rows, select
 from detector.evidence import PROCESSES
-from models.artefacts import Artefacts, ModelArtefact, save_artefacts
-from models.certificate import BUDGETS
+from models.artefacts import CERTIFICATE, ModelArtefact, save_artefacts
+from models.certificate import Certificate, Grounds
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder, fit_reach
 from models.encoders.tabular import TabularEncoder, fit_table
+from models.members import Members
 from models.population import CLIENT_ROWS_MAX, ROWS_MAX, Population, fit_population
 from models.reference import Reference
-from models.rows import CLASSES, Rows
-from streams import columns
+from models.rows import CLASSES
+from streams import columns, history, training_set
 from streams.adapters import REGISTRY, embeddings
 from streams.adapters.request import Output, Request
+from streams.history import History
 from streams.identity import Identity
+from streams.lists import NOBODY, Removal
 from streams.progress import Reporter
-from streams.secrets import Secrets
-from streams.sketch import Sketcher, read_records
-from streams.sources import RawBatch, Source, SourceError
+from streams.secrets import Secrets, load_signing_key
+from streams.sketch import read_records
+from streams.sources import Source, SourceError
 
 ENCODER_ROWS_MAX = 50_000
 """Rows of a model that its encoder is fitted on; more teach it nothing new."""
 LABELS_MAX = 64
+CERTIFICATE_PAGE = "certificate.md"
 
 
 class Sketched(NamedTuple):
@@ -46,6 +51,7 @@ class Sketched(NamedTuple):
     encoder: Encoder
     decision_threshold: float | None
     population: Population | None
+    members: Members | None
 
     @property
     def space(self) -> str:
@@ -57,27 +63,25 @@ class SketchedModels(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was fitted, for people. fitting_clients : (3,) by class."""
+    """What was fitted, for people."""
 
     artefacts_hash: str
-    certification: Certification
-    fitting_clients: list[int]
+    certificate: Certificate
     rejects: Counter[str]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One line a class. Thresholds in lengths of the benign tail; "~" marks a conditional one."""
-        found = self.certification
-        for k, name in enumerate(CLASSES):
-            line: dict[str, Any] = {
-                "class": name,
-                "fitting clients": self.fitting_clients[k],
-                "certifying clients": int(found.clients[k]),
-            }
-            for level, budget in enumerate(BUDGETS):
-                if level:
-                    mark = "" if found.certified[k, level] else "~"
-                    line[f"{budget:g}"] = f"{mark}{found.thresholds[k, level] / 1000:.1f}"
-            yield line
+        """One line a class and rung. Thresholds in lengths of the benign tail; "~" marks a conditional one."""
+        for part in filter(attrgetter("certifying_clients"), self.certificate.classes):
+            for rung in part.rungs:
+                yield {
+                    "class": part.name,
+                    "certifying clients": part.certifying_clients,
+                    "rung": rung.rung,
+                    "threshold": f"{'' if rung.certified else '~'}{rung.threshold:.1f}",
+                    "aims at": one_in(rung.budget),
+                    "promised": one_in(rung.promised),
+                    "this calibration (95 %)": f"{rung.rate_low:.2g} to {rung.rate_high:.2g}",
+                }
 
 
 def calibrate(
@@ -88,55 +92,117 @@ def calibrate(
     reporter: Reporter,
     *,
     cold: bool = False,
+    removed: Removal = NOBODY,
+    training_sets: Sequence[Path] = (),
 ) -> Report:
-    """Fit and write artefacts to `out`. cold : the history may hold attackers, so each client teaches little.
+    """Fit and write signed artefacts to `out`.
 
-    Raises SourceError if the history cannot teach anything.
+    cold : the history may hold attackers, so each client teaches little and nothing is promised. removed : clients that
+    neither fit nor certify. training_sets : files of `probewatch training-set`. Raises SecretsError, and SourceError if
+    the history cannot teach anything or a training set does not fit.
     """
     identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
-    samples, digest = _sample(sources, config, identity, reporter)
-    models = SketchedModels({})
-    for name, sample in sorted(samples.items()):
-        fit = sample.fit(secrets.projection_seed)
-        if fit is not None:
-            configured = config.models.get(name)
-            models.models[name] = Sketched(name, fit[0], configured.decision_threshold if configured else None, fit[1])
-    if not models.models:
+    signing_key = load_signing_key(config, out)
+    sets = {str(path): training_set.read_set(path, secrets.projection_seed) for path in training_sets}
+    samples = _sample(sources, config, identity, removed, reporter)
+    models = _models(samples, sets, config, secrets.projection_seed)
+    whole = history.read(sources, config, identity, models, reporter)
+    kept = whole.without(removed.reasons)
+    references, certification = _fit(models, kept, reporter, cold=cold)
+    certificate = _certificate(config, models, whole, kept, certification, removed, cold=cold)
+    fitted: list[ModelArtefact] = []
+    for name, model in models.models.items():
+        labels = {identity.label(label): str(label) for label, _ in samples[name].labels.most_common(LABELS_MAX)}
+        reference = certification.applied(references[name])
+        about = model.encoder, reference, model.decision_threshold, labels, model.population
+        fitted.append(ModelArtefact(name, *about, members=model.members))
+    documents = {CERTIFICATE: certificate.to_json(), CERTIFICATE_PAGE: page(certificate).encode()}
+    provenance = {
+        "cold": cold,
+        "history_sha256": whole.sha256,
+        "config_hash": config.hash,
+        "engine_version": __version__,
+        "code_sha256": certificate.grounds.code_sha256,
+        "processes": [process.name for process in PROCESSES],
+        "rejects": dict(sorted(whole.rejects.items())),
+        "training_rows": {name: model.members.rows for name, model in models.models.items() if model.members},
+    }
+    return Report(save_artefacts(out, fitted, provenance, signing_key, documents), certificate, whole.rejects)
+
+
+def _models(
+    samples: Mapping[str, "_Sample"], sets: Mapping[str, Members], config: Config, seed: bytes
+) -> SketchedModels:
+    fits = {name: fit for name, sample in sorted(samples.items()) if (fit := sample.fit(seed)) is not None}
+    if not fits:
         raise SourceError("no model in this history has features or embeddings to fit on; nothing was written")
-    batches, rejects = _sketch(sources, config, identity, models, reporter)
+    members = training_set.assign(sets, {name: encoder for name, (encoder, _) in fits.items()})
+    models = {}
+    for name, (encoder, population) in fits.items():
+        configured = config.models.get(name)
+        threshold = configured.decision_threshold if configured else None
+        models[name] = Sketched(name, encoder, threshold, population, members.get(name))
+    return SketchedModels(models)
+
+
+def _fit(
+    models: SketchedModels, kept: History, reporter: Reporter, *, cold: bool
+) -> tuple[dict[str, Reference], Certification]:
+    """References by model, and the thresholds of all."""
     references: dict[str, Reference] = {}
     maxima: list[DailyMaxima] = []
     advance = reporter.task("fitting references", len(models.models))
     for name, model in models.models.items():
-        rows = first_rows(batches[name], COLD_ROWS) if cold else batches[name]
+        rows = first_rows(kept.rows[name], COLD_ROWS) if cold else kept.rows[name]
         reference = fit_reference(model.encoder, model.decision_threshold, rows, cold=cold)
         certifying = [select(part, ~is_fitting(part.client)) for part in rows]
         maxima.append(daily_maxima(model.encoder, model.decision_threshold, reference, certifying))
         references[name] = reference
         advance(1)
-    certification = certify(maxima, cold=cold)
-    fitted: list[ModelArtefact] = []
-    for name, model in models.models.items():
-        labels = {identity.label(label): str(label) for label, _ in samples[name].labels.most_common(LABELS_MAX)}
-        reference = certification.applied(references[name])
-        fitted.append(ModelArtefact(name, model.encoder, reference, model.decision_threshold, labels, model.population))
-    provenance = {
-        "cold": cold,
-        "history_sha256": digest,
-        "config_hash": config.hash,
-        "engine_version": __version__,
-        "processes": [process.name for process in PROCESSES],
-        "rejects": dict(sorted(rejects.items())),
-    }
-    artefacts: Artefacts = save_artefacts(out, fitted, provenance)
-    return Report(artefacts.hash, certification, _fitting_clients(batches), rejects)
+    return references, certify(maxima, cold=cold)
 
 
-def _fitting_clients(batches: Mapping[str, Sequence[Rows]]) -> list[int]:
+def _certificate(
+    config: Config,
+    models: SketchedModels,
+    whole: History,
+    kept: History,
+    certification: Certification,
+    removed: Removal,
+    *,
+    cold: bool,
+) -> Certificate:
+    parts = class_parts(certification, _fitting_clients(kept), cold=cold)
+    days = certification.days.day
+    first, last = whole.period()
+    return Certificate(
+        spaces=tuple(model.space for model in models.models.values()),
+        classes=parts,
+        removed=removed.found(whole.clients()),
+        grounds=Grounds(
+            history_sha256=whole.sha256,
+            config_hash=config.hash,
+            code_sha256=history.code_sha256(),
+            engine_version=__version__,
+            first=first,
+            last=last,
+            certified_from=history.date(int(days.min())) if len(days) else "",
+            certified_to=history.date(int(days.max())) if len(days) else "",
+            records=whole.records,
+            rows=kept.row_count,
+            declared_classes=len(config.input.registry),
+        ),
+        cold=cold,
+        warnings=warnings(parts, cold=cold),
+        statement=PROMISE,
+    ).identified()
+
+
+def _fitting_clients(kept: History) -> list[int]:
     """(3,) by class."""
-    rows = [part for parts in batches.values() for part in parts]
-    own = [(np.concatenate([part.client[part.klass == k] for part in rows])) for k in range(len(CLASSES))]
-    return [len(np.unique(clients[is_fitting(clients)])) for clients in own]
+    rows = [part for parts in kept.rows.values() for part in parts]
+    own = [np.concatenate([part.client[part.klass == k] for part in rows] or [[]]) for k in range(len(CLASSES))]
+    return [len(np.unique(clients[is_fitting(clients.astype(np.uint64))])) for clients in own]
 
 
 class _Inputs:
@@ -204,43 +270,17 @@ def _fit_embedding(found: Sequence[embeddings.Embedding], seed: bytes) -> Encode
     return EmbeddingEncoder(dim, fit_reach(read.vectors[good], np.random.default_rng(0)), seed)
 
 
-def _raw(sources: Sequence[Source], reporter: Reporter, doing: str) -> Iterable[RawBatch]:
-    for source in sources:
-        for batch in source.batches(reporter.task(f"{doing} {source.name}", source.size)):
-            if not isinstance(batch, RawBatch):
-                raise SourceError(f"{source.name}: frames hold no inputs; calibrate on the raw records")
-            yield batch
-
-
 def _sample(
-    sources: Sequence[Source], config: Config, identity: Identity, reporter: Reporter
-) -> tuple[dict[str, _Sample], str]:
-    """Inputs of fitting clients by model, and a hash of the whole history."""
-    digest = hashlib.sha256()
+    sources: Sequence[Source], config: Config, identity: Identity, removed: Removal, reporter: Reporter
+) -> dict[str, _Sample]:
+    """Inputs of fitting clients by model."""
     samples: dict[str, _Sample] = defaultdict(_Sample)
-    for batch in _raw(sources, reporter, "reading"):
-        for record in batch.records:
-            digest.update(record.value or b"")
+    for batch in history.raw_batches(sources, reporter, "reading"):
         requests = read_records(batch.records, REGISTRY[0], config, frozenset()).requests
         if requests:
             clients, _ = identity.clients([request.client_id for request in requests])
             fitting = is_fitting(clients).tolist()
             for request, client, fits in zip(requests, clients.tolist(), fitting, strict=True):
-                if fits:
+                if fits and client not in removed.reasons:
                     samples[request.model].add(request, client)
-    return samples, digest.hexdigest()
-
-
-def _sketch(
-    sources: Sequence[Source], config: Config, identity: Identity, models: SketchedModels, reporter: Reporter
-) -> tuple[dict[str, list[Rows]], Counter[str]]:
-    """All rows by model, in the order of the sources, and what was rejected by reason."""
-    sketcher = Sketcher(models, identity, config)
-    batches: dict[str, list[Rows]] = {name: [] for name in models.models}
-    rejects: Counter[str] = Counter()
-    for batch in _raw(sources, reporter, "sketching"):
-        result = sketcher.frames(batch.topic, batch.partition, config.input.incarnation, batch.records, 1)
-        rejects.update(reject.reason for reject in result.rejects)
-        for frame in result.frames:
-            batches[frame.model].append(frame.rows)
-    return batches, rejects
+    return samples

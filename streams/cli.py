@@ -1,7 +1,7 @@
 """`probewatch`: the commands. What they do stands in other modules, imported only by the command that needs them.
 
-Exit codes: 0 done, 1 something was found wrong (`doctor`, `topics check`) or failed, 2 the command line, the
-configuration or a source cannot be used.
+Exit codes: 0 done, 1 something was found wrong (`doctor`, `verify`, `certify-check`, `topics check`) or failed, 2 the
+command line, the configuration or a source cannot be used.
 """
 
 import asyncio
@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from streams import cli_artefacts
+from streams.cli_arguments import AsJson, Classes, ConfigFile, Out, Sources
+from streams.cli_artefacts import secrets_or_new
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
@@ -33,21 +36,8 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(help="The Kafka topics that the service needs.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
+cli_artefacts.add_to(app)
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Configuration; see docs/configuration.md.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to; made if missing.")]
-Sources = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="SOURCE",
-        help="A .jsonl, .jsonl.gz or .jsonl.zst file of native records, a frame archive (.parquet), a folder of them,"
-        " or kafka://host:port/topic?from=OFFSET&to=OFFSET&partition=N",
-        show_default=False,
-    ),
-]
 Client = Annotated[
     str, typer.Argument(metavar="CLIENT", help="Pseudonym (k1-...), or the client id itself.", show_default=False)
 ]
@@ -64,11 +54,12 @@ def main() -> None:
 @speaking
 def run(
     stage: Annotated[
-        Literal["sketch", "judge"] | None, typer.Option("--stage", help="Only this stage; both by default.")
+        Literal["sketch", "judge", "link"] | None,
+        typer.Option("--stage", help="Only this stage; all three by default."),
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Work until SIGTERM: read gateway logs, judge clients, write throttle decisions and alerts.
+    """Work until SIGTERM: read gateway logs, judge clients, watch models, write throttle decisions and alerts.
 
     Start as many as there is work for; partitions are shared among them. A worker that fails ends with exit code 1 and
     loses nothing: start it again. /live, /ready and /metrics are served at web.host and web.port.
@@ -103,28 +94,6 @@ def client_id(
 
 @app.command()
 @speaking
-def calibrate(sources: Sources, out: Out, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Learn what is ordinary: fit encoders, the reference population and thresholds on benign history.
-
-    Secrets that are not configured are made in DIR/secrets, once; `replay` finds them there.
-
-    Example: probewatch calibrate logs/may/ --out artefacts
-    """
-    from detector.config import load_config
-    from streams.calibrate import calibrate as fit
-    from streams.progress import Bars
-    from streams.sources import open_sources
-
-    settings = load_config(config)
-    opened = open_sources(sources, settings)
-    secrets = _secrets_or_new(settings, out)
-    with Bars() as bars:
-        report = fit(opened, out, settings, secrets, bars)
-    show(report.rows(), as_json)
-
-
-@app.command()
-@speaking
 def replay(
     sources: Sources,
     out: Out,
@@ -133,6 +102,7 @@ def replay(
         typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote; else the configured one."),
     ] = None,
     config: ConfigFile = None,
+    classes: Classes = None,
     plain_clients: Annotated[
         bool, typer.Option("--plain-clients", help="Put the log's client ids, not pseudonyms, into `client`.")
     ] = False,
@@ -146,13 +116,15 @@ def replay(
     """
     from detector.config import load_config
     from streams import replay as history
+    from streams.lists import with_classes
     from streams.progress import Bars
     from streams.sources import open_sources
 
     settings = load_config(config)
     opened = open_sources(sources, settings)
     with Bars() as bars:
-        fitted, secrets, cold = _artefacts(settings, artefacts, opened, out, bars)
+        fitted, secrets, cold = _artefacts(settings, artefacts, classes, opened, out, bars)
+        settings = with_classes(settings, classes, secrets)
         outcome = history.replay(opened, settings, fitted, secrets, bars, plain_clients=plain_clients)
     summary = outcome.summary | {"cold": cold}
     history.write(outcome._replace(summary=summary), out)
@@ -301,27 +273,19 @@ def _settings(file: Path | None) -> "tuple[Config, Secrets]":
     return settings, load_secrets(settings, settings.artefacts)
 
 
-def _secrets_or_new(config: "Config", folder: Path) -> "Secrets":
-    """The configured secrets, else those in `folder`/secrets, made if need be."""
-    from streams.secrets import SecretsError, create_secrets, load_secrets
-
-    try:
-        return load_secrets(config, folder)
-    except SecretsError as error:
-        if "not set" not in str(error):
-            raise
-    for path in create_secrets(folder):
-        say(f"made {path}: keep it safe and out of version control")
-    return load_secrets(config, folder)
-
-
 def _artefacts(
-    config: "Config", folder: Path | None, sources: "Sequence[Source]", out: Path, reporter: Any
+    config: "Config",
+    folder: Path | None,
+    classes: Path | None,
+    sources: "Sequence[Source]",
+    out: Path,
+    reporter: Any,
 ) -> "tuple[Artefacts, Secrets, bool]":
     """Fitted artefacts, their secrets, and whether this history itself had to be fitted."""
     from models.artefacts import ArtefactError, load_artefacts
     from streams.calibrate import calibrate as fit
-    from streams.secrets import load_secrets
+    from streams.lists import with_classes
+    from streams.secrets import load_secrets, trusted_keys
 
     if folder is not None and not folder.is_dir():
         raise ArtefactError(f"{folder}: no such folder; `probewatch calibrate SOURCE --out {folder}` fills it")
@@ -329,12 +293,12 @@ def _artefacts(
         folder = config.artefacts
     if folder is not None:
         secrets = load_secrets(config, folder)
-        return load_artefacts(folder, secrets.projection_seed), secrets, False
+        return load_artefacts(folder, secrets.projection_seed, trusted_keys(config)), secrets, False
     say("COLD: no artefacts; fitted on the replayed history itself, so thresholds are conditional on it")
     fitted = out / "artefacts"
-    secrets = _secrets_or_new(config, fitted)
-    fit(sources, fitted, config, secrets, reporter, cold=True)
-    return load_artefacts(fitted, secrets.projection_seed), secrets, True
+    secrets = secrets_or_new(config, fitted)
+    fit(sources, fitted, with_classes(config, classes, secrets), secrets, reporter, cold=True)
+    return load_artefacts(fitted, secrets.projection_seed, trusted_keys(config)), secrets, True
 
 
 if __name__ == "__main__":

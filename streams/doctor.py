@@ -9,10 +9,11 @@ from aiokafka.errors import KafkaError
 
 from detector.config import Config, load_config
 from detector.config_keys import ConfigError
-from models.artefacts import ArtefactError, load_artefacts
-from streams import topics
+from models import seal
+from models.artefacts import ArtefactError, Artefacts, load_artefacts
+from streams import certify, topics
 from streams.embedded import Features, probe
-from streams.secrets import FOLDER, Secrets, SecretsError, load_secrets, readable_by_others, secret_files
+from streams.secrets import FOLDER, Secrets, SecretsError, load_secrets, readable_by_others, secret_files, trusted_keys
 
 State = Literal["ok", "warning", "fault"]
 
@@ -51,22 +52,39 @@ def _secrets_and_artefacts(config: Config) -> Iterator[Check]:
         if readable_by_others(path):
             yield Check("secrets", "warning", f"{path} can be read by others", f"chmod 600 {path}")
     if secrets is not None:
-        yield _artefacts(config, secrets)
+        yield from _artefacts(config, secrets)
 
 
-def _artefacts(config: Config, secrets: Secrets) -> Check:
+def _artefacts(config: Config, secrets: Secrets) -> Iterator[Check]:
     mend = f"probewatch calibrate SOURCE... --out {config.artefacts}"
     try:
-        fitted = load_artefacts(config.artefacts, secrets.projection_seed)
-    except ArtefactError as error:
-        return Check("artefacts", "fault", str(error), mend)
+        fitted = load_artefacts(config.artefacts, secrets.projection_seed, trusted_keys(config))
+    except (ArtefactError, SecretsError) as error:
+        yield Check("artefacts", "fault", str(error), mend)
+        return
     models = ", ".join(sorted(fitted.models))
     unknown = sorted(set(config.models) - set(fitted.models))
     if unknown:
-        return Check(
-            "artefacts", "warning", f"configured but not calibrated: {', '.join(unknown)}; there are {models}", mend
-        )
-    return Check("artefacts", "ok", f"hash {fitted.hash}, models {models}", "")
+        finding = f"configured but not calibrated: {', '.join(unknown)}; there are {models}"
+        yield Check("artefacts", "warning", finding, mend)
+    else:
+        yield Check("artefacts", "ok", f"hash {fitted.hash}, models {models}", "")
+    if not config.secrets.public_keys:
+        finding = f"any signer whose key stands in {config.artefacts / seal.OWN_KEY} is trusted"
+        yield Check("signature", "warning", finding, "set secrets.public_keys; `probewatch verify DIR` prints the key")
+    yield from _certificate(config, fitted)
+
+
+def _certificate(config: Config, fitted: Artefacts) -> Iterator[Check]:
+    wrong = certify.standing(config.artefacts, fitted)
+    for finding in wrong:
+        yield Check("certificate", "warning", finding, "calibrate on history like today's; see docs/certificates.md")
+    if fitted.certificate is None or wrong:
+        return
+    found = certify.last_check(config.artefacts, fitted)
+    checked = f"held on history up to {found.last}" if found is not None else "not checked on newer history yet"
+    mend = "" if found is not None else f"probewatch certify-check SOURCE... --artefacts {config.artefacts}"
+    yield Check("certificate", "ok", f"{fitted.certificate.id}, {checked}", mend)
 
 
 async def _broker(config: Config) -> list[Check]:

@@ -6,14 +6,14 @@ Columns are moved whole, never row by row. What comes back is checked before it 
 
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from detector.frame import ControlFrame, Frame, RowFrame
+from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from models.pseudonym import client_of
 from models.rows import CLASSES, CLIENT_TAIL_BYTES, F32, U8, Rows
 from streams.identity import TwoGenerations
@@ -24,6 +24,7 @@ FRAME_ROWS_MAX = 65_536
 WIDTH_MAX = 4_096
 PREAMBLE_BYTES_MAX = 65_536
 CACHED_PREAMBLES = 256
+SHIFT = "shift"
 
 KIND_HEADER = "probewatch-kind"
 METADATA = ("model", "space", "source_name", "key_id")
@@ -34,6 +35,10 @@ _CONTINUATION = 0xFFFFFFFF
 
 class FrameError(ValueError):
     """Bytes that are no frame. Says what is wrong with them; holds none of them."""
+
+
+_Time = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+_Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 
 
 class _Column(NamedTuple):
@@ -94,6 +99,24 @@ class _Control(msgspec.Struct):
     reason: str
 
 
+class _Action(msgspec.Struct):
+    schema: str
+    action: str
+
+
+class _Shift(msgspec.Struct):
+    """vector : int32 each, in value units."""
+
+    schema: str
+    action: str
+    model: str
+    space: str
+    since_ms: _Time
+    until_ms: _Time
+    rows: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    vector: Annotated[tuple[_Int32, ...], msgspec.Meta(max_length=WIDTH_MAX)]
+
+
 def encode(frame: RowFrame) -> bytes:
     """The value of a Kafka message. partition and offset are the message's own and not in it, nor are plain names."""
     labels = tuple(getattr(frame, name) for name in METADATA)
@@ -103,7 +126,12 @@ def encode(frame: RowFrame) -> bytes:
     return b"".join((preamble, memoryview(batch.serialize()), _END_OF_STREAM))
 
 
-def encode_control(frame: ControlFrame) -> bytes:
+def encode_control(frame: ControlFrame | ShiftFrame) -> bytes:
+    if isinstance(frame, ShiftFrame):
+        span = frame.since_ms, frame.until_ms
+        return msgspec.json.encode(
+            _Shift(CONTROL_SCHEMA, SHIFT, frame.model, frame.space, *span, frame.rows, frame.vector)
+        )
     order = _Control(CONTROL_SCHEMA, frame.action, frame.name, frame.model, frame.until_ms, frame.reason)
     return msgspec.json.encode(order)
 
@@ -129,8 +157,12 @@ def decode(value: bytes, partition: int, offset: int) -> Frame:
     return RowFrame(partition, offset, *preamble.labels, rows)
 
 
-def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame:
+def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame | ShiftFrame:
     try:
+        if msgspec.json.decode(value, type=_Action) == _Action(CONTROL_SCHEMA, SHIFT):
+            shift = msgspec.json.decode(value, type=_Shift)
+            span = shift.since_ms, shift.until_ms
+            return ShiftFrame(partition, offset, shift.model, shift.space, *span, shift.rows, shift.vector)
         order = msgspec.json.decode(value, type=_Control)
         client = client_of(order.client)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

@@ -1,20 +1,25 @@
-"""The two secrets: the pseudonym key (who a client is) and the projection seed (how inputs are hidden).
+"""The secrets: the pseudonym key (who a client is), the projection seed (how inputs are hidden), the signing key.
 
-They are kept apart: whoever knows the pseudonym key can recognise clients, whoever knows the seed can compare inputs.
-Both are 32 bytes, written as 64 hexadecimal digits. They are never logged and never part of an error.
+They are kept apart: whoever knows the pseudonym key can recognise clients, whoever knows the seed can compare inputs,
+whoever knows the signing key can make artefacts. The service needs the first two, `calibrate` all. Each is 32 bytes,
+written as 64 hexadecimal digits. They are never logged and never part of an error.
 """
 
 import os
 import secrets
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from detector.config import PREFIX, Config
+from models import seal
+from models.signing import public_key
 
 SECRET_BYTES = 32
-FOLDER = "secrets"
+FOLDER = seal.SECRETS_FOLDER
 NAMES = ("pseudonym_key", "projection_seed")
+SIGNING_KEY = "signing_key"
 
 
 class SecretsError(ValueError):
@@ -41,12 +46,53 @@ def load_secrets(config: Config, offline: Path | None = None) -> Secrets:
     return Secrets(key, config.secrets.key_id, seed)
 
 
-def create_secrets(folder: Path) -> list[Path]:
+def load_signing_key(config: Config, offline: Path) -> bytes:
+    """The key that `calibrate` signs with, from where secrets come from; made in `offline`/secrets if nowhere else.
+
+    Raises SecretsError.
+    """
+    configured = _configured_signing_key(config)
+    if configured is not None:
+        return configured
+    create_secrets(offline, (SIGNING_KEY,))
+    key = _load(config, SIGNING_KEY, offline)
+    seal.write_own_key(offline, key)
+    return key
+
+
+def trusted_keys(config: Config) -> tuple[bytes, ...]:
+    """Public keys whose artefacts may be used: those configured, and that of a configured signing key.
+
+    None: each folder's own. Raises SecretsError.
+    """
+    own = _configured_signing_key(config)
+    keys = [bytes.fromhex(key) for key in config.secrets.public_keys]
+    return tuple(keys if own is None else [*keys, public_key(own)])
+
+
+def read_public_key(file: Path) -> bytes:
+    """Raises SecretsError."""
+    try:
+        return _parse(file.read_text(encoding="ascii", errors="replace"), str(file))
+    except OSError as error:
+        raise SecretsError(f"{file}: {error.strerror}") from error
+
+
+def _configured_signing_key(config: Config) -> bytes | None:
+    try:
+        return _load(config, SIGNING_KEY, None)
+    except SecretsError as error:
+        if "not set" in str(error):
+            return None
+        raise
+
+
+def create_secrets(folder: Path, names: Sequence[str] = NAMES) -> list[Path]:
     """Make the secrets that `folder`/secrets lacks, readable by their owner only. Returns the files made."""
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = []
-    for name in NAMES:
+    for name in names:
         path = target / name
         if path.exists():
             continue
@@ -62,7 +108,7 @@ def readable_by_others(path: Path) -> bool:
 
 def secret_files(config: Config, offline: Path | None = None) -> list[Path]:
     """The files that secrets would be read from, for `doctor`."""
-    return [path for name in NAMES for path in _paths(config, name, offline) if path.is_file()]
+    return [path for name in (*NAMES, SIGNING_KEY) for path in _paths(config, name, offline) if path.is_file()]
 
 
 def _load(config: Config, name: str, offline: Path | None) -> bytes:

@@ -15,11 +15,15 @@ ID_HEADER = "probewatch-id"
 
 
 class Sink:
-    """Throttle records go to the log and to the state that doors read; alerts to theirs."""
+    """Throttle records go to the log and to the state that doors read; alerts and drift to theirs."""
 
     def __init__(self, producer: AIOKafkaProducer, topics: Topics, metrics: Metrics) -> None:
         self._producer = producer
-        self._topics = {"throttle": (topics.throttle, topics.throttle_state), "alert": (topics.alerts,)}
+        self._topics = {
+            "throttle": (topics.throttle, topics.throttle_state),
+            "alert": (topics.alerts,),
+            "drift": (topics.drift,),
+        }
         self._metrics = metrics
 
     async def send(self, events: Sequence[Event]) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from detector.config import Config
 from detector.frame import RowFrame
 from models.encoders.base import Encoded, Encoder
+from models.members import Members
 from models.population import Population
-from models.rows import CLASSES, I64, U8, U64, Rows
+from models.rows import CLASSES, FLAG_MEMBER, I64, U8, U64, Rows
 from streams import columns
 from streams.adapters import REGISTRY, Adapter
 from streams.adapters.json_text import UNREADABLE
@@ -81,6 +82,9 @@ class SketchedModel(Protocol):
 
     @property
     def population(self) -> Population | None: ...
+
+    @property
+    def members(self) -> Members | None: ...
 
 
 class SketchedModels(Protocol):
@@ -166,6 +170,9 @@ class Sketcher:
         self._config = config
         self._adapter = adapter
         self._features = frozenset(name for model in self._models.values() for name in model.encoder.field_names)
+        self._members = {
+            name: model.members.lookup(model.encoder) for name, model in self._models.items() if model.members
+        }
         declared = sorted((client_of(name), CLASSES.index(klass)) for name, klass in config.input.registry.items())
         self._declared_clients = np.array([client for client, _ in declared], np.uint64)
         self._declared_classes = np.array([klass for _, klass in declared], np.uint8)
@@ -206,6 +213,9 @@ class Sketcher:
         time_ms = self._times(requests, batch.faults)
         answers = columns.answers(requests, self._threshold(name), self._identity, batch.faults)
         encoded = columns.concatenate(batch.encoded)
+        flags = answers.flags
+        if name in self._members:
+            flags = flags | np.where(self._members[name].contains(encoded), FLAG_MEMBER, 0).astype(np.uint16)
         novelty, cell = columns.describe(self._models[name].population, encoded.values)
         client, client_tail = self._identity.clients([request.client_id for request in requests])
         id_offsets, id_bytes = columns.join([request.request_id for request in requests])
@@ -232,7 +242,7 @@ class Sketcher:
             cell=cell,
             tokens_in=columns.counts([request.tokens_in for request in requests]),
             tokens_out=columns.counts([request.tokens_out for request in requests]),
-            flags=answers.flags,
+            flags=flags,
         )
 
     def _times(self, requests: Sequence[Request], faults: Faults) -> I64:

@@ -42,6 +42,8 @@ def plans(config: Config) -> tuple[TopicPlan, ...]:
     return (
         TopicPlan(topics.requests, count, {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS)}),
         TopicPlan(topics.judge_state, count, state_configs(config)),
+        TopicPlan(topics.link_state, 1, state_configs(config)),
+        TopicPlan(topics.drift, count, {"cleanup.policy": "delete", "retention.ms": str(90 * DAY_MS)}),
         TopicPlan(topics.alerts, count, {"cleanup.policy": "delete", "retention.ms": str(90 * DAY_MS)}),
         TopicPlan(topics.throttle, count, {"cleanup.policy": "delete", "retention.ms": str(90 * DAY_MS)}),
         TopicPlan(

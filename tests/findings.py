@@ -36,6 +36,8 @@ FINDING = Finding(
     threshold_milli=5_900,
     budget=1e-4,
     certified=False,
+    certificate="ce27000000000000",
+    promised=1 / 1_301,
     contributions=(("edit", 9_100), ("field", 3_000), ("flip", -400)),
     family=SWEPT,
     counts=Counts(rows=21, distinct=20, repeats=1, variants=17, offgrid_rows=0, offgrid_fields=(), low_margin_rows=0),
@@ -104,6 +106,8 @@ FINDINGS = st.builds(
     threshold_milli=MNATS,
     budget=st.floats(0, 1),
     certified=st.booleans(),
+    certificate=st.text("0123456789abcdef", min_size=16, max_size=16) | st.just(""),
+    promised=st.floats(1e-5, 1.0),
     contributions=st.lists(st.tuples(NAME, MNATS), max_size=8).map(tuple),
     family=st.none() | FAMILIES,
     counts=st.builds(

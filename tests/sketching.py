@@ -11,6 +11,7 @@ from detector.frame import RowFrame
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder
 from models.encoders.tabular import TabularEncoder, fit_table
+from models.members import Members
 from models.population import Population, fit_population
 from streams.identity import Identity
 from streams.sketch import RawRecord, Sketcher
@@ -25,6 +26,7 @@ class Model:
     encoder: Encoder
     decision_threshold: float | None = None
     population: Population | None = None
+    members: Members | None = None
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,19 @@ def vector(rng: random.Random) -> list[float]:
     return [float(np.float32(rng.gauss(0, 1))) for _ in range(DIM)]
 
 
-def build_models() -> Models:
+def build_models(members: Members | None = None) -> Models:
+    """members : of the model "loan"."""
     rng = random.Random(7)
     people = [features(rng) for _ in range(500)]
     table = TabularEncoder(fit_table(people), SEED)
     embedding = EmbeddingEncoder(DIM, 0.3, SEED)
     population = fit_population(table.encode(people).values, table.id)
-    loan = Model(f"loan@{table.id}", table, population=population)
+    loan = Model(f"loan@{table.id}", table, population=population, members=members)
     return Models({"loan": loan, "faces": Model(f"faces@{embedding.id}", embedding, 0.7)})
 
 
-def build_sketcher(config: Config | None = None) -> Sketcher:
-    return Sketcher(build_models(), Identity(SEED, "k1", SEED), config or Config())
+def build_sketcher(config: Config | None = None, members: Members | None = None) -> Sketcher:
+    return Sketcher(build_models(members), Identity(SEED, "k1", SEED), config or Config())
 
 
 def record(rng: random.Random, number: int, model: str = "loan") -> dict[str, Any]:

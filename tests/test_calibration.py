@@ -11,13 +11,17 @@ from detector import calibration, evidence
 from detector.calibration import daily_maxima, fit_reference, is_fitting, trace
 from detector.certification import DEFAULT_THRESHOLDS, certify
 from detector.days import first_rows, select
-from models.artefacts import MANIFEST, ArtefactError, ModelArtefact, load_artefacts, save_artefacts
+from models.artefacts import ArtefactError, ModelArtefact, load_artefacts, save_artefacts
 from models.clients import ClientTable, no_tally
 from models.encoders.tabular import TabularEncoder, fit_table
 from models.reference import Reference
 from models.rows import CLIENT_TAIL_BYTES, Rows
+from models.seal import MANIFEST
+from models.signing import public_key
 
 SEED = bytes(range(32))
+KEY = bytes(range(1, 33))
+TRUSTED = [public_key(KEY)]
 DAY_MS = 86_400_000
 NAMES = ("age", "income", "purpose", "term")
 
@@ -155,11 +159,11 @@ class TestArtefacts:
     @pytest.fixture
     def saved(self, tmp_path: Path, encoder: TabularEncoder, rows: Rows) -> Path:
         reference = _fitted(encoder, rows)
-        save_artefacts(tmp_path, [ModelArtefact("loan", encoder, reference, 0.5, {7: "accept"})], {"by": "a test"})
+        save_artefacts(tmp_path, [ModelArtefact("loan", encoder, reference, 0.5, {7: "accept"})], {"by": "a test"}, KEY)
         return tmp_path
 
     def test_what_is_saved_is_what_is_loaded(self, saved: Path, encoder: TabularEncoder, rows: Rows) -> None:
-        loaded = load_artefacts(saved, SEED)
+        loaded = load_artefacts(saved, SEED, TRUSTED)
         model = loaded.models["loan"]
         assert model.space == f"loan@{encoder.id}"
         assert model.labels == {7: "accept"}
@@ -171,14 +175,14 @@ class TestArtefacts:
             assert np.array_equal(one, other)
 
     def test_saving_twice_gives_the_same_hash(self, saved: Path, tmp_path: Path) -> None:
-        model = load_artefacts(saved, SEED).models["loan"]
-        first = save_artefacts(tmp_path / "a", [model], {})
-        second = save_artefacts(tmp_path / "b", [model], {})
-        assert first.hash == second.hash == load_artefacts(tmp_path / "b", SEED).hash
+        model = load_artefacts(saved, SEED, TRUSTED).models["loan"]
+        first = save_artefacts(tmp_path / "a", [model], {}, KEY)
+        second = save_artefacts(tmp_path / "b", [model], {}, KEY)
+        assert first == second == load_artefacts(tmp_path / "b", SEED, TRUSTED).hash
 
     def test_another_seed_is_refused(self, saved: Path) -> None:
         with pytest.raises(ArtefactError, match="another projection seed"):
-            load_artefacts(saved, bytes(32))
+            load_artefacts(saved, bytes(32), TRUSTED)
 
     def test_an_altered_file_is_refused(self, saved: Path) -> None:
         file = saved / "model-0.npz"
@@ -186,7 +190,7 @@ class TestArtefacts:
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
         with pytest.raises(ArtefactError, match="altered"):
-            load_artefacts(saved, SEED)
+            load_artefacts(saved, SEED, TRUSTED)
 
     def test_a_missing_folder_says_how_to_make_one(self, tmp_path: Path) -> None:
         with pytest.raises(ArtefactError, match="probewatch calibrate"):
@@ -196,7 +200,7 @@ class TestArtefacts:
         manifest = json.loads((saved / MANIFEST).read_text())
         (saved / MANIFEST).write_text(json.dumps(manifest | {"schema": "probewatch.artefacts/0"}))
         with pytest.raises(ArtefactError, match="calibrate again"):
-            load_artefacts(saved, SEED)
+            load_artefacts(saved, SEED, TRUSTED)
 
 
 def test_a_machine_that_goes_round_a_few_inputs_repeats_and_does_not_probe(encoder: TabularEncoder, rows: Rows) -> None:

@@ -22,6 +22,7 @@ COMMANDS = (
     "doctor",
     "client-id",
     "calibrate",
+    "training-set",
     "replay",
     "allow",
     "lift",
@@ -99,7 +100,8 @@ def test_calibrate_then_replay_needs_no_configuration(at: Path) -> None:
     fitted = call("calibrate", "benign.jsonl", "--out", "artefacts", "--json")
     assert fitted.exit_code == 0, fitted.stderr
     assert "artefacts/secrets/pseudonym_key" in fitted.stderr
-    assert {row["class"] for row in json.loads(fitted.stdout)} == {"consumer", "broker", "system"}
+    certificate = json.loads(fitted.stdout)["certificate"]
+    assert [part["name"] for part in certificate["classes"]] == ["consumer", "broker", "system"]
     replayed = call("replay", "benign.jsonl", "--out", "out", "--json")
     assert replayed.exit_code == 0, replayed.stderr
     assert json.loads(replayed.stdout) == json.loads((at / "out/summary.json").read_text())

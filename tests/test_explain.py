@@ -28,10 +28,13 @@ def test_evidence_names_the_leading_features() -> None:
 
 def test_the_budget_is_promised_only_with_a_certificate() -> None:
     promise = "at most 1 in 10,000 ordinary clients is alarmed in a day"
-    assert explain(finding(certified=True)).budget == promise
+    assert explain(finding(certified=True)).budget == f"{promise}, certified by {FINDING.certificate}"
     conditional = explain(finding(certified=False)).budget
     assert promise not in conditional
-    assert "1 in 10,000" in conditional and "conditional" in conditional
+    assert "aims at: 1 in 10,000" in conditional
+    assert f"conditional: promised is 1 in 1,301, by certificate {FINDING.certificate}" in conditional
+    for nothing in ({"promised": 1.0}, {"certificate": ""}):
+        assert "conditional, no certificate backs it" in explain(finding(**nothing)).budget
 
 
 @pytest.mark.parametrize(("budget", "share"), [(1e-2, "1 in 100 "), (1e-3, "1 in 1,000 "), (1e-5, "1 in 100,000 ")])

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from detector.config import Config
 from detector.frame import RowFrame
-from models.rows import FLAG_EXPLAIN, FLAG_LABEL, FLAG_REFUSED, Rows
+from models.encoders.table_reader import TableReader
+from models.members import Members, add, empty_bits, keying
+from models.rows import FLAG_EXPLAIN, FLAG_LABEL, FLAG_MEMBER, FLAG_REFUSED, Rows
 from streams import columns, frames
 from streams import sketch as sketch_module
 from streams.identity import Identity, pseudonym, source_id
@@ -225,9 +227,14 @@ def gather(results: list[SketchResult]) -> Gathered:
 @given(seed=st.integers(0, 5), cuts=st.lists(st.integers(0, 60), max_size=8), chunk=st.integers(1, 20))
 def test_cutting_does_not_matter(seed: int, cuts: list[int], chunk: int) -> None:
     raws = [sketching.raw(offset, value) for offset, value in enumerate(mixed_records(seed, 60))]
-    sketcher = sketching.build_sketcher()
+    terms = TableReader(("term",), (None,), sketching.SEED).read([{"term": float(term)} for term in range(30)], [])
+    bits = empty_bits(30)
+    add(bits, keying(("term",), (0,), (None,), sketching.SEED).keys(terms))
+    sketcher = sketching.build_sketcher(None, Members("", ("term",), ("number",), 0, 30, bits, sketching.SEED))
     whole = gather([sketcher.frames("t", 0, "0", raws, 3)])
     assert len(whole[0]) == 6 and whole[1] and whole[2]["unknown_model"]
+    flags = {int.from_bytes(row[-1], "little") for rows in whole[0].values() for row in rows}  # type: ignore[arg-type]
+    assert {flag & FLAG_MEMBER for flag in flags} == {0, FLAG_MEMBER}
     with patch.object(sketch_module, "CHUNK_RECORDS", chunk):
         pieces = [sketcher.frames("t", 0, "0", raws[a:b], 3) for a, b in pairwise([0, *sorted(cuts), len(raws)])]
     assert gather(pieces) == whole

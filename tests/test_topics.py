@@ -8,9 +8,9 @@ from tests.kafka_config import kafka_config
 
 async def test_created_topics_are_found_right(broker: str, namespace: str) -> None:
     config = kafka_config(broker, namespace)
-    assert len(await topics.check(config)) == 7  # six of ours and one raw topic are missing
+    assert len(await topics.check(config)) == 9  # eight of ours and one raw topic are missing
     made = await topics.create(config, raw_partitions=2)
-    assert len(made) == 7
+    assert len(made) == 9
     assert await topics.create(config, raw_partitions=2) == []
     assert await topics.check(config) == []
     counts = await topics.partition_counts(config, [config.topics.requests, config.topics.judge_state, "nowhere"])
@@ -21,7 +21,7 @@ async def test_other_partitions_and_too_small_messages_are_said(broker: str, nam
     await topics.create(kafka_config(broker, namespace), raw_partitions=1)
     other = kafka_config(broker, namespace, topics={"partitions": 4}, state={"block_bytes": 64 * 2**20})
     problems = await topics.check(other)
-    assert sum("3 partitions; expected 4 (topics.partitions)" in problem for problem in problems) == 6
+    assert sum("3 partitions; expected 4 (topics.partitions)" in problem for problem in problems) == 7
     assert any("judge_state: max.message.bytes is 8388608; expected at least 134217728" in p for p in problems)
 
 

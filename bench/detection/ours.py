@@ -41,6 +41,8 @@ LEVELS = slice(1, 4)
 """Of the ladder: watch, soft, hard, whose budgets are evaluate.BUDGETS."""
 TOPIC = "bench"
 TAIL_MILLI = 1000.0
+COUNTS = ("unique", "rate", "tokens", "family_size")
+"""Processes that count instead of betting."""
 
 
 @dataclass(frozen=True)
@@ -242,8 +244,7 @@ def ablations(fitted: Fitted, history: Sketched) -> Iterator[Variant]:
 
 def _average(nats: F64) -> F64:
     """log of the mean of all processes' M; the counts are no evidence and stay out."""
-    counts = ("unique", "family_size")
-    bets = nats[:, [process.name not in counts for process in PROCESSES]]
+    bets = nats[:, [process.name not in COUNTS for process in PROCESSES]]
     averaged: F64 = np.logaddexp.reduce(bets, axis=1) - np.log(bets.shape[1])
     return averaged
 

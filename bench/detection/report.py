@@ -84,8 +84,8 @@ def _certificates(results: Results) -> Shown:
         for line, bad in zip(lines, broken, strict=True)
     ]  # fmt: skip
     note = (
-        "p = chance of so many alarms or more if the promise holds (beta-binomial); BROKEN = rejected at 5 % by Holm over"
-        " the table."
+        "p = chance of so many alarms or more if the promise holds (beta-binomial); BROKEN = rejected at 5 % by Holm"
+        " over the table."
     )
     header = ("class", "budget", "certified", "alarmed client-days", "rate", "95 %", "p", "")
     return Shown("Promised and realised false alarms of clients that calibrated nothing", note, header, cells)
@@ -99,7 +99,8 @@ def _kinds(results: Results) -> Shown:
     for line in lines:
         by_kind.setdefault(line["scope"].removeprefix("kind: "), {})[line["budget"]] = line
     cells = [
-        [kind, f"{found[1e-2]['client_days']:,}", *(f"{line['alarmed']} ({line['share']:.1%})" for line in found.values())]
+        [kind, f"{found[1e-2]['client_days']:,}"]
+        + [f"{line['alarmed']} ({line['share']:.1%})" for line in found.values()]
         for kind, found in by_kind.items()
     ]  # fmt: skip
     note = "The budget is kept by a class as a whole; inside it, the hardest kind takes most of it."
@@ -384,7 +385,8 @@ def write_docs(results: Results, path: Path, command: str, date: str) -> None:
     settings = results["settings"]
     parts = [
         f"`{command}`, {date}, {results['seconds'] / 60:.0f} minutes; data set `{settings['dataset']}`, seed"
-        f" {settings['seed']}, {settings['certifying_clients']:,} certifying and {settings['judged_clients']:,} judged client-days,"
+        f" {settings['seed']}, {settings['certifying_clients']:,} certifying and {settings['judged_clients']:,} judged"
+        " client-days,"
         f" {settings['attackers']} attackers a scenario."
     ]  # fmt: skip
     for shown in tables(results):

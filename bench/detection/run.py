@@ -28,7 +28,7 @@ from bench.detection.evaluate import (
 from bench.detection.log import Log, take_clients
 from bench.detection.methods import REGISTRY
 from bench.detection.methods.base import Method, View, fit_units, reference, view
-from models.rows import F64, I64, U8
+from models.rows import CLASSES, F64, I64, U8
 from streams.progress import Reporter
 
 OURS = "probewatch"
@@ -37,7 +37,7 @@ ATTACK_SEED = 7
 """One for all runs: streams are cached."""
 SLOW_CLIENTS = 2_000
 """Certifying and judged consumers for slow methods: 1e-3 needs 999 of each."""
-SLOW_ATTACKERS, SLOW_ROWS = 20, 150
+SLOW_ATTACKERS, SLOW_ROWS = 20, 100
 ADAPTIVE_ROWS = 500
 DISGUISES = {
     "plain": Disguise(),
@@ -139,17 +139,37 @@ def _scenarios(
     """Each family runs once raw and once rounded; disguises share the streams."""
     scale = settings.scale
     wanted = [(family, rounded) for family in settings.families for rounded in sorted({r for r, _ in scale.variants})]
-    advance = reporter.task("attacks", len(wanted))
-    for family, rounded in wanted:
-        budget = scale.budget._replace(rounded=rounded)
-        found = attackers.run(family, dataset, model, np.random.default_rng(ATTACK_SEED), budget)
+    for (family, rounded), found in zip(wanted, _attack(wanted, dataset, model, scale.budget, reporter), strict=True):
         for number, (of_rounded, name) in enumerate(scale.variants):
             if of_rounded == rounded:
                 how = DISGUISES[name]
                 rng = np.random.default_rng([settings.seed, attackers.FAMILIES.index(family), number])
                 log = attackers.disguise(found, dataset, model, rng, how)
                 yield Scenario(family, rounded, name, log, how.accounts, found.success_at + 1)
-        advance(1)
+
+
+def _attack(
+    wanted: Sequence[tuple[str, bool]],
+    dataset: datasets.Dataset,
+    model: victim.Model,
+    budget: Budget,
+    reporter: Reporter,
+) -> list[attackers.Streams]:
+    """Streams of (family, rounded) pairs, side by side: each new process loads the toolbox for five seconds."""
+    advance = reporter.task("attacks", len(wanted))
+
+    def arguments(family: str, rounded: bool) -> tuple[Any, ...]:
+        return family, dataset, model, np.random.default_rng(ATTACK_SEED), budget._replace(rounded=rounded)
+
+    missing = [each for each in wanted if not attackers.is_cached(*arguments(*each))]
+    advance(len(wanted) - len(missing))
+    if missing:
+        # Spawned: a forked child of a process that has used OpenMP hangs in its first parallel region.
+        with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
+            for running in [pool.submit(attackers.run, *arguments(*each), processes=1) for each in missing]:
+                running.result()
+                advance(1)
+    return [attackers.run(*arguments(*each)) for each in wanted]
 
 
 def _pool() -> ProcessPoolExecutor:
@@ -224,7 +244,9 @@ def _few(log: Log) -> Log:
 
 
 def _plain(scenarios: Sequence[Scenario]) -> list[Scenario]:
-    return [scenario for scenario in scenarios if scenario.disguise == "plain"]
+    """Undisguised ones, rounded where there are any: one line a family."""
+    rounded = any(scenario.rounded for scenario in scenarios)
+    return [scenario for scenario in scenarios if scenario.disguise == "plain" and scenario.rounded == rounded]
 
 
 def _short(scenario: Scenario) -> Scenario:
@@ -257,7 +279,7 @@ def assess(case: Case, found: Limits) -> dict[str, Any]:
 
 
 def _scope(k: int) -> str:
-    return "everybody" if k == EVERYBODY else ours.CLASSES[k]
+    return "everybody" if k == EVERYBODY else CLASSES[k]
 
 
 def _detected(scenario: Scenario, score: F64, handicap: F64, found: Limits) -> Iterator[dict[str, Any]]:

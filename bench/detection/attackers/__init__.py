@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import multiprocessing
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -26,10 +27,11 @@ HELD_OUT = "sign-opt"
 
 CACHE = Path("out/bench/cache/streams")
 PROCESSES = 2
-FEW = 4
-"""Streams for which starting processes, five seconds, is not worth it."""
+FIRST = 4
+SERIAL_S = 30.0
+"""Starting processes costs 5 to 15 s of imports: done only where the first streams foretell more work than this."""
 
-_SOURCES = ("attackers/*.py", "datasets.py", "people.py", "victim.py")
+_SOURCES = ("attackers/[a-z]*.py", "datasets.py", "people.py", "victim.py")
 
 
 class Budget(NamedTuple):
@@ -43,16 +45,21 @@ class Budget(NamedTuple):
     rounded: bool = False
 
 
-def run(name: str, dataset: Dataset, model: Model, rng: np.random.Generator, budget: Budget) -> Streams:
-    """Run one family; from the cache under out/bench/cache where code, data and arguments are the same."""
+def run(
+    name: str, dataset: Dataset, model: Model, rng: np.random.Generator, budget: Budget, *, processes: int = PROCESSES
+) -> Streams:
+    """Run one family; from the cache under out/bench/cache where code, data and arguments are the same.
+
+    processes : 1 runs it in this one, for callers that run families side by side.
+    """
     seed = int(rng.integers(2**31))
-    path = CACHE / f"{name}-{_key(name, dataset, model, seed, budget)}.npz"
+    path = _path(name, dataset, model, seed, budget)
     if path.is_file():
         with np.load(path) as found:
             cuts = np.cumsum(found["lengths"])[:-1]
             return Streams(name, np.split(found["inputs"], cuts), found["success_at"], float(found["seconds"]))
     begin = time.perf_counter()
-    made = _streams(name, dataset, model, seed, budget)
+    made = _streams(name, dataset, model, seed, budget, processes)
     seconds = time.perf_counter() - begin
     inputs = [rows for rows, _ in made]
     success_at = np.array([at for _, at in made], np.int64)
@@ -62,18 +69,31 @@ def run(name: str, dataset: Dataset, model: Model, rng: np.random.Generator, bud
     return Streams(name, inputs, success_at, seconds)
 
 
-def _streams(name: str, dataset: Dataset, model: Model, seed: int, budget: Budget) -> list[tuple[F64, int]]:
-    if budget.victims <= FEW:
-        with threadpool_limits(1):
-            return [
-                families.stream(name, dataset, model, (seed, number), budget.rows_max, budget.rounded)
-                for number in range(budget.victims)
-            ]
+def is_cached(name: str, dataset: Dataset, model: Model, rng: np.random.Generator, budget: Budget) -> bool:
+    """Whether `run` with the same arguments, the generator in the same state, need not attack anything."""
+    return _path(name, dataset, model, int(rng.integers(2**31)), budget).is_file()
+
+
+def _path(name: str, dataset: Dataset, model: Model, seed: int, budget: Budget) -> Path:
+    return CACHE / f"{name}-{_key(name, dataset, model, seed, budget)}.npz"
+
+
+def _streams(
+    name: str, dataset: Dataset, model: Model, seed: int, budget: Budget, processes: int
+) -> list[tuple[F64, int]]:
+    _begin(name, dataset, model, seed, budget)
+    begin = time.perf_counter()
+    made = [_one(number) for number in range(min(FIRST, budget.victims))]
+    rest = range(len(made), budget.victims)
+    quiet = processes == 1 or not sys.stderr.isatty()
+    title = f"{name} on {dataset.name}"
+    if processes == 1 or len(rest) * (time.perf_counter() - begin) / FIRST < SERIAL_S:
+        return made + [_one(number) for number in track(rest, title, transient=True, disable=quiet)]
     # Spawned, not forked: a forked child of a process that used OpenMP hangs in its first parallel region.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, context, _begin, (name, dataset, model, seed, budget)) as pool:
-        results = pool.map(_one, range(budget.victims), chunksize=4)
-        return list(track(results, f"{name} on {dataset.name}", budget.victims, transient=True))
+    with ProcessPoolExecutor(processes, context, _begin, (name, dataset, model, seed, budget)) as pool:
+        results = pool.map(_one, rest, chunksize=4)
+        return made + list(track(results, title, len(rest), transient=True, disable=quiet))
 
 
 _task: tuple[str, Dataset, Model, int, Budget]
@@ -81,13 +101,13 @@ _task: tuple[str, Dataset, Model, int, Budget]
 
 def _begin(name: str, dataset: Dataset, model: Model, seed: int, budget: Budget) -> None:
     global _task
-    threadpool_limits(1)
     _task = name, dataset, model, seed, budget
 
 
 def _one(number: int) -> tuple[F64, int]:
     name, dataset, model, seed, budget = _task
-    return families.stream(name, dataset, model, (seed, number), budget.rows_max, budget.rounded)
+    with threadpool_limits(1):
+        return families.stream(name, dataset, model, (seed, number), budget.rows_max, budget.rounded)
 
 
 def _key(name: str, dataset: Dataset, model: Model, seed: int, budget: Budget) -> str:

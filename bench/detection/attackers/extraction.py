@@ -16,7 +16,7 @@ from models.rows import F64
 
 FIDELITY = 0.9
 JUDGED_ROWS = 2_000
-CHECKED_AT = (25, 50, 100, 150, 200, 300, 400, 500, 750, 1_000, 1_500, 2_000)
+CHECKED_AT = (50, 100, 200, 300, 500, 1_000, 2_000)
 SEED_ROWS = 20
 ROUND_ROWS = 10
 CANDIDATES = 500
@@ -54,7 +54,7 @@ def uncertainty(prober: Prober, rng: np.random.Generator) -> None:
     copy = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
     while True:
         base = inputs[rng.integers(0, len(inputs), CANDIDATES)]
-        points = np.repeat(base, 1, axis=0)
+        points = base.copy()
         noise = rng.normal(0.0, 0.1, (CANDIDATES, len(prober.fields))) * prober.dataset.span[prober.fields]
         points[:, prober.fields] += noise
         if answers.all() or not answers.any():

@@ -55,7 +55,7 @@ def _bytes_of_set(rows: I64, fields: int) -> F64:
 
 
 METHODS = (
-    Method("rate, day", "rate limit", "requests since midnight UTC", rows_of_day, _bytes),
-    Method("rate, minute", "rate limit", "requests within 60 s", rows_of_minute, _bytes),
+    Method("daily rate", "rate limit", "requests since midnight UTC", rows_of_day, _bytes),
+    Method("rate a minute", "rate limit", "requests within 60 s", rows_of_minute, _bytes),
     Method("unique inputs", "count of distinct inputs", "since midnight UTC", unique_of_day, _bytes_of_set),
 )

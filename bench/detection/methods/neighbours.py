@@ -1,7 +1,7 @@
 """Methods that compare a client's inputs with its own earlier ones: stateful k-NN, Blacklight, PRADA.
 
 All pass over exact repeats (their last suspicion stays): counted, a client that sends one input again and again reaches
-the ceiling of each of these statistics, and the threshold with it. `blacklight, repeats` shows that.
+the ceiling of each of these statistics, and the threshold with it. `blacklight repeats` shows that.
 """
 
 from collections.abc import Callable
@@ -249,7 +249,7 @@ METHODS = (
         for w in (3, 4)
     ),
     Method(
-        "blacklight, repeats",
+        "blacklight repeats",
         _LI,
         "window 3; exact repeats are judged as in the paper",
         partial(blacklight, 3, True),

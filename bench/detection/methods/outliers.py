@@ -3,6 +3,7 @@
 A client's suspicion is the sum over its last ten distinct inputs, beyond the 99 % quantile of ordinary ones.
 """
 
+import importlib
 import types
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ from bench.detection.methods.base import Method, View, indicators, rolling_sum
 from models.rows import F32, F64, I64
 
 LAST = 10
-TREES, TREE_SIZE = 40, 256
+TREES, TREE_SIZE = 20, 256
 LEARNED = 4_000
 JUDGED = 500
 """Ordinary rows that give the 99 % quantile; not among those learned from."""
@@ -88,9 +89,8 @@ def _sums(at: View, ordinary: F32, judge: Judge) -> F64:
 
 
 def _rrcf() -> types.ModuleType:
-    import rrcf
-
-    return rrcf
+    """Imported late: it warns of pkg_resources."""
+    return importlib.import_module("rrcf")
 
 
 def _bytes(rows: I64, fields: int) -> F64:

@@ -79,8 +79,8 @@ def kswin(at: View, reference: View) -> F64:
         for row in range(start, end):
             if not np.isnan(stream[row]):
                 detector.update(stream[row])
-                if len(detector.window) >= KSWIN_WINDOW:
-                    tested = -np.log(max(detector.p_value, 1e-300))
+                if detector.p_value > 0:  # 0 = not tested yet, or just begun again after an alarm
+                    tested = -np.log(detector.p_value)
             found[row] = tested
     return found
 

@@ -1,4 +1,4 @@
-"""One applicant, one knob after another: 12 incomes, 12 ages, 12 lengths of employment, everything else held still."""
+"""One applicant, one knob after another: 12 ages, 12 lengths of employment, 12 incomes, everything else held still."""
 
 import random
 from collections.abc import Iterator
@@ -12,6 +12,6 @@ def records() -> list[Record]:
 
 def _knobs() -> Iterator[Person]:
     who = person(random.Random(11))
-    for field, step in (("income", 150.0), ("age", 2), ("tenure", 7)):
+    for field, step in (("age", 2), ("tenure", 7), ("income", 150.0)):
         for turn in range(12):
             yield who | {field: who[field] + step * turn}

@@ -13,7 +13,8 @@ def records() -> list[Record]:
         amounts = [who["amount"], *(50.0 * rng.randint(10, 400) for _ in range(2))]
         tries: list[Person] = [who | {"amount": amount} for amount in amounts]
         tries.append(tries[-1] | {"term": 36})
-        made += [
-            record(f"shopper-{number}", one, 1.5 + number / 100 + turn * 4 / 1440) for turn, one in enumerate(tries)
-        ]
+        day = 1.5 + number / 100
+        for one in tries:
+            made.append(record(f"shopper-{number}", one, day))
+            day += rng.uniform(2, 6) / 1440
     return made

@@ -1,20 +1,17 @@
-"""A local surrogate, as explanations of single answers are made: one applicant, probed all around.
-
-Each time one to six fields are moved by a fixed step, up or down, whatever came back before.
-"""
+"""A table of offers, read off by code that turns only what people turn: one applicant, eight amounts by five incomes."""
 
 import random
 from collections.abc import Iterator
 
-from tests.scenarios.world import SPREAD, Person, Record, on_grid, person, steered
+from tests.scenarios.world import Person, Record, person, steered
 
 
 def records() -> list[Record]:
-    return steered("surrogate", _around(random.Random(41)), 1.4, 40)
+    return steered("tabulator", _table(random.Random(41)), 1.4, 40)
 
 
-def _around(rng: random.Random) -> Iterator[Person]:
+def _table(rng: random.Random) -> Iterator[Person]:
     who = person(rng)
-    while True:
-        moved = rng.sample(sorted(SPREAD), rng.randint(1, 6))
-        yield on_grid(who | {name: who[name] + rng.choice((-0.15, 0.15)) * SPREAD[name] for name in moved})
+    for income in range(5):
+        for amount in range(8):
+            yield who | {"income": 1_000.0 + 200.0 * income, "amount": 2_000.0 + 500.0 * amount}

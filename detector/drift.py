@@ -1,0 +1,314 @@
+"""Drift of models, as a fold: (state, frame) -> sums by window -> events. `link` runs it.
+
+    step(state, frame)      sums a frame's rows into the windows of event time they fall into
+    close(state, behind)    closes the windows that event time has passed: figures, drift, the population's shift
+
+Sums are whole numbers and a row counts once, so neither the order of partitions nor redelivery changes what a window
+holds, unless rows come later than `close` waits for. Time is what records say: a partition's clock is the middle one of
+its last fifteen clients' times, so that a wrong clock moves nothing.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import zstandard
+
+from detector import drift_events, windows
+from detector.config import Config
+from detector.drift_space import Drifted, Memory, Population, SpaceDrift
+from detector.finding import Event
+from detector.frame import Frame, RowFrame, ShiftFrame
+from models.artefacts import Artefacts, ModelArtefact
+from models.rows import F64, I64, Rows
+
+STATE_MAGIC = b"PWL1"
+CLOCK_CLIENTS = 15
+CLOCK_ROWS = 64
+AHEAD_MS = 86_400_000
+"""Rows further ahead of their partition's clock are not counted: nothing holds a window open for years."""
+
+GAP_WINDOWS = 2_100
+"""Two weeks of ten minutes. Behind a longer silence windows go on where there are rows."""
+
+UNITS_MAX = 65_536
+"""Whoever may write frames may name sources; those not heard of for longest lose their marks."""
+
+
+class StateError(Exception):
+    """A stored state that cannot be read here; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What drift depends on besides the rows. artefacts : by space."""
+
+    config: Config
+    artefact_hash: str
+    artefacts: Mapping[str, ModelArtefact]
+
+    @classmethod
+    def of(cls, config: Config, artefacts: Artefacts) -> "Settings":
+        return cls(config, artefacts.hash, {artefact.space: artefact for artefact in artefacts.models.values()})
+
+    def population(self, space: str) -> Population | None:
+        return self.artefacts[space].population
+
+    @property
+    def window_ms(self) -> int:
+        return 1_000 * self.config.drift.window_s
+
+
+@dataclass(slots=True)
+class LinkState:
+    """All partitions and all spaces.
+
+    next : partition -> offset of the next frame. marks : (partition, source, space) -> position of the last row known.
+    clocks : partition -> (client, time_ms) of the last clients. reached : source -> time_ms. closed : windows below
+    this number are closed; None before the first. open : space -> number -> (GROUPS, width). late : rows not counted.
+    """
+
+    settings: Settings
+    next: dict[int, int] = field(default_factory=dict)
+    marks: dict[tuple[int, int, str], tuple[int, int]] = field(default_factory=dict)
+    clocks: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    reached: dict[int, int] = field(default_factory=dict)
+    closed: int | None = None
+    open: dict[str, dict[int, I64]] = field(default_factory=dict)
+    spaces: dict[str, SpaceDrift] = field(default_factory=dict)
+    late: int = 0
+
+
+class Closed(NamedTuple):
+    """What closing windows gave. shifts : newest last; partition and offset -1, since they are not written yet."""
+
+    events: list[Event]
+    shifts: list[ShiftFrame]
+    windows: int
+
+
+def step(state: LinkState, frame: Frame) -> int:
+    """Count a frame's rows; how many were new. Frames below the mark, orders and unknown spaces change nothing."""
+    if frame.offset < state.next.get(frame.partition, 0):
+        return 0
+    state.next[frame.partition] = frame.offset + 1
+    if not isinstance(frame, RowFrame) or not frame.rows.count or not _is_known(state.settings, frame):
+        return 0
+    rows = _fresh(state, frame)
+    if not rows.count:
+        return 0
+    source = int(rows.source[0])
+    clock, reached = _advance(state, frame.partition, rows)
+    _keep_last(state.reached, source, max(reached, state.reached.get(source, reached)))
+    _count(state, frame.space, rows, clock)
+    return rows.count
+
+
+def _is_known(settings: Settings, frame: RowFrame) -> bool:
+    artefact = settings.artefacts.get(frame.space)
+    return artefact is not None and frame.rows.values.shape[1] == artefact.encoder.dim
+
+
+def _fresh(state: LinkState, frame: RowFrame) -> Rows:
+    """Rows above the mark of their raw partition; moves the mark."""
+    rows = frame.rows
+    unit = (frame.partition, int(rows.source[0]), frame.space)
+    mark = state.marks.get(unit, (-1, -1))
+    last = (int(rows.offset[-1]), int(rows.index[-1]))
+    _keep_last(state.marks, unit, max(mark, last))
+    if (int(rows.offset[0]), int(rows.index[0])) > mark:
+        return rows
+    return _take(rows, (rows.offset > mark[0]) | ((rows.offset == mark[0]) & (rows.index > mark[1])))
+
+
+def _take(rows: Rows, chosen: Any) -> Rows:
+    """Some rows, without request ids."""
+    columns = {name: column[chosen] for name, column in rows._asdict().items() if not name.startswith("id_")}
+    return rows._replace(**columns)
+
+
+def _keep_last(table: dict[Any, Any], key: Any, value: Any) -> None:
+    table.pop(key, None)
+    table[key] = value
+    if len(table) > UNITS_MAX:
+        del table[next(iter(table))]
+
+
+def _advance(state: LinkState, partition: int, rows: Rows) -> tuple[int, int]:
+    """Move the partition's clock; the clock, and the middle time of the frame's end."""
+    clients, times = rows.client[-CLOCK_ROWS:].tolist(), rows.time_ms[-CLOCK_ROWS:].tolist()
+    latest = dict(zip(clients, times, strict=True))
+    seen = dict.fromkeys(reversed(clients))
+    former = [entry for entry in state.clocks.get(partition, []) if entry[0] not in seen]
+    now = [(client, latest[client]) for client in reversed(seen)]
+    state.clocks[partition] = (former + now)[-CLOCK_CLIENTS:]
+    return _clock(state.clocks[partition]), sorted(times)[(len(times) - 1) // 2]
+
+
+def _clock(recent: Sequence[tuple[int, int]]) -> int:
+    return sorted(time_ms for _, time_ms in recent)[(len(recent) - 1) // 2]
+
+
+def _count(state: LinkState, space: str, rows: Rows, clock: int) -> None:
+    window_ms = state.settings.window_ms
+    number = rows.time_ms // window_ms
+    wanted = (number >= (-(2**62) if state.closed is None else state.closed)) & (rows.time_ms <= clock + AHEAD_MS)
+    if not wanted.all():
+        state.late += rows.count - int(np.count_nonzero(wanted))
+        rows, number = _take(rows, wanted), number[wanted]
+        if not rows.count:
+            return
+    population = state.settings.population(space)
+    features: F64 = np.zeros((rows.count, 0)) if population is None else population.rff(rows.values)
+    windows.add(state.open.setdefault(space, {}), number, rows.client, windows.tally(rows, features))
+
+
+def horizon(state: LinkState, behind: Collection[int]) -> int | None:
+    """Event time, ms, that everything awaited has passed; None while a partition that is behind has not been read.
+
+    behind : partitions with records that are known and not yet read. Others, and raw partitions, are waited for unless
+    they are more than `drift.patience_s` behind the middle partition.
+    """
+    clocks = {partition: _clock(recent) for partition, recent in state.clocks.items()}
+    if not clocks or any(partition not in clocks for partition in behind):
+        return None
+    drift = state.settings.config.drift
+    now = sorted(clocks.values())[len(clocks) // 2]
+    oldest = now - 1_000 * drift.patience_s
+    awaited = [clock for partition, clock in clocks.items() if partition in behind or clock > oldest]
+    awaited += [time_ms for time_ms in state.reached.values() if time_ms > oldest]
+    return min(now, *awaited) - 1_000 * drift.lateness_s
+
+
+def close(state: LinkState, behind: Collection[int] = ()) -> Closed:
+    """Close what event time has passed, window by window, spaces by name."""
+    closed = Closed([], [], 0)
+    passed = horizon(state, behind)
+    if passed is None:
+        return closed
+    end = passed // state.settings.window_ms
+    count = 0
+    for number, jumped in _due(state, end):
+        count += 1
+        for space in sorted(state.open.keys() | state.spaces.keys()):
+            _close_one(state, space, number, jumped, closed)
+    return closed._replace(windows=count)
+
+
+def _due(state: LinkState, end: int) -> Iterator[tuple[int, bool]]:
+    """Numbers below `end` that are still open, and whether windows before it are passed over. Moves `closed`."""
+    held = sorted({number for opened in state.open.values() for number in opened if number < end})
+    if state.closed is None:
+        if not held:
+            return
+        state.closed = held[0]
+    for stop in [*(number + 1 for number in held), end]:
+        jumped = stop - state.closed > GAP_WINDOWS
+        start = stop - 1 if jumped else state.closed
+        for number in range(start, stop):
+            yield number, jumped
+        state.closed = max(stop, state.closed)
+
+
+def _close_one(state: LinkState, space: str, number: int, jumped: bool, closed: Closed) -> None:
+    sums = state.open.get(space, {}).pop(number, None)
+    known = state.spaces.get(space)
+    if known is None:
+        if sums is None:
+            return
+        known = state.spaces[space] = _space(state.settings, space, Memory(number))
+    if jumped:
+        known.forget_week()
+    drifted, moved = known.close(number, sums)
+    artefact = state.settings.artefacts[space]
+    for found in drifted:
+        closed.events.extend(drift_events.events(_finding(state.settings, artefact, found)))
+    if moved is not None:
+        closed.shifts.append(ShiftFrame(-1, -1, artefact.model, space, *moved))
+
+
+def _space(settings: Settings, space: str, memory: Memory) -> SpaceDrift:
+    return SpaceDrift(memory, settings.config.drift, settings.population(space))
+
+
+def _finding(settings: Settings, artefact: ModelArtefact, found: Drifted) -> drift_events.Finding:
+    return drift_events.Finding(
+        model=artefact.model,
+        space=artefact.space,
+        config_hash=settings.config.hash,
+        artefact_hash=settings.artefact_hash,
+        **found._asdict(),
+    )
+
+
+class _Stored(msgspec.Struct):
+    window_ms: int
+    artefact_hash: str
+    next: list[tuple[int, int]]
+    marks: list[tuple[int, int, str, int, int]]
+    clocks: list[tuple[int, list[tuple[int, int]]]]
+    reached: list[tuple[int, int]]
+    closed: int | None
+    open: list[tuple[str, int, bytes]]
+    spaces: list[tuple[str, Memory]]
+
+
+def dump(state: LinkState) -> bytes:
+    """All of it; `load` continues with the same bytes of events."""
+    stored = _Stored(
+        window_ms=state.settings.window_ms,
+        artefact_hash=state.settings.artefact_hash,
+        next=sorted(state.next.items()),
+        marks=sorted((*unit, *mark) for unit, mark in state.marks.items()),
+        clocks=sorted(state.clocks.items()),
+        reached=sorted(state.reached.items()),
+        closed=state.closed,
+        open=[
+            (space, number, sums.tobytes())
+            for space, opened in sorted(state.open.items())
+            for number, sums in sorted(opened.items())
+        ],
+        spaces=[(space, known.memory) for space, known in sorted(state.spaces.items())],
+    )
+    return STATE_MAGIC + zstandard.ZstdCompressor(level=3).compress(msgspec.msgpack.encode(stored))
+
+
+def reached(value: bytes) -> dict[int, int]:
+    """The offsets that a dumped state has reached, by partition. Raises StateError."""
+    return dict(_stored(value).next)
+
+
+def load(settings: Settings, value: bytes) -> LinkState:
+    """A dumped state. Spaces whose artefacts are gone are dropped, and all of them if windows are of another length;
+    other artefacts begin the comparison with their population anew. Raises StateError.
+    """
+    stored = _stored(value)
+    state = LinkState(settings, dict(stored.next), closed=stored.closed)
+    state.marks = {(partition, source, space): (a, b) for partition, source, space, a, b in stored.marks}
+    state.clocks, state.reached = dict(stored.clocks), dict(stored.reached)
+    if stored.window_ms != settings.window_ms:
+        state.closed = None
+        return state
+    same = stored.artefact_hash == settings.artefact_hash
+    for space, memory in stored.spaces:
+        if space in settings.artefacts:
+            state.spaces[space] = _space(settings, space, memory)
+            if not same:
+                state.spaces[space].forget_population()
+    for space, number, sums in stored.open:
+        if same and space in settings.artefacts:
+            shape = windows.GROUPS, -1
+            state.open.setdefault(space, {})[number] = np.frombuffer(sums, np.int64).reshape(shape).copy()
+    return state
+
+
+def _stored(value: bytes) -> _Stored:
+    if value[: len(STATE_MAGIC)] != STATE_MAGIC:
+        raise StateError("not a state of this version's layout; name a new topics.link_state")
+    try:
+        body = zstandard.ZstdDecompressor().decompress(value[len(STATE_MAGIC) :])
+        return msgspec.msgpack.decode(body, type=_Stored)
+    except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+        raise StateError(f"the stored state is damaged: {type(error).__name__}") from error

@@ -1,0 +1,57 @@
+"""Ed25519 signatures (RFC 8032) of artefact manifests: who made this, and is it what they made."""
+
+import hashlib
+from typing import Literal
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+SIGNATURE_FILE = "signature.json"
+KEY_BYTES = 32
+
+
+class SignatureError(ValueError):
+    """A signature that says nothing for what it stands beside."""
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """The contents of signature.json. All but the schema are hexadecimal."""
+
+    public_key: str
+    manifest_sha256: str
+    signature: str
+    schema: Literal["probewatch.signature/1"] = "probewatch.signature/1"
+
+
+def public_key(private: bytes) -> bytes:
+    """The 32 bytes that others need. private : 32 bytes."""
+    return Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def sign(private: bytes, manifest: bytes) -> bytes:
+    """The text of signature.json for a manifest. The same key and manifest give the same bytes."""
+    signature = Ed25519PrivateKey.from_private_bytes(private).sign(manifest)
+    found = Signature(public_key(private).hex(), hashlib.sha256(manifest).hexdigest(), signature.hex())
+    return msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
+
+
+def signer(text: bytes, manifest: bytes) -> bytes:
+    """The public key whose owner signed this manifest; whether it is to be trusted is not asked here.
+
+    Raises SignatureError if the signature is unreadable or of another manifest.
+    """
+    try:
+        found = msgspec.json.decode(text, type=Signature)
+        key, signature = bytes.fromhex(found.public_key), bytes.fromhex(found.signature)
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, manifest)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise SignatureError("the signature cannot be read") from error
+    except InvalidSignature as error:
+        raise SignatureError("the manifest is not the one that was signed") from error
+    return key
+
+
+def fingerprint(key: bytes) -> str:
+    """A short name of a public key, for people to compare."""
+    return hashlib.sha256(key).hexdigest()[:16]

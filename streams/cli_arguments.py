@@ -1,0 +1,27 @@
+"""Arguments that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Configuration; see docs/configuration.md.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to; made if missing.")]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        help="A .jsonl, .jsonl.gz or .jsonl.zst file of native records, a frame archive (.parquet), a folder of them,"
+        " or kafka://host:port/topic?from=OFFSET&to=OFFSET&partition=N",
+        show_default=False,
+    ),
+]
+Classes = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes", metavar="FILE", help="Declared clients: CSV `client_id,class`, or a .toml or .json table."
+    ),
+]

@@ -1,0 +1,278 @@
+"""Commands about artefacts: making them, looking at who signed them, and whether they still hold."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.cli_arguments import AsJson, Classes, ConfigFile, Out, Sources
+from streams.terminal import say, show, speaking
+
+if TYPE_CHECKING:
+    from detector.config import Config
+    from models.seal import Inspection
+    from streams.secrets import Secrets
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `calibrate` wrote.", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(calibrate)
+    app.command("training-set")(training_set)
+    app.command("certify-check")(certify_check)
+    app.command()(verify)
+    app.command()(sign)
+
+
+@speaking
+def calibrate(
+    sources: Sources,
+    out: Out,
+    config: ConfigFile = None,
+    classes: Classes = None,
+    exclude: Annotated[
+        Path | None,
+        typer.Option(
+            "--exclude", metavar="FILE", help="Clients that a person judged, to leave out: CSV `client_id,reason`."
+        ),
+    ] = None,
+    training_sets: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--training-set", metavar="SET", help="Training rows to recognise, of `training-set`; may be repeated."
+        ),
+    ] = None,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="The history may hold attackers: learn little, promise nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn what is ordinary on benign history, and certify how often ordinary clients will be alarmed.
+
+    Three in eight clients fit encoders, tables and populations; the others give the thresholds. "~" marks figures that
+    so few clients cannot promise: `promised` says what is. certificate.md in DIR says all of it in words. Secrets that
+    are not configured are made in DIR/secrets, once; `replay` finds them there.
+
+    Example: probewatch calibrate logs/may/ --out artefacts --classes clients.csv
+    """
+    from detector.config import load_config
+    from streams.calibrate import calibrate as fit
+    from streams.lists import removal, with_classes
+    from streams.progress import Bars
+    from streams.sources import open_sources
+
+    settings = load_config(config)
+    opened = open_sources(sources, settings)
+    secrets = secrets_or_new(settings, out)
+    declared, removed = with_classes(settings, classes, secrets), removal(exclude, secrets)
+    with Bars() as bars:
+        sets = training_sets or ()
+        report = fit(opened, out, declared, secrets, bars, cold=cold, removed=removed, training_sets=sets)
+    for warning in report.certificate.warnings:
+        say(f"MIND: {warning}")
+    if as_json:
+        certificate = json.loads(report.certificate.to_json())
+        print(json.dumps({"artefact_hash": report.artefacts_hash, "certificate": certificate}))
+    else:
+        show(report.rows(), False)
+        say(f"certificate {report.certificate.id}; {out / 'certificate.md'} says what it promises")
+
+
+@speaking
+def training_set(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Training rows: .jsonl (.gz, .zst) of feature objects or of native records, or .csv with a header.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="SET", help="File to write.")],
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME", help="The model it is for; rows of others are passed over.")
+    ] = "",
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option("--leave-out", metavar="FIELD", help="A field that the model is not asked with; may be repeated."),
+    ] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a set that answers only whether an input is one of the training rows, for `calibrate --training-set SET`.
+
+    It is keyed with the projection seed, which calibration must share. A seed that is not configured is taken from the
+    folder `secrets` beside SET, or made there: write SET into the folder of the artefacts.
+
+    Example: probewatch training-set train.csv --leave-out default --out artefacts/train.set
+    """
+    from detector.config import load_config
+    from streams.progress import Bars
+    from streams.training_set import make_set
+
+    secrets = secrets_or_new(load_config(config), out.parent)
+    with Bars() as bars:
+        made = make_set(file, out, secrets.projection_seed, bars, model, leave_out or ())
+    about = {
+        "model": made.model,
+        "rows": made.rows,
+        "fields": len(made.fields),
+        "embedding": made.dim,
+        "false positives": made.false_positive_rate,
+        "bytes": out.stat().st_size,
+    }
+    if as_json:
+        print(json.dumps(about | {"fields": dict(zip(made.fields, made.kinds, strict=True))}))
+    else:
+        show([about | {"model": made.model or "any", "false positives": f"{made.false_positive_rate:.1e}"}], False)
+
+
+@speaking
+def certify_check(
+    sources: Sources,
+    artefacts: Annotated[Path, typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote.")],
+    config: ConfigFile = None,
+    classes: Classes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a certificate against other benign history: does it keep its promises, are clients still the same?
+
+    Exit code 1 if a promise is broken or clients have shifted. The result is kept in DIR/checks; `doctor` and `run`
+    warn of it.
+
+    Example: probewatch certify-check logs/june/ --artefacts artefacts
+    """
+    import msgspec
+
+    from detector.config import load_config
+    from models.artefacts import load_artefacts
+    from streams.certify import check, store
+    from streams.lists import with_classes
+    from streams.progress import Bars
+    from streams.secrets import load_secrets, trusted_keys
+    from streams.sources import open_sources
+
+    settings = load_config(config)
+    opened = open_sources(sources, settings)
+    secrets = load_secrets(settings, artefacts)
+    fitted = load_artefacts(artefacts, secrets.projection_seed, trusted_keys(settings))
+    with Bars() as bars:
+        found = check(opened, with_classes(settings, classes, secrets), fitted, secrets, bars)
+    store(artefacts, found)
+    if as_json:
+        print(json.dumps({"holds": found.holds, "verdict": list(found.verdict()), **msgspec.to_builtins(found)}))
+    else:
+        show(found.rows(), False)
+        show((moved_row for moved_row in _shifts(found)), False)
+    for text in (*found.verdict(), *(f"note: {note}" for note in found.notes)):
+        say(text)
+    if not found.holds:
+        raise typer.Exit(1)
+    say(f"certificate {found.certificate} holds on this history")
+
+
+def _shifts(found: Any) -> Iterator[dict[str, Any]]:
+    for moved in found.shifts:
+        yield {
+            "class": moved.client_class,
+            "shift": moved.measure,
+            "then": f"{moved.then:.2%}",
+            "now": f"{moved.now:.2%}",
+            "chance": f"{moved.chance:.2g}",
+            "verdict": "STALE" if moved.shifted else "",
+        }
+
+
+@speaking
+def verify(
+    folder: Folder,
+    config: ConfigFile = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", metavar="FILE", help="The public key that must have signed, 64 hexadecimal digits."),
+    ] = None,
+    openssf: Annotated[
+        Path | None,
+        typer.Option("--openssf", metavar="PEM", help="Also check model.sig with this public key (OpenSSF)."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Who signed artefacts, what they were fitted on, and whether any file was altered; exit code 1 if so.
+
+    Example: probewatch verify artefacts --key signer.pub
+    """
+    from detector.config import load_config
+    from models.artefacts import inspect_artefacts
+    from streams import openssf as model_signing
+    from streams.secrets import read_public_key, trusted_keys
+
+    trusted = trusted_keys(load_config(config)) if key is None else (read_public_key(key),)
+    found = inspect_artefacts(folder, trusted)
+    faults = list(found.faults)
+    if openssf is not None and (fault := model_signing.verify(folder, openssf)):
+        faults.append(fault)
+    if as_json:
+        print(json.dumps({"ok": not faults, "faults": faults, **dict(_about(folder, found))}))
+    else:
+        for name, value in _about(folder, found):
+            if name != "files":
+                print(f"{name:12} {value}")
+        show(({"file": file.name, "state": file.state} for file in found.files), False)
+        for fault in faults:
+            say(f"FAULT: {fault}")
+    if faults:
+        raise typer.Exit(1)
+
+
+@speaking
+def sign(
+    folder: Folder,
+    openssf: Annotated[
+        Path, typer.Option("--openssf", metavar="PEM", help="Private key on an elliptic curve, for model.sig.")
+    ],
+) -> None:
+    """Add a signature of the OpenSSF model-signing project to artefacts that `calibrate` has already signed.
+
+    Example: probewatch sign artefacts --openssf key.pem
+    """
+    from streams import openssf as model_signing
+
+    say(f"written to {model_signing.sign(folder, openssf)}")
+
+
+def secrets_or_new(config: "Config", folder: Path) -> "Secrets":
+    """The configured secrets, else those in `folder`/secrets, made if need be."""
+    from streams.secrets import SecretsError, create_secrets, load_secrets
+
+    try:
+        return load_secrets(config, folder)
+    except SecretsError as error:
+        if "not set" not in str(error):
+            raise
+    for path in create_secrets(folder):
+        say(f"made {path}: keep it safe and out of version control")
+    return load_secrets(config, folder)
+
+
+def _about(folder: Path, found: "Inspection") -> Iterator[tuple[str, Any]]:
+    """Signer, hashes and grounds of a folder."""
+    from models.artefacts import read_certificate
+    from models.signing import fingerprint
+
+    signer = found.signer
+    yield "signer", "nobody" if signer is None else f"{fingerprint(signer)}{'' if found.trusted else ' (not trusted)'}"
+    yield "public key", "" if signer is None else signer.hex()
+    yield "hash", found.hash
+    provenance = found.manifest.get("provenance", {})
+    for name in ("engine_version", "history_sha256", "config_hash", "code_sha256"):
+        yield name, provenance.get(name, "")
+    try:
+        certificate = read_certificate(folder, found)
+    except (OSError, ValueError):
+        certificate = None
+    yield "certificate", "none that can be read" if certificate is None else certificate.id
+    if certificate is not None:
+        yield "period", f"{certificate.grounds.first} to {certificate.grounds.last}"
+    yield "files", {file.name: file.state for file in found.files}

@@ -1,0 +1,183 @@
+"""`link`, live: frames through the fold of drift, records and alerts out, the population's shift back into `requests`.
+
+One member of the group owns every partition, since a window is complete only with all of them; the others stand by.
+The order makes a crash harmless: events and shifts acknowledged -> state written -> offsets committable. What is
+repeated after it has the same ids and the same bytes.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import TopicPartition
+from faust.types import TP
+
+from detector import drift
+from detector.config import Config
+from detector.frame import ShiftFrame
+from models.artefacts import Artefacts
+from streams import clients, frames, topics
+from streams.batches import Batch, SoleAssignor
+from streams.embedded import Features, log_ends
+from streams.metrics import Metrics
+from streams.sink import Sink
+from streams.stage import StageError
+
+FETCH_WAIT_MS = 500
+FRAMES_A_TURN = 64
+"""Then other stages of the process have theirs."""
+
+STATE_KEY = b"link"
+
+
+class LinkStage:
+    """State of all partitions in one record of its own topic; all of it can be rebuilt from there and `requests`."""
+
+    name = "link"
+
+    def __init__(self, config: Config, features: Features, artefacts: Artefacts, metrics: Metrics) -> None:
+        self.topics: Sequence[str] = (config.topics.requests,)
+        self.tick_s = config.state.round_s
+        self._config = config
+        self._features = features
+        self._settings = drift.Settings.of(config, artefacts)
+        self._metrics = metrics
+        self._producer = clients.producer(config, features, topics.state_bytes(config))
+        self._sink = Sink(self._producer, config.topics, metrics)
+        self._state = drift.LinkState(self._settings)
+        self._owned: dict[TP, int] = {}  # -> offset that is safe
+        self._ends: dict[int, int] = {}
+
+    @property
+    def consumer_arguments(self) -> dict[str, Any]:
+        arguments = clients.group_reading(self._config, self._features, fetch_max_wait_ms=FETCH_WAIT_MS)
+        return arguments | {"partition_assignment_strategy": [SoleAssignor]}
+
+    async def start(self) -> None:
+        """Raises StageError if a topic is missing or `requests` has other partitions than configured."""
+        names = [self._config.topics.requests, self._config.topics.link_state, self._config.topics.drift]
+        found = await topics.partition_counts(self._config, names)
+        if missing := [name for name in names if name not in found]:
+            raise StageError(f"no such topic: {', '.join(missing)} (`probewatch topics create` makes them)")
+        if found[names[0]] != (wanted := self._config.topics.partitions):
+            raise StageError(f"{names[0]}: expected {wanted} partitions (topics.partitions); got {found[names[0]]}")
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        await self._producer.stop()
+
+    async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
+        """Read the state, or stand by without partitions. Raises StageError, drift.StateError."""
+        self._owned, self._state, self._ends = {}, drift.LinkState(self._settings), {}
+        if not partitions:
+            return
+        if len(partitions) != self._config.topics.partitions:
+            raise StageError(
+                f"{len(partitions)} of {self._config.topics.partitions} partitions; link needs all of them"
+            )
+        stored, self._ends = await self._read(partitions)
+        begin = {tp.partition: committed[tp] or 0 for tp in partitions}
+        if stored:
+            self._state = self._load(_furthest(stored, begin))
+        self._owned = {tp: begin[tp.partition] for tp in partitions}
+
+    def _load(self, value: bytes | None) -> drift.LinkState:
+        group = f"{self._config.kafka.group}-{self.name}"
+        if value is None:
+            raise StageError(
+                f"{self._config.topics.link_state} is behind the offsets of group {group}: reset them, or name a new"
+                " topics.link_state"
+            )
+        state = drift.load(self._settings, value)
+        for partition, reached in state.next.items():
+            if reached > (end := self._ends.get(partition, 0)):
+                raise StageError(
+                    f"{self._config.topics.requests}[{partition}]: the state has reached offset {reached}, but the log"
+                    f" ends at {end}: the topic was made anew. Name a new topics.link_state and reset the offsets of"
+                    f" group {group}, or name a new topics.requests"
+                )
+        return state
+
+    async def _read(self, partitions: Sequence[TP]) -> tuple[list[bytes], dict[int, int]]:
+        """Every stored state, and the ends of `requests`."""
+        place = TopicPartition(self._config.topics.link_state, 0)
+        most = topics.state_bytes(self._config) + clients.FRAMING_BYTES
+        values: list[bytes] = []
+        async with clients.reader(self._config, max_partition_fetch_bytes=most, fetch_max_bytes=most) as consumer:
+            logs = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
+            ends = await log_ends(consumer, logs, self._features)
+            end = (await log_ends(consumer, [place], self._features))[place]
+            consumer.assign([place])
+            await consumer.seek_to_beginning(place)
+            while await consumer.position(place) < end:
+                for records in (await consumer.getmany(place, timeout_ms=200)).values():
+                    values += [record.value for record in records if record.value is not None]
+        return values, {log.partition: ends[log] for log in logs}
+
+    async def process(self, batch: Batch) -> None:
+        rows = 0
+        for place, record in enumerate(batch.records):
+            try:
+                frame = frames.decode(record.value or b"", record.partition, record.offset)
+            except frames.FrameError:  # judge has made a dead letter of it
+                continue
+            rows += drift.step(self._state, frame)
+            if place % FRAMES_A_TURN == FRAMES_A_TURN - 1:
+                await asyncio.sleep(0)
+        self._state.next[batch.partition.partition] = max(batch.end, self._state.next.get(batch.partition.partition, 0))
+        self._metrics.frames.labels(self.name).inc(len(batch.records))
+        self._metrics.rows.labels(self.name).inc(rows)
+        self._metrics.late.set(self._state.late)
+        await self._close()
+
+    async def _close(self) -> None:
+        """Until each partition was read to the end that it had at first, it is behind: the others wait for it."""
+        behind = {partition for partition, end in self._ends.items() if self._state.next.get(partition, 0) < end}
+        closed = drift.close(self._state, behind)
+        self._metrics.windows.inc(closed.windows)
+        newest = {shift.space: shift for shift in closed.shifts}
+        if closed.events or newest:
+            await asyncio.gather(
+                self._sink.send(closed.events), *(self._spread(newest[name]) for name in sorted(newest))
+            )
+            await self._write()
+
+    async def _spread(self, shift: ShiftFrame) -> None:
+        """Into every partition of `requests`, where a replay meets it again."""
+        value, headers = frames.encode_control(shift), [("probewatch-kind", b"control")]
+        topic, count = self._config.topics.requests, self._config.topics.partitions
+        sent = [await self._producer.send(topic, value, partition=n, headers=headers) for n in range(count)]
+        await asyncio.gather(*sent)
+
+    async def tick(self) -> None:
+        """Once a round, changed or not: that also mends what a zombie wrote."""
+        await self._write()
+
+    async def _write(self) -> None:
+        if not self._owned:
+            return
+        value = drift.dump(self._state)
+        if len(value) > (most := topics.state_bytes(self._config)):
+            raise StageError(f"the state takes {len(value)} bytes; a message holds {most} (state.block_bytes)")
+        await self._producer.send_and_wait(self._config.topics.link_state, value, key=STATE_KEY, partition=0)
+        self._owned = {tp: max(safe, self._state.next.get(tp.partition, 0)) for tp, safe in self._owned.items()}
+
+    def committable(self) -> Mapping[TP, int]:
+        return dict(self._owned)
+
+    async def release(self) -> None:
+        await self._write()
+
+
+def _furthest(stored: Sequence[bytes], begin: Mapping[int, int]) -> bytes | None:
+    """Of the states that lack nothing before where reading begins, the one that has read most.
+
+    Not the last record: a stalled member that wakes may have written an old state behind a newer one.
+    """
+    best, most = None, -1
+    for value in stored:
+        reached = drift.reached(value)
+        total = sum(reached.values())
+        if total > most and all(reached.get(partition, 0) >= offset for partition, offset in begin.items()):
+            best, most = value, total
+    return best

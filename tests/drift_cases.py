@@ -1,0 +1,135 @@
+"""Frames of one model over hours, in three partitions and from two raw ones, with whatever changes on the way."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from detector import drift
+from detector.config import Config
+from detector.finding import Event
+from detector.frame import Frame, RowFrame, ShiftFrame
+from models.population import Population, fit_population
+from models.rows import FLAG_REFUSED, UNIT, Rows
+
+CONFIG = Config.model_validate({"drift": {"baseline_windows": 12, "min_rows": 50, "alert_windows": 4}})
+SPACE = "loan@0123456789abcdef"
+PARTITIONS = 3
+SOURCES = 2
+CLIENTS = 90
+DIM = 6
+BEGIN_MS = 1_735_776_000_000
+HOUR_MS = 3_600_000
+
+
+class Encoder(NamedTuple):
+    dim: int = DIM
+
+
+ENCODER = Encoder()
+
+
+@dataclass(frozen=True)
+class Model:
+    """What drift needs of an artefact."""
+
+    population: Population | None
+    model: str = "loan"
+    space: str = SPACE
+    encoder: Encoder = ENCODER
+
+
+@cache
+def population() -> Population:
+    values = np.rint(np.random.default_rng(0).normal(0, UNIT, (4_000, DIM))).astype(np.int16)
+    return fit_population(values, "cases")
+
+
+def settings(config: Config = CONFIG) -> drift.Settings:
+    return drift.Settings(config, "facade00facade00", {SPACE: Model(population())})  # type: ignore[dict-item]
+
+
+def hour(number: int, rows_an_hour: int = 240, score: float = 0.0, app: float = 0.0, refused: float = 0.02) -> Rows:
+    """Rows of an hour in order of time. score : shift in deviations. app : share of clients with other inputs."""
+    rng = np.random.default_rng(number)
+    n = rows_an_hour
+    client = rng.integers(0, CLIENTS, n)
+    values = rng.normal(0.0, 1.0, (n, DIM))
+    values[client < app * CLIENTS] += 1.5
+    scores = (0.5 + 0.1 * (values[:, 0] + score)).astype(np.float32)
+    zero = np.zeros(n, np.uint32)
+    return Rows(
+        source=zero, offset=np.arange(n) + number * 100_000, index=np.zeros(n, np.int32),
+        client=np.random.default_rng(99).integers(0, 2**63, CLIENTS)[client].astype(np.uint64),
+        client_tail=np.zeros((n, 9), np.uint8), klass=np.zeros(n, np.uint8),
+        time_ms=np.sort(BEGIN_MS + number * HOUR_MS + rng.integers(0, HOUR_MS, n)),
+        id_offsets=np.zeros(n + 1, np.int32), id_bytes=np.zeros(0, np.uint8), exact=np.zeros(n, np.uint64),
+        values=np.rint(values * UNIT).astype(np.int16), fields=np.zeros((n, 0), np.uint16),
+        surprisal=np.zeros((n, 0), np.uint8), offgrid=zero, output=zero, score=scores, margin=np.abs(scores - 0.5),
+        novelty=np.abs(values[:, 1]).astype(np.float32), guard=np.full(n, np.nan, np.float32), cell=zero,
+        tokens_in=zero, tokens_out=zero, flags=(FLAG_REFUSED * (rng.random(n) < refused)).astype(np.uint16),
+    )  # fmt: skip
+
+
+def take(rows: Rows, chosen: np.ndarray) -> Rows:
+    columns = {name: column[chosen] for name, column in rows._asdict().items() if not name.startswith("id_")}
+    return rows._replace(id_offsets=np.zeros(int(np.count_nonzero(chosen)) + 1, np.int32), **columns)
+
+
+def logs(hours: Iterable[Rows]) -> list[list[RowFrame]]:
+    """The log of each partition of `requests`: for each hour one frame from each raw partition."""
+    found: list[list[RowFrame]] = [[] for _ in range(PARTITIONS)]
+    for rows in hours:
+        for source in range(SOURCES):
+            for partition, log in enumerate(found):
+                chosen = (rows.client % PARTITIONS == partition) & (rows.client // PARTITIONS % SOURCES == source)
+                part = take(rows, chosen)._replace(source=np.full(int(chosen.sum()), source, np.uint32))
+                log.append(RowFrame(partition, len(log), "loan", SPACE, f"raw[{source}]", "k1", part))
+    return found
+
+
+def mixed(parts: Sequence[Sequence[Frame]], seed: int) -> Iterator[tuple[Frame, set[int]]]:
+    """Frames of all partitions, each in its order, and which partitions have more to come."""
+    rng = np.random.default_rng(seed)
+    left = {partition: list(log) for partition, log in enumerate(parts) if log}
+    while left:
+        partition = int(rng.choice(sorted(left)))
+        for _ in range(int(rng.integers(1, 9))):
+            if left[partition]:
+                yield left[partition].pop(0), {number for number, log in left.items() if log}
+        if not left[partition]:
+            del left[partition]
+
+
+def in_turn(parts: Sequence[Sequence[RowFrame]]) -> list[RowFrame]:
+    """As they come live: hour by hour."""
+    return sorted(
+        (frame for log in parts for frame in log), key=lambda f: (int(f.rows.time_ms[0]) // HOUR_MS, f.offset)
+    )
+
+
+class Said(NamedTuple):
+    events: list[Event]
+    shifts: list[ShiftFrame]
+
+
+def told(frames: Iterable[Frame], config: Config = CONFIG) -> Said:
+    state = drift.LinkState(settings(config))
+    said = Said([], [])
+    for frame in frames:
+        drift.step(state, frame)
+        closed = drift.close(state)
+        said.events.extend(closed.events)
+        said.shifts.extend(closed.shifts)
+    return said
+
+
+def changed(hours: int, at: int, make: Callable[[int], Rows]) -> list[Rows]:
+    """Ordinary hours, from `at` on others."""
+    return [hour(number) if number < at else make(number) for number in range(hours)]
+
+
+def again_at(frame: RowFrame, offset: int) -> RowFrame:
+    return replace(frame, offset=offset)
