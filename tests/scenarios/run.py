@@ -18,7 +18,7 @@ from detector.config import Config
 from detector.detectors import REGISTRY
 from detector.finding import Event
 from models.artefacts import Artefacts, load_artefacts
-from streams import calibrate, replay
+from streams import calibrate, replay, training_set
 from streams.progress import Silent
 from streams.secrets import Secrets
 from streams.sources import open_sources
@@ -35,7 +35,7 @@ OTHERS = 180
 
 @cache
 def artefacts() -> Artefacts:
-    """Fitted on three benign days."""
+    """Fitted on three benign days, and told what the model was trained on."""
     config = Config()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -43,7 +43,12 @@ def artefacts() -> Artefacts:
             folder / "history.jsonl", world.benign(CLIENTS, seed=1), world.returning(120, seed=3),
             world.brokers(OTHERS, seed=4), world.jobs(OTHERS, seed=5),
         )  # fmt: skip
-        calibrate.calibrate(open_sources([str(history)], config), folder, config, SECRETS, Silent())
+        trained = folder / "training-set.npz"
+        rows = world.write_rows(folder / "training.jsonl", world.training_set())
+        training_set.make_set(rows, trained, SECRETS.projection_seed, Silent(), "", ())
+        calibrate.calibrate(
+            open_sources([str(history)], config), folder, config, SECRETS, Silent(), training_sets=[trained]
+        )
         return load_artefacts(folder, SECRETS.projection_seed)
 
 

@@ -1,4 +1,4 @@
-"""A table of offers, read off by code that turns only what people turn: one applicant, eight amounts by five incomes."""
+"""A table of offers, read off by code that turns only what people turn: one applicant, five incomes, eight amounts."""
 
 import random
 from collections.abc import Iterator
