@@ -238,9 +238,16 @@ def test_hop_skip_jump_runs_and_its_success_is_what_it_says(dataset: Dataset, mo
         assert off_grid(dataset, asked) > len(asked), "raw queries are real numbers"
 
 
-def test_rounded_attackers_stay_on_the_grids_and_cached_streams_are_the_same(
-    dataset: Dataset, model: Model, cache: Path
-) -> None:
+@pytest.mark.parametrize("name", ["extraction-synthetic", "membership", "sweep-noisy", "zoo"])
+def test_rounded_attackers_stay_on_the_grids(dataset: Dataset, model: Model, cache: Path, name: str) -> None:
+    raw, rounded = (
+        attackers.run(name, dataset, model, np.random.default_rng(6), attackers.Budget(1, 90, grid)).inputs[0]
+        for grid in (False, True)
+    )
+    assert off_grid(dataset, raw) > 20 and off_grid(dataset, rounded) == 0
+
+
+def test_cached_streams_are_the_same(dataset: Dataset, model: Model, cache: Path) -> None:
     budget = attackers.Budget(2, 80, rounded=True)
     streams = attackers.run("hop-skip-jump", dataset, model, np.random.default_rng(2), budget)
     assert all(off_grid(dataset, asked) == 0 for asked in streams.inputs)
