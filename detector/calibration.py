@@ -63,10 +63,16 @@ def fit_reference(
     batches = first_rows(batches, COLD_ROWS) if cold else batches
     fitting = [select(rows, is_fitting(rows.client)) for rows in batches]
     run = _Run(encoder, decision_threshold)
-    _, days = _fit_tables(run, fitting, cold, prune)
-    trusted = [select(rows, ~np.isin(rows.client, ordinary.suspicious(days))) for rows in fitting]
-    reference, _ = _fit_tables(run, trusted, cold, prune)
-    _, growth = run.trace(reference, trusted)
+    reference, counts = _bets(run, first_rows(fitting, ROWS_TAUGHT_MAX))
+    reference = prune(reference) if prune is not None else reference
+    days, _ = run.trace(reference, fitting)
+    tail, tail_scale = ordinary.tails(days)
+    off = ordinary.without_outcomes(counts, days)
+    if cold:  # what a client does in a day cannot be learned from its first few rows
+        off |= {*COUNTS, "timing"}
+    tail_scale[:, [process.name in off for process in PROCESSES]] = 0
+    reference = replace(reference, tail=tail, tail_scale=tail_scale)
+    _, growth = run.trace(reference, fitting)
     return replace(reference, growth=growth)
 
 
@@ -95,30 +101,20 @@ def tallies(
     return _Run(encoder, decision_threshold).tallies(reference, batches)
 
 
-def _fit_tables(
-    run: "_Run", batches: Sequence[Rows], cold: bool, prune: Callable[[Reference], Reference] | None
-) -> tuple[Reference, Days]:
-    """Everything but growth and thresholds, and the client-days under it."""
-    taught = first_rows(batches, ROWS_TAUGHT_MAX)
+def _bets(run: "_Run", taught: Sequence[Rows]) -> tuple[Reference, I64]:
+    """What every outcome is worth, and (3, 8, 8, 16) outcomes of what clients do as a whole. No tails yet."""
     reference = _blank(run.fields, ordinary.low_margins(taught), ordinary.novelty_edges(taught))
     changed = run.changed_fields(reference, taught)
     reference = replace(reference, rarity=evidence.rarities(np.tile(changed, (CLASS_COUNT, 1))))
     tally = run.count(reference, taught)
+    exponents = ordinary.exponents(taught, reference.novelty)
     reference = replace(
         reference,
         family=evidence.family_ratios(tally.family),
         field=evidence.field_ratios(tally.field),
-        client=evidence.client_ratios(tally.client, ordinary.exponents(taught, reference.novelty)),
+        client=evidence.client_ratios(tally.client, exponents),
     )
-    reference = prune(reference) if prune is not None else reference
-    days, _ = run.trace(reference, batches)
-    tail, tail_scale = ordinary.tails(days)
-    off = ordinary.without_outcomes(tally.client, days)
-    if cold:  # what a client does in a day cannot be learned from its first few rows
-        off |= {*COUNTS, "timing"}
-    tail_scale[:, [process.name in off for process in PROCESSES]] = 0
-    reference = replace(reference, tail=tail, tail_scale=tail_scale)
-    return reference, run.weighed(reference, days)
+    return reference, tally.client
 
 
 class _Run:
@@ -157,12 +153,6 @@ class _Run:
         )
         self._fold(reference, batches, [tally] * len(batches))
         return tally
-
-    def weighed(self, reference: Reference, days: Days) -> Days:
-        """The days with their statistic under newly fitted tails (of the day's maxima, before growth)."""
-        scale = np.where(reference.tail_scale > 0, reference.tail_scale, UNBOUNDED)[days.klass]
-        excess = (days.evidence.astype(np.int64) - reference.tail[days.klass]) * 1000 // scale
-        return days._replace(statistic=excess.max(axis=1, initial=0)) if len(excess) else days
 
     def trace(self, reference: Reference, batches: Sequence[Rows]) -> tuple[Days, I64]:
         """Maxima over client-days, and growth (3, 21) of the statistic with the rows of the day."""

@@ -10,7 +10,7 @@ import numpy as np
 from detector.days import Days
 from detector.evidence import FAMILY_PROCESSES, JOINT, PROCESSES
 from models.kernels.layout import CLASS_COUNT, CLIENT_PROCESSES, COUNTS, NOVELTY_EDGES
-from models.rows import F32, F64, I32, I64, U64, Rows
+from models.rows import F32, F64, I32, I64, Rows
 
 LOW_MARGIN_SHARE = 0.1
 OWN_MARGINS_MIN = 200
@@ -24,8 +24,6 @@ NOVELTY_SHARES = 1.0 - 2.0 ** -np.arange(1, NOVELTY_EDGES + 1)
 """Quantiles at which the levels of novelty begin."""
 EXPONENT_SHARE = 0.001
 EXPONENT_PRIOR_ROWS = 2.0
-SUSPICIOUS_SHARE = 0.001
-"""Fitting clients with the largest statistics teach nothing: an attacker in the history should not be the baseline."""
 CONSUMER = 0
 
 
@@ -90,20 +88,6 @@ def without_outcomes(counts: I64, days: Days) -> set[str]:
     if not len(days.evidence) or days.evidence[:, names.index("tokens")].max() == 0:
         off.add("tokens")
     return off
-
-
-def suspicious(days: Days) -> U64:
-    """Fitting clients of each class with the largest statistics, one in a thousand."""
-    found = []
-    for k in range(CLASS_COUNT):
-        own = days.klass == k
-        clients, place = np.unique(days.client[own], return_inverse=True)
-        most = np.full(len(clients), np.iinfo(np.int64).min)
-        np.maximum.at(most, place.reshape(-1), days.statistic[own])
-        count = int(SUSPICIOUS_SHARE * len(clients))
-        found.append(clients[np.argsort(-most, kind="stable")[:count]])
-    suspicious: U64 = np.concatenate(found).astype(np.uint64)
-    return suspicious
 
 
 def tails(days: Days) -> tuple[I64, I64]:

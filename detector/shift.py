@@ -43,7 +43,7 @@ def tails(days: DailyMaxima) -> tuple[Tail, ...]:
         if len(values) >= TAIL_CLIENTS_MIN:
             value = float(np.quantile(values, quantile, method="higher"))
             found.append(Tail(name, quantile, value, int((values > value).sum()), len(values)))
-    return tuple(found)
+    return tuple(tail for before, tail in zip((None, *found), found, strict=False) if not _same(before, tail))
 
 
 def compare(parts: Sequence[ClassPart], days: DailyMaxima) -> list[Shift]:
@@ -71,6 +71,11 @@ def _measures(days: DailyMaxima) -> list[tuple[str, F64, float]]:
     return [(name, values, quantile) for name, values in known.items() for quantile in QUANTILES]
 
 
+def _same(before: Tail | None, tail: Tail) -> bool:
+    """Counts are coarse: two quantiles may be one value, which is compared once."""
+    return before is not None and (before.measure, before.value) == (tail.measure, tail.value)
+
+
 def _tail(name: str, tail: Tail, values: F64) -> Shift:
     beyond = int((values > tail.value).sum())
     then, now = tail.beyond / tail.clients, beyond / len(values)
@@ -85,7 +90,7 @@ def _mix(parts: Sequence[ClassPart], days: DailyMaxima) -> Shift | None:
     now = np.bincount(days.klass, minlength=len(CLASSES)).astype(float)
     if not (then.sum() and now.sum()):
         return None
-    moved = np.log((1 + now) / (1 + now.sum()) * (1 + then.sum()) / (1 + then))
+    moved = np.log((1 + now) / (1 + now.sum()) * (1 + then.sum()) / (1 + then)) * (then + now > 0)
     most = int(np.argmax(np.abs(moved)))
     large = bool(abs(moved[most]) >= np.log(MIX_FACTOR_MIN))
     shares = float(then[most] / then.sum()), float(now[most] / now.sum())

@@ -179,7 +179,8 @@ class Removed(msgspec.Struct, frozen=True):
 
 class Grounds(msgspec.Struct, frozen=True):
     """What a certificate rests on. first, last : times of the history's records; certified_from, certified_to : first
-    and last of certifying clients' last days. All RFC 3339 or dates, of the records, never of a wall clock."""
+    and last of certifying clients' last days. All RFC 3339 or dates, of the records, never of a wall clock. set_aside :
+    suspicious clients that were not allowed to fit; they never certify either way."""
 
     history_sha256: str
     config_hash: str
@@ -192,6 +193,7 @@ class Grounds(msgspec.Struct, frozen=True):
     records: int
     rows: int
     declared_classes: int
+    set_aside: int
 
 
 class Certificate(msgspec.Struct, frozen=True):

@@ -185,9 +185,9 @@ def _median_distance(values: I16) -> float:
 
 
 def _frequencies(encoder_id: str, d: int, bandwidth: float) -> tuple[F64, F64]:
-    """(64, d) and (64,), the same for an encoder wherever they are drawn."""
+    """(d, 64) and (64,), the same for an encoder wherever they are drawn."""
     seed = int.from_bytes(
         hashlib.blake2b(encoder_id.encode(), person=b"probewatch.rff", digest_size=16).digest(), "big"
     )
     rng = np.random.Generator(np.random.Philox(seed))
-    return rng.standard_normal((FEATURES, d)) / bandwidth, rng.uniform(0.0, 2.0 * np.pi, FEATURES)
+    return rng.standard_normal((d, FEATURES)) / bandwidth, rng.uniform(0.0, 2.0 * np.pi, FEATURES)

@@ -18,6 +18,7 @@ from detector.certification import Certification, certify, class_parts
 from detector.config import Config
 from detector.days import DailyMaxima, first_rows, select
 from detector.evidence import PROCESSES
+from detector.teachers import suspicious
 from models.artefacts import CERTIFICATE, ModelArtefact, save_artefacts
 from models.certificate import Certificate, Grounds
 from models.encoders.base import Encoder
@@ -26,12 +27,12 @@ from models.encoders.tabular import TabularEncoder, fit_table
 from models.members import Members
 from models.population import CLIENT_ROWS_MAX, ROWS_MAX, Population, fit_population
 from models.reference import Reference
-from models.rows import CLASSES
+from models.rows import CLASSES, U64
 from streams import columns, history, training_set
 from streams.adapters import REGISTRY, embeddings
 from streams.adapters.request import Output, Request
 from streams.history import History
-from streams.identity import Identity
+from streams.identity import Identity, pseudonym
 from streams.lists import NOBODY, Removal
 from streams.progress import Reporter
 from streams.secrets import Secrets, load_signing_key
@@ -42,6 +43,8 @@ ENCODER_ROWS_MAX = 50_000
 """Rows of a model that its encoder is fitted on; more teach it nothing new."""
 LABELS_MAX = 64
 CERTIFICATE_PAGE = "certificate.md"
+HIGHEST = "highest.csv"
+HIGHEST_CLIENTS = 10
 
 
 class Sketched(NamedTuple):
@@ -108,12 +111,12 @@ def calibrate(
     models = _models(samples, sets, config, secrets.projection_seed)
     whole = history.read(sources, config, identity, models, reporter)
     kept = whole.without(removed.reasons)
-    references, certification = _fit(models, kept, reporter, cold=cold)
-    certificate = _certificate(config, models, whole, kept, certification, removed, cold=cold)
+    fit_all = _fit(models, kept, reporter, cold=cold)
+    certificate = _certificate(config, models, whole, kept, fit_all, removed, cold=cold)
     fitted: list[ModelArtefact] = []
     for name, model in models.models.items():
         labels = {identity.label(label): str(label) for label, _ in samples[name].labels.most_common(LABELS_MAX)}
-        reference = certification.applied(references[name])
+        reference = fit_all.certification.applied(fit_all.references[name])
         about = model.encoder, reference, model.decision_threshold, labels, model.population
         fitted.append(ModelArtefact(name, *about, members=model.members))
     documents = {CERTIFICATE: certificate.to_json(), CERTIFICATE_PAGE: page(certificate).encode()}
@@ -127,7 +130,9 @@ def calibrate(
         "rejects": dict(sorted(whole.rejects.items())),
         "training_rows": {name: model.members.rows for name, model in models.models.items() if model.members},
     }
-    return Report(save_artefacts(out, fitted, provenance, signing_key, documents), certificate, whole.rejects)
+    artefacts_hash = save_artefacts(out, fitted, provenance, signing_key, documents)
+    (out / HIGHEST).write_text("".join(_highest(fit_all.certification.days, kept, secrets.key_id)), encoding="utf-8")
+    return Report(artefacts_hash, certificate, whole.rejects)
 
 
 def _models(
@@ -145,21 +150,30 @@ def _models(
     return SketchedModels(models)
 
 
-def _fit(
-    models: SketchedModels, kept: History, reporter: Reporter, *, cold: bool
-) -> tuple[dict[str, Reference], Certification]:
-    """References by model, and the thresholds of all."""
+class Fitted(NamedTuple):
+    """references : by model. set_aside : suspicious fitting clients, which taught nothing."""
+
+    references: dict[str, Reference]
+    certification: Certification
+    set_aside: U64
+
+
+def _fit(models: SketchedModels, kept: History, reporter: Reporter, *, cold: bool) -> Fitted:
     references: dict[str, Reference] = {}
     maxima: list[DailyMaxima] = []
+    set_aside: list[U64] = []
     advance = reporter.task("fitting references", len(models.models))
     for name, model in models.models.items():
         rows = first_rows(kept.rows[name], COLD_ROWS) if cold else kept.rows[name]
-        reference = fit_reference(model.encoder, model.decision_threshold, rows, cold=cold)
+        aside = np.zeros(0, np.uint64) if cold else suspicious(model.encoder, model.decision_threshold, rows)
+        teaching = [select(part, ~np.isin(part.client, aside)) for part in rows]
+        reference = fit_reference(model.encoder, model.decision_threshold, teaching, cold=cold)
         certifying = [select(part, ~is_fitting(part.client)) for part in rows]
         maxima.append(daily_maxima(model.encoder, model.decision_threshold, reference, certifying))
         references[name] = reference
+        set_aside.append(aside)
         advance(1)
-    return references, certify(maxima, cold=cold)
+    return Fitted(references, certify(maxima, cold=cold), np.unique(np.concatenate(set_aside)))
 
 
 def _certificate(
@@ -167,13 +181,13 @@ def _certificate(
     models: SketchedModels,
     whole: History,
     kept: History,
-    certification: Certification,
+    fitted: Fitted,
     removed: Removal,
     *,
     cold: bool,
 ) -> Certificate:
-    parts = class_parts(certification, _fitting_clients(kept), cold=cold)
-    days = certification.days.day
+    parts = class_parts(fitted.certification, _fitting_clients(kept), cold=cold)
+    days = fitted.certification.days.day
     first, last = whole.period()
     return Certificate(
         spaces=tuple(model.space for model in models.models.values()),
@@ -191,11 +205,29 @@ def _certificate(
             records=whole.records,
             rows=kept.row_count,
             declared_classes=len(config.input.registry),
+            set_aside=len(fitted.set_aside),
         ),
         cold=cold,
         warnings=warnings(parts, cold=cold),
         statement=PROMISE,
     ).identified()
+
+
+def _highest(days: DailyMaxima, kept: History, key_id: str) -> Iterator[str]:
+    """The certifying clients that decide thresholds, for a person to judge, as a file that --exclude reads."""
+    order = np.argsort(-days.statistic, kind="stable")
+    chosen = [place for k in range(len(CLASSES)) for place in order[days.klass[order] == k][:HIGHEST_CLIENTS]]
+    yield "client,reason,class,tail_lengths,rows\n"
+    for place in chosen:
+        key = days.client[place]
+        tail = next(
+            part.client_tail[at[0]].tobytes()
+            for parts in kept.rows.values()
+            for part in parts
+            if len(at := np.flatnonzero(part.client == key))
+        )
+        score, rows = days.statistic[place] / 1000, days.rows[place]
+        yield f"{pseudonym(key_id, int(key), tail)},,{CLASSES[days.klass[place]]},{score:.1f},{rows}\n"
 
 
 def _fitting_clients(kept: History) -> list[int]:

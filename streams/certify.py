@@ -101,8 +101,10 @@ class Check(msgspec.Struct, frozen=True):
             )
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One line a class and rung, for people."""
+        """One line a class and rung, for people; classes without clients on either side are left out."""
         for line in self.lines:
+            if not line.clients and line.promised >= 1:
+                continue
             yield {
                 "class": line.name,
                 "rung": line.rung,

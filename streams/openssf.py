@@ -15,7 +15,7 @@ MISSING = 'the package model-signing is not installed; pip install "probewatch[o
 def sign(folder: Path, private_key: Path) -> Path:
     """Sign everything in a folder of artefacts. private_key : PEM, elliptic curve. Raises ArtefactError."""
     target = folder / SIGNATURE
-    ignored = _ignoring(folder)
+    ignored = _ignoring()
     try:
         config = _module("signing").Config().use_elliptic_key_signer(private_key=private_key)
         config.set_hashing_config(ignored).sign(folder, target)
@@ -26,7 +26,7 @@ def sign(folder: Path, private_key: Path) -> Path:
 
 def verify(folder: Path, public_key: Path) -> str:
     """What is wrong with that signature, "" if nothing. public_key : PEM. Raises ArtefactError."""
-    ignored = _ignoring(folder)
+    ignored = _ignoring()
     try:
         config = _module("verifying").Config().use_elliptic_key_verifier(public_key=public_key)
         config.set_hashing_config(ignored).verify(folder, folder / SIGNATURE)
@@ -35,9 +35,9 @@ def verify(folder: Path, public_key: Path) -> str:
     return ""
 
 
-def _ignoring(folder: Path) -> Any:
+def _ignoring() -> Any:
     """What the signature covers: everything but itself, secrets and later checks."""
-    return _module("hashing").Config().set_ignored_paths(paths=[folder / name for name in IGNORED])
+    return _module("hashing").Config().set_ignored_paths(paths=IGNORED)
 
 
 def _module(name: str) -> Any:

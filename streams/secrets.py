@@ -61,13 +61,14 @@ def load_signing_key(config: Config, offline: Path) -> bytes:
 
 
 def trusted_keys(config: Config) -> tuple[bytes, ...]:
-    """Public keys whose artefacts may be used: those configured, and that of a configured signing key.
+    """Public keys whose artefacts may be used: those configured, else that of a configured signing key.
 
     None: each folder's own. Raises SecretsError.
     """
+    if config.secrets.public_keys:
+        return tuple(bytes.fromhex(key) for key in config.secrets.public_keys)
     own = _configured_signing_key(config)
-    keys = [bytes.fromhex(key) for key in config.secrets.public_keys]
-    return tuple(keys if own is None else [*keys, public_key(own)])
+    return () if own is None else (public_key(own),)
 
 
 def read_public_key(file: Path) -> bytes:

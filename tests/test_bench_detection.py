@@ -7,7 +7,8 @@ import pytest
 from river.drift import PageHinkley
 from scipy.stats import betabinom, shapiro
 
-from bench.detection import datasets, ours
+from bench.detection import datasets, ours, run
+from bench.detection.attackers import Budget
 from bench.detection.evaluate import (
     BUDGETS,
     EVERYBODY,
@@ -126,13 +127,13 @@ def test_false_alarms_keep_the_budget_of_an_exchangeable_population_and_break_fo
 
 
 def test_counting(seen: View) -> None:
-    log = seen.log
+    log, day = seen.log, seen.log.day
     for method, twin in (
-        (counts.rows_of_day, lambda before, i: sum(log.day[j] == log.day[i] for j in before)),
+        (counts.rows_of_day, lambda before, i: sum(day[j] == day[i] for j in before)),
         (counts.rows_of_minute, lambda before, i: sum(log.time_ms[i] - log.time_ms[j] < 60_000 for j in before)),
         (
             counts.unique_of_day,
-            lambda before, i: len({tuple(log.inputs[j]) for j in before if log.day[j] == log.day[i]}),
+            lambda before, i: len({seen.exact[j] for j in before if day[j] == day[i]}),
         ),
     ):
         expected = [twin(range(log.starts[log.client[i]], i + 1), i) for i in range(log.rows)]
@@ -143,10 +144,13 @@ def _earlier(seen: View, i: int) -> list[int]:
     return [j for j in range(seen.log.starts[seen.log.client[i]], i) if not seen.repeat[j]]
 
 
-def _distance(seen: View, i: int, j: int) -> float:
+@pytest.fixture(scope="module")
+def apart(seen: View) -> F64:
+    """(n, n) distances; a category that differs counts 1."""
+    gap = (seen.x[:, None] - seen.x[None]).astype(float)
     other = seen.units.categorical
-    gap = (seen.x[i] - seen.x[j]).astype(float)
-    return math.sqrt((gap[~other] ** 2).sum() + (gap[other] != 0).sum())
+    found: F64 = np.sqrt((gap[..., ~other] ** 2).sum(axis=2) + (gap[..., other] != 0).sum(axis=2))
+    return found
 
 
 def _carried(seen: View, judge: object, first: float) -> F64:
@@ -158,16 +162,16 @@ def _carried(seen: View, judge: object, first: float) -> F64:
     return said
 
 
-def test_neighbours(seen: View) -> None:
+def test_neighbours(seen: View, apart: F64) -> None:
     def mean_of(k: int, i: int) -> float:
-        near = sorted(_distance(seen, i, j) for j in _earlier(seen, i))[:k]
+        near = sorted(apart[i, j] for j in _earlier(seen, i))[:k]
         return -sum(near) / k if len(near) == k else -math.inf
 
     for k in (5, 10):
         np.testing.assert_allclose(
             neighbours.knn(k, seen, seen), _carried(seen, lambda i, k=k: mean_of(k, i), -math.inf)
         )
-    near = _carried(seen, lambda i: sum(_distance(seen, i, j) <= 0.5 for j in _earlier(seen, i)), 0)
+    near = _carried(seen, lambda i: sum(apart[i, j] <= 0.5 for j in _earlier(seen, i)), 0)
     assert neighbours.knn_count(0.5, seen, seen).tolist() == near.tolist() and near.max() > 2
 
 
@@ -188,7 +192,7 @@ def test_blacklight(seen: View) -> None:
     assert neighbours.blacklight(3, True, seen, seen)[seen.repeat].max() == 1.0  # where the statistic saturates
 
 
-def test_prada(seen: View) -> None:
+def test_prada(seen: View, apart: F64) -> None:
     log = seen.log
     sets: dict[int, tuple[list[int], list[float], float]] = {}
     expected, minimal = np.zeros(log.rows), []
@@ -200,7 +204,7 @@ def test_prada(seen: View) -> None:
         if seen.repeat[i]:
             continue
         members, gaps, threshold = sets[int(log.label[i])]
-        least = min((_distance(seen, i, j) for j in members), default=0.0)
+        least = min((apart[i, j] for j in members), default=0.0)
         if members:
             minimal.append(least)
         if not members or least > threshold:
@@ -273,6 +277,45 @@ def test_slow_methods_find_what_is_gross(name: str) -> None:
     method = next(method for method in REGISTRY if method.name == name)
     said = method.score(seen, reference(log, seen.units, np.arange(901) < 900))
     assert said[1_105:].max() > said[900:1_099].max()
+
+
+@pytest.fixture(scope="module")
+def small() -> run.World:
+    """The benchmark in small: 2,600 people of a history, 2,000 others, three attackers."""
+    scale = run.QUICK._replace(
+        history=(2_600, 0, 0), judged=(2_000, 0, 0), budget=Budget(3, 60), variants=((True, "plain"),)
+    )
+    return run.build(run.Settings("lending", scale, ("sweep-1",), ("unique inputs",)), Silent())
+
+
+def test_promises_hold_for_people_who_calibrated_nothing_and_attackers_are_found(small: run.World) -> None:
+    fitted = ours.fit(small.history, small.dataset, Silent())
+    history = ours.sketch(fitted, small.history, ours.HISTORY)
+    judged = ours.sketch(fitted, small.judged, ours.JUDGED)
+    reference_ = fitted.model.reference
+    maxima = daily_maxima(small.history, ours.statistic(fitted, reference_, history))[small.certifying]
+    found = ours.product_limits(fitted, maxima, small.history.klass[small.certifying])
+    assert found.rank[0].astype(bool).tolist() == [True, True, False]
+    score = ours.statistic(fitted, reference_, judged)
+    lines = list(false_alarms(small.judged, daily_maxima(small.judged, score), found))
+    promised = [line for line in lines if line[:2] == ("class", "consumer")]
+    assert sum(line[3].alarmed for line in promised) > 0  # or the test could not fail
+    assert not any(holm([line[3].p for line in promised], 0.001))
+    (scenario,) = small.scenarios
+    at = ours.sketch(fitted, scenario.log, "a")
+    alarmed = ours.statistic(fitted, reference_, at) > (found.above[0, 1] + ours.handicap(at))[scenario.log.client]
+    assert (delays(scenario.log, alarmed, 1) <= 60).all()
+
+
+def test_a_comparator_is_judged_on_the_same_clients(small: run.World) -> None:
+    said = run.measure(small, next(method for method in REGISTRY if method.name == "unique inputs"))
+    consumers = [line for line in said["false_alarms"] if line["scope"] == "consumer" and line["thresholds"] == "class"]
+    assert [line["client_days"] for line in consumers] == [2_000] * 3
+    assert all(line["share"] <= 3 * line["budget"] for line in consumers)
+    assert [line["attackers"] for line in said["detection"]] == [3] * 6
+    assert {line["certified"] for line in said["limits"] if line["budget"] == 1e-3 and line["class"] == "consumer"} == {
+        True
+    }
 
 
 def test_the_engines_own_thresholds_are_the_benchmarks_limits() -> None:

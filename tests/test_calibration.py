@@ -14,6 +14,7 @@ from detector.days import first_rows, select
 from models.artefacts import ArtefactError, ModelArtefact, load_artefacts, save_artefacts
 from models.clients import ClientTable, no_tally
 from models.encoders.tabular import TabularEncoder, fit_table
+from models.kernels.layout import VERDICT
 from models.reference import Reference
 from models.rows import CLIENT_TAIL_BYTES, Rows
 from models.seal import MANIFEST
@@ -218,7 +219,7 @@ def test_a_machine_that_goes_round_a_few_inputs_repeats_and_does_not_probe(encod
     reference = _fitted(encoder, rows)
     nulls = evidence.nulls(reference, encoder.reach, encoder.agreement_min, 0.5)
     table = ClientTable(encoder.dim, encoder.dim, evidence.FAMILY_PROCESSES, evidence.JOINT, 1, 1 << 30)
-    start, verdict = 0, np.zeros(5, np.int64)
+    start, verdict = 0, np.zeros(VERDICT, np.int64)
     while start < often.count:
         tally = no_tally(encoder.dim, len(evidence.PROCESSES))
         start, _ = table.fold(nulls, table.batch(often), np.zeros(1, np.int64), start, tally, verdict)

@@ -74,7 +74,7 @@ def test_the_bounds_in_nats(process: str, nats: float) -> None:
 @settings(max_examples=40, deadline=None)
 @given(COUNTS)
 def test_ordinary_clients_do_not_grow_rich(counts: I64) -> None:
-    """What was counted is no evidence on average: under its own shares, E[q / p] of a well-known bucket is at most 1."""
+    """What was counted is no evidence on average: E[q / p] of a well-known bucket is at most 1."""
     ratios = evidence.client_ratios(counts + 20_000, np.ones(CLASS_COUNT))
     for place, bet in enumerate(CLIENT_BETS):
         if bet.process == "novelty_robust":

@@ -39,7 +39,7 @@ def test_rows_are_described_as_the_slow_twin_does(d: int) -> None:
     assert cell.tolist() == [twin.cell(row) for row in rows.tolist()]
     assert len(set(cell.tolist())) > 5
     frequencies, phases = population._random
-    slow = [random_features(row, frequencies.tolist(), phases.tolist()) for row in rows.tolist()]
+    slow = [random_features(row, frequencies.T.tolist(), phases.tolist()) for row in rows.tolist()]
     np.testing.assert_allclose(population.rff(rows), slow, atol=1e-9)
 
 

@@ -163,7 +163,7 @@ def _attack(
 
     missing = [each for each in wanted if not attackers.is_cached(*arguments(*each))]
     advance(len(wanted) - len(missing))
-    if missing:
+    if len(missing) > 1:
         # Spawned: a forked child of a process that has used OpenMP hangs in its first parallel region.
         with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
             for running in [pool.submit(attackers.run, *arguments(*each), processes=1) for each in missing]:

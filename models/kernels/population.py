@@ -84,15 +84,17 @@ def assign(values: I16, cells: F32, cell: I64, distance: F64) -> None:
 
 @kernel
 def random_features(values: I16, frequencies: F64, phases: F64, out: F64) -> None:
-    """sqrt(2 / D) cos(frequencies x + phases) of n rows, x in standard units (Rahimi, Recht 2007, section 3).
+    """sqrt(2 / D) cos(x frequencies + phases) of n rows, x in standard units (Rahimi, Recht 2007, section 3).
 
-    values : (n, d)   frequencies : (D, d)   phases : (D,)   out : (n, D)
+    values : (n, d)   frequencies : (d, D)   phases : (D,)   out : (n, D)
     """
-    n, d = values.shape
     scale = math.sqrt(2.0 / len(phases))
-    for i in range(n):
-        for k in range(len(phases)):
-            angle = phases[k]
-            for j in range(d):
-                angle += frequencies[k, j] * (values[i, j] / 2048.0)
-            out[i, k] = scale * math.cos(angle)
+    angles = np.empty(len(phases))
+    for i in range(len(values)):
+        angles[:] = phases
+        for j in range(values.shape[1]):
+            x = values[i, j] / 2048.0
+            for k in range(len(angles)):
+                angles[k] += frequencies[j, k] * x
+        for k in range(len(angles)):
+            out[i, k] = scale * math.cos(angles[k])

@@ -39,3 +39,14 @@ def alarms(values: Sequence[int], level: int) -> int:
         limit, shown = threshold([*values[:i], *values[i + 1 :]], level)
         found += shown and value >= limit
     return found
+
+
+def chance_of_more(alarms: int, tested: int, clients: int, rank: int) -> Fraction:
+    """Chance that at least so many of the tested lie above the rank-th smallest of the clients, by counting orders.
+
+    All orders of clients and tested alike: j tested below the rank-th client and the others above it can be arranged in
+    C(rank - 1 + j, j) C(clients - rank + tested - j, tested - j) of C(clients + tested, tested) ways.
+    """
+    above = range(alarms, tested + 1)
+    ways = sum(math.comb(rank - 1 + tested - k, tested - k) * math.comb(clients - rank + k, k) for k in above)
+    return Fraction(ways, math.comb(clients + tested, tested))

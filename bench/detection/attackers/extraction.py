@@ -1,6 +1,7 @@
 """Model theft: queries whose answers train a copy. Own minimal loops: the toolbox's thieves need torch.
 
-It has what it wants when a forest trained on the answers agrees with the model on 9 of 10 real people.
+It has what it wants when a forest trained on the answers errs, about real people, half as often as one that knows
+nothing and always answers the more frequent label.
 """
 
 import numpy as np
@@ -14,11 +15,11 @@ from bench.detection.attackers.probing import Prober
 from bench.detection.people import People
 from models.rows import F64
 
-FIDELITY = 0.9
+ERRORS_LEFT = 0.5
 JUDGED_ROWS = 2_000
 CHECKED_AT = (50, 100, 200, 300, 500, 1_000, 2_000)
 SEED_ROWS = 20
-ROUND_ROWS = 10
+ROUND_ROWS = 20
 CANDIDATES = 500
 CLUSTERS = 10
 TEMPERATURE = 0.3
@@ -96,13 +97,14 @@ def stolen_at(prober: Prober, stream: F64) -> int:
     """Last query of the first checked prefix whose copy is faithful; -1 if none."""
     judged = _filled(prober, prober.dataset.inputs[:JUDGED_ROWS])
     truth = prober.model.accept(prober.dataset.inputs[:JUDGED_ROWS]) >= 0.5
+    errors_max = ERRORS_LEFT * min(truth.mean(), 1 - truth.mean())
     labels = prober.model.accept(stream) >= 0.5
     rows = _filled(prober, stream)
     for count in CHECKED_AT:
         if count > len(stream):
             break
         copy = RandomForestClassifier(30, random_state=0, n_jobs=1).fit(rows[:count], labels[:count])
-        if np.mean(copy.predict(judged) == truth) >= FIDELITY:
+        if np.mean(copy.predict(judged) != truth) <= errors_max:
             return count - 1
     return -1
 

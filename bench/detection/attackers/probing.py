@@ -48,7 +48,7 @@ class Prober:
         """Probabilities (k, 2) of rows (k, d). Raises SpentError where the budget ends."""
         rows = rows.astype(np.float64)
         if self.rounded:
-            for j in self.fields.tolist():
+            for j in self.dataset.attackable.tolist():
                 rows[:, j] = self.dataset.rounded_field(j, rows[:, j])
         rows = rows[: self.rows_max - self.count]
         self.asked.append(rows)

@@ -1,4 +1,4 @@
-"""People who improve an application: three times each asks for less or pays for longer, and each time the chance rises."""
+"""People who improve an application: three times each asks for less or pays for longer, and the chance rises."""
 
 import random
 

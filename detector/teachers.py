@@ -1,0 +1,38 @@
+"""Who may teach what is ordinary: suspicious clients never do.
+
+Tables count what clients did; one that only probes sends hundreds of variants where ordinary clients send one, and
+would make its own ways look ordinary. So a first, cautious reference is fitted on the first rows of each client, and
+fitting clients that stand far beyond everybody under it fit nothing. Only among fitting clients is anybody left out:
+thresholds come from the others, all of them, or they would promise too much.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from detector.calibration import daily_maxima, fit_reference, is_fitting
+from detector.days import select
+from models.encoders.base import Encoder
+from models.kernels.layout import CLASS_COUNT
+from models.rows import U64, Rows
+
+SUSPICIOUS = 16_000
+"""Thousandths of a tail length. On generated clients the ordinary stayed below 2,600 and sweepers stood above 20,000,
+up to 30 of them among 930."""
+SHARE_MAX = 0.05
+"""Of a class's fitting clients: what more than these do is ordinary in that class."""
+
+
+def suspicious(encoder: Encoder, decision_threshold: float | None, batches: Sequence[Rows]) -> U64:
+    """Fitting clients of one space that are not to fit."""
+    fitting = [select(rows, is_fitting(rows.client)) for rows in batches]
+    cautious = fit_reference(encoder, decision_threshold, fitting, cold=True)
+    days = daily_maxima(encoder, decision_threshold, cautious, fitting)
+    found = [np.zeros(0, np.uint64)]
+    for k in range(CLASS_COUNT):
+        own = days.klass == k
+        order = np.argsort(-days.statistic[own], kind="stable")
+        most = days.client[own][order[days.statistic[own][order] >= SUSPICIOUS]]
+        distinct = most[np.sort(np.unique(most, return_index=True)[1])]
+        found.append(distinct[: int(SHARE_MAX * len(np.unique(days.client[own])))])
+    return np.unique(np.concatenate(found))
