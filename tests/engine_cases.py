@@ -66,8 +66,13 @@ def history() -> tuple[Unit, ...]:
 
 
 def described(unit: Unit) -> Unit:
-    """With novelty, cell, tokens and now and then a member or an explanation, where the sketch said nothing of them."""
+    """With novelty, cell, tokens and now and then a member or an explanation, where the sketch said nothing of them.
+
+    Rows off their grid stay as they are, or another detector would speak first of their client.
+    """
     rows, at = unit.frame.rows, unit.row
+    if rows.offgrid[at]:
+        return unit
     rng = random.Random(crc32(f"{unit.client} {rows.request_id(at)}".encode()))
     novelty, cell = rows.novelty.copy(), rows.cell.copy()
     tokens_in, tokens_out, flags = rows.tokens_in.copy(), rows.tokens_out.copy(), rows.flags.copy()

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector import evidence
+from detector import evidence, teachers
 from detector.calibration import ROWS_TAUGHT_MAX, fit_reference, is_fitting
-from detector.days import first_rows
+from detector.days import first_rows, select
 from detector.detectors.base import ClientBet
 from detector.evidence import CLIENT_BETS, FAMILY_PROCESSES, JOINT, PROCESSES
 from models.clients import ClientTable, no_tally
 from models.encoders.tabular import TabularEncoder, fit_table
 from models.kernels.layout import BUCKETS, CLASS_COUNT, CLIENT_LEVELS, CLIENT_PROCESSES, VERDICT
 from models.reference import Reference
-from models.rows import CLIENT_TAIL_BYTES, F64, FLAG_MEMBER, I32, I64, U64, Rows
+from models.rows import CLIENT_TAIL_BYTES, F64, I32, I64, U64, Rows
 
 SEED = bytes(range(32))
 DAY_MS = 86_400_000
@@ -205,23 +205,27 @@ def test_no_client_teaches_more_than_its_first_rows() -> None:
     assert first_rows([], 10) == []
 
 
-def _with_attacker(clients: int, members: int) -> Reference:
-    """Of one attacker among ordinary fitting clients: so many inputs off the grid, all in the training set."""
-    rng = np.random.default_rng(8)
-    owner = np.concatenate([np.repeat(keys(True, clients)[1:], 2), np.full(members, keys(True, 1)[0])])
-    attack = owner == keys(True, 1)[0]
-    return fitted(
-        rows(
-            owner, rng, offgrid=np.where(attack, 1, 0).astype(np.uint32),
-            flags=np.where(attack, FLAG_MEMBER, 0).astype(np.uint16),
-        )
-    )  # fmt: skip
+def _with_attackers(attackers: U64, each: int = 60) -> Rows:
+    """400 ordinary fitting clients of two rows; attackers send many, all off the grid."""
+    owner = np.concatenate([np.repeat(keys(True, 400)[: 400 - len(attackers)], 2), np.repeat(attackers, each)])
+    odd = np.isin(owner, attackers)
+    return rows(owner, np.random.default_rng(8), offgrid=np.where(odd, 1, 0).astype(np.uint32))
 
 
-def test_the_most_suspicious_fitting_clients_teach_nothing() -> None:
-    """One in a thousand is left out: then it does not matter what the attacker did. Of 400 clients none is."""
-    learned = ("client", "family", "field", "tail", "tail_scale", "growth")
-    few, many = _with_attacker(1_100, 60), _with_attacker(1_100, 200)
-    assert all(np.array_equal(getattr(few, name), getattr(many, name)) for name in learned)
-    few, many = _with_attacker(400, 60), _with_attacker(400, 200)
-    assert not np.array_equal(few.client, many.client)
+def test_suspicious_clients_teach_nothing() -> None:
+    """They are named exactly; without them it does not matter how much they did. None of those that certify is."""
+    attackers = keys(True, 400)[-3:]
+    learned = []
+    for each in (60, 200):
+        history = _with_attackers(attackers, each)
+        named = teachers.suspicious(encoder(), 0.5, [history])
+        assert set(named) == set(attackers)
+        learned.append(fitted(select(history, ~np.isin(history.client, named))).arrays())
+    assert all(np.array_equal(few, learned[1][name]) for name, few in learned[0].items())
+    assert len(teachers.suspicious(encoder(), 0.5, [_with_attackers(keys(False, 3))])) == 0
+
+
+def test_what_many_do_is_ordinary() -> None:
+    """No more than a twentieth of a class is set aside: the rest is how its clients are."""
+    named = teachers.suspicious(encoder(), 0.5, [_with_attackers(keys(True, 400)[-60:], 60)])
+    assert len(named) <= teachers.SHARE_MAX * 400
