@@ -70,9 +70,9 @@ QUICK = Scale(
     disguised_rows=660,
 )  # fmt: skip
 FULL = Scale(
-    history=(68_000, 2_600, 700), judged=(100_000, 2_000, 400), days=7, budget=Budget(60, 1_000),
+    history=(68_000, 2_600, 700), judged=(100_000, 2_000, 400), days=7, budget=Budget(60, 600),
     variants=((False, "plain"), *((True, name) for name in DISGUISES)), slow=True, adaptive=50,
-    disguised_rows=3_060,
+    disguised_rows=2_040,
 )  # fmt: skip
 
 
