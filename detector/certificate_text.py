@@ -94,7 +94,7 @@ def _class(part: ClassPart) -> Iterator[str]:
     for rung in part.rungs:
         mark = "" if rung.certified else "~"
         between = f"{rung.rate_low:.2g} to {rung.rate_high:.2g}"
-        sure = f"{rung.rate_at_most:.2g}{', within budget' if rung.confident else ''}"
+        sure = f"{rung.rate_at_most:.2g}: {one_in(rung.confident)}"
         yield (
             f"| {rung.rung} | {mark}{rung.threshold:.1f} | {one_in(rung.budget)} | {one_in(rung.promised)} |"
             f" {between} | {sure} |"

@@ -121,7 +121,7 @@ def _rung(found: Certification, maxima: I64, k: int, level: int, cold: bool) -> 
         rate_low=low,
         rate_high=high,
         rate_at_most=at_most,
-        confident=at_most <= budget,
+        confident=min(kept for kept in BUDGETS if at_most <= kept),
         without_top={str(top): moved(-top) for top in SENSITIVITY},
         with_more={str(top): moved(top) for top in SENSITIVITY},
     )

@@ -126,7 +126,8 @@ class Rung(msgspec.Struct, frozen=True):
 
     budget : what the rung aims at. threshold : tail lengths. certified : the budget itself is promised, on average over
     calibrations; else it is conditional, and `promised` says what is. rate_low, rate_high : between them lies the rate
-    of this very calibration with 95 %; rate_at_most : it lies below with 95 %. confident : that is within the budget.
+    of this very calibration with 95 %; rate_at_most : it lies below with 95 %. confident : the ladder's tightest
+    budget that this keeps, 1 for none.
     without_top, with_more : the threshold if the highest 1, 5, 10 clients had not been there, or as many more had stood
     above all others; null where they would choose it.
     """
@@ -139,7 +140,7 @@ class Rung(msgspec.Struct, frozen=True):
     rate_low: float
     rate_high: float
     rate_at_most: float
-    confident: bool
+    confident: float
     without_top: dict[str, float | None]
     with_more: dict[str, float | None]
 

@@ -2,6 +2,10 @@
 
 Order inside a raw partition (a file, if records carry no Kafka position) is the order of the log. Clients that stand in
 several raw partitions are replayed in the order of the sources; live that order was a race, so the summary counts them.
+
+Drift of models is folded beside it. One file in order of time is followed as `link` would, and the population's shift
+goes into the fold at once; of anything else windows close at the end, since sources may cover the same time one after
+the other. Archives hold the shifts that `link` wrote, and none is made again.
 """
 
 import time
@@ -15,10 +19,10 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from detector import __version__, engine
+from detector import __version__, drift, engine
 from detector.config import Config
 from detector.finding import LEVELS, Event
-from detector.frame import Frame, RowFrame
+from detector.frame import Frame, RowFrame, ShiftFrame
 from models.artefacts import Artefacts
 from models.rows import CLASSES, U8, U32, U64
 from streams.identity import Identity
@@ -28,7 +32,7 @@ from streams.secrets import Secrets
 from streams.sketch import Sketcher
 from streams.sources import FrameBatch, RawBatch, Source, SourceError
 
-FILES = {"alert": "alerts.jsonl", "throttle": "throttle.jsonl"}
+FILES = {"alert": "alerts.jsonl", "throttle": "throttle.jsonl", "drift": "drift.jsonl"}
 REJECTS_FILE, SUMMARY_FILE = "rejects.jsonl", "summary.json"
 
 
@@ -64,7 +68,7 @@ def replay(
 ) -> Outcome:
     """Read every source to its end and judge it. Raises SourceError."""
     begun = time.perf_counter()
-    run = _Replay(config, artefacts, secrets, plain_clients)
+    run = _Replay(config, artefacts, secrets, plain_clients, len(sources) == 1)
     for source in sources:
         for batch in source.batches(reporter.task(source.name, source.size)):
             run.add(batch, source)
@@ -72,7 +76,7 @@ def replay(
 
 
 def write(outcome: Outcome, out: Path) -> None:
-    """alerts.jsonl, throttle.jsonl, rejects.jsonl, then summary.json; each appears complete or not at all."""
+    """The events by kind (FILES), rejects.jsonl, then summary.json; each appears complete or not at all."""
     out.mkdir(parents=True, exist_ok=True)
     for kind, name in FILES.items():
         _write_lines(out / name, (event.value for event in outcome.events if event.kind == kind))
@@ -90,7 +94,9 @@ def _write_lines(path: Path, lines: Iterable[bytes]) -> None:
 class _Replay:
     """State of one replay: partitions of the fold as `judge` has them, and what is counted along the way."""
 
-    def __init__(self, config: Config, artefacts: Artefacts, secrets: Secrets, plain_clients: bool) -> None:
+    def __init__(
+        self, config: Config, artefacts: Artefacts, secrets: Secrets, plain_clients: bool, follow: bool
+    ) -> None:
         self._config = config
         self._artefacts = artefacts
         self._settings = engine.EngineSettings(config, artefacts)
@@ -98,6 +104,8 @@ class _Replay:
         self._plain_clients = plain_clients
         self._sketcher = Sketcher(artefacts, self._identity, config)
         self._states: dict[int, engine.PartitionState] = {}
+        self._link = drift.LinkState(drift.Settings.of(config, artefacts))
+        self._follow = follow
         self._written: Counter[int] = Counter()
         self._kinds: set[type[FrameBatch] | type[RawBatch]] = set()
         self._events: list[Event] = []
@@ -117,9 +125,9 @@ class _Replay:
             self._rejects += batch.rejects
             self._step(batch.frames)
         else:
-            self._add_raw(batch)
+            self._add_raw(batch, source)
 
-    def _add_raw(self, batch: RawBatch) -> None:
+    def _add_raw(self, batch: RawBatch, source: Source) -> None:
         incarnation, partitions = self._config.input.incarnation, self._config.topics.partitions
         result = self._sketcher.frames(batch.topic, batch.partition, incarnation, batch.records, partitions)
         self._records += len(batch.records)
@@ -127,11 +135,15 @@ class _Replay:
         self._unjudged.update(result.unjudged)
         names = self._identity.names if self._plain_clients else {}
         self._step([self._placed(frame, names) for frame in result.frames])
+        if self._follow and batch.topic == source.name:
+            self._close()
 
-    def _placed(self, frame: RowFrame, names: dict[int, str]) -> RowFrame:
+    def _placed(self, frame: RowFrame | ShiftFrame, names: dict[int, str]) -> RowFrame | ShiftFrame:
         """The frame with the next offset of its partition, as if it had been written to `requests`."""
         offset = self._written[frame.partition]
         self._written[frame.partition] += 1
+        if isinstance(frame, ShiftFrame):
+            return with_fields(frame, offset=offset)
         return with_fields(frame, offset=offset, names=names)
 
     def _step(self, frames: Sequence[Frame]) -> None:
@@ -140,10 +152,21 @@ class _Replay:
             if state is None:
                 state = self._states[frame.partition] = engine.open_partition(self._settings, frame.partition)
             self._events += engine.step(state, frame)
+            drift.step(self._link, frame)
             if isinstance(frame, RowFrame):
                 self._census.add(frame)
 
+    def _close(self) -> None:
+        """Close windows of drift; the shift of each space goes into every partition, as `link` writes it."""
+        closed = drift.close(self._link)
+        self._events += closed.events
+        if RawBatch in self._kinds:
+            for shift in {shift.space: shift for shift in closed.shifts}.values():
+                for partition in range(self._config.topics.partitions):
+                    self._step([self._placed(with_fields(shift, partition=partition), {})])
+
     def outcome(self, seconds: float) -> Outcome:
+        self._close()
         events = sorted(self._events, key=lambda event: (event.time_ms, event.id))
         rejects = Counter(reject.reason for reject in self._rejects)
         unknown = sum(state.unjudged for state in self._states.values())
@@ -159,6 +182,7 @@ class _Replay:
             "clients_in_several_raw_partitions": self._census.scattered,
             "classes": self._census.by_class(decided),
             "alerts": sum(event.kind == "alert" for event in events),
+            "drifts": sum(event.kind == "drift" for event in events),
             "throttles": _by_level_and_reason(decision for _, decision in decided),
             "certified": bool(decided) and all(decision.certified for _, decision in decided),
             "cold": False,

@@ -128,6 +128,7 @@ def test_false_alarms_keep_the_budget_of_an_exchangeable_population_and_break_fo
 
 def test_counting(seen: View) -> None:
     log, day = seen.log, seen.log.day
+    assert len(set(seen.exact)) == len(set(map(tuple, log.inputs.tolist()))) < log.rows
     for method, twin in (
         (counts.rows_of_day, lambda before, i: sum(day[j] == day[i] for j in before)),
         (counts.rows_of_minute, lambda before, i: sum(log.time_ms[i] - log.time_ms[j] < 60_000 for j in before)),

@@ -112,7 +112,7 @@ def test_without_clients_or_without_trust_nothing_is_promised() -> None:
     for found in (nobody, cold):
         assert not found.certified.any()
         assert (found.promised == 1.0).all()
-    assert not any(rung.confident for rung in parts_of(cold, cold=True)[0].rungs)
+    assert all(rung.confident == 1.0 for rung in parts_of(cold, cold=True)[0].rungs)
     assert "nothing is promised" in " ".join(warnings(parts_of(cold, cold=True), cold=True))
 
 

@@ -70,7 +70,7 @@ def test_sweepers_are_found_and_counted(fitted: Fitted, judge: Callable[..., rep
     assert sum(sum(reasons.values()) for reasons in summary["throttles"].values()) == len(throttles)
     assert (summary["rejects"], summary["certified"]) == ({}, False)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "alerts.jsonl", "rejects.jsonl", "summary.json", "throttle.jsonl"
+        "alerts.jsonl", "drift.jsonl", "rejects.jsonl", "summary.json", "throttle.jsonl"
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""One worker with both stages on a broker, against an offline fold of the same records."""
+"""One worker with all stages on a broker, against an offline fold of the same records."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -76,7 +76,14 @@ async def test_nothing_planted_leaves_the_raw_topic(
             said = await (await http.get(f"{worker.health.address}/metrics")).text()
     said += "".join(capfd.readouterr())
     names = config.topics
-    for topic in (names.requests, names.judge_state, names.throttle, names.throttle_state, names.alerts):
+    for topic in (
+        names.requests,
+        names.judge_state,
+        names.link_state,
+        names.throttle,
+        names.throttle_state,
+        names.alerts,
+    ):
         records = await read_topic(config, topic)
         assert records, topic
         said += "".join(f"{record.key!r} {record.value!r} {record.headers!r}\n" for record in records)

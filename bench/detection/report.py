@@ -195,13 +195,13 @@ def _shifts(results: Results) -> Shown:
 def _adaptive(results: Results) -> Shown:
     cells = [
         [
-            line["attacker"], str(line["attackers"]), f"{line['reached']}",
+            line["attacker"], line["until"], str(line["attackers"]), f"{line['reached']}",
             f"{line['won']} ({line['won'] / line['attackers']:.0%})", f"{line['found']}", _number(line["median"]),
         ]
         for line in results["adaptive"]
     ]  # fmt: skip
-    note = "Won = reached the goal before the first soft decision on that client."
-    header = ("attacker", "runs", "reached the goal", "won", "found", "median requests to the alarm")
+    note = "Won = reached the goal before that decision. Requests: own ones up to it, in the median."
+    header = ("attacker", "decision", "runs", "reached the goal", "won", "found", "requests")
     return Shown("Attackers that adapt to refusals", note, header, cells)
 
 

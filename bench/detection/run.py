@@ -51,7 +51,8 @@ DISGUISES = {
 
 class Scale(NamedTuple):
     """history, judged : clients by class. variants : (rounded, disguise) of every family. slow : whether slow
-    methods run too. adaptive : runs of each attacker that adapts."""
+    methods run too. adaptive : runs of each attacker that adapts. disguised_rows :
+    of one attacker, dummies included; what would come later is cut."""
 
     history: tuple[int, int, int]
     judged: tuple[int, int, int]
@@ -60,15 +61,18 @@ class Scale(NamedTuple):
     variants: tuple[tuple[bool, str], ...]
     slow: bool
     adaptive: int
+    disguised_rows: int
 
 
 QUICK = Scale(
     history=(32_500, 700, 100), judged=(20_000, 300, 60), days=4, budget=Budget(20, 400),
     variants=((False, "plain"), (True, "plain"), (True, "10 dummies")), slow=False, adaptive=10,
+    disguised_rows=660,
 )  # fmt: skip
 FULL = Scale(
-    history=(68_000, 2_600, 700), judged=(100_000, 2_000, 400), days=7, budget=Budget(60, 1_000),
+    history=(68_000, 2_600, 700), judged=(100_000, 2_000, 400), days=7, budget=Budget(60, 600),
     variants=((False, "plain"), *((True, name) for name in DISGUISES)), slow=True, adaptive=50,
+    disguised_rows=2_040,
 )  # fmt: skip
 
 
@@ -144,8 +148,15 @@ def _scenarios(
             if of_rounded == rounded:
                 how = DISGUISES[name]
                 rng = np.random.default_rng([settings.seed, attackers.FAMILIES.index(family), number])
-                log = attackers.disguise(found, dataset, model, rng, how)
-                yield Scenario(family, rounded, name, log, how.accounts, found.success_at + 1)
+                streams = _cut(found, scale.disguised_rows // (1 + how.dummies))
+                log = attackers.disguise(streams, dataset, model, rng, how)
+                yield Scenario(family, rounded, name, log, how.accounts, streams.success_at + 1)
+
+
+def _cut(streams: attackers.Streams, rows: int) -> attackers.Streams:
+    """The first rows of each; a goal that lies beyond is not reached."""
+    reached = np.where(streams.success_at < rows, streams.success_at, -1)
+    return streams._replace(inputs=[stream[:rows] for stream in streams.inputs], success_at=reached)
 
 
 def _attack(
@@ -359,10 +370,15 @@ def _adapting(world: World, fitted: ours.Fitted) -> Iterator[dict[str, Any]]:
             judge = ours.live(fitted, f"adaptive{number}")
             rng = np.random.default_rng([ATTACK_SEED, number])
             ended.append(adaptive.attack(world.dataset, world.model, judge, rng, oracle=oracle, rows_max=ADAPTIVE_ROWS))
-        found = np.array([one.first_alert for one in ended]) + 1
         reached = np.array([one.success_at for one in ended]) + 1
-        line = detection(np.where(found > 0, found, NEVER), reached)
-        yield {"attacker": "learns of each refusal" if oracle else "learns of none", **line._asdict()}
+        for what, first in (("refusal (soft)", "first_refusal"), ("alert (hard)", "first_alert")):
+            found = np.array([getattr(one, first) for one in ended]) + 1
+            line = detection(np.where(found > 0, found, NEVER), reached)
+            yield {
+                "attacker": "learns of each refusal" if oracle else "learns of none",
+                "until": what,
+                **line._asdict(),
+            }
 
 
 def _ablated(variant: ours.Variant, case: Case) -> dict[str, Any]:

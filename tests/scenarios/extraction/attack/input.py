@@ -14,7 +14,7 @@ LOW = {name: 0.0 for name in GRID} | {"income": 500.0, "age": 18.0, "amount": 50
 
 def records() -> list[Record]:
     rng = random.Random(121)
-    ways = {"synthetic": _synthetic(rng), "shuffled": _shuffled(rng), "unsure": _unsure(rng)}
+    ways = {"drawer": _drawn(rng), "shuffler": _shuffled(rng), "learner": _doubtful(rng)}
     return [line for name, tries in ways.items() for line in _asked(name, tries, rng)]
 
 
@@ -26,7 +26,7 @@ def _asked(client: str, tries: Iterator[Person], rng: random.Random) -> list[Rec
     return made
 
 
-def _synthetic(rng: random.Random) -> Iterator[Person]:
+def _drawn(rng: random.Random) -> Iterator[Person]:
     while True:
         drawn = {name: LOW[name] + 3.5 * rng.random() * SPREAD[name] for name in GRID}
         yield on_grid(drawn | {"purpose": rng.choice(PURPOSES)})
@@ -38,6 +38,6 @@ def _shuffled(rng: random.Random) -> Iterator[Person]:
         yield {name: rng.choice(people)[name] for name in people[0]}
 
 
-def _unsure(rng: random.Random) -> Iterator[Person]:
+def _doubtful(rng: random.Random) -> Iterator[Person]:
     while True:
         yield next(who for who in iter(lambda: person(rng), None) if abs(score(who) - 0.5) < 0.03)
