@@ -223,9 +223,3 @@ def test_suspicious_clients_teach_nothing() -> None:
         learned.append(fitted(select(history, ~np.isin(history.client, named))).arrays())
     assert all(np.array_equal(few, learned[1][name]) for name, few in learned[0].items())
     assert len(teachers.suspicious(encoder(), 0.5, [_with_attackers(keys(False, 3))])) == 0
-
-
-def test_at_most_a_twentieth_of_a_class_is_set_aside() -> None:
-    """What more clients than that do is how the class is."""
-    named = teachers.suspicious(encoder(), 0.5, [_with_attackers(keys(True, 400)[-22:])])
-    assert len(named) == teachers.SHARE_MAX * 400 == 20
