@@ -181,7 +181,7 @@ def delays(change: Change, trials: int) -> dict[str, object]:
 
 
 def cost() -> float:
-    """us a row."""
+    """us of processor time a row."""
     traffic = Traffic(1)
     settings = drift.Settings(Config(), "0" * 16, {"loan@simulated": Model(traffic.population())})  # type: ignore[dict-item]
     frames = [traffic.hour(number, Change("none", volume=4.0)) for number in range(60)]
@@ -189,11 +189,11 @@ def cost() -> float:
     begun, count = 0.0, 0
     for place, frame in enumerate(frames):
         if place == 10:
-            begun = time.perf_counter()
+            begun = time.process_time()
         counted = drift.step(state, frame)
         drift.close(state)
         count += counted if place >= 10 else 0
-    return 1e6 * (time.perf_counter() - begun) / count
+    return 1e6 * (time.process_time() - begun) / count
 
 
 def main() -> None:

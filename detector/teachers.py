@@ -23,8 +23,9 @@ from models.rows import U64, Rows
 SUSPICIOUS = 16_000
 """Thousandths of a tail length. On generated clients the ordinary stayed below 2,600 and sweepers stood above 20,000,
 up to 30 of them among 930."""
-SHARE_MAX = 0.05
-"""Of a class's fitting clients: what more than these do is ordinary in that class."""
+SHARE_MAX = BUDGETS[1]
+"""Of a class's fitting clients: what more of them do is ordinary in that class. Attackers who are more than the loosest
+budget choose thresholds anyway."""
 
 
 def suspicious(encoder: Encoder, decision_threshold: float | None, batches: Sequence[Rows]) -> U64:
