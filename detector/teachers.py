@@ -16,6 +16,7 @@ import numpy as np
 
 from detector.calibration import daily_maxima, fit_reference, is_fitting
 from detector.days import DailyMaxima, select
+from models.certificate import BUDGETS
 from models.encoders.base import Encoder
 from models.kernels.layout import CLASS_COUNT
 from models.rows import U64, Rows
