@@ -4,6 +4,7 @@ Three in eight clients fit tables, tails and growth; the others, disjoint, give 
 Records of one client never stand on both sides, or the thresholds would promise too much.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from detector import evidence, ordinary
 from detector.days import DailyMaxima, Days, behaviour, by_day, first_rows, select
 from detector.evidence import FAMILY_PROCESSES, JOINT, PROCESSES
-from models.certificate import BUDGETS
+from models.certificate import BUDGETS, rank_of
 from models.clients import ClientTable, no_tally
 from models.encoders.base import Encoder
 from models.kernels.layout import (
@@ -31,6 +32,9 @@ from models.rows import F32, I32, I64, U64, Rows
 
 UNREACHABLE = 1 << 40
 UNBOUNDED = 1 << 60
+DRIFT_BUDGET = 1e-3
+"""Records of drift per client-day, of clients that have averages to compare."""
+DRIFT_DAYS_MIN = 50
 ROWS_TAUGHT_MAX = 300
 """Rows by which one client can teach what is ordinary."""
 COLD_ROWS = 10
@@ -72,8 +76,8 @@ def fit_reference(
         off |= {*COUNTS, "timing"}
     tail_scale[:, [process.name in off for process in PROCESSES]] = 0
     reference = replace(reference, tail=tail, tail_scale=tail_scale)
-    _, growth = run.trace(reference, fitting)
-    return replace(reference, growth=growth)
+    days, growth = run.trace(reference, fitting)
+    return replace(reference, growth=growth, drift=_drift_limits(days))
 
 
 def daily_maxima(
@@ -84,7 +88,25 @@ def daily_maxima(
     largest = [process.name for process in PROCESSES].index("family_size")
     variants = days.evidence[:, largest].astype(np.int64) // 1000
     alike = behaviour(days.evidence)
-    return DailyMaxima(days.client, days.klass, days.day, days.statistic, variants, days.rows, days.novelty, alike)
+    maxima = days.client, days.klass, days.day, days.statistic, variants, days.rows, days.novelty, alike, days.drift
+    return DailyMaxima(*maxima)
+
+
+def with_drift_limits(reference: Reference, days: DailyMaxima) -> Reference:
+    """Limits of clients' own drift from clients that fitted nothing, in classes that have enough of them.
+
+    days : of one space's certifying clients, in order of (client, day). Each client counts with the last of its days on
+    which its averages were compared: days of one client are not independent (split conformal, models/certificate.py).
+    """
+    followed = DailyMaxima._make(column[days.drift >= 0] for column in days)
+    last = np.r_[followed.client[1:] != followed.client[:-1], np.ones(min(1, len(followed.client)), np.bool_)]
+    limits, certified = reference.drift.copy(), reference.drift_certified.copy()
+    for k in range(CLASS_COUNT):
+        own = np.sort(followed.drift[last & (followed.klass == k)])
+        rank = rank_of(DRIFT_BUDGET, len(own))
+        if rank <= len(own):
+            limits[k], certified[k] = own[rank - 1] + 1, True
+    return replace(reference, drift=limits, drift_certified=certified)
 
 
 def trace(
@@ -117,6 +139,21 @@ def _bets(run: "_Run", taught: Sequence[Rows]) -> tuple[Reference, I64]:
     return reference, tally.client
 
 
+def _drift_limits(days: Days) -> I64:
+    """(3,) the 99.9 % quantile over fitting client-days; beyond the largest, by an exponential tail, where few.
+
+    Nothing is promised for it, and of a class with hardly any nothing is told.
+    """
+    limits = np.full(CLASS_COUNT, UNBOUNDED)
+    for k in range(CLASS_COUNT):
+        own = days.drift[(days.klass == k) & (days.drift >= 0)]
+        if len(own) >= DRIFT_DAYS_MIN:
+            top = int(np.quantile(own, 1.0 - DRIFT_BUDGET, method="higher"))
+            beyond = max(0.0, -math.log(DRIFT_BUDGET * (len(own) + 1))) / math.log((len(own) + 1) / 2)
+            limits[k] = top + 1 + round((top - int(np.median(own))) * beyond)
+    return limits
+
+
 class _Run:
     """The fold over many batches with a fresh, unbounded table."""
 
@@ -128,7 +165,8 @@ class _Run:
     def _fold(self, reference: Reference, batches: Sequence[Rows], tallies: Sequence[Tally]) -> ClientTable:
         encoder = self._encoder
         # A decision stops the fold, in the middle of a batch; counted is the statistic of every row.
-        silent = replace(reference, thresholds=np.full_like(reference.thresholds, UNREACHABLE))
+        never = np.full_like(reference.thresholds, UNREACHABLE), np.full_like(reference.drift, UNBOUNDED)
+        silent = replace(reference, thresholds=never[0], drift=never[1])
         nulls = evidence.nulls(silent, encoder.reach, encoder.agreement_min, self._threshold)
         table = ClientTable(encoder.dim, self.fields, FAMILY_PROCESSES, JOINT, 1, UNBOUNDED)
         verdict = np.zeros(VERDICT, np.int64)
@@ -163,7 +201,9 @@ class _Run:
         nothing = no_tally(self.fields, len(PROCESSES))
         tallies = [
             nothing._replace(
-                evidence=np.zeros((rows.count, len(PROCESSES)), np.int32), statistic=np.zeros(rows.count, np.int32)
+                evidence=np.zeros((rows.count, len(PROCESSES)), np.int32),
+                statistic=np.zeros(rows.count, np.int32),
+                drift=np.full(rows.count, -1),
             )
             for rows in batches
         ]
@@ -185,6 +225,8 @@ def _blank(fields: int, low_margin: F32, novelty: F32) -> Reference:
         tail_scale=np.full((CLASS_COUNT, processes), 1000, np.int64),
         growth=np.zeros((CLASS_COUNT, 21), np.int64),
         thresholds=np.full((CLASS_COUNT, len(BUDGETS)), UNREACHABLE, np.int64),
+        drift=np.full(CLASS_COUNT, UNBOUNDED),
+        drift_certified=np.zeros(CLASS_COUNT, np.bool_),
         low_margin=low_margin,
         certified=np.zeros((CLASS_COUNT, len(BUDGETS)), np.bool_),
         promised=np.ones((CLASS_COUNT, len(BUDGETS))),

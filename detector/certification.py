@@ -147,6 +147,7 @@ def over_all(spaces: Sequence[DailyMaxima]) -> DailyMaxima:
         rows=np.add.reduceat(joined.rows, begins),
         novelty=np.fmax.reduceat(joined.novelty, begins),
         behaviour=np.bitwise_xor.reduceat(joined.behaviour, begins),
+        drift=np.maximum.reduceat(joined.drift, begins),
     )
 
 

@@ -20,7 +20,8 @@ class DailyMaxima(NamedTuple):
 
     statistic : the largest of the day, thousandths of a tail length; what earlier days left behind counts. variants :
     of the client's largest family. rows : of the day. novelty : mean of the day's rows, NaN where none has one.
-    behaviour : hash of the day's largest evidence of every process; equal where two clients did the same.
+    behaviour : hash of the day's largest evidence of every process; equal where two clients did the same. drift : the
+    largest distance of the client's averages, -1 where there was none.
     """
 
     client: U64
@@ -31,11 +32,12 @@ class DailyMaxima(NamedTuple):
     rows: I64
     novelty: F64
     behaviour: U64
+    drift: I64
 
 
 class Days(NamedTuple):
     """Maxima over client-days. klass : (k,); client : (k,); day : (k,); evidence : (k, processes); statistic : (k,);
-    rows : (k,); novelty : (k,), mean."""
+    rows : (k,); novelty : (k,), mean; drift : (k,), -1 for none."""
 
     klass: I64
     client: U64
@@ -44,6 +46,7 @@ class Days(NamedTuple):
     statistic: I64
     rows: I64
     novelty: F64
+    drift: I64
 
 
 def select(rows: Rows, chosen: NDArray[np.bool_]) -> Rows:
@@ -66,7 +69,7 @@ def by_day(batches: Sequence[Rows], tallies: Sequence[Tally]) -> tuple[Days, I64
     if not sum(rows.count for rows in batches):
         nothing = np.zeros(0, np.int64)
         none = np.zeros((0, len(PROCESSES)), np.int32)
-        empty = Days(nothing, nothing.astype(np.uint64), nothing, none, nothing, nothing, nothing.astype(float))
+        empty = Days(nothing, nothing.astype(np.uint64), nothing, none, *[nothing] * 2, nothing.astype(float), nothing)
         return empty, np.zeros((CLASS_COUNT, 21), np.int64)
     client = np.concatenate([rows.client for rows in batches])
     day = _own_days(client, np.concatenate([rows.time_ms for rows in batches]))
@@ -83,11 +86,13 @@ def by_day(batches: Sequence[Rows], tallies: Sequence[Tally]) -> tuple[Days, I64
     np.maximum.at(largest, place, statistic)
     klass_of = np.zeros(count, np.int64)
     klass_of[place] = klass
+    furthest = np.full(count, -1)
+    np.maximum.at(furthest, place, np.concatenate([tally.drift for tally in tallies]))
     rows_of = np.bincount(place, minlength=count).astype(np.int64)
     known = ~np.isnan(novelty)
     sums, with_novelty = (np.bincount(place[known], w, count) for w in (novelty[known], None))
     mean = np.divide(sums, with_novelty, out=np.full(count, np.nan), where=with_novelty > 0)
-    days = Days(klass_of, keys[0], keys[1].astype(np.int64), most, largest, rows_of, mean)
+    days = Days(klass_of, keys[0], keys[1].astype(np.int64), most, largest, rows_of, mean, furthest)
     return days, _growth(place, klass, statistic)
 
 

@@ -1,4 +1,7 @@
-"""Drift of a model to bytes: records for `topics.drift`, and a low-severity OCSF finding once it has lasted."""
+"""Drift of a model to bytes: records for `topics.drift`, and a low-severity OCSF finding once it has lasted.
+
+The record is also that of a client that has moved (client_drift.py).
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,11 +12,12 @@ import msgspec
 from detector import __version__
 from detector.alert import CLASS_UID, OBSERVED, OCSF_VERSION, PROFILE, Json, attack
 from detector.atlas import TECHNIQUES
-from detector.events import ID_HEX_DIGITS, Time, headers, moment
+from detector.events import ID_HEX_DIGITS, Position, Time, headers, moment
 from detector.finding import Event
 
 DRIFT = "drift"
 LINK = "link"
+CLIENT_INPUTS = "client_inputs"
 
 MEANINGS = {
     "score": "mean score",
@@ -22,6 +26,7 @@ MEANINGS = {
     "refusals": "share of refused requests",
     "volume": "rows per hour, against the same hours of the week before",
     "inputs": "distance of the input distribution from the reference population",
+    CLIENT_INPUTS: "distance of a client's mean input from the population's centre",
 }
 """Every statistic, and what its number is."""
 
@@ -61,31 +66,39 @@ class Finding:
 
 
 class DriftRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Schema probewatch.drift/1, fields in the order of docs/formats/drift.md. Unknown fields are ignored."""
+    """Schema probewatch.drift/1, fields in the order of docs/formats/drift.md. Unknown fields are ignored.
+
+    client, certified, certificate, trigger : of a client's drift only.
+    """
 
     schema: Literal["probewatch.drift/1"] = "probewatch.drift/1"
     drift_id: str
     state: Literal["begins", "lasts"]
     model: str
     space: str
+    client: str | msgspec.UnsetType = msgspec.UNSET
     statistic: str
-    test: Literal["adwin", "page_hinkley", "rff"]
+    test: Literal["adwin", "page_hinkley", "rff", "averages"]
     since: Time
     until: Time
     before: float
     after: float
     magnitude: float
-    direction: Literal["up", "down", "away"]
+    direction: Literal["up", "down", "away", "towards"]
     deviation: float | None
     p_or_threshold: float
     rows: int
+    certified: bool | msgspec.UnsetType = msgspec.UNSET
+    certificate: str | msgspec.UnsetType = msgspec.UNSET
+    trigger: Position | msgspec.UnsetType = msgspec.UNSET
     config_hash: str
     artefact_hash: str
     engine_version: str
 
     @property
     def key(self) -> str:
-        return f"{self.model}:{self.statistic}"
+        about = f"{self.model}:{self.statistic}"
+        return f"{about}:{self.client}" if self.client else about
 
 
 def events(finding: Finding) -> list[Event]:

@@ -2,7 +2,9 @@
 
     step(state, frame)
       rows    -> models/kernels/fold.py walks them; each crossing -> policy.decide -> Finding -> events.events
+                 each client whose inputs have moved -> client_drift.event
       control -> an allowance or a lift, in force from its offset on
+      shift   -> how far the population has moved, taken off from its offset on
 
 State is cut into blocks by client. A block carries its own marks: the `requests` offset it has reached, and per source
 the position it has applied. Whatever comes again, doubled or late, lies below a mark and changes nothing.
@@ -15,14 +17,14 @@ import msgspec
 import numpy as np
 import zstandard
 
-from detector import evidence, findings
+from detector import client_drift, evidence, findings
 from detector.config import Config
 from detector.events import events
 from detector.finding import Event
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from models.artefacts import Artefacts, ModelArtefact
 from models.clients import ClientTable, no_tally
-from models.kernels.layout import CROSSED, SLOT, VERDICT, Nulls
+from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls
 from models.rows import I64
 
 BLOCK_MAGIC = b"PWB2"
@@ -30,6 +32,8 @@ _BLOCK_HEAD = struct.Struct(">4sIIq")
 
 
 Shift = tuple[int, tuple[int, ...]]
+SHIFT_GAP_MS = 7 * 86_400_000
+"""Between shifts further apart than this nobody knows how clients went along."""
 
 
 class BlockError(Exception):
@@ -144,8 +148,12 @@ def _rows(state: PartitionState, frame: RowFrame, closed: I64) -> list[Event]:
     verdict = np.zeros(VERDICT, np.int64)
     found: list[Event] = []
     row, status = table.fold(space.nulls, batch, closed, 0, tally, verdict)
-    while status == CROSSED:
-        found += _decide(state, frame, space, row - 1, verdict)
+    while status != DONE:
+        if status & CROSSED:
+            found += _decide(state, frame, space, row - 1, verdict)
+        if status & MOVED:
+            config, fitted = state.settings.config, state.settings.artefacts.hash
+            found.append(client_drift.event(config, fitted, space.artefact, table, frame, row - 1, verdict))
         row, status = table.fold(space.nulls, batch, closed, row, tally, verdict)
     state.dirty.update(np.unique(frame.rows.client % np.uint64(len(closed))).tolist())
     return found
@@ -165,11 +173,17 @@ def _decide(state: PartitionState, frame: RowFrame, space: Space, row: int, verd
 
 
 def _shift(state: PartitionState, frame: ShiftFrame, closed: I64) -> list[Event]:
-    """By block, as everything: each applies it at its offset, whatever the marks of the others are."""
+    """By block, as everything: each applies it at its offset, whatever the marks of the others are.
+
+    What counts for clients is by how much it differs from the one before: they too are held against their own past.
+    """
     space = state.settings.spaces.get(frame.space)
     if space is not None and len(frame.vector) == space.artefact.encoder.dim:
         for block in np.flatnonzero(closed == 0).tolist():
-            if frame.until_ms >= state.shift.get((block, frame.space), (frame.until_ms,))[0]:
+            until_ms, before = state.shift.get((block, frame.space), (frame.until_ms, frame.vector))
+            if frame.until_ms >= until_ms:
+                if frame.until_ms - until_ms <= SHIFT_GAP_MS:
+                    state.table(frame.space).push(block, np.array(frame.vector) - np.array(before))
                 state.shift[(block, frame.space)] = (frame.until_ms, frame.vector)
                 state.dirty.add(block)
     return []

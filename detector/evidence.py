@@ -194,6 +194,7 @@ def nulls(reference: Reference, reach: float, agreement_min: int, decision_thres
         tail_scale=reference.tail_scale,
         growth=reference.growth,
         thresholds=reference.thresholds,
+        drift=reference.drift,
         low_margin=reference.low_margin,
         joint=JOINT,
         reach2=int((reach * UNIT) ** 2),

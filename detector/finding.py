@@ -114,7 +114,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Bytes for one topic. kind: "throttle" | "alert". headers are CloudEvents binary-mode attributes for alerts."""
+    """Bytes for one topic. kind: "throttle" | "alert" | "drift". headers : of alerts, CloudEvents in binary mode."""
 
     kind: str
     id: str

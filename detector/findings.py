@@ -48,7 +48,7 @@ def decided(
 ) -> Finding:
     """Decide on the client whose row crossed a rung, remember the decision, and tell all about it.
 
-    verdict : (5,) as the fold left it at `row`.
+    verdict : (7,) as the fold left it at `row`.
     """
     rows, client = frame.rows, table.table.clients[int(verdict[SLOT])]
     process, level = PROCESSES[int(verdict[LEAD_PROCESS])], int(verdict[RAISED_LEVEL])
@@ -68,7 +68,7 @@ def decided(
         trigger=Trigger(
             frame.source_name, int(rows.offset[row]), int(rows.index[row]), rows.request_id(row), int(client["rows"])
         ),
-        client=_name(frame, row),
+        client=name_of(frame, row),
         client_key=int(client["key"]),
         client_class=CLASSES[klass],
         model=frame.model,
@@ -165,7 +165,8 @@ def _incident(space: str, client: Any) -> str:
     return hashlib.sha256(f"{space}:{int(client['key'])}:{where}".encode()).hexdigest()[:32]
 
 
-def _name(frame: RowFrame, row: int) -> str:
+def name_of(frame: RowFrame, row: int) -> str:
+    """The pseudonym of a row's client, or its plain name where a replay gave one."""
     key = int(frame.rows.client[row])
     return frame.names.get(key) or pseudonym(frame.key_id, key, frame.rows.client_tail[row].tobytes())
 

@@ -1,10 +1,12 @@
 """ClientTable: everything remembered about the clients of one partition and space, in flat arrays."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.kernels.drift import FINE_BITS
 from models.kernels.fold import fold
 from models.kernels.layout import (
     ANCHOR,
@@ -24,6 +26,9 @@ from models.kernels.layout import (
     GROW,
     HEADS,
     ID_BYTES,
+    PAGE,
+    PAGE_BUMP,
+    PAGE_FREE,
     RING_BUMP,
     RING_FREE,
     RING_MAX,
@@ -39,11 +44,16 @@ from models.kernels.numbers import NEVER
 from models.kernels.slots import block_slots, clear_block, entries_of, find, reindex, restore
 from models.rows import I64, Rows
 
+MOVED_MAX = 1 << 22
+"""Whoever may write frames could otherwise move averages out of their 32 bits."""
+
 _CLIENT_COLUMNS = ("clients", "bets")
 _RING_COLUMNS = ("ring", "ring_values", "ring_fields", "ring_ids")
 _ANCHOR_COLUMNS = (
     "anchors", "anchor_values", "anchor_fields", "anchor_exact", "anchor_ids", "wealth", "parts", "seen", "changed",
 )  # fmt: skip
+_PAGE_COLUMNS = ("pages", "averages")
+_POOLS = (_RING_COLUMNS, _ANCHOR_COLUMNS, _PAGE_COLUMNS)
 
 
 def no_tally(fields: int, processes: int) -> Tally:
@@ -54,6 +64,7 @@ def no_tally(fields: int, processes: int) -> Tally:
         np.zeros((0, len(CLIENT_PROCESSES), BUCKETS, CLIENT_LEVELS), np.int64),
         np.zeros((0, processes), np.int32),
         np.zeros(0, np.int32),
+        np.zeros(0, np.int64),
     )
 
 
@@ -67,6 +78,7 @@ class ClientTable:
     def __init__(self, dim: int, fields: int, processes: int, joint: int, blocks: int, capacity: int) -> None:
         heads = np.zeros(HEADS, np.int64)
         heads[CLIENT_FREE] = -1
+        heads[PAGE_FREE] = -1
         heads[RING_FREE : RING_FREE + len(RING_SIZES)] = -1
         heads[ANCHOR_FREE : ANCHOR_FREE + len(ANCHOR_SIZES)] = -1
         client = CLIENT.itemsize + 4 * len(CLIENT_PROCESSES)
@@ -81,18 +93,20 @@ class ClientTable:
             + 32 * joint
             + 10 * fields
         )
-        self.capacity = max(capacity, client + RING_MAX * entry + ANCHOR_MAX * anchor)
+        page = PAGE.itemsize + 8 * dim
+        self.capacity = max(capacity, client + RING_MAX * entry + ANCHOR_MAX * anchor + page)
         self.sources: list[int] = []
         self.table = Table(
             clients=np.zeros(16, CLIENT),
             bets=np.zeros((16, len(CLIENT_PROCESSES)), np.int32),
             places=np.full(32, -1, np.int32),
             heads=heads,
-            costs=np.array([client, entry, anchor], np.int64),
+            costs=np.array([client, entry, anchor, page], np.int64),
             block_head=np.full(blocks, -1, np.int32),
             block_bytes=np.zeros(blocks, np.int64),
             mark_offset=np.full((blocks, 0), -1, np.int64),
             mark_index=np.full((blocks, 0), -1, np.int64),
+            moved=np.zeros((blocks, dim), np.int32),
             ring=np.zeros(64, ENTRY),
             ring_values=np.zeros((64, dim), np.int16),
             ring_fields=np.zeros((64, fields), np.uint16),
@@ -106,6 +120,8 @@ class ClientTable:
             parts=np.zeros((32, joint, 8), np.int32),
             seen=np.zeros((32, fields), np.uint64),
             changed=np.zeros((32, fields), np.uint16),
+            pages=np.zeros(16, PAGE),
+            averages=np.zeros((16, 2, dim), np.int32),
         )
 
     @property
@@ -138,7 +154,7 @@ class ClientTable:
         )  # fmt: skip
 
     def fold(self, nulls: Nulls, batch: Batch, closed: I64, start: int, tally: Tally, verdict: I64) -> tuple[int, int]:
-        """Apply rows from `start` until one calls for a decision; returns (next row, DONE | CROSSED)."""
+        """Apply rows from `start` until one calls for something; returns (next row, DONE or CROSSED and/or MOVED)."""
         while True:
             start, status = fold(self.table, nulls, batch, closed, self.capacity, start, tally, verdict)
             if status != GROW:
@@ -156,7 +172,7 @@ class ClientTable:
             )
         return self.sources.index(source)
 
-    def _grow(self, clients: int = 1, ring: int = RING_MAX, anchors: int = ANCHOR_MAX) -> None:
+    def _grow(self, clients: int = 1, ring: int = RING_MAX, anchors: int = ANCHOR_MAX, pages: int = 1) -> None:
         """Double whatever has no room for this many more."""
         heads, table = self.table.heads, self.table
         grown: dict[str, NDArray[Any]] = {}
@@ -170,9 +186,17 @@ class ClientTable:
         if heads[ANCHOR_BUMP] + anchors > len(table.anchors):
             for name in _ANCHOR_COLUMNS:
                 grown[name] = _longer(getattr(table, name), int(heads[ANCHOR_BUMP]) + anchors)
+        if heads[PAGE_BUMP] + pages > len(table.pages):
+            for name in _PAGE_COLUMNS:
+                grown[name] = _longer(getattr(table, name), int(heads[PAGE_BUMP]) + pages)
         self.table = table._replace(**grown)
         if "places" in grown:
             reindex(self.table, table.places)
+
+    def push(self, block: int, by: I64) -> None:
+        """The population has moved by so many value units, (d,), as far as a block knows."""
+        moved = self.table.moved[block] + (by.astype(np.int64) << FINE_BITS)
+        self.table.moved[block] = np.clip(moved, -MOVED_MAX, MOVED_MAX)
 
     def forget_evidence(self, slot: int) -> None:
         """Drop what speaks against a client, not what is known of its inputs: a person judged it benign."""
@@ -185,31 +209,41 @@ class ClientTable:
         self.table.parts[families] = 0
 
     def dump(self, block: int) -> dict[str, Any]:
-        """One block as plain values: clients by key, their ring entries and families, and the block's marks."""
+        """One block as plain values: clients by key, their entries in the pools, and the block's marks."""
         table = self.table
         slots = np.zeros(block_slots(table, block, np.zeros(0, np.int64)), np.int64)
         block_slots(table, block, slots)
         slots = slots[np.argsort(table.clients["key"][slots], kind="stable")]
         records = table.clients[slots]
-        ring = np.zeros(int(records["ring_size"].sum()), np.int64)
-        anchors = np.zeros(int(records["anchor_size"].sum()), np.int64)
-        n_ring, n_anchors = entries_of(table, slots, ring, anchors)
         for name in ("next", "previous", "ring_start", "anchor_start"):
             records[name] = 0
+        records["page"] = np.minimum(records["page"], 0)
         saved: dict[str, Any] = {"clients": records.tobytes(), "bets": table.bets[slots].tobytes()}
-        for names, places in ((_RING_COLUMNS, ring[:n_ring]), (_ANCHOR_COLUMNS, anchors[:n_anchors])):
-            for name in names:
-                column = getattr(table, name)[places]
-                if column.dtype.names:
-                    column["link"] = 0  # of the pool, not of the client: a block is a function of the log alone
-                saved[name] = column.tobytes()
+        for name, places in self._entries(slots):
+            column = getattr(table, name)[places]
+            if column.dtype.names:
+                column["link"] = 0  # of the pool, not of the client: a block is a function of the log alone
+            saved[name] = column.tobytes()
+        saved["moved"] = table.moved[block].tobytes()
         marks = zip(self.sources, table.mark_offset[block].tolist(), table.mark_index[block].tolist(), strict=True)
         saved["marks"] = sorted(list(mark) for mark in marks if mark[1] >= 0)
         return saved
 
+    def _entries(self, slots: I64) -> Iterator[tuple[str, I64]]:
+        """Columns of the pools, and where in them these clients' entries stand, in order."""
+        records = self.table.clients[slots]
+        ring = np.zeros(int(records["ring_size"].sum()), np.int64)
+        anchors = np.zeros(int(records["anchor_size"].sum()), np.int64)
+        pages = np.zeros(len(slots), np.int64)
+        counts = entries_of(self.table, slots, ring, anchors, pages)
+        for names, places, count in zip(_POOLS, (ring, anchors, pages), counts, strict=True):
+            for name in names:
+                yield name, places[:count]
+
     def clear(self, block: int) -> None:
-        """Forget a block's clients and its marks."""
+        """Forget a block's clients, its marks and how far the population has moved."""
         clear_block(self.table, block)
+        self.table.moved[block] = 0
         self.table.mark_offset[block] = self.table.mark_index[block] = -1
 
     def load(self, block: int, saved: dict[str, Any]) -> None:
@@ -219,17 +253,16 @@ class ClientTable:
         """
         self.clear(block)
         records = np.frombuffer(saved["clients"], CLIENT)
-        self._grow(len(records), int(records["ring_size"].sum()) + 1, int(records["anchor_size"].sum()) + 1)
+        self._grow(
+            len(records), int(records["ring_size"].sum()) + 1, int(records["anchor_size"].sum()) + 1, len(records)
+        )  # fmt: skip
         slots = np.zeros(len(records), np.int64)
         restore(self.table, records, slots)
         self.table.bets[slots] = np.frombuffer(saved["bets"], np.int32).reshape(len(slots), self.table.bets.shape[1])
-        ring = np.zeros(int(records["ring_size"].sum()), np.int64)
-        anchors = np.zeros(int(records["anchor_size"].sum()), np.int64)
-        n_ring, n_anchors = entries_of(self.table, slots, ring, anchors)
-        for names, places in ((_RING_COLUMNS, ring[:n_ring]), (_ANCHOR_COLUMNS, anchors[:n_anchors])):
-            for name in names:
-                column = getattr(self.table, name)
-                column[places] = np.frombuffer(saved[name], column.dtype).reshape(len(places), *column.shape[1:])
+        for name, places in self._entries(slots):
+            column = getattr(self.table, name)
+            column[places] = np.frombuffer(saved[name], column.dtype).reshape(len(places), *column.shape[1:])
+        self.table.moved[block] = np.frombuffer(saved["moved"], np.int32)
         for source, offset, index in saved["marks"]:
             mark = self._mark(source)
             self.table.mark_offset[block, mark] = offset

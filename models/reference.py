@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from models.rows import F32, F64, I32, I64
 
 _ARRAYS = (
-    "family", "field", "rarity", "client", "novelty", "tail", "tail_scale", "growth", "thresholds", "low_margin",
-    "certified", "promised", "certifying_clients",
+    "family", "field", "rarity", "client", "novelty", "tail", "tail_scale", "growth", "thresholds", "drift",
+    "drift_certified", "low_margin", "certified", "promised", "certifying_clients",
 )  # fmt: skip
 
 
@@ -19,7 +19,8 @@ class Reference:
 
     processes : names, in order. certified : (3, 5) whether a rung's threshold keeps its budget by calibration; the
     others are extrapolated ("conditional"). promised : (3, 5) the false alarms per client-day that are promised for
-    it, 1 where nothing is. certifying_clients : (3,).
+    it, 1 where nothing is. certifying_clients : (3,). drift_certified : (3,) whether the limit of clients' own
+    drift is an order statistic of certifying clients.
     """
 
     processes: tuple[str, ...]
@@ -32,6 +33,8 @@ class Reference:
     tail_scale: I64
     growth: I64
     thresholds: I64
+    drift: I64
+    drift_certified: NDArray[np.bool_]
     low_margin: F32
     certified: NDArray[np.bool_]
     promised: F64

@@ -70,6 +70,7 @@ def _nulls(fields: int) -> Nulls:
         tail_scale=np.ones((CLASS_COUNT, processes), np.int64),
         growth=np.zeros((CLASS_COUNT, 21), np.int64),
         thresholds=np.full((CLASS_COUNT, 5), 1 << 40, np.int64),
+        drift=np.zeros(CLASS_COUNT, np.int64),
         low_margin=np.zeros(CLASS_COUNT, np.float32),
         joint=JOINT,
         reach2=1 << 30,

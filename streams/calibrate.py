@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detector import __version__
-from detector.calibration import COLD_ROWS, daily_maxima, fit_reference, is_fitting
+from detector.calibration import COLD_ROWS, daily_maxima, fit_reference, is_fitting, with_drift_limits
 from detector.certificate_text import PROMISE, one_in, page, warnings
 from detector.certification import Certification, certify, class_parts
 from detector.config import Config
@@ -169,8 +169,9 @@ def _fit(models: SketchedModels, kept: History, reporter: Reporter, *, cold: boo
         teaching = [select(part, ~np.isin(part.client, aside)) for part in rows]
         reference = fit_reference(model.encoder, model.decision_threshold, teaching, cold=cold)
         certifying = [select(part, ~is_fitting(part.client)) for part in rows]
-        maxima.append(daily_maxima(model.encoder, model.decision_threshold, reference, certifying))
-        references[name] = reference
+        days = daily_maxima(model.encoder, model.decision_threshold, reference, certifying)
+        maxima.append(days)
+        references[name] = with_drift_limits(reference, days)
         set_aside.append(aside)
         advance(1)
     return Fitted(references, certify(maxima, cold=cold), np.unique(np.concatenate(set_aside)))

@@ -11,7 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.clients import ClientTable
-from models.kernels.layout import CROSSED, LEAD_ANCHOR, LEAD_PROCESS, RAISED_LEVEL, SLOT, VERDICT, Nulls, Tally
+from models.kernels.layout import (
+    CROSSED,
+    DONE,
+    LEAD_ANCHOR,
+    LEAD_PROCESS,
+    MOVED,
+    RAISED_LEVEL,
+    SLOT,
+    VERDICT,
+    Nulls,
+    Tally,
+)
 from models.rows import Rows
 from tests.reference.features import Row, Tables
 from tests.reference.fold import SlowFold, Verdict
@@ -277,6 +288,7 @@ def random_nulls(seed: int, f: int) -> Nulls:
         reach2=int(rng.choice([1024, 4096])) ** 2,
         agreement_min=int(rng.choice([60, 17 * f])) if f else 0,
         decision_threshold=0.5,
+        drift=whole(1 << 29, 1 << 33, 3, dtype=np.int64),
     )
     for column in (nulls.family, nulls.field, nulls.tail, nulls.tail_scale):
         column[..., 2] = column[..., 1]
@@ -307,6 +319,8 @@ class Seen(NamedTuple):
     family: int
     statistic: int
     evidence: tuple[int, ...]
+    drift: int = -1
+    drifted: bool = False
 
 
 def decision(level: int, clock_ms: int) -> tuple[int, int]:
@@ -322,6 +336,7 @@ def new_tally(f: int) -> Tally:
         client=np.zeros((3, OF_CLIENT, 8, 16), np.int64),
         evidence=np.zeros((0, PROCESSES), np.int32),
         statistic=np.zeros(0, np.int32),
+        drift=np.zeros(0, np.int64),
     )
 
 
@@ -348,20 +363,26 @@ def run_kernel(
         batch = table.batch(as_rows(frame, shape))
         skip = np.iinfo(np.int32).min
         tally = counts._replace(
-            evidence=np.zeros((len(frame), PROCESSES), np.int32), statistic=np.full(len(frame), skip, np.int32)
+            evidence=np.zeros((len(frame), PROCESSES), np.int32), statistic=np.full(len(frame), skip, np.int32),
+            drift=np.full(len(frame), -1),
         )  # fmt: skip
+        drifted = set[int]()
         crossings: dict[int, tuple[int, int, int]] = {}
         row, status = table.fold(nulls, batch, shut, 0, tally, verdict)
-        while status == CROSSED:
+        while status != DONE:
             lead, anchor, level, slot = verdict[[LEAD_PROCESS, LEAD_ANCHOR, RAISED_LEVEL, SLOT]].tolist()
-            client = table.table.clients[slot]
-            crossings[row - 1] = (level, lead, anchor)
-            client["level"] = level
-            client["expires_ms"], client["quiet_until_ms"] = decision(level, int(client["clock_ms"]))
+            if status & MOVED:
+                drifted.add(row - 1)
+            if status & CROSSED:
+                client = table.table.clients[slot]
+                crossings[row - 1] = (level, lead, anchor)
+                client["level"] = level
+                client["expires_ms"], client["quiet_until_ms"] = decision(level, int(client["clock_ms"]))
             row, status = table.fold(nulls, batch, shut, row, tally, verdict)
         for i, statistic in enumerate(tally.statistic.tolist()):
             where = crossings.get(i, (0, -9, -9))
-            seen.append(None if statistic == skip else Seen(*where, statistic, tuple(tally.evidence[i].tolist())))
+            about = tuple(tally.evidence[i].tolist()), int(tally.drift[i]), i in drifted
+            seen.append(None if statistic == skip else Seen(*where, statistic, *about))
     return seen
 
 
@@ -378,4 +399,5 @@ def _seen(twin: SlowFold, row: Row, verdict: Verdict | None) -> Seen | None:
         client.level = verdict.level
         client.expires_ms, client.quiet_until_ms = decision(verdict.level, client.clock_ms)
         where = (verdict.level, verdict.lead, verdict.family)
-    return Seen(*where, max(verdict.statistic_kept, -2_000_000_000), tuple(verdict.evidence))
+    about = tuple(verdict.evidence), verdict.drift, verdict.drifted
+    return Seen(*where, max(verdict.statistic_kept, -2_000_000_000), *about)

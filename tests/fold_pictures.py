@@ -36,6 +36,7 @@ def _client_picture(table: ClientTable, slot: int) -> dict[str, Any]:
     plain = {name: client[name].item() for name in _OF_CLIENT}
     assert slot < len(arrays.clients) == len(arrays.bets)
     plain["bets"] = arrays.bets[slot].tolist()
+    plain["averages"] = _averages_picture(table, int(client["page"]))
     return plain | {"ring": ring, "families": families, "family_room": int(client["anchor_size"])}
 
 
@@ -46,6 +47,15 @@ def _entry_picture(table: ClientTable, e: int) -> tuple[Any, ...]:
         arrays.ring_values[e].tolist(), arrays.ring_fields[e].tolist(), int(entry["exact"]), str(entry["score"].item()),
         int(entry["label"]), name,
     )  # fmt: skip
+
+
+def _averages_picture(table: ClientTable, at: int) -> dict[str, Any] | None:
+    if at < 0:
+        return None
+    page, (fast, slow) = table.table.pages[at], table.table.averages[at].tolist()
+    told = page["told_day"].item()
+    plain = {"since_ms": page["since_ms"].item(), "rows": page["rows"].item(), "fast": fast, "slow": slow}
+    return plain | {"told_day": None if told == -(2**31) else told}
 
 
 def _family_picture(table: ClientTable, a: int) -> dict[str, Any]:
@@ -84,4 +94,5 @@ def _slow_client(client: Client) -> dict[str, Any]:
         for family in client.families
     ]
     plain = {name: getattr(client, name) for name in (*_OF_CLIENT, "bets")}
+    plain["averages"] = client.averages and vars(client.averages)
     return plain | {"ring": ring, "families": families, "family_room": client.family_room}

@@ -24,12 +24,13 @@ def days(
 ) -> DailyMaxima:
     n = len(client)
     columns = {"variants": np.zeros(n), "rows": np.ones(n), "novelty": np.full(n, np.nan), "behaviour": np.arange(n)}
+    columns["drift"] = np.full(n, -1)
     columns |= {name: np.array(column) for name, column in others.items()}
     return DailyMaxima(
         np.array(client, np.uint64), np.broadcast_to(np.array(klass, np.int64), n).copy(),
         np.broadcast_to(np.array(day, np.int64), n).copy(), np.array(statistic, np.int64),
         columns["variants"].astype(np.int64), columns["rows"].astype(np.int64), columns["novelty"].astype(float),
-        columns["behaviour"].astype(np.uint64),
+        columns["behaviour"].astype(np.uint64), columns["drift"].astype(np.int64),
     )  # fmt: skip
 
 

@@ -178,4 +178,5 @@ def test_a_client_costs_what_its_columns_hold() -> None:
         table.anchors, table.anchor_values, table.anchor_fields, table.anchor_exact, table.anchor_ids, table.wealth,
         table.parts, table.seen, table.changed,
     ]  # fmt: skip
-    assert table.costs.tolist() == [sum(column[0].nbytes for column in part) for part in (own, ring, families)]
+    pages = [table.pages, table.averages]
+    assert table.costs.tolist() == [sum(column[0].nbytes for column in part) for part in (own, ring, families, pages)]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.clients import ClientTable
-from models.kernels.layout import Nulls
+from models.kernels.layout import PAGE_BUMP, PAGE_FREE, Nulls
 from models.kernels.numbers import SOFTPLUS
 from tests import fold_cases as cases
 from tests.fold_cases import SHAPES, Move, Shape
@@ -58,9 +58,11 @@ def compare_frames(
     for part, of_part in enumerate((frames[:third], frames[third : 2 * third], frames[2 * third :])):
         if part == 1:
             gone, skipped = table.evicted, table.skipped
+            push(table, twin, seed)
             table = restored(table, shape, room)
         if part == 2:
             forget(table, twin)
+            push(table, twin, seed + 1)
         fast += cases.run_kernel(table, nulls, of_part, tally, closed)
         slow += cases.run_slowly(twin, of_part, closed)
     for place, (ours, theirs) in enumerate(zip(fast, slow, strict=True)):
@@ -72,6 +74,8 @@ def compare_frames(
         twin.skipped,
     )
     assert table.table.block_bytes.tolist() == [twin.block_bytes(block) for block in range(BLOCKS)]
+    followed = sum(client.averages is not None for client in twin.clients.values())
+    assert followed + free_pages(table) == table.table.heads[PAGE_BUMP]
     assert cases.counted(tally) == twin.counts
     return happened(slow, twin)
 
@@ -96,6 +100,22 @@ def forget(table: ClientTable, twin: SlowFold) -> None:
         table.forget_evidence(table.find(key))
         twin.forget_evidence(twin.clients[key])
     assert picture(table) == slow_picture(twin)
+
+
+def free_pages(table: ClientTable) -> int:
+    """Pages of averages that were given back."""
+    count, at = 0, int(table.table.heads[PAGE_FREE])
+    while at >= 0:
+        count, at = count + 1, int(table.table.pages[at]["link"])
+    return count
+
+
+def push(table: ClientTable, twin: SlowFold, seed: int) -> None:
+    """Two blocks learn that the population has moved."""
+    rng = np.random.default_rng(seed)
+    for block in (0, 2):
+        table.table.moved[block] = rng.integers(-900_000, 900_000, table.table.moved.shape[1])
+        twin.moved[block] = table.table.moved[block].tolist()
 
 
 def happened(slow: list[cases.Seen | None], twin: SlowFold) -> Counter[str]:
@@ -133,6 +153,7 @@ def test_long_histories(shape: Shape, room: int) -> None:
     rng = np.random.default_rng(shape.d + room)
     told = compare(shape, cases.moves(rng, 1200, clients=9), seed=shape.d, room=room)
     assert (told["evicted"] > 10) == (room < 1 << 20)
+    assert (told["averages given back"] > 3) == (room < 1 << 20)
     assert told["level 1"] and told["repeats"] and told["families"]
     if not told["evicted"]:
         assert all(told[f"level {level}"] for level in (1, 2, 3, 4))
@@ -206,7 +227,9 @@ def test_every_edge_and_every_leader_occurs_in_these_histories() -> None:
         "novelty on an edge", "gaps of nothing", "gaps equal", "gaps a twentieth apart, longer",
         "gaps a twentieth apart, shorter", "gaps just over a twentieth apart", "minutes turned",
         "minutes turned on the stroke", "days turned", "days turned on the stroke", "tokens at the ceiling",
-        "evidence forgotten", *[f"bet {p} faded" for p in range(8)], *[f"bet {p} faded to nothing" for p in range(8)],
+        "evidence forgotten", "drift told", "drift not told again", "drift told on another day",
+        "averages of a moved population", *[f"bet {p} faded" for p in range(8)],
+        *[f"bet {p} faded to nothing" for p in range(8)],
     ):  # fmt: skip
         assert told[what] >= 3, what
     of_families = cases.SINGLES + cases.JOINT

@@ -7,6 +7,7 @@ row -> client -> clock and decay -> repeat? -> evidence of the client -> variant
 import numpy as np
 
 from models.kernels.client import bet, bet_on_client, tick
+from models.kernels.drift import FOLLOWED_FROM, follow
 from models.kernels.families import extend, level_counts, promote, remember
 from models.kernels.jit import kernel
 from models.kernels.layout import (
@@ -21,6 +22,9 @@ from models.kernels.layout import (
     LEAD_ANCHOR,
     LEAD_EVIDENCE,
     LEAD_PROCESS,
+    MOVED,
+    PAGE_BUMP,
+    PAGE_FREE,
     RAISED_LEVEL,
     RING_BUMP,
     RING_MAX,
@@ -46,10 +50,11 @@ OFF = np.int64(-2_000_000_000)
 def fold(
     table: Table, nulls: Nulls, batch: Batch, closed: I64, capacity: int, start: int, tally: Tally, verdict: I64
 ) -> tuple[int, int]:
-    """Apply rows from `start` on; returns (next row, DONE | GROW | CROSSED).
+    """Apply rows from `start` on; returns (next row, DONE, GROW, or CROSSED and MOVED, one or both).
 
     closed : (blocks,) 1 where this frame lies below the block's own mark. GROW: the arrays need room before row
     `next` can be applied. CROSSED: row `next - 1` crossed a threshold, `verdict` says how; decide, then go on.
+    MOVED: so did its averages (drift.py), whatever else fell at that row.
     """
     blocks = len(table.block_head)
     levels = np.zeros(8, np.int64)
@@ -67,18 +72,20 @@ def fold(
         if slot < 0:
             make_room(table, block, table.costs[0], capacity, -1)
             slot = insert(table, key, block)
-        if apply(table, nulls, slot, block, capacity, batch, row, levels, evidence, anchors, tally, verdict):
-            return row + 1, CROSSED
+        status = apply(table, nulls, slot, block, capacity, batch, row, levels, evidence, anchors, tally, verdict)
+        if status != DONE:
+            return row + 1, status
     return len(batch.client), DONE
 
 
 @kernel
 def has_room(table: Table) -> bool:
-    """One row takes at most one client, one larger ring and one larger page of anchors."""
+    """One row takes at most one client, one larger ring, one larger page of anchors and one of averages."""
     free = table.heads[CLIENT_FREE] >= 0 or table.heads[CLIENT_BUMP] < len(table.clients)
     rings = table.heads[RING_BUMP] + RING_MAX <= len(table.ring)
     anchors = table.heads[ANCHOR_BUMP] + ANCHOR_MAX <= len(table.anchors)
-    return bool(free and rings and anchors)
+    pages = table.heads[PAGE_FREE] >= 0 or table.heads[PAGE_BUMP] < len(table.pages)
+    return bool(free and rings and anchors and pages)
 
 
 @kernel
@@ -107,8 +114,8 @@ def apply(
     anchors: I32,
     tally: Tally,
     verdict: I64,
-) -> bool:
-    """One row of one client; True if it calls for a decision."""
+) -> int:
+    """One row of one client; CROSSED if it calls for a decision, MOVED if the client has drifted, else DONE."""
     client = table.clients[slot]
     klass = min(2, int(batch.klass[row]))
     gap_before = tick(table, slot, block, batch, row)
@@ -118,8 +125,11 @@ def apply(
             statistic = weigh(table, nulls, slot, klass, evidence, anchors, verdict)
             tally.evidence[row] = evidence
             tally.statistic[row] = statistic
-        return False
+        return DONE
     bet_on_client(table, nulls, slot, klass, gap_before, batch, row, tally)
+    status = DONE
+    if client.distinct >= FOLLOWED_FROM and follow(table, nulls, slot, block, capacity, batch, row, tally, verdict):
+        status = MOVED
     candidate = join(table, nulls, slot, batch, row)
     if candidate < 0:
         remember(table, slot, block, capacity, batch, row)
@@ -136,7 +146,9 @@ def apply(
         tally.evidence[row] = evidence
         tally.statistic[row] = client.statistic
     risen = client.statistic > before or evidence[verdict[LEAD_PROCESS]] >= CEILING  # there it cannot rise any more
-    return risen and calls_for_decision(table, nulls, slot, klass, verdict)
+    if risen and calls_for_decision(table, nulls, slot, klass, verdict):
+        status |= CROSSED
+    return status
 
 
 @kernel

@@ -1,7 +1,7 @@
 """Columns of the client table, and the names of what a kernel is handed.
 
-A client is one record plus, on demand, a page of its last distinct inputs (the ring) and a page of families (anchors).
-Pages come in a few sizes, so that a client of one request stays small.
+A client is one record plus, on demand, a page of its last distinct inputs (the ring), a page of families (anchors) and
+a page of two averages. Pages come in a few sizes, so that a client of one request stays small.
 """
 
 from typing import NamedTuple
@@ -54,7 +54,7 @@ CLIENT = np.dtype(
         ("offgrid_fields", "u4"), ("incident_source", "u4"), ("incident_index", "i4"),
         ("ring_start", "i4"), ("ring_size", "i4"), ("ring_next", "i4"),
         ("anchor_start", "i4"), ("anchor_size", "i4"), ("anchor_count", "i4"),
-        ("statistic", "i4"),
+        ("page", "i4"), ("statistic", "i4"),
         ("level", "i4"), ("revision", "i4"), ("doublings", "i4"), ("alerts", "i4"),
     ]
 )  # fmt: skip
@@ -70,6 +70,9 @@ ANCHOR = np.dtype(
     ]
 )  # fmt: skip
 
+PAGE = np.dtype([("since_ms", "i8"), ("rows", "i8"), ("told_day", "i4"), ("link", "i4")])
+"""What stands beside a client's two averages (drift.py): when they began, rows in them, the day a drift was told."""
+
 VARIANTS_KNOWN = 12
 """Variants that a family knows again, beside its references: a machine that goes round a few inputs repeats, and does
 not probe."""
@@ -82,14 +85,15 @@ CLIENT_BUMP, RING_BUMP, ANCHOR_BUMP, CLIENT_FREE = 0, 1, 2, 3
 RING_FREE = 4  # one per ring size
 ANCHOR_FREE = 9  # one per anchor size
 CLIENTS, EVICTED, SKIPPED = 11, 12, 13
-HEADS = 14
+PAGE_BUMP, PAGE_FREE = 14, 15
+HEADS = 16
 
-# What one call of the fold ends with
-DONE, GROW, CROSSED = 0, 1, 2
+# What one call of the fold ends with; the last two may fall together
+DONE, GROW, CROSSED, MOVED = 0, 1, 2, 4
 
 # Slots of the fold's verdict
-LEAD_PROCESS, LEAD_ANCHOR, LEAD_EVIDENCE, STATISTIC, RAISED_LEVEL, SLOT = 0, 1, 2, 3, 4, 5
-VERDICT = 6
+LEAD_PROCESS, LEAD_ANCHOR, LEAD_EVIDENCE, STATISTIC, RAISED_LEVEL, SLOT, DRIFT = 0, 1, 2, 3, 4, 5, 6
+VERDICT = 7
 
 
 class Table(NamedTuple):
@@ -97,7 +101,8 @@ class Table(NamedTuple):
 
     places : (2**k,) slot or -1, open addressing by key. block_head, block_bytes : (blocks,).
     mark_offset, mark_index : (blocks, sources), the position up to which a source has been applied.
-    costs : bytes of a client, a ring entry, an anchor.
+    costs : bytes of a client, a ring entry, an anchor, a page of averages. moved : (blocks, d), how far the population
+    has moved as far as each block knows, 1/64 value unit.
     """
 
     clients: NDArray[np.void]
@@ -109,6 +114,7 @@ class Table(NamedTuple):
     block_bytes: I64
     mark_offset: I64
     mark_index: I64
+    moved: I32
     ring: NDArray[np.void]  # (ring entries,)
     ring_values: I16  # (ring entries, d)
     ring_fields: U16  # (ring entries, f)
@@ -122,6 +128,8 @@ class Table(NamedTuple):
     parts: I32  # (anchors, joint profiles, 8 features), milli-nats since the profile's last start
     seen: U64  # (anchors, f), 64 bits of the values a field took
     changed: U16  # (anchors, f), variants in which a field changed
+    pages: NDArray[np.void]  # (pages,)
+    averages: I32  # (pages, 2, d), fast and slow, 1/64 value unit
 
 
 class Nulls(NamedTuple):
@@ -132,6 +140,7 @@ class Nulls(NamedTuple):
     rarity : (3, f) surprise of a change in each field
     tail, tail_scale : (3, all processes) 99 % quantile and length of the benign tail, milli-nats; scale 0 = off
     growth : (3, 21) subtracted from the statistic by rows of the day   thresholds : (3, 5), thousandths, by level
+    drift : (3,) limit of the averages' squared distance per dimension, (1/64 value unit) ** 2
     low_margin : (3,)   joint : number of joint profiles, the first of the processes
     reach2 : squared reach in value units   agreement_min : 1/16 nat   decision_threshold : of the score
     """
@@ -145,6 +154,7 @@ class Nulls(NamedTuple):
     tail_scale: I64
     growth: I64
     thresholds: I64
+    drift: I64
     low_margin: F32
     joint: int
     reach2: int
@@ -156,7 +166,7 @@ class Tally(NamedTuple):
     """What a run over fitting clients counts; zero-length arrays switch counting and tracing off.
 
     family : (3, 8, 7, 13)   field : (3, f + 1)   client : (3, 8, 8, 16)
-    evidence : (n, processes) milli-nats after each row   statistic : (n,) before thresholds.
+    evidence : (n, processes) milli-nats after each row   statistic : (n,) before thresholds   drift : (n,).
     """
 
     family: I64
@@ -164,6 +174,7 @@ class Tally(NamedTuple):
     client: I64
     evidence: I32
     statistic: I32
+    drift: I64
 
 
 class Batch(NamedTuple):

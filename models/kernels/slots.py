@@ -11,6 +11,8 @@ from models.kernels.layout import (
     CLIENT_FREE,
     CLIENTS,
     EVICTED,
+    PAGE_BUMP,
+    PAGE_FREE,
     RING_BUMP,
     RING_FREE,
     Table,
@@ -112,11 +114,27 @@ def give_anchors(table: Table, start: int, size: int) -> None:
 
 
 @kernel
+def take_page(table: Table) -> int:
+    start = table.heads[PAGE_FREE]
+    if start >= 0:
+        table.heads[PAGE_FREE] = table.pages[start].link
+        return int(start)
+    start = table.heads[PAGE_BUMP]
+    table.heads[PAGE_BUMP] = start + 1
+    return int(start)
+
+
+@kernel
+def give_page(table: Table, start: int) -> None:
+    table.pages[start].link = table.heads[PAGE_FREE]
+    table.heads[PAGE_FREE] = start
+
+
+@kernel
 def client_bytes(table: Table, slot: int) -> int:
     client = table.clients[slot]
-    return int(
-        table.costs[0] + table.costs[1] * np.int64(client.ring_size) + table.costs[2] * np.int64(client.anchor_size)
-    )
+    ring, anchors = table.costs[1] * np.int64(client.ring_size), table.costs[2] * np.int64(client.anchor_size)
+    return int(table.costs[0] + ring + anchors + (table.costs[3] if client.page >= 0 else 0))
 
 
 @kernel
@@ -139,6 +157,8 @@ def remove(table: Table, slot: int, block: int) -> None:
         give_ring(table, client.ring_start, client.ring_size)
     if client.anchor_size > 0:
         give_anchors(table, client.anchor_start, client.anchor_size)
+    if client.page >= 0:
+        give_page(table, client.page)
     unindex(table, client.key)
     unlink(table, slot, block)
     table.clients[slot].next = table.heads[CLIENT_FREE]
@@ -197,6 +217,7 @@ def insert(table: Table, key: np.uint64, block: int) -> int:
     client.offgrid_fields = client.incident_source = client.incident_index = 0
     client.ring_start = client.ring_size = client.ring_next = 0
     client.anchor_start = client.anchor_size = client.anchor_count = 0
+    client.page = -1
     client.statistic = NEVER
     table.bets[slot] = NEVER
     client.level = client.revision = client.doublings = client.alerts = 0
@@ -226,12 +247,12 @@ def reindex(table: Table, old: I32) -> None:
 
 
 @kernel
-def entries_of(table: Table, slots: I64, ring: I64, anchors: I64) -> tuple[int, int]:
-    """List the valid ring entries and the families of clients, in order; returns how many of each.
+def entries_of(table: Table, slots: I64, ring: I64, anchors: I64, pages: I64) -> tuple[int, int, int]:
+    """List the valid ring entries, families and pages of clients, in order; returns how many of each.
 
-    ring, anchors : long enough for all of them, filled with positions in the pools.
+    ring, anchors, pages : long enough for all of them, filled with positions in the pools.
     """
-    n_ring = n_anchors = 0
+    n_ring = n_anchors = n_pages = 0
     for slot in slots:
         client = table.clients[slot]
         for i in range(client.ring_size):
@@ -241,7 +262,10 @@ def entries_of(table: Table, slots: I64, ring: I64, anchors: I64) -> tuple[int, 
         for i in range(client.anchor_count):
             anchors[n_anchors] = client.anchor_start + i
             n_anchors += 1
-    return n_ring, n_anchors
+        if client.page >= 0:
+            pages[n_pages] = client.page
+            n_pages += 1
+    return n_ring, n_anchors, n_pages
 
 
 @kernel
@@ -261,6 +285,7 @@ def restore(table: Table, records: NDArray[np.void], slots: I64) -> None:
         client.next, client.previous = following, previous
         client.ring_start = take_ring(table, client.ring_size) if client.ring_size > 0 else 0
         client.anchor_start = take_anchors(table, client.anchor_size) if client.anchor_size > 0 else 0
+        client.page = take_page(table) if client.page >= 0 else -1
         table.block_bytes[block] += client_bytes(table, slot) - table.costs[0]
         slots[i] = slot
 

@@ -14,6 +14,17 @@ MEMBERSHIP_OUTCOME, EXPLAIN_OUTCOME = 5, 6
 
 
 @dataclass
+class Averages:
+    """What a client sends on average, in 64ths of a value unit. told_day : the last on which a drift was told."""
+
+    since_ms: int
+    fast: list[int]
+    slow: list[int]
+    rows: int = 0
+    told_day: int | None = None
+
+
+@dataclass
 class Client:
     """ring : place -> input; a place stays empty after its input founded a family.
 
@@ -51,6 +62,7 @@ class Client:
     ring_next: int = 0
     families: list[Family] = field(default_factory=list)
     family_room: int = 0
+    averages: Averages | None = None
 
 
 def outcomes(

@@ -16,6 +16,7 @@ from tests.reference.client import (
     MEMBERSHIP_OUTCOME,
     MINUTE_MS,
     NEVER,
+    Averages,
     Client,
     outcomes,
 )
@@ -54,7 +55,8 @@ def bet(evidence: int, ratio: int) -> int:
 
 @dataclass
 class Verdict:
-    """What one applied row came to. level : the rung it calls for, 0 if it calls for nothing."""
+    """What one applied row came to. level : the rung it calls for, 0 if it calls for nothing. drift : the distance of
+    the client's averages, -1 if there is none; drifted : it is to be told."""
 
     level: int
     lead: int
@@ -62,6 +64,8 @@ class Verdict:
     statistic: int
     evidence: list[int]
     statistic_kept: int
+    drift: int = -1
+    drifted: bool = False
 
 
 class SlowFold:
@@ -69,7 +73,8 @@ class SlowFold:
 
     counts : ("family", class, bucket, feature, level), ("field", class, field) or ("client", class, process, bucket,
     level) -> rows, as calibration counts them. met : how often something worth meeting was met, for guards of tests.
-    tables : the columns of the fold's tables by name, nested lists. costs : bytes of a client, a ring entry, a family.
+    tables : the columns of the fold's tables by name, nested lists. costs : bytes of a client, a ring entry, a family,
+    averages. moved : block -> how far the population has moved, 64ths of a value unit.
     """
 
     def __init__(self, tables: Tables, blocks: int, capacity: int, costs: list[int]) -> None:
@@ -77,6 +82,7 @@ class SlowFold:
         self.singles = len(tables["field"][0][0])
         self.joint: int = tables["joint"]
         self.clients: dict[int, Client] = {}
+        self.moved: dict[int, list[int]] = {}
         self.marks: dict[tuple[int, int], tuple[int, int]] = {}
         self.skipped = self.evicted = 0
         self.counts: Counter[tuple[str | int, ...]] = Counter()
@@ -105,8 +111,10 @@ class SlowFold:
             verdict.statistic_kept = verdict.statistic
             return verdict
         self.bet_on_client(client, klass, row, gap_before)
+        drift = self.average(client, row)
         self.place(client, klass, row)
         verdict = self.weigh(client, klass)
+        verdict.drift, verdict.drifted = drift, self.is_told(client, klass, drift)
         before, client.statistic = client.statistic, max(NEVER, verdict.statistic)
         verdict.statistic_kept = client.statistic
         if client.statistic > before or verdict.evidence[verdict.lead] >= CEILING:
@@ -179,6 +187,36 @@ class SlowFold:
             if level is not None:
                 self.count("client", klass, p, bucket, level)
                 client.bets[p] = bet(client.bets[p], self.tables["client"][klass][p][bucket][level])
+
+    def average(self, client: Client, row: Row) -> int:
+        """Mean squared difference of the two averages, from the 47th distinct row on; -1 before."""
+        if client.distinct < 16:
+            return -1
+        if client.averages is None:
+            self.make_room(client.key % self.blocks, self.costs[3], client)
+            client.averages = Averages(client.clock_ms, [0] * len(row["values"]), [0] * len(row["values"]))
+        kept = client.averages
+        kept.rows += 1
+        away = self.moved.get(client.key % self.blocks, [0] * len(row["values"]))
+        inputs = [64 * value - by for value, by in zip(row["values"], away, strict=True)]
+        doubled = sum(kept.rows >= 2**k for k in range(1, 7))  # 2 ** doubled of the rows so far, at most 64
+        kept.fast = [old + (x - old) // 2 ** min(3, doubled) for x, old in zip(inputs, kept.fast, strict=True)]
+        kept.slow = [old + (x - old) // 2**doubled for x, old in zip(inputs, kept.slow, strict=True)]
+        self.met["averages of a moved population"] += any(away)
+        return distance2(kept.fast, kept.slow) // len(inputs) if kept.rows >= 32 else -1
+
+    def is_told(self, client: Client, klass: int, drift: int) -> bool:
+        """Once a day of the client."""
+        kept = client.averages
+        if kept is None or drift < 0 or drift < self.tables["drift"][klass]:
+            return False
+        self.met["drift not told again"] += kept.told_day == client.day
+        if kept.told_day == client.day:
+            return False
+        self.met["drift told on another day"] += kept.told_day is not None
+        self.met["drift told"] += 1
+        kept.told_day = client.day
+        return True
 
     def place(self, client: Client, klass: int, row: Row) -> None:
         """Into the family of what it is a variant of, or into the ring."""
@@ -369,7 +407,8 @@ class SlowFold:
     # ---- room
 
     def bytes_of(self, client: Client) -> int:
-        return self.costs[0] + self.costs[1] * client.ring_size + self.costs[2] * client.family_room
+        pages = self.costs[1] * client.ring_size + self.costs[2] * client.family_room
+        return self.costs[0] + pages + self.costs[3] * (client.averages is not None)
 
     def block_bytes(self, block: int) -> int:
         return sum(self.bytes_of(client) for client in self.clients.values() if client.key % self.blocks == block)
@@ -381,4 +420,5 @@ class SlowFold:
                 return
             leaving = min(others, key=lambda c: (c.statistic, c.clock_ms, c.key))
             del self.clients[leaving.key]
+            self.met["averages given back"] += leaving.averages is not None
             self.evicted += 1

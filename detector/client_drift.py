@@ -1,0 +1,89 @@
+"""Drift of one client to bytes: a record for `topics.drift` and nothing else. Who moves is told of, never throttled."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from detector import __version__
+from detector.config import Config
+from detector.drift_events import CLIENT_INPUTS, DriftRecord
+from detector.events import ID_HEX_DIGITS, Position, moment
+from detector.finding import Event
+from detector.findings import name_of
+from detector.frame import RowFrame
+from models.artefacts import ModelArtefact
+from models.clients import ClientTable
+from models.kernels.drift import FAST, FINE_BITS, SLOW
+from models.kernels.layout import DRIFT, SLOT
+from models.rows import I64, UNIT
+
+FINE = UNIT << FINE_BITS
+"""Steps of the averages' fixed point in a standard unit."""
+
+
+def event(
+    config: Config,
+    artefact_hash: str,
+    artefact: ModelArtefact,
+    table: ClientTable,
+    frame: RowFrame,
+    row: int,
+    verdict: I64,
+) -> Event:
+    """What is said of a client whose averages have come apart at `row`. verdict : as the fold left it there."""
+    slot, rows = int(verdict[SLOT]), frame.rows
+    client = table.table.clients[slot]
+    klass = min(2, int(rows.klass[row]))
+    page, averages = table.table.pages[client["page"]], table.table.averages[client["page"]]
+    before, after = (_from_centre(averages[which], artefact) for which in (SLOW, FAST))
+    position = Position(
+        frame.source_name, int(rows.offset[row]), int(rows.index[row]), rows.request_id(row), int(client["rows"])
+    )  # fmt: skip
+    where = frame.space, CLIENT_INPUTS, int(client["key"]), position.source, position.offset, position.index
+    record = DriftRecord(
+        drift_id=_id("drift", *where),
+        state="begins",
+        model=frame.model,
+        space=frame.space,
+        client=name_of(frame, row),
+        statistic=CLIENT_INPUTS,
+        test="averages",
+        since=moment(int(page["since_ms"])),
+        until=moment(int(client["clock_ms"])),
+        before=before,
+        after=after,
+        magnitude=_standard(int(verdict[DRIFT])),
+        direction="away" if after > before else "towards",
+        deviation=None,
+        p_or_threshold=_standard(int(artefact.reference.drift[klass])),
+        rows=int(page["rows"]),
+        certified=bool(artefact.reference.drift_certified[klass]),
+        certificate=artefact.certificate,
+        trigger=position,
+        config_hash=config.hash,
+        artefact_hash=artefact_hash,
+        engine_version=__version__,
+    )
+    value, time_ms = msgspec.json.encode(record), int(client["clock_ms"])
+    return Event("drift", _id("record", *where), record.key.encode(), value, (), int(client["key"]), time_ms)
+
+
+def _standard(squared: int) -> float:
+    """Standard units, from a mean square in the averages' fixed point."""
+    return round(math.sqrt(squared) / FINE, 6)
+
+
+def _from_centre(average: Any, artefact: ModelArtefact) -> float:
+    """Root mean square distance of an average from the population's centre, wherever that has moved to."""
+    population = artefact.population
+    centre: Sequence[float] = (np.zeros(len(average)) if population is None else population.centre).tolist()
+    squares = [(value / FINE - middle) ** 2 for value, middle in zip(average.tolist(), centre, strict=True)]
+    return round(math.sqrt(math.fsum(squares) / len(squares)), 6)
+
+
+def _id(*parts: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:ID_HEX_DIGITS]
