@@ -106,7 +106,7 @@ class Topics(Section):
     throttle_state: Word = Field(
         "probewatch.throttle-state.v1", description="Decisions in force; compacted, read by doors."
     )
-    drift: Word = Field("probewatch.drift.v1", description="Drift of models, as records.")
+    drift: Word = Field("probewatch.drift.v1", description="Drift of models and clients, as records.")
     dlq: Word = Field("probewatch.requests.dlq", description="Records that could not be read, with the reason.")
     partitions: int = Field(12, ge=1, le=1024, description="Partitions of `requests`; fixed for life.")
     replication: int = Field(1, ge=1, le=15, description="Copies of every topic that `topics create` makes.")

@@ -69,7 +69,8 @@ def by_day(batches: Sequence[Rows], tallies: Sequence[Tally]) -> tuple[Days, I64
     if not sum(rows.count for rows in batches):
         nothing = np.zeros(0, np.int64)
         none = np.zeros((0, len(PROCESSES)), np.int32)
-        empty = Days(nothing, nothing.astype(np.uint64), nothing, none, *[nothing] * 2, nothing.astype(float), nothing)
+        nobody, unknown = nothing.astype(np.uint64), nothing.astype(np.float64)
+        empty = Days(nothing, nobody, nothing, none, nothing, nothing, unknown, nothing)
         return empty, np.zeros((CLASS_COUNT, 21), np.int64)
     client = np.concatenate([rows.client for rows in batches])
     day = _own_days(client, np.concatenate([rows.time_ms for rows in batches]))

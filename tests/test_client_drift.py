@@ -26,9 +26,8 @@ DIM = 6
 BEGIN_MS = 1_735_776_000_000
 DAY_MS, TEN_MINUTES_MS = 86_400_000, 600_000
 SOURCE = 7
-SCHEMA = Draft202012Validator(
-    json.loads((Path(__file__).parents[1] / "docs/formats/drift.schema.json").read_text())
-)  # fmt: skip
+ROOT = Path(__file__).parents[1]
+SCHEMA = Draft202012Validator(json.loads((ROOT / "docs/formats/drift.schema.json").read_text()))
 
 
 class Crowd(NamedTuple):
@@ -213,6 +212,18 @@ def test_a_forged_shift_moves_nothing_out_of_its_bounds() -> None:
     (table,) = state.tables.values()
     assert np.abs(table.table.averages.astype(np.int64)).max() < 1 << 24
     assert np.abs(table.table.moved).max() == 1 << 22
+
+
+# Documents
+
+
+def test_the_sample_in_the_documents_is_what_is_written() -> None:
+    (event,) = told(frames(moved(crowd(3, 120, seed=11), 80, 1.5, slice(0, 1))))
+    page = (ROOT / "docs/formats/drift.md").read_text()
+    sample = json.loads(page[page.rindex("```json") + len("```json") : page.rindex("```")])
+    written = body(event)
+    assert list(sample) == list(written) and sample == written
+    assert list(SCHEMA.iter_errors({name: value for name, value in written.items() if name != "client"}))
 
 
 # Limits

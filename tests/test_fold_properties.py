@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from detector import engine
 from detector.config import Config
 from detector.finding import Event
-from detector.frame import ControlFrame, Frame, RowFrame
+from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from models.kernels.numbers import NEVER
 from models.pseudonym import pseudonym
 from tests import engine_cases as cases
@@ -36,13 +36,23 @@ def order(action: str, name: str, until_ms: int) -> ControlFrame:
     )  # fmt: skip
 
 
+def moved(by: int, day: int) -> ShiftFrame:
+    """How far everybody has moved, as `link` says after so many days."""
+    (space,) = cases.settings().spaces.values()
+    until_ms = int(history()[0].frame.rows.time_ms.min()) + day * DAY_MS
+    vector = tuple(by * (i % 5) for i in range(space.artefact.encoder.dim))
+    return ShiftFrame(PARTITION, 0, space.artefact.model, space.artefact.space, until_ms - 1, until_ms, 300, vector)
+
+
 def log() -> list[Frame]:
-    """The history in frames of at most 15 rows, with orders of people between them."""
+    """The history in frames of at most 15 rows, with orders of people and shifts between them."""
     frames: list[Frame] = list(cut(history(), [15] * 1000))
     end_ms = int(history()[-1].frame.rows.time_ms.max()) + DAY_MS
     third = len(frames) // 3
     frames.insert(2 * third, order("lift", "sweeper", 0))
     frames.insert(third, order("allow", "collector", end_ms))
+    for place, by in enumerate((30, -200, 500, 450)):
+        frames.insert((place + 1) * len(frames) // 6, moved(by, place))
     return [replace(frame, offset=offset) for offset, frame in enumerate(frames)]
 
 
@@ -57,6 +67,7 @@ def test_the_history_is_of_interest() -> None:
     assert {one["level"] for one in decided} == {1, 2, 3, 4}
     assert {one["reason"] for one in decided} == {detector.name for detector in cases.REGISTRY}
     assert max(one["revision"] for one in decided) >= 4
+    assert len(values("drift")) >= 4
     assert len(values("alert")) >= 5 and len(suspects()) >= 8
     assert len({unit.frame.source_name for unit in history()}) == 2
     assert {unit.client % len(BLOCKS) for unit in history()} == set(BLOCKS)
@@ -67,6 +78,7 @@ def test_the_history_is_of_interest() -> None:
     clients = space.table.clients[space.table.places[space.table.places >= 0]]
     for name in ("cells", "gap_ms", "tokens_today", "explained_rows", "member_rows", "explained_today", "rows_minute"):
         assert np.count_nonzero(clients[name] > 0) >= 5, name
+    assert np.abs(space.table.moved).max() > 1 << 16 and np.count_nonzero(clients["page"] >= 0) >= 5
     bets = space.table.bets[space.table.places[space.table.places >= 0]]
     assert np.count_nonzero(bets > NEVER, axis=0).min() >= 10
 

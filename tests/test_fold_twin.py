@@ -123,6 +123,7 @@ def happened(slow: list[cases.Seen | None], twin: SlowFold) -> Counter[str]:
     for seen in slow:
         if seen and seen.level:
             told.update([f"level {seen.level}", f"lead {seen.lead}"])
+            told["decided and drifted"] += seen.drifted
     for (kind, *where), count in twin.counts.items():
         if kind != "field":  # (class, bucket, feature, level) or (class, process, bucket, level)
             told[f"{kind} {where[2 if kind == 'family' else 1]} level {where[3]}"] += count
@@ -227,7 +228,7 @@ def test_every_edge_and_every_leader_occurs_in_these_histories() -> None:
         "novelty on an edge", "gaps of nothing", "gaps equal", "gaps a twentieth apart, longer",
         "gaps a twentieth apart, shorter", "gaps just over a twentieth apart", "minutes turned",
         "minutes turned on the stroke", "days turned", "days turned on the stroke", "tokens at the ceiling",
-        "evidence forgotten", "drift told", "drift not told again", "drift told on another day",
+        "evidence forgotten", "drift told", "drift not told again", "drift told on another day", "decided and drifted",
         "averages of a moved population", *[f"bet {p} faded" for p in range(8)],
         *[f"bet {p} faded to nothing" for p in range(8)],
     ):  # fmt: skip
@@ -246,7 +247,7 @@ def test_log_one_plus_is_the_same_on_every_processor() -> None:
 PLAIN = """
 import numpy as np
 from models.kernels import layout
-for name in ("CLIENT", "ENTRY", "ANCHOR"):  # records of plain numpy have no attributes; recarrays' have
+for name in ("CLIENT", "ENTRY", "ANCHOR", "PAGE"):  # records of plain numpy have no attributes; recarrays' have
     setattr(layout, name, np.dtype((np.record, getattr(layout, name))))
 import warnings
 warnings.simplefilter("ignore", RuntimeWarning)  # hashes overflow by design
@@ -256,6 +257,7 @@ assert not hasattr(__import__("models.kernels.fold", fromlist=["fold"]).fold, "p
 for shape in cases.SHAPES[1:4]:
     told = compare(shape, cases.moves(np.random.default_rng(2), 300, clients=3), seed=2, room=20_000)
     assert told["level 1"] and told["families"] and told["minutes turned"] and told["client 7 level 3"]
+    assert told["averages given back"] or told["drift told"]
 print("equal")
 """
 

@@ -5,12 +5,15 @@ each row before it counts, so that both averages forget it at the pace at which 
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.kernels.jit import kernel
-from models.kernels.layout import DRIFT, Batch, Nulls, Table, Tally
+from models.kernels.layout import Table
 from models.kernels.numbers import size_bucket
 from models.kernels.slots import make_room, take_page
-from models.rows import I64
+from models.rows import I16, I32
+
+Pages = NDArray[np.void]
 
 FOLLOWED_FROM = 16
 """Distinct rows at which a client gets its page of averages."""
@@ -25,30 +28,29 @@ NO_DAY = -(1 << 31)
 
 
 @kernel
-def follow(
-    table: Table, nulls: Nulls, slot: int, block: int, capacity: int, batch: Batch, row: int, tally: Tally, verdict: I64
-) -> bool:
-    """Let a distinct row of a client beyond its first 15 count; True if it crosses the limit, once a day at most."""
-    client = table.clients[slot]
-    if client.page < 0:
-        open_page(table, slot, block, capacity)
-    page = table.pages[client.page]
-    page.rows += 1
-    apart2 = move(table, client.page, block, batch, row, size_bucket(page.rows) - 1)
-    if page.rows < ROWS_MIN:
-        return False
-    statistic = apart2 // batch.values.shape[1]
-    if len(tally.drift) > 0:
-        tally.drift[row] = statistic
-    verdict[DRIFT] = statistic
-    if statistic < nulls.drift[min(2, int(batch.klass[row]))] or page.told_day == client.day:
-        return False
-    page.told_day = client.day
-    return True
+def follow(pages: Pages, averages: I32, moved: I32, page: int, block: int, values: I16, row: int) -> int:
+    """Let one more row count; the averages' mean squared distance, or -1 while the page has few rows.
+
+    averages : (pages, 2, d)   moved : (blocks, d)   values : (rows, d). Arrays and not the tables they stand in: to
+    hand over one of those costs more than all the arithmetic.
+    """
+    pages[page].rows += 1
+    rows = pages[page].rows
+    apart2 = draw(averages, page, moved, block, values, row, size_bucket(rows) - 1)
+    return int(apart2 // values.shape[1]) if rows >= ROWS_MIN else -1
+
+
+@kernel
+def is_new(pages: Pages, page: int, day: int) -> bool:
+    """True once a day."""
+    told = pages[page].told_day == day
+    pages[page].told_day = day
+    return not told
 
 
 @kernel
 def open_page(table: Table, slot: int, block: int, capacity: int) -> None:
+    """A page for a client at its 16th distinct row."""
     client = table.clients[slot]
     make_room(table, block, table.costs[3], capacity, slot)
     client.page = take_page(table)
@@ -58,18 +60,18 @@ def open_page(table: Table, slot: int, block: int, capacity: int) -> None:
 
 
 @kernel
-def move(table: Table, at: int, block: int, batch: Batch, row: int, bits: int) -> int:
+def draw(averages: I32, page: int, moved: I32, block: int, values: I16, row: int, bits: int) -> int:
     """Draw both averages to a row; the squared distance between them. Shifts round down, on every processor.
 
     bits : whole binary logarithm of the number of rows, so that the first of them weigh about alike.
     """
     fast_bits, slow_bits = min(FAST_BITS, bits), min(SLOW_BITS, bits)
     total = np.int64(0)
-    for i in range(batch.values.shape[1]):
-        x = (np.int64(batch.values[row, i]) << FINE_BITS) - np.int64(table.moved[block, i])
-        fast, slow = np.int64(table.averages[at, FAST, i]), np.int64(table.averages[at, SLOW, i])
+    for i in range(values.shape[1]):
+        x = (np.int64(values[row, i]) << FINE_BITS) - np.int64(moved[block, i])
+        fast, slow = np.int64(averages[page, FAST, i]), np.int64(averages[page, SLOW, i])
         fast += (x - fast) >> fast_bits
         slow += (x - slow) >> slow_bits
-        table.averages[at, FAST, i], table.averages[at, SLOW, i] = fast, slow
+        averages[page, FAST, i], averages[page, SLOW, i] = fast, slow
         total += (fast - slow) * (fast - slow)
     return int(total)

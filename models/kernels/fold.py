@@ -7,7 +7,7 @@ row -> client -> clock and decay -> repeat? -> evidence of the client -> variant
 import numpy as np
 
 from models.kernels.client import bet, bet_on_client, tick
-from models.kernels.drift import FOLLOWED_FROM, follow
+from models.kernels.drift import FOLLOWED_FROM, follow, is_new, open_page
 from models.kernels.families import extend, level_counts, promote, remember
 from models.kernels.jit import kernel
 from models.kernels.layout import (
@@ -17,6 +17,7 @@ from models.kernels.layout import (
     CLIENT_FREE,
     CROSSED,
     DONE,
+    DRIFT,
     EXPLAINED_WORTH,
     GROW,
     LEAD_ANCHOR,
@@ -128,8 +129,14 @@ def apply(
         return DONE
     bet_on_client(table, nulls, slot, klass, gap_before, batch, row, tally)
     status = DONE
-    if client.distinct >= FOLLOWED_FROM and follow(table, nulls, slot, block, capacity, batch, row, tally, verdict):
-        status = MOVED
+    if client.distinct >= FOLLOWED_FROM:
+        if client.page < 0:
+            open_page(table, slot, block, capacity)
+        apart = follow(table.pages, table.averages, table.moved, client.page, block, batch.values, row)
+        if len(tally.drift) > 0:
+            tally.drift[row] = apart
+        if apart >= nulls.drift[klass] and is_new(table.pages, client.page, client.day):
+            verdict[DRIFT], status = apart, MOVED
     candidate = join(table, nulls, slot, batch, row)
     if candidate < 0:
         remember(table, slot, block, capacity, batch, row)
