@@ -112,15 +112,20 @@ def _is_known(settings: Settings, frame: RowFrame) -> bool:
 
 
 def _fresh(state: LinkState, frame: RowFrame) -> Rows:
-    """Rows above the mark of their raw partition; moves the mark."""
+    """Rows above the mark of their raw partition; moves the mark. Files may tell a stretch of a partition twice."""
     rows = frame.rows
     unit = (frame.partition, int(rows.source[0]), frame.space)
     mark = state.marks.get(unit, (-1, -1))
-    last = (int(rows.offset[-1]), int(rows.index[-1]))
-    _keep_last(state.marks, unit, max(mark, last))
-    if (int(rows.offset[0]), int(rows.index[0])) > mark:
+    forward, within = np.diff(rows.offset), np.diff(rows.index)
+    if (int(rows.offset[0]), int(rows.index[0])) > mark and ((forward > 0) | ((forward == 0) & (within > 0))).all():
+        _keep_last(state.marks, unit, (int(rows.offset[-1]), int(rows.index[-1])))
         return rows
-    return _take(rows, (rows.offset > mark[0]) | ((rows.offset == mark[0]) & (rows.index > mark[1])))
+    fresh = np.zeros(rows.count, np.bool_)
+    for place, position in enumerate(zip(rows.offset.tolist(), rows.index.tolist(), strict=True)):
+        fresh[place] = position > mark
+        mark = max(mark, position)
+    _keep_last(state.marks, unit, mark)
+    return _take(rows, fresh)
 
 
 def _take(rows: Rows, chosen: Any) -> Rows:

@@ -34,6 +34,7 @@ from tests.drift_cases import (
     logs,
     mixed,
     settings,
+    take,
     told,
 )  # fmt: skip
 
@@ -190,6 +191,15 @@ def test_rows_sent_again_at_new_offsets_are_not_counted_again() -> None:
         frames = [part for frame in log for part in (frame, frame)]
         twice.append([replace(frame, offset=offset) for offset, frame in enumerate(frames)])
     assert told(in_turn(twice)) == EXPECTED
+
+
+def test_a_frame_that_tells_rows_twice_counts_them_once() -> None:
+    """As a replay of files with overlapping stretches of a partition makes them."""
+    frame = LOGS[0][0]
+    twice = np.r_[np.arange(frame.rows.count), np.arange(3, frame.rows.count)]
+    state = drift.LinkState(settings())
+    assert drift.step(state, replace(frame, rows=take(frame.rows, twice))) == frame.rows.count > 3
+    assert drift.step(state, replace(frame, offset=frame.offset + 1)) == 0
 
 
 def test_a_partition_that_has_gone_idle_is_not_waited_for() -> None:
