@@ -92,12 +92,22 @@ LEAD_PROCESS, LEAD_ANCHOR, LEAD_EVIDENCE, STATISTIC, RAISED_LEVEL, SLOT = 0, 1, 
 VERDICT = 6
 
 
+LANES = 8
+"""Columns of values, fields and surprisals are as wide as the next multiple, filled with zeros. Compilers then compare
+whole vectors: 6 ns a candidate with 24 numbers, 15 with 23."""
+
+
+def lanes(width: int) -> int:
+    """A width rounded up to whole vectors."""
+    return -(-width // LANES) * LANES
+
+
 class Table(NamedTuple):
     """All clients of one partition and space.
 
     places : (2**k,) slot or -1, open addressing by key. block_head, block_bytes : (blocks,).
     mark_offset, mark_index : (blocks, sources), the position up to which a source has been applied.
-    costs : bytes of a client, a ring entry, an anchor.
+    costs : bytes of a client, a ring entry, an anchor. d, f : in lanes, but for `seen` and `changed`.
     """
 
     clients: NDArray[np.void]
@@ -167,7 +177,10 @@ class Tally(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The columns of a frame that the fold reads; `mark` is the column of its source in Table.mark_offset."""
+    """The columns of a frame that the fold reads, values, fields and surprisals in lanes.
+
+    mark : column of its source in Table.mark_offset.
+    """
 
     offset: I64
     item: I32
