@@ -32,6 +32,7 @@ from models.kernels.layout import (
     VARIANTS_KNOWN,
     Batch,
     Nulls,
+    Scratch,
     Table,
     Tally,
     lanes,
@@ -84,6 +85,7 @@ class ClientTable:
             + 10 * fields
         )
         self.capacity = max(capacity, client + RING_MAX * entry + ANCHOR_MAX * anchor)
+        self.dim, self.fields = dim, fields
         self.sources: list[int] = []
         self.table = Table(
             clients=np.zeros(16, CLIENT),
@@ -142,8 +144,10 @@ class ClientTable:
 
     def fold(self, nulls: Nulls, batch: Batch, closed: I64, start: int, tally: Tally, verdict: I64) -> tuple[int, int]:
         """Apply rows from `start` until one calls for a decision; returns (next row, DONE | CROSSED)."""
+        processes = nulls.tail.shape[1]
+        scratch = Scratch(np.zeros(8, np.int64), np.zeros(processes, np.int32), np.zeros(processes, np.int32))
         while True:
-            start, status = fold(self.table, nulls, batch, closed, self.capacity, start, tally, verdict)
+            start, status = fold(self.table, nulls, batch, closed, self.capacity, start, tally, verdict, scratch)
             if status != GROW:
                 return int(start), int(status)
             self._grow()

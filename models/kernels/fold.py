@@ -29,11 +29,12 @@ from models.kernels.layout import (
     STATISTIC,
     Batch,
     Nulls,
+    Scratch,
     Table,
     Tally,
 )
 from models.kernels.match import describe, is_repeat, join
-from models.kernels.numbers import CEILING, COUNT_CEILING, NEVER, size_bucket, variant_bucket
+from models.kernels.numbers import CEILING, COUNT_CEILING, NEVER, copy, size_bucket, variant_bucket
 from models.kernels.slots import find, insert, make_room
 from models.rows import I32, I64
 
@@ -44,7 +45,15 @@ OFF = np.int64(-2_000_000_000)
 
 @kernel
 def fold(
-    table: Table, nulls: Nulls, batch: Batch, closed: I64, capacity: int, start: int, tally: Tally, verdict: I64
+    table: Table,
+    nulls: Nulls,
+    batch: Batch,
+    closed: I64,
+    capacity: int,
+    start: int,
+    tally: Tally,
+    verdict: I64,
+    scratch: Scratch,
 ) -> tuple[int, int]:
     """Apply rows from `start` on; returns (next row, DONE | GROW | CROSSED).
 
@@ -52,9 +61,7 @@ def fold(
     `next` can be applied. CROSSED: row `next - 1` crossed a threshold, `verdict` says how; decide, then go on.
     """
     blocks = len(table.block_head)
-    levels = np.zeros(8, np.int64)
-    evidence = np.zeros(nulls.tail.shape[1], np.int32)
-    anchors = np.zeros(nulls.tail.shape[1], np.int32)
+    levels, evidence, anchors = scratch.levels, scratch.evidence, scratch.anchors
     for row in range(start, len(batch.client)):
         if not has_room(table):
             return row, GROW
@@ -116,7 +123,7 @@ def apply(
         client.repeats += 1
         if len(tally.statistic) > 0:
             statistic = weigh(table, nulls, slot, klass, evidence, anchors, verdict)
-            tally.evidence[row] = evidence
+            copy(tally.evidence[row], evidence)
             tally.statistic[row] = statistic
         return False
     bet_on_client(table, nulls, slot, klass, gap_before, batch, row, tally)
@@ -133,7 +140,7 @@ def apply(
     before = client.statistic
     client.statistic = max(statistic, NEVER)
     if len(tally.statistic) > 0:
-        tally.evidence[row] = evidence
+        copy(tally.evidence[row], evidence)
         tally.statistic[row] = client.statistic
     risen = client.statistic > before or evidence[verdict[LEAD_PROCESS]] >= CEILING  # there it cannot rise any more
     return risen and calls_for_decision(table, nulls, slot, klass, verdict)

@@ -176,6 +176,14 @@ class Tally(NamedTuple):
     statistic: I32
 
 
+class Scratch(NamedTuple):
+    """Where the fold works: feature levels (8,), evidence and leading family (processes,)."""
+
+    levels: I64
+    evidence: I32
+    anchors: I32
+
+
 class Batch(NamedTuple):
     """The columns of a frame that the fold reads, values, fields and surprisals in lanes.
 
