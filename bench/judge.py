@@ -73,6 +73,8 @@ def _us_per_event(encoded: list[tuple[int, int, bytes]]) -> float:
 def _frames(model: ModelArtefact, clients: int, rows: int, rng: np.random.Generator) -> list[RowFrame]:
     """Rows as `sketch` would cut them. Values are drawn from the fitted population's known values."""
     pool = model.encoder.encode(_people(model, rng, 5_000))
+    assert model.population is not None
+    novelty, cell = model.population.describe(pool.values)
     f = len(model.encoder.field_names)
     made = []
     for number in range(-(-rows // FRAME_ROWS)):
@@ -87,7 +89,6 @@ def _frames(model: ModelArtefact, clients: int, rows: int, rng: np.random.Genera
         exact[edited] = rng.integers(0, 2**62, int(edited.sum())).astype(np.uint64)
         scores = rng.random(n).astype(np.float32)
         zero = np.zeros(n, np.uint32)
-        none = np.full(n, np.nan, np.float32)
         ids = np.char.mod("request-%08d", np.arange(number * n, number * n + n)).astype("S16")
         table = Rows(
             source=zero, offset=np.arange(number * n, number * n + n), index=np.zeros(n, np.int32),
@@ -96,8 +97,9 @@ def _frames(model: ModelArtefact, clients: int, rows: int, rng: np.random.Genera
             time_ms=START_MS + np.arange(number * n, number * n + n), id_offsets=np.arange(n + 1, dtype=np.int32) * 16,
             id_bytes=np.frombuffer(ids.tobytes(), np.uint8), exact=exact, values=values, fields=fields,
             surprisal=pool.surprisal[who], offgrid=zero, output=(scores > 0.5).astype(np.uint32) + 1, score=scores,
-            margin=np.abs(scores - 0.5), novelty=none, guard=none, cell=zero, tokens_in=zero, tokens_out=zero,
-            flags=np.zeros(n, np.uint16),
+            margin=np.abs(scores - 0.5), novelty=novelty[who],
+            guard=np.full(n, np.nan, np.float32), cell=cell[who],
+            tokens_in=rng.integers(0, 99, n).astype(np.uint32), tokens_out=zero, flags=np.zeros(n, np.uint16),
         )  # fmt: skip
         made.append(RowFrame(partition, number, model.model, model.space, "bench[0]", "k1", table))
     return made
