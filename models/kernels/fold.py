@@ -173,7 +173,7 @@ def bet_on_family(
 
 @kernel
 def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anchors: I32, verdict: I64) -> int:
-    """Evidence of every process and their fusion: the largest standardised excess, less what activity explains.
+    """Evidence of every process and their fusion: the largest standardised excess, of bets less what activity explains.
 
     Order of processes: of families (maximum over families), sums of the joint ones over families, of the client, and
     counts (layout.COUNTS). Fills evidence and each process's leading family.
@@ -208,11 +208,12 @@ def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anch
     evidence[counts + 2] = int(min(COUNT_CEILING, client.tokens_today))
     most, lead = OFF, 0
     for p in range(len(evidence)):
+        if p == counts:  # counts measure activity: what activity explains is not taken from them
+            most -= nulls.growth[klass, size_bucket(client.rows_today)]
         scale = nulls.tail_scale[klass, p]
         beyond = (np.int64(evidence[p]) - nulls.tail[klass, p]) * 1000
         if scale > 0 and beyond >= (most + 1) * scale:  # floor(beyond / scale) > most, without dividing
             most, lead = beyond // scale, p
-    most -= nulls.growth[klass, size_bucket(client.rows_today)]
     verdict[LEAD_PROCESS], verdict[LEAD_ANCHOR], verdict[LEAD_EVIDENCE] = lead, anchors[lead], evidence[lead]
     verdict[STATISTIC], verdict[SLOT] = most, slot
     return int(max(most, np.int64(-2_000_000_000)))
