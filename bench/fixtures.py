@@ -78,9 +78,9 @@ def artefacts() -> Artefacts:
     return calibrated()[0]
 
 
-def settings(*, silent: bool) -> EngineSettings:
+def settings(*, silent: bool, config: Config | None = None) -> EngineSettings:
     """silent : thresholds out of reach, so that the fold is measured without events."""
-    made = EngineSettings(Config(), artefacts())
+    made = EngineSettings(config or Config(), artefacts())
     if silent:
         for name, space in made.spaces.items():
             quiet = space.nulls._replace(thresholds=np.full_like(space.nulls.thresholds, UNREACHABLE))

@@ -4,16 +4,20 @@ A population of clients sends applications; three rows in ten are edits of the c
 many rows as are then measured, so that rings and families are as full as they get at that rate.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from time import process_time
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.fixtures import TABLE, artefacts, settings
 from detector import engine
 from detector.frame import RowFrame
 from models.artefacts import ModelArtefact
-from models.rows import CLIENT_TAIL_BYTES, Rows
+from models.encoders.base import Encoded
+from models.rows import CLIENT_TAIL_BYTES, F32, I64, U32, U64, Rows
 from streams import frames
 
 FRAME_ROWS = 4_096
@@ -21,6 +25,7 @@ PARTITIONS = 12
 EDITED_SHARE = 0.3
 EVENTS_MIN = 100  # fewer tell nothing against the noise
 START_MS = 1_760_000_000_000
+POOL = 5_000  # different applications
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,40 +75,61 @@ def _us_per_event(encoded: list[tuple[int, int, bytes]]) -> float:
     return 1e6 * (spent[1] - spent[0]) / events if events >= EVENTS_MIN else float("nan")
 
 
-def _frames(model: ModelArtefact, clients: int, rows: int, rng: np.random.Generator) -> list[RowFrame]:
-    """Rows as `sketch` would cut them. Values are drawn from the fitted population's known values."""
-    pool = model.encoder.encode(_people(model, rng, 5_000))
-    f = len(model.encoder.field_names)
-    made = []
-    for number in range(-(-rows // FRAME_ROWS)):
-        n = FRAME_ROWS
-        partition = number % PARTITIONS
-        client = rng.integers(0, clients // PARTITIONS, n) * PARTITIONS + partition
-        edited = rng.random(n) < EDITED_SHARE
-        who = np.where(edited, client % len(pool.values), rng.integers(0, len(pool.values), n))
-        fields, values, exact = pool.fields[who], pool.values[who], pool.exact[who]
-        fields[edited, rng.integers(0, f, int(edited.sum()))] = rng.integers(0, 65_536, int(edited.sum()))
-        values[edited] += rng.integers(-60, 60, (int(edited.sum()), values.shape[1])).astype(np.int16)
-        exact[edited] = rng.integers(0, 2**62, int(edited.sum())).astype(np.uint64)
-        scores = rng.random(n).astype(np.float32)
-        zero = np.zeros(n, np.uint32)
-        none = np.full(n, np.nan, np.float32)
-        ids = np.char.mod("request-%08d", np.arange(number * n, number * n + n)).astype("S16")
-        table = Rows(
-            source=zero, offset=np.arange(number * n, number * n + n), index=np.zeros(n, np.int32),
-            client=(client.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15),
-            client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), klass=np.zeros(n, np.uint8),
-            time_ms=START_MS + np.arange(number * n, number * n + n), id_offsets=np.arange(n + 1, dtype=np.int32) * 16,
-            id_bytes=np.frombuffer(ids.tobytes(), np.uint8), exact=exact, values=values, fields=fields,
-            surprisal=pool.surprisal[who], offgrid=zero, output=(scores > 0.5).astype(np.uint32) + 1, score=scores,
-            margin=np.abs(scores - 0.5), novelty=none, guard=none, cell=zero, tokens_in=zero, tokens_out=zero,
-            flags=np.zeros(n, np.uint16),
-        )  # fmt: skip
-        made.append(RowFrame(partition, number, model.model, model.space, "bench[0]", "k1", table))
-    return made
+class Pool(NamedTuple):
+    """Inputs that rows are drawn from, as `sketch` says them."""
+
+    encoded: Encoded
+    novelty: F32
+    cell: U32
 
 
-def _people(model: ModelArtefact, rng: np.random.Generator, count: int) -> list[dict[str, float]]:
+def people(model: ModelArtefact, rng: np.random.Generator) -> Pool:
     names = model.encoder.field_names
-    table = np.rint(rng.lognormal(3.0, 1.0, (count, len(names))))
-    return [dict(zip(names, row, strict=True)) for row in table.tolist()]
+    table = np.rint(rng.lognormal(3.0, 1.0, (POOL, len(names))))
+    encoded = model.encoder.encode([dict(zip(names, row, strict=True)) for row in table.tolist()])
+    assert model.population is not None
+    return Pool(encoded, *model.population.describe(encoded.values))
+
+
+def rows_of(pool: Pool, client: I64, edited: NDArray[np.bool_], first: int, rng: np.random.Generator) -> Rows:
+    """Rows as `sketch` would cut them, (n,) by client; edited ones are variants of the client's own application.
+
+    first : number of the first row.
+    """
+    n, changed = len(client), int(edited.sum())
+    f = pool.encoded.fields.shape[1]
+    who = np.where(edited, client % POOL, rng.integers(0, POOL, n))
+    fields, values, exact = pool.encoded.fields[who], pool.encoded.values[who], pool.encoded.exact[who]
+    fields[edited, rng.integers(0, f, changed)] = rng.integers(0, 65_536, changed)
+    values[edited] += rng.integers(-60, 60, (changed, values.shape[1])).astype(np.int16)
+    exact[edited] = rng.integers(0, 2**62, changed).astype(np.uint64)
+    scores = rng.random(n).astype(np.float32)
+    zero, numbers = np.zeros(n, np.uint32), np.arange(first, first + n)
+    ids = np.char.mod("request-%08d", numbers).astype("S16")
+    return Rows(
+        source=zero, offset=numbers, index=np.zeros(n, np.int32),
+        client=_keys(client),
+        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), klass=np.zeros(n, np.uint8),
+        time_ms=START_MS + numbers, id_offsets=np.arange(n + 1, dtype=np.int32) * 16,
+        id_bytes=np.frombuffer(ids.tobytes(), np.uint8), exact=exact, values=values, fields=fields,
+        surprisal=pool.encoded.surprisal[who], offgrid=zero, output=(scores > 0.5).astype(np.uint32) + 1, score=scores,
+        margin=np.abs(scores - 0.5), novelty=pool.novelty[who], guard=np.full(n, np.nan, np.float32),
+        cell=pool.cell[who], tokens_in=rng.integers(0, 99, n).astype(np.uint32), tokens_out=zero,
+        flags=np.zeros(n, np.uint16),
+    )  # fmt: skip
+
+
+def _keys(client: I64) -> U64:
+    """Keys that look like hashes in all their bits."""
+    keys = (client.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    return keys ^ (keys >> np.uint64(29))
+
+
+def _frames(model: ModelArtefact, clients: int, rows: int, rng: np.random.Generator) -> Iterator[RowFrame]:
+    pool = people(model, rng)
+    for number in range(-(-rows // FRAME_ROWS)):
+        partition = number % PARTITIONS
+        client = rng.integers(0, clients // PARTITIONS, FRAME_ROWS) * PARTITIONS + partition
+        edited = rng.random(FRAME_ROWS) < EDITED_SHARE
+        made = rows_of(pool, client, edited, number * FRAME_ROWS, rng)
+        yield RowFrame(partition, number, model.model, model.space, "bench[0]", "k1", made)

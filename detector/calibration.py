@@ -76,7 +76,8 @@ def fit_reference(
         off |= {*COUNTS, "timing"}
     tail_scale[:, [process.name in off for process in PROCESSES]] = 0
     reference = replace(reference, tail=tail, tail_scale=tail_scale)
-    days, growth = run.trace(reference, fitting)
+    bets = replace(reference, tail_scale=np.where(ordinary.is_count(), 0, tail_scale))
+    days, growth = run.trace(bets, fitting)
     return replace(reference, growth=growth, drift=_drift_limits(days))
 
 

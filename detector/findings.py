@@ -18,6 +18,7 @@ from models.certificate import BUDGETS
 from models.clients import ClientTable
 from models.kernels.fold import threshold_offset
 from models.kernels.layout import (
+    COUNTS,
     FEATURES,
     LEAD_ANCHOR,
     LEAD_EVIDENCE,
@@ -183,7 +184,8 @@ def _anchor(table: ClientTable, client: Any, lead: int) -> int:
 
 def _threshold_mnats(nulls: Nulls, klass: int, process: int, threshold: int, client: Any) -> int:
     """Evidence at which this process alone would reach the threshold, at the client's present activity."""
-    growth = int(nulls.growth[klass, size_bucket(int(client["rows_today"]))])
+    counts = process >= len(PROCESSES) - len(COUNTS)
+    growth = 0 if counts else int(nulls.growth[klass, size_bucket(int(client["rows_today"]))])
     return int(nulls.tail[klass, process]) + (threshold + growth) * int(nulls.tail_scale[klass, process]) // 1000
 
 

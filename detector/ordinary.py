@@ -6,6 +6,7 @@ All of it comes from fitting clients; nothing here sees the clients that certify
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.days import Days
 from detector.evidence import FAMILY_PROCESSES, JOINT, PROCESSES
@@ -88,6 +89,11 @@ def without_outcomes(counts: I64, days: Days) -> set[str]:
     if not len(days.evidence) or days.evidence[:, names.index("tokens")].max() == 0:
         off.add("tokens")
     return off
+
+
+def is_count() -> NDArray[np.bool_]:
+    """(processes,) which of them count instead of betting."""
+    return np.array([process.name in COUNTS for process in PROCESSES])
 
 
 def tails(days: Days) -> tuple[I64, I64]:

@@ -37,8 +37,10 @@ from models.kernels.layout import (
     VARIANTS_KNOWN,
     Batch,
     Nulls,
+    Scratch,
     Table,
     Tally,
+    lanes,
 )
 from models.kernels.numbers import NEVER
 from models.kernels.slots import block_slots, clear_block, entries_of, find, reindex, restore
@@ -82,11 +84,12 @@ class ClientTable:
         heads[RING_FREE : RING_FREE + len(RING_SIZES)] = -1
         heads[ANCHOR_FREE : ANCHOR_FREE + len(ANCHOR_SIZES)] = -1
         client = CLIENT.itemsize + 4 * len(CLIENT_PROCESSES)
-        entry = ENTRY.itemsize + 2 * dim + 2 * fields + ID_BYTES
+        d, f = lanes(dim), lanes(fields)
+        entry = ENTRY.itemsize + 2 * d + 2 * f + ID_BYTES
         anchor = (
             ANCHOR.itemsize
-            + 8 * dim
-            + 8 * fields
+            + 8 * d
+            + 8 * f
             + 8 * (4 + VARIANTS_KNOWN)
             + 2 * ID_BYTES
             + 4 * processes
@@ -95,6 +98,7 @@ class ClientTable:
         )
         page = PAGE.itemsize + 8 * dim
         self.capacity = max(capacity, client + RING_MAX * entry + ANCHOR_MAX * anchor + page)
+        self.dim, self.fields = dim, fields
         self.sources: list[int] = []
         self.table = Table(
             clients=np.zeros(16, CLIENT),
@@ -108,12 +112,12 @@ class ClientTable:
             mark_index=np.full((blocks, 0), -1, np.int64),
             moved=np.zeros((blocks, dim), np.int32),
             ring=np.zeros(64, ENTRY),
-            ring_values=np.zeros((64, dim), np.int16),
-            ring_fields=np.zeros((64, fields), np.uint16),
+            ring_values=np.zeros((64, d), np.int16),
+            ring_fields=np.zeros((64, f), np.uint16),
             ring_ids=np.zeros((64, ID_BYTES), np.uint8),
             anchors=np.zeros(32, ANCHOR),
-            anchor_values=np.zeros((32, 4, dim), np.int16),
-            anchor_fields=np.zeros((32, 4, fields), np.uint16),
+            anchor_values=np.zeros((32, 4, d), np.int16),
+            anchor_fields=np.zeros((32, 4, f), np.uint16),
             anchor_exact=np.zeros((32, 4 + VARIANTS_KNOWN), np.uint64),
             anchor_ids=np.zeros((32, 2, ID_BYTES), np.uint8),
             wealth=np.zeros((32, processes), np.int32),
@@ -149,14 +153,17 @@ class ClientTable:
         source = int(rows.source[0]) if rows.count else 0
         return Batch(
             rows.offset, rows.index, rows.client, rows.klass, rows.time_ms, rows.id_offsets, rows.id_bytes, rows.exact,
-            rows.values, rows.fields, rows.surprisal, rows.offgrid, rows.output, rows.score, rows.margin,
-            rows.novelty, rows.cell, rows.tokens_in, rows.tokens_out, rows.flags, self._mark(source),
+            _in_lanes(rows.values), _in_lanes(rows.fields), _in_lanes(rows.surprisal), rows.offgrid, rows.output,
+            rows.score, rows.margin, rows.novelty, rows.cell, rows.tokens_in, rows.tokens_out, rows.flags,
+            self._mark(source),
         )  # fmt: skip
 
     def fold(self, nulls: Nulls, batch: Batch, closed: I64, start: int, tally: Tally, verdict: I64) -> tuple[int, int]:
         """Apply rows from `start` until one calls for something; returns (next row, DONE or CROSSED and/or MOVED)."""
+        processes = nulls.tail.shape[1]
+        scratch = Scratch(np.zeros(8, np.int64), np.zeros(processes, np.int32), np.zeros(processes, np.int32))
         while True:
-            start, status = fold(self.table, nulls, batch, closed, self.capacity, start, tally, verdict)
+            start, status = fold(self.table, nulls, batch, closed, self.capacity, start, tally, verdict, scratch)
             if status != GROW:
                 return int(start), int(status)
             self._grow()
@@ -267,6 +274,16 @@ class ClientTable:
             mark = self._mark(source)
             self.table.mark_offset[block, mark] = offset
             self.table.mark_index[block, mark] = index
+
+
+def _in_lanes(column: NDArray[Any]) -> NDArray[Any]:
+    """(n, width) with zeros to the right, up to whole lanes."""
+    rows, width = column.shape
+    if width == lanes(width):
+        return column
+    wide = np.zeros((rows, lanes(width)), column.dtype)
+    wide[:, :width] = column
+    return wide
 
 
 def _longer(array: NDArray[Any], least: int) -> NDArray[Any]:

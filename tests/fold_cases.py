@@ -355,7 +355,7 @@ def run_kernel(
 ) -> list[Seen | None]:
     """Every row's outcome, None for a skipped one. counts : its counts of levels grow."""
     seen: list[Seen | None] = []
-    shape = Shape(table.table.ring_values.shape[1], table.table.ring_fields.shape[1])
+    shape = Shape(table.dim, table.fields)
     shut = np.zeros(len(table.table.block_head), np.int64)
     shut[list(closed)] = 1
     verdict = np.zeros(VERDICT, np.int64)

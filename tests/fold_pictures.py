@@ -41,11 +41,11 @@ def _client_picture(table: ClientTable, slot: int) -> dict[str, Any]:
 
 
 def _entry_picture(table: ClientTable, e: int) -> tuple[Any, ...]:
-    arrays, entry = table.table, table.table.ring[e]
+    arrays, entry, d, f = table.table, table.table.ring[e], table.dim, table.fields
     name = arrays.ring_ids[e].tobytes()[: int(entry["id_length"])]
     return (
-        arrays.ring_values[e].tolist(), arrays.ring_fields[e].tolist(), int(entry["exact"]), str(entry["score"].item()),
-        int(entry["label"]), name,
+        arrays.ring_values[e, :d].tolist(), arrays.ring_fields[e, :f].tolist(), int(entry["exact"]),
+        str(entry["score"].item()), int(entry["label"]), name,
     )  # fmt: skip
 
 
@@ -59,14 +59,17 @@ def _averages_picture(table: ClientTable, at: int) -> dict[str, Any] | None:
 
 
 def _family_picture(table: ClientTable, a: int) -> dict[str, Any]:
-    arrays, family = table.table, table.table.anchors[a]
+    arrays, family, d, f = table.table, table.table.anchors[a], table.dim, table.fields
     return {name: family[name].item() for name in _OF_FAMILY} | {
         **{name: str(family[name].item()) for name in _SCORES},
         "references": [
-            (arrays.anchor_values[a, z].tolist(), arrays.anchor_fields[a, z].tolist(), int(arrays.anchor_exact[a, z]))
+            (
+                arrays.anchor_values[a, z, :d].tolist(), arrays.anchor_fields[a, z, :f].tolist(),
+                int(arrays.anchor_exact[a, z]),
+            )
             for z in range(3)
         ],
-        "before_last": arrays.anchor_values[a, 3].tolist(),
+        "before_last": arrays.anchor_values[a, 3, :d].tolist(),
         "known": sorted(exact for exact in arrays.anchor_exact[a, 4:].tolist() if exact),
         "ids": [arrays.anchor_ids[a, i].tobytes().rstrip(b"\0") for i in range(2)],
         "wealth": arrays.wealth[a].tolist(), "parts": arrays.parts[a].tolist(), "seen": arrays.seen[a].tolist(),

@@ -134,8 +134,9 @@ class TestPatientAttackers:
         ]
         certificate = fit(tmp_path, benign(CLIENTS, 1) + asked).certificate
         assert certificate is not None
-        assert certificate.grounds.set_aside <= 1
-        assert teachers._far(self.cautious(tmp_path)).size > 0, "nobody was doubtful: this tests nothing"
+        doubtful = teachers._far(self.cautious(tmp_path)).size
+        assert doubtful > 4, "nobody was doubtful: this tests nothing"
+        assert certificate.grounds.set_aside < doubtful / 2, "most are taken back"
 
     def cautious(self, folder: Path) -> DailyMaxima:
         model = load_artefacts(folder, SECRETS.projection_seed)

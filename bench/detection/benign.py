@@ -32,7 +32,7 @@ class Kind(NamedTuple):
 
 KINDS: Mapping[str, Kind] = {
     # Most people ask once; one in ten comes back on another day of a three-day window.
-    "ordinary": Kind("consumer", 0.83, 0.05, scripts.ordinary),
+    "ordinary": Kind("consumer", 0.81, 0.05, scripts.ordinary),
     # Price comparison is common in lending; its Pareto tail sets the consumers' thresholds, so it must be fat enough
     # to be seen: 6 % of clients give 60 re-quoters in 1,000.
     "re-quoter": Kind("consumer", 0.06, 0.15, scripts.requoter),
@@ -42,6 +42,9 @@ KINDS: Mapping[str, Kind] = {
     # A broken front end: one client in a hundred.
     "retry storm": Kind("consumer", 0.01, 0.05, scripts.retry_storm),
     "returning": Kind("consumer", 0.06, 0.60, scripts.returning),
+    # People who ask for others too: couples, advisers, small brokers whom nobody registered. Without them every thief
+    # and every dummy would stand out for nothing but having asked about many people.
+    "asks for others": Kind("consumer", 0.02, 0.20, scripts.asks_for_others),
     "broker": Kind("broker", 0.80, 0.80, scripts.broker),
     # One front-end product among brokers: a fifth of them use it.
     "templated broker": Kind("broker", 0.20, 0.80, scripts.templated_broker),

@@ -332,15 +332,18 @@ def measure_ours(world: World, reporter: Reporter) -> dict[str, Any]:
     advance(1)
     klass = world.history.klass[world.certifying]
 
-    def case(score: Callable[[ours.Sketched], F64]) -> Case:
+    def case(score: Callable[[ours.Sketched], F64], scenarios: Sequence[Scenario]) -> Case:
+        names = {scenario.name for scenario in scenarios}
         maxima = daily_maxima(world.history, score(history))[world.certifying]
-        said = [(s, score(at), ours.handicap(at)) for s, at in zip(world.scenarios, attacks, strict=True)]
+        said = [
+            (s, score(at), ours.handicap(at)) for s, at in zip(world.scenarios, attacks, strict=True) if s.name in names
+        ]
         return Case(maxima, klass, world.judged, score(judged), said)
 
     def score(at: ours.Sketched) -> F64:
         return ours.statistic(fitted, fitted.model.reference, at)
 
-    main = case(score)
+    main = case(score, world.scenarios)
     found = ours.product_limits(fitted, main.certified, klass)
     cost = ours.cost(fitted, judged)
     result = {
@@ -349,7 +352,9 @@ def measure_ours(world: World, reporter: Reporter) -> dict[str, Any]:
         **assess(main, found), "published": [],
     }  # fmt: skip
     advance(1)
-    ablated = [_ablated(variant, case(variant.score)) for variant in ours.ablations(fitted, history)]
+    ablated = [
+        _ablated(variant, case(variant.score, _plain(world.scenarios))) for variant in ours.ablations(fitted, history)
+    ]
     advance(1)
     adapting = list(_adapting(world, fitted))
     moved = shifts.measure(

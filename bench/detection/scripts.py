@@ -12,6 +12,8 @@ from bench.detection.people import People
 from bench.detection.victim import Model
 from models.rows import F64, I64
 
+OTHERS_MAX, OTHERS_TAIL = 80, 1.2
+"""People asked for by one consumer in a day: most and Pareto exponent."""
 REQUOTES_MIN, REQUOTES_MAX, REQUOTES_TAIL = 3, 100, 1.3
 """Quotes of a re-quoter: 3 + Pareto of exponent 1.3, whose mean hardly exists; a hundred forms is a day's work."""
 SHOPPING_MAX = 25
@@ -122,6 +124,16 @@ def returning(desk: Desk, visits: Visits) -> Pieces:
     moved = desk.people.next_month(desk.rng, visits.person)
     fresh = np.diff(visits.client, prepend=-1) != 0
     return ordinary(desk, visits._replace(person=np.where(fresh[:, None], visits.person, moved)))
+
+
+def asks_for_others(desk: Desk, visits: Visits) -> Pieces:
+    """Two people or more, most of them a few, some very many; every fifth application is corrected once."""
+    rng = desk.rng
+    count = np.minimum(OTHERS_MAX, 2 + (2 * rng.pareto(OTHERS_TAIL, len(visits.client))).astype(np.int64))
+    owner = np.repeat(np.arange(len(count)), count)
+    applicants = desk.people.bootstrap(rng, len(owner))
+    of, turn = _counted(1 + (rng.random(len(owner)) < 0.2).astype(np.int64))
+    return [(owner[of], desk.people.edit(rng, applicants[of], (turn > 0).astype(np.int64)))]
 
 
 def broker(desk: Desk, visits: Visits) -> Pieces:

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from bench.detection.datasets import Dataset
-from models.kernels.jit import kernel
+from models.kernels.jit import making_kernel
 from models.rows import F64, I64
 
 TRAINING_SHARE = 0.5
@@ -104,7 +104,7 @@ def _forest(trees: HistGradientBoostingClassifier) -> Forest:
     )
 
 
-@kernel
+@making_kernel
 def _walk(
     inputs: F64,
     starts: I64,

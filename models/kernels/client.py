@@ -19,7 +19,7 @@ from models.kernels.layout import (
     Tally,
 )
 from models.kernels.numbers import CEILING, NEVER, gap_bucket, softplus, variant_bucket
-from models.rows import F32, FLAG_EXPLAIN, FLAG_MEMBER
+from models.rows import F32, FLAG_EXPLAIN, FLAG_MEMBER, I32, I64
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
@@ -86,6 +86,8 @@ def bet_on_client(
 ) -> None:
     """One outcome a process, on every distinct row; what it is worth depends on how many came before."""
     client = table.clients[slot]
+    bets, ratios = table.bets[slot], nulls.client[klass]
+    counts = tally.client[klass : klass + 1]
     bucket = variant_bucket(client.distinct)
     client.distinct += 1
     client.distinct_today += 1
@@ -93,38 +95,40 @@ def bet_on_client(
     if not np.isnan(margin):
         low = 1 if margin < nulls.low_margin[klass] else 0
         client.low_margin_rows += low
-        stake(table, nulls, slot, klass, MARGIN_SEEK, bucket, low, tally)
+        stake(bets, ratios, counts, MARGIN_SEEK, bucket, low)
     off = 1 if batch.offgrid[row] != 0 else 0
     client.offgrid_rows += off
     client.offgrid_fields |= batch.offgrid[row]
     if batch.fields.shape[1] > 0:
-        stake(table, nulls, slot, klass, OFFGRID, bucket, off, tally)
+        stake(bets, ratios, counts, OFFGRID, bucket, off)
     if not np.isnan(batch.novelty[row]):
         level = novelty_level(nulls.novelty, klass, batch.novelty[row])
-        stake(table, nulls, slot, klass, NOVELTY, bucket, level, tally)
-        stake(table, nulls, slot, klass, NOVELTY_ROBUST, bucket, level, tally)
+        stake(bets, ratios, counts, NOVELTY, bucket, level)
+        stake(bets, ratios, counts, NOVELTY_ROBUST, bucket, level)
     if batch.cell[row] != 0:
         cell = np.uint64(1) << np.uint64((batch.cell[row] - 1) & 63)
-        stake(table, nulls, slot, klass, COVERAGE, bucket, 0 if client.cells & cell else 1, tally)
+        stake(bets, ratios, counts, COVERAGE, bucket, 0 if client.cells & cell else 1)
         client.cells |= cell
     member, explained = 1 if flags & FLAG_MEMBER else 0, 1 if flags & FLAG_EXPLAIN else 0
     client.member_rows += member
     client.explained_rows += explained
     client.explained_today += explained
-    stake(table, nulls, slot, klass, MEMBERSHIP, bucket, member, tally)
-    stake(table, nulls, slot, klass, EXPLAIN, bucket, explained, tally)
+    stake(bets, ratios, counts, MEMBERSHIP, bucket, member)
+    stake(bets, ratios, counts, EXPLAIN, bucket, explained)
     if client.gap_ms > 0:
-        stake(table, nulls, slot, klass, TIMING, bucket, timing_level(client.gap_ms, gap_before), tally)
+        stake(bets, ratios, counts, TIMING, bucket, timing_level(client.gap_ms, gap_before))
 
 
 @kernel
-def stake(
-    table: Table, nulls: Nulls, slot: int, klass: int, process: int, bucket: int, level: int, tally: Tally
-) -> None:
-    """Bet one process of the client on one outcome, or count it."""
-    table.bets[slot, process] = bet(table.bets[slot, process], nulls.client[klass, process, bucket, level])
-    if len(tally.client) > 0:
-        tally.client[klass, process, bucket, level] += 1
+def stake(bets: I32, ratios: I32, counts: I64, process: int, bucket: int, level: int) -> None:
+    """Bet one process of a client on one outcome, and count it where counting is on.
+
+    bets : (8,) of the client. ratios : (8, 8, 16) of its class. counts : (1, 8, 8, 16), or (0, …). Only what is needed:
+    a call with all of the table's columns costs more than the bet.
+    """
+    bets[process] = bet(bets[process], ratios[process, bucket, level])
+    if len(counts) > 0:
+        counts[0, process, bucket, level] += 1
 
 
 @kernel

@@ -37,7 +37,7 @@ def follow(pages: Pages, averages: I32, moved: I32, page: int, block: int, value
     pages[page].rows += 1
     rows = pages[page].rows
     apart2 = draw(averages, page, moved, block, values, row, size_bucket(rows) - 1)
-    return int(apart2 // values.shape[1]) if rows >= ROWS_MIN else -1
+    return int(apart2 // averages.shape[2]) if rows >= ROWS_MIN else -1
 
 
 @kernel
@@ -67,7 +67,7 @@ def draw(averages: I32, page: int, moved: I32, block: int, values: I16, row: int
     """
     fast_bits, slow_bits = min(FAST_BITS, bits), min(SLOW_BITS, bits)
     total = np.int64(0)
-    for i in range(values.shape[1]):
+    for i in range(averages.shape[2]):
         x = (np.int64(values[row, i]) << FINE_BITS) - np.int64(moved[block, i])
         fast, slow = np.int64(averages[page, FAST, i]), np.int64(averages[page, SLOW, i])
         fast += (x - fast) >> fast_bits

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from models.kernels.jit import kernel
+from models.kernels.jit import kernel, making_kernel
 from models.kernels.numbers import mix64
 from models.rows import F32, F64, I16, I32, I64, U8, U16, U32, U64
 
@@ -62,7 +62,7 @@ def known_surprisal(value: float, known: F64, surprisals: U8, start: int, end: i
     return unknown
 
 
-@kernel
+@making_kernel
 def encode_table(
     raw: F64,
     centre: F64,
@@ -151,7 +151,7 @@ def orthogonalise(rotation: F64) -> None:
                 rotation[j, i] /= norm
 
 
-@kernel
+@making_kernel
 def project(vectors: F32, signs: I32, salt: np.uint64, values: I16, exact: U64, faulty: U8) -> None:
     """Project n embeddings to 64 numbers by secret signs, in exact integer sums.
 

@@ -19,9 +19,9 @@ from models.kernels.layout import (
     Nulls,
     Table,
 )
-from models.kernels.numbers import NEVER
+from models.kernels.numbers import NEVER, copy
 from models.kernels.slots import client_bytes, give_anchors, give_ring, make_room, take_anchors, take_ring
-from models.rows import I64
+from models.rows import I64, U8
 
 EVICTION_PER_ROW = 20
 """Evidence (milli-nats) a family loses per row of the client in the contest for a place among its 16."""
@@ -40,13 +40,19 @@ def remember(table: Table, slot: int, block: int, capacity: int, batch: Batch, r
     table.ring[e].exact = batch.exact[row]
     table.ring[e].score = batch.score[row]
     table.ring[e].label = batch.output[row]
-    table.ring_values[e] = batch.values[row]
-    table.ring_fields[e] = batch.fields[row]
+    copy(table.ring_values[e], batch.values[row])
+    copy(table.ring_fields[e], batch.fields[row])
     start = batch.id_offsets[row]
     length = min(ID_BYTES, batch.id_offsets[row + 1] - start)
     table.ring[e].id_length = length
-    table.ring_ids[e, :length] = batch.id_bytes[start : start + length]
-    table.ring_ids[e, length:] = 0
+    write_id(table.ring_ids[e], batch.id_bytes, start, length)
+
+
+@kernel
+def write_id(place: U8, letters: U8, start: int, length: int) -> None:
+    """A request id into its place, zeros behind it."""
+    for i in range(len(place)):
+        place[i] = letters[start + i] if i < length else 0
 
 
 @kernel
@@ -61,9 +67,9 @@ def grow_ring(table: Table, slot: int, block: int, capacity: int) -> None:
     start = take_ring(table, size)
     for i in range(client.ring_size):
         table.ring[start + i] = table.ring[client.ring_start + i]
-        table.ring_values[start + i] = table.ring_values[client.ring_start + i]
-        table.ring_fields[start + i] = table.ring_fields[client.ring_start + i]
-        table.ring_ids[start + i] = table.ring_ids[client.ring_start + i]
+        copy(table.ring_values[start + i], table.ring_values[client.ring_start + i])
+        copy(table.ring_fields[start + i], table.ring_fields[client.ring_start + i])
+        copy(table.ring_ids[start + i], table.ring_ids[client.ring_start + i])
     if client.ring_size > 0:
         give_ring(table, client.ring_start, client.ring_size)
     table.block_bytes[block] += table.costs[1] * (size - client.ring_size)
@@ -73,14 +79,14 @@ def grow_ring(table: Table, slot: int, block: int, capacity: int) -> None:
 @kernel
 def copy_anchor(table: Table, source: int, target: int) -> None:
     table.anchors[target] = table.anchors[source]
-    table.anchor_values[target] = table.anchor_values[source]
-    table.anchor_fields[target] = table.anchor_fields[source]
-    table.anchor_exact[target] = table.anchor_exact[source]
-    table.anchor_ids[target] = table.anchor_ids[source]
-    table.wealth[target] = table.wealth[source]
-    table.parts[target] = table.parts[source]
-    table.seen[target] = table.seen[source]
-    table.changed[target] = table.changed[source]
+    copy(table.anchor_values[target], table.anchor_values[source])
+    copy(table.anchor_fields[target], table.anchor_fields[source])
+    copy(table.anchor_exact[target], table.anchor_exact[source])
+    copy(table.anchor_ids[target], table.anchor_ids[source])
+    copy(table.wealth[target], table.wealth[source])
+    copy(table.parts[target], table.parts[source])
+    copy(table.seen[target], table.seen[source])
+    copy(table.changed[target], table.changed[source])
 
 
 @kernel
@@ -132,12 +138,12 @@ def promote(table: Table, nulls: Nulls, slot: int, block: int, capacity: int, pl
     client.ring_mask &= ~(np.uint64(1) << np.uint64(place))
     entry = table.ring[e]
     for z in range(4):
-        table.anchor_values[a, z] = table.ring_values[e]
-        table.anchor_fields[a, z] = table.ring_fields[e]
+        copy(table.anchor_values[a, z], table.ring_values[e])
+        copy(table.anchor_fields[a, z], table.ring_fields[e])
         table.anchor_exact[a, z] = entry.exact
     table.anchor_exact[a, 4:] = 0
-    table.anchor_ids[a, 0] = table.ring_ids[e]
-    table.anchor_ids[a, 1] = table.ring_ids[e]
+    copy(table.anchor_ids[a, 0], table.ring_ids[e])
+    copy(table.anchor_ids[a, 1], table.ring_ids[e])
     family = table.anchors[a]
     family.mask, family.step2, family.touched_row = 0, 0, client.rows
     family.first_ms = family.last_ms = client.clock_ms
@@ -176,7 +182,7 @@ def extend(
     family.step2 = step2
     family.flips += levels[0] == 1
     count_label(table, anchor, batch.output[row])
-    table.anchor_values[anchor, BEFORE_LAST] = table.anchor_values[anchor, LAST]
+    copy(table.anchor_values[anchor, BEFORE_LAST], table.anchor_values[anchor, LAST])
     put(table, anchor, LAST, batch, row)
     if levels[4] == FORWARD:
         family.best_score = batch.score[row]
@@ -187,8 +193,7 @@ def extend(
     family.score = batch.score[row]
     start = batch.id_offsets[row]
     length = min(ID_BYTES, batch.id_offsets[row + 1] - start)
-    table.anchor_ids[anchor, 1, :length] = batch.id_bytes[start : start + length]
-    table.anchor_ids[anchor, 1, length:] = 0
+    write_id(table.anchor_ids[anchor, 1], batch.id_bytes, start, length)
     for i in range(table.seen.shape[1]):
         table.seen[anchor, i] |= value_bit(batch.fields[row, i])
         if batch.fields[row, i] != table.anchor_fields[anchor, ORIGIN, i] and table.changed[anchor, i] < 65_535:
@@ -197,8 +202,8 @@ def extend(
 
 @kernel
 def put(table: Table, anchor: int, reference: int, batch: Batch, row: int) -> None:
-    table.anchor_values[anchor, reference] = batch.values[row]
-    table.anchor_fields[anchor, reference] = batch.fields[row]
+    copy(table.anchor_values[anchor, reference], batch.values[row])
+    copy(table.anchor_fields[anchor, reference], batch.fields[row])
     table.anchor_exact[anchor, reference] = batch.exact[row]
 
 

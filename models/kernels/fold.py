@@ -34,11 +34,12 @@ from models.kernels.layout import (
     STATISTIC,
     Batch,
     Nulls,
+    Scratch,
     Table,
     Tally,
 )
 from models.kernels.match import describe, is_repeat, join
-from models.kernels.numbers import CEILING, COUNT_CEILING, NEVER, size_bucket, variant_bucket
+from models.kernels.numbers import CEILING, COUNT_CEILING, NEVER, copy, size_bucket, variant_bucket
 from models.kernels.slots import find, insert, make_room
 from models.rows import I32, I64
 
@@ -49,7 +50,15 @@ OFF = np.int64(-2_000_000_000)
 
 @kernel
 def fold(
-    table: Table, nulls: Nulls, batch: Batch, closed: I64, capacity: int, start: int, tally: Tally, verdict: I64
+    table: Table,
+    nulls: Nulls,
+    batch: Batch,
+    closed: I64,
+    capacity: int,
+    start: int,
+    tally: Tally,
+    verdict: I64,
+    scratch: Scratch,
 ) -> tuple[int, int]:
     """Apply rows from `start` on; returns (next row, DONE, GROW, or CROSSED and MOVED, one or both).
 
@@ -58,9 +67,7 @@ def fold(
     MOVED: so did its averages (drift.py), whatever else fell at that row.
     """
     blocks = len(table.block_head)
-    levels = np.zeros(8, np.int64)
-    evidence = np.zeros(nulls.tail.shape[1], np.int32)
-    anchors = np.zeros(nulls.tail.shape[1], np.int32)
+    levels, evidence, anchors = scratch.levels, scratch.evidence, scratch.anchors
     for row in range(start, len(batch.client)):
         if not has_room(table):
             return row, GROW
@@ -124,7 +131,7 @@ def apply(
         client.repeats += 1
         if len(tally.statistic) > 0:
             statistic = weigh(table, nulls, slot, klass, evidence, anchors, verdict)
-            tally.evidence[row] = evidence
+            copy(tally.evidence[row], evidence)
             tally.statistic[row] = statistic
         return DONE
     bet_on_client(table, nulls, slot, klass, gap_before, batch, row, tally)
@@ -150,7 +157,7 @@ def apply(
     before = client.statistic
     client.statistic = max(statistic, NEVER)
     if len(tally.statistic) > 0:
-        tally.evidence[row] = evidence
+        copy(tally.evidence[row], evidence)
         tally.statistic[row] = client.statistic
     risen = client.statistic > before or evidence[verdict[LEAD_PROCESS]] >= CEILING  # there it cannot rise any more
     if risen and calls_for_decision(table, nulls, slot, klass, verdict):
@@ -185,7 +192,7 @@ def bet_on_family(
 
 @kernel
 def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anchors: I32, verdict: I64) -> int:
-    """Evidence of every process and their fusion: the largest standardised excess, less what activity explains.
+    """Evidence of every process and their fusion: the largest standardised excess, of bets less what activity explains.
 
     Order of processes: of families (maximum over families), sums of the joint ones over families, of the client, and
     counts (layout.COUNTS). Fills evidence and each process's leading family.
@@ -220,11 +227,12 @@ def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anch
     evidence[counts + 2] = int(min(COUNT_CEILING, client.tokens_today))
     most, lead = OFF, 0
     for p in range(len(evidence)):
+        if p == counts:  # counts measure activity: what activity explains is not taken from them
+            most -= nulls.growth[klass, size_bucket(client.rows_today)]
         scale = nulls.tail_scale[klass, p]
         beyond = (np.int64(evidence[p]) - nulls.tail[klass, p]) * 1000
         if scale > 0 and beyond >= (most + 1) * scale:  # floor(beyond / scale) > most, without dividing
             most, lead = beyond // scale, p
-    most -= nulls.growth[klass, size_bucket(client.rows_today)]
     verdict[LEAD_PROCESS], verdict[LEAD_ANCHOR], verdict[LEAD_EVIDENCE] = lead, anchors[lead], evidence[lead]
     verdict[STATISTIC], verdict[SLOT] = most, slot
     return int(max(most, np.int64(-2_000_000_000)))

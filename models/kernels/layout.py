@@ -96,13 +96,23 @@ LEAD_PROCESS, LEAD_ANCHOR, LEAD_EVIDENCE, STATISTIC, RAISED_LEVEL, SLOT, DRIFT =
 VERDICT = 7
 
 
+LANES = 8
+"""Columns of values, fields and surprisals are as wide as the next multiple, filled with zeros. Compilers then compare
+whole vectors: 6 ns a candidate with 24 numbers, 15 with 23."""
+
+
+def lanes(width: int) -> int:
+    """A width rounded up to whole vectors."""
+    return -(-width // LANES) * LANES
+
+
 class Table(NamedTuple):
     """All clients of one partition and space.
 
     places : (2**k,) slot or -1, open addressing by key. block_head, block_bytes : (blocks,).
     mark_offset, mark_index : (blocks, sources), the position up to which a source has been applied.
-    costs : bytes of a client, a ring entry, an anchor, a page of averages. moved : (blocks, d), how far the population
-    has moved as far as each block knows, 1/64 value unit.
+    costs : bytes of a client, a ring entry, an anchor, a page of averages. d, f : in lanes, but for the last columns.
+    moved : (blocks, dim), how far the population has moved as far as each block knows, 1/64 value unit.
     """
 
     clients: NDArray[np.void]
@@ -177,8 +187,19 @@ class Tally(NamedTuple):
     drift: I64
 
 
+class Scratch(NamedTuple):
+    """Where the fold works: feature levels (8,), evidence and leading family (processes,)."""
+
+    levels: I64
+    evidence: I32
+    anchors: I32
+
+
 class Batch(NamedTuple):
-    """The columns of a frame that the fold reads; `mark` is the column of its source in Table.mark_offset."""
+    """The columns of a frame that the fold reads, values, fields and surprisals in lanes.
+
+    mark : column of its source in Table.mark_offset.
+    """
 
     offset: I64
     item: I32

@@ -1,6 +1,9 @@
 """Small integer functions that every other kernel stands on."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from models.kernels.jit import kernel
 
@@ -35,6 +38,14 @@ def mix64(word: np.uint64) -> np.uint64:
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return word ^ (word >> np.uint64(31))
+
+
+@kernel
+def copy(target: NDArray[Any], source: NDArray[Any]) -> None:
+    """All of an array into another of its shape. An assignment would make a third in between, in case they overlap."""
+    to, what = target.reshape(-1), source.reshape(-1)
+    for i in range(len(to)):
+        to[i] = what[i]
 
 
 @kernel

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from models.kernels.jit import kernel
+from models.kernels.jit import kernel, making_kernel
 from models.rows import F32, F64, I16, I64, U32
 
 BLOCK = 64
@@ -18,7 +18,7 @@ LANES = 4
 """Matrices have a multiple of this many rows; those beyond the d-th are zeros."""
 
 
-@kernel
+@making_kernel
 def describe_rows(values: I16, centre: F64, factor: F32, cells: F32, novelty: F32, cell: U32) -> None:
     """Fill novelty and cell of n rows.
 
@@ -71,7 +71,7 @@ def nearest(row: F32, cells: F32, squared: F32) -> int:
     return chosen
 
 
-@kernel
+@making_kernel
 def assign(values: I16, cells: F32, cell: I64, distance: F64) -> None:
     """Nearest cell of n rows, from 0, and the squared distance to it."""
     row, squared = np.zeros(len(cells), np.float32), np.empty(cells.shape[1], np.float32)
@@ -82,7 +82,7 @@ def assign(values: I16, cells: F32, cell: I64, distance: F64) -> None:
         distance[i] = squared[cell[i]]
 
 
-@kernel
+@making_kernel
 def random_features(values: I16, frequencies: F64, phases: F64, out: F64) -> None:
     """sqrt(2 / D) cos(x frequencies + phases) of n rows, x in standard units (Rahimi, Recht 2007, section 3).
 

@@ -379,9 +379,10 @@ class SlowFold:
         leaders.append(sizes.index(largest) if largest > 0 else -1)
         tail, scale = self.tables["tail"][klass], self.tables["tail_scale"][klass]
         excess = {p: (evidence[p] - tail[p]) * 1000 // scale[p] for p in range(len(evidence)) if scale[p] > 0}
-        lead = max(excess, key=lambda p: (excess[p], -p), default=0)
         growth = self.tables["growth"][klass][size_bucket(client.rows_today)]
-        statistic = excess.get(lead, -(1 << 60)) - growth
+        excess = {p: value if p >= len(evidence) - 4 else value - growth for p, value in excess.items()}
+        lead = max(excess, key=lambda p: (excess[p], -p), default=0)
+        statistic = excess.get(lead, -(1 << 60))
         return Verdict(0, lead, leaders[lead], statistic, evidence, 0)
 
     def called_for(self, client: Client, klass: int) -> int:

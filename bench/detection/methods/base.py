@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.detection.log import Log
-from models.kernels.jit import kernel
+from models.kernels.jit import making_kernel
 from models.rows import F32, F64, I64, U64
 
 REFERENCE_ROWS = 20_000
@@ -96,7 +96,7 @@ def rolling_sum(score: F64, at: View, length: int) -> F64:
     return out
 
 
-@kernel
+@making_kernel
 def _rolling_sum(score: F64, starts: I64, repeat: NDArray[np.bool_], length: int, out: F64) -> None:
     last = np.zeros(length)
     for c in range(len(starts) - 1):
@@ -126,7 +126,7 @@ def _repeats(exact: U64, client: I64) -> NDArray[np.bool_]:
     return again
 
 
-@kernel
+@making_kernel
 def distance2(a: F32, b: F32, categorical: NDArray[np.bool_]) -> float:
     """Squared Euclidean distance; a category that differs counts 1."""
     total = 0.0

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bench.detection.methods.base import Method, View
-from models.kernels.jit import kernel
+from models.kernels.jit import making_kernel
 from models.rows import F64, I64
 
 
@@ -35,7 +35,7 @@ def unique_of_day(at: View, reference: View) -> F64:
     return distinct
 
 
-@kernel
+@making_kernel
 def _within(time_ms: I64, starts: I64, width_ms: int, found: F64) -> None:
     for c in range(len(starts) - 1):
         first = starts[c]

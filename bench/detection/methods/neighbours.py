@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from bench.detection.methods.base import Method, View, distance2
-from models.kernels.jit import kernel
+from models.kernels.jit import making_kernel
 from models.rows import F32, F64, I64, U8, U64
 
 BUFFER = 1_000
@@ -61,7 +61,7 @@ def prada(at: View, reference: View) -> F64:
     return found
 
 
-@kernel
+@making_kernel
 def _knn(
     x: F32, starts: I64, skip: NDArray[np.bool_], categorical: NDArray[np.bool_], k: int, buffer: int, out: F64
 ) -> None:
@@ -88,7 +88,7 @@ def _knn(
             seen += 1
 
 
-@kernel
+@making_kernel
 def _count_near(
     x: F32, starts: I64, skip: NDArray[np.bool_], categorical: NDArray[np.bool_], radius2: float, buffer: int, out: F64
 ) -> None:
@@ -118,7 +118,7 @@ def _windows(bins: I64, window: int) -> U64:
     return hashes
 
 
-@kernel
+@making_kernel
 def _overlap(hashes: U64, starts: I64, skip: NDArray[np.bool_], buffer: int, out: F64) -> None:
     w = hashes.shape[1]
     kept = np.zeros((buffer, w), np.uint64)
@@ -151,7 +151,7 @@ def _normal_scores(longest: int) -> F64:
     return table
 
 
-@kernel
+@making_kernel
 def shapiro(ordered: F64, table: F64) -> float:
     """W of n >= 12 sorted numbers; Royston (1995), AS R94. table : quantiles of the normal, evenly spaced."""
     n = len(ordered)
@@ -176,7 +176,7 @@ def shapiro(ordered: F64, table: F64) -> float:
     return float(b * b / spread)
 
 
-@kernel
+@making_kernel
 def _prada(
     x: F32, starts: I64, skip: NDArray[np.bool_], categorical: NDArray[np.bool_], label: U8, buffer: int, table: F64,
     out: F64,

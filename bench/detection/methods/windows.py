@@ -14,7 +14,7 @@ from scipy.spatial.distance import pdist
 
 from bench.detection.methods.base import Method, View, indicators
 from bench.detection.methods.neighbours import BUFFER, nearest
-from models.kernels.jit import kernel
+from models.kernels.jit import making_kernel
 from models.rows import F64, I64
 
 FEATURES = 128
@@ -92,7 +92,7 @@ def _chunks(starts: I64) -> list[slice]:
     return [slice(first, last) for first, last in pairwise(edges)]
 
 
-@kernel
+@making_kernel
 def _mmd(features: F64, starts: I64, skip: NDArray[np.bool_], centre: F64, ring: F64, out: F64) -> None:
     """features : cos(w x + b); k(x, y) is twice the mean of their products, k(x, x) is taken as 1."""
     window, wide = ring.shape
@@ -118,7 +118,7 @@ def _mmd(features: F64, starts: I64, skip: NDArray[np.bool_], centre: F64, ring:
                 out[i] = n * (within - 2.0 * between + scale * np.sum(centre * centre))
 
 
-@kernel
+@making_kernel
 def _page_hinkley(stream: F64, starts: I64, out: F64) -> None:
     for c in range(len(starts) - 1):
         n, mean, total, most, score = 0, 0.0, 0.0, -1.0, 0.0
