@@ -134,7 +134,7 @@ class SlowFold:
         self.turn(client)
         client.rows += 1
         client.rows_today += 1
-        client.rows_minute += time_ms // MINUTE_MS == client.minute
+        client.rows_minute += 1
         client.tokens_today += row["tokens_in"] + row["tokens_out"]
 
     def fade(self, client: Client) -> None:
