@@ -19,6 +19,8 @@ from models.rows import F64
 SMALL_BUDGET = {"max_iter": 10, "max_eval": 1_000, "init_eval": 10, "init_size": 100, "verbose": False}
 MEMBERSHIP_BUDGET = {"max_iter": 3, "max_eval": 1_000, "init_eval": 10, "init_size": 100, "verbose": False}
 
+SIDE_MIN = 5
+
 
 def hop_skip_jump(prober: Prober, rng: np.random.Generator) -> None:
     """Chen, Jordan, Wainwright 2020: about 340 queries."""
@@ -104,7 +106,8 @@ def _scores(prober: Prober) -> BlackBoxClassifier:
 
 
 def _side(prober: Prober) -> int:
-    return math.isqrt(len(prober.fields) - 1) + 1
+    """Of the square image; the toolbox's first tile, four fifths of it, has to fit with a line to spare."""
+    return max(SIDE_MIN, math.isqrt(len(prober.fields) - 1) + 1)
 
 
 def _image_scores(prober: Prober) -> BlackBoxClassifierNeuralNetwork:
