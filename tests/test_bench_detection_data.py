@@ -23,7 +23,15 @@ from tests import sketching
 
 DAYS = 3
 RARE_KINDS = {"retry storm": 5, "what-if": 20, "shopper": 20, "health check": 4, "batch": 3, "load test": 3}
-SIZES = {"ordinary": 300, "re-quoter": 60, "returning": 40, "broker": 6, "templated broker": 4, "re-scoring": 4}
+SIZES = {
+    "ordinary": 300,
+    "re-quoter": 60,
+    "returning": 40,
+    "asks for others": 8,
+    "broker": 6,
+    "templated broker": 4,
+    "re-scoring": 4,
+}
 
 
 @pytest.fixture(scope="module")
