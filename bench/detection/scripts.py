@@ -23,6 +23,7 @@ APPLICANTS = (20, 60)
 VARIANT_SHARE = 1 / 3
 TEMPLATED_APPLICANTS = (8, 25)
 TEMPLATED_FIELDS_SHARE = 0.4
+APP_SEED = 1  # the same product in every population: another one would be a shift
 TEMPLATED_VALUES = 3
 HEALTH_CHECKS = (48, 144)
 PORTFOLIO = (40, 80)
@@ -152,7 +153,8 @@ def templated_broker(desk: Desk, visits: Visits) -> Pieces:
     owner = np.repeat(np.arange(len(visits.client)), rng.integers(*TEMPLATED_APPLICANTS, len(visits.client)))
     applicants = people.bootstrap(rng, len(owner))
     numbers = people.dataset.attackable
-    defaults = rng.choice(numbers, max(1, round(TEMPLATED_FIELDS_SHARE * len(numbers))), replace=False)
+    app = np.random.default_rng(APP_SEED)
+    defaults = app.choice(numbers, max(1, round(TEMPLATED_FIELDS_SHARE * len(numbers))), replace=False)
     applicants[:, defaults] = np.nanquantile(people.dataset.inputs[:, defaults], 0.5, axis=0, method="inverted_cdf")
     first, second = people.dataset.editable[:2]
     grid = [people.usual(int(field), TEMPLATED_VALUES) for field in (first, second)]
