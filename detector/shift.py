@@ -1,8 +1,8 @@
 """Are these clients still those that were certified? A promise holds for exchangeable clients only.
 
-Compared are the mix of classes and, class by class, how many clients lie beyond quantiles of the calibration: variants
-of one input, rows of a day, novelty. A shift is what is both unlikely and large: among many clients the unlikely alone
-would always be found.
+Compared are the mix of classes and, class by class, how many clients lie beyond quantiles of the calibration: the
+statistic itself, whose body moves before its far tail can be seen, variants of one input, rows of a day, novelty. A
+shift is what is both unlikely and large: among many clients the unlikely alone would always be found.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,10 @@ from detector.days import DailyMaxima
 from models.certificate import ClassPart, Tail, holm
 from models.rows import CLASSES, F64
 
-QUANTILES = (0.9, 0.99)
+QUANTILES = {
+    "statistic": (0.9, 0.99), "variants": (0.9, 0.99), "rows": (0.9, 0.99), "novelty": (0.1, 0.9, 0.99),
+}  # fmt: skip
+"""Those below one half are lower tails: an app that fills in usual values makes people more alike, not less."""
 TAIL_CLIENTS_MIN = 100
 """A class with fewer has no quantiles worth comparing."""
 CHANCE_MAX = 0.01
@@ -42,7 +45,7 @@ def tails(days: DailyMaxima) -> tuple[Tail, ...]:
     for name, values, quantile in _measures(days):
         if len(values) >= TAIL_CLIENTS_MIN:
             value = float(np.quantile(values, quantile, method="higher"))
-            found.append(Tail(name, quantile, value, int((values > value).sum()), len(values)))
+            found.append(Tail(name, quantile, value, _beyond(values, quantile, value), len(values)))
     return tuple(tail for before, tail in zip((None, *found), found, strict=False) if not _same(before, tail))
 
 
@@ -66,9 +69,18 @@ def compare(parts: Sequence[ClassPart], days: DailyMaxima) -> list[Shift]:
 
 def _measures(days: DailyMaxima) -> list[tuple[str, F64, float]]:
     """(name, values, quantile); clients without a value are left out."""
-    columns = {"variants": days.variants, "rows": days.rows, "novelty": days.novelty}
+    columns = {
+        "statistic": days.statistic / 1000,
+        "variants": days.variants,
+        "rows": days.rows,
+        "novelty": days.novelty,
+    }
     known = {name: column[~np.isnan(column.astype(float))].astype(float) for name, column in columns.items()}
-    return [(name, values, quantile) for name, values in known.items() for quantile in QUANTILES]
+    return [(name, values, quantile) for name, values in known.items() for quantile in QUANTILES[name]]
+
+
+def _beyond(values: F64, quantile: float, value: float) -> int:
+    return int((values < value).sum() if quantile < 0.5 else (values > value).sum())
 
 
 def _same(before: Tail | None, tail: Tail) -> bool:
@@ -77,12 +89,13 @@ def _same(before: Tail | None, tail: Tail) -> bool:
 
 
 def _tail(name: str, tail: Tail, values: F64) -> Shift:
-    beyond = int((values > tail.value).sum())
+    beyond = _beyond(values, tail.quantile, tail.value)
     then, now = tail.beyond / tail.clients, beyond / len(values)
     table = np.array([[tail.beyond, tail.clients - tail.beyond], [beyond, len(values) - beyond]], float)
     large = (beyond + 1) / (len(values) + 1) * (tail.clients + 1) / (tail.beyond + 1)
     shifted = max(large, 1 / large) >= FACTOR_MIN
-    return Shift(name, f"{tail.measure} > {tail.value:g}", then, now, _unlikely(table), shifted)
+    side = "<" if tail.quantile < 0.5 else ">"
+    return Shift(name, f"{tail.measure} {side} {tail.value:g}", then, now, _unlikely(table), shifted)
 
 
 def _mix(parts: Sequence[ClassPart], days: DailyMaxima) -> Shift | None:

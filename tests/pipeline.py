@@ -84,7 +84,7 @@ class Written(NamedTuple):
 async def read_events(config: Config) -> Written:
     values: dict[str, set[bytes]] = {}
     counts: Counter[str] = Counter()
-    for topic in (config.topics.throttle, config.topics.alerts):
+    for topic in (config.topics.throttle, config.topics.alerts, config.topics.drift):
         for record in await read_topic(config, topic):
             name = dict(record.headers)["probewatch-id"].decode()
             values.setdefault(name, set()).add(record.value)
