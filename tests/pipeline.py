@@ -92,15 +92,15 @@ async def read_events(config: Config) -> Written:
     return Written(values, counts)
 
 
-async def offline(config: Config, fitted: Calibrated, topic: str) -> dict[str, bytes]:
-    """What an uninterrupted fold says to a topic, raw or frames: id -> value."""
+async def offline(config: Config, fitted: Calibrated, topic: str, *, models: bool = True) -> dict[str, bytes]:
+    """What an uninterrupted fold says to a topic, raw or frames: id -> value. models : also what `link` says."""
     spec = f"kafka://{config.kafka.bootstrap}/{topic}"
 
     def fold() -> list[Event]:
         sources = open_sources([spec], config)
         return replay.replay(sources, config, fitted.artefacts, fitted.secrets, Silent()).events
 
-    return {event.id: event.value for event in await asyncio.to_thread(fold)}
+    return {event.id: event.value for event in await asyncio.to_thread(fold) if models or event.client_key}
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:

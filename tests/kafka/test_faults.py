@@ -116,7 +116,7 @@ async def test_nothing_is_lost_and_nothing_doubled(
         said = "\n".join(worker.words() for worker in running)
     assert codes == [0] * 4, "asked to stop, every worker leaves in order"
 
-    expected = await offline(config, fitted, config.topics.raw[0])
+    expected = await offline(config, fitted, config.topics.raw[0], models=False)
     written = await read_events(config)
     resent = await rows_in_requests(config) - sent
     report(number, sent, exits, len(expected), written.repeated, resent, time.monotonic() - begun)
