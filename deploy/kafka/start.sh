@@ -5,6 +5,8 @@
 #   deploy/kafka/start.sh --fetch             only fetches the jars
 #
 # PORT serves clients, PORT + 1 the controller. FOLDER holds the log; without one a temporary folder is made.
+# KAFKA_EXTRA names a file of properties that replace or join those below (more nodes, TLS, SASL); KAFKA_CLUSTER is the
+# cluster's id, the same for every node of it; KAFKA_FORMAT holds more arguments for formatting the log (SCRAM users).
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -38,12 +40,16 @@ transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 PROPERTIES
+[ -z "${KAFKA_EXTRA:-}" ] || cat "$KAFKA_EXTRA" >> "$folder/server.properties" # of two values the last one counts
 
 run() {
     exec java -Xmx512m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" "$@"
 }
 
-cluster=$(run kafka.tools.StorageTool random-uuid)
-(run kafka.tools.StorageTool format -t "$cluster" -c "$folder/server.properties") >&2
+if [ ! -e "$folder/log/meta.properties" ]; then
+    cluster=${KAFKA_CLUSTER:-$(run kafka.tools.StorageTool random-uuid)}
+    # shellcheck disable=SC2086 # several arguments
+    (run kafka.tools.StorageTool format -t "$cluster" -c "$folder/server.properties" ${KAFKA_FORMAT:-}) >&2
+fi
 echo "Apache Kafka on 127.0.0.1:$port, log in $folder" >&2
 run kafka.Kafka "$folder/server.properties"
