@@ -68,6 +68,6 @@ def keep_furthest(blocks: dict[int, bytes], value: bytes | None) -> None:
     """Put a record of the topic in its block's place, unless what is there reaches further."""
     if value is None:
         return
-    _, block, mark = engine.block_mark(value)
-    if block not in blocks or engine.block_mark(blocks[block])[2] < mark:
-        blocks[block] = value
+    mark = engine.block_mark(value)
+    if mark.block not in blocks or engine.block_mark(blocks[mark.block]).offset < mark.offset:
+        blocks[mark.block] = value
