@@ -41,6 +41,10 @@ cli_artefacts.add_to(app)
 Client = Annotated[
     str, typer.Argument(metavar="CLIENT", help="Pseudonym (k1-...), or the client id itself.", show_default=False)
 ]
+RoleName = Annotated[
+    Literal["gateway", "worker", "soc", "door", "analyst", "operator", "admin"],
+    typer.Option("--role", help="Whose rights the configured user should have."),
+]
 ModelName = Annotated[str, typer.Option("--model", metavar="NAME", help="Only for this model.")]
 
 
@@ -210,14 +214,14 @@ def lift(
 
 @app.command()
 @speaking
-def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Look at configuration, secrets, artefacts, broker and topics: what is wrong, and how to mend it.
+def doctor(config: ConfigFile = None, role: RoleName = "worker", as_json: AsJson = False) -> None:
+    """Look at configuration, secrets, artefacts, broker, rights and topics: what is wrong, and how to mend it.
 
     Example: probewatch doctor --config probewatch.toml
     """
     from streams.doctor import examine
 
-    checks = examine(config)
+    checks = examine(config, role)
     show((check._asdict() for check in checks), as_json)
     if any(check.state == "fault" for check in checks):
         raise typer.Exit(1)
@@ -263,6 +267,33 @@ def topics_check(config: ConfigFile = None, as_json: AsJson = False) -> None:
     if problems:
         raise typer.Exit(1)
     say("topics are as they should be")
+
+
+@topics_app.command("acls")
+@speaking
+def topics_acls(
+    config: ConfigFile = None,
+    principal: Annotated[
+        list[str] | None,
+        typer.Option("--principal", metavar="ROLE=NAME", help="Who a role is: worker=User:CN=w. Give it once a role."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print who needs which right, as `kafka-acls.sh` commands to read and run; nothing is changed.
+
+    A role that is not named is the principal User:GROUP-ROLE, GROUP being kafka.group.
+
+    Example: probewatch topics acls --principal worker=User:CN=probewatch,O=example
+    """
+    from detector.config import load_config
+    from streams.roles import bindings, commands
+
+    named = dict(one.partition("=")[::2] for one in principal or ())
+    settings = load_config(config)
+    if as_json:
+        print(json.dumps([binding._asdict() for binding in bindings(settings, named)]))
+    else:
+        print("\n".join(commands(settings, named)))
 
 
 def _settings(file: Path | None) -> "tuple[Config, Secrets]":
