@@ -24,9 +24,10 @@ from models.artefacts import Artefacts, load_artefacts
 from streams.certify import standing
 from streams.embedded import Features, probe
 from streams.health import Health
-from streams.identity import Identity
+from streams.identity import identity_of
 from streams.judge import JudgeStage
 from streams.metrics import Metrics
+from streams.rights import demand
 from streams.secrets import Secrets, load_secrets, trusted_keys
 from streams.sketch import Sketcher
 from streams.sketch_agent import SketchStage
@@ -94,7 +95,7 @@ class Worker:
     def _stage(self, name: str, artefacts: Artefacts, secrets: Secrets) -> tuple[Any, str, dict[str, Any]]:
         stage: SketchStage | JudgeStage | LinkStage
         if name == "sketch":
-            identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
+            identity = identity_of(secrets, self._config.input.registry)
             sketcher = Sketcher(artefacts, identity, self._config)
             stage = SketchStage(self._config, self._features, sketcher, self.metrics)
         elif name == "link":
@@ -112,6 +113,7 @@ class Worker:
 
     async def run(self, asked: asyncio.Event) -> None:
         """Until `asked` is set. Raises the first error of any stage."""
+        await demand(self._config, [runner.stage.name for runner in self.runners])
         await self.health.start(self._config.web)
         log.info("started", stages=[r.stage.name for r in self.runners], on=self._features.name, at=self.health.address)
         stop = asyncio.create_task(asked.wait())

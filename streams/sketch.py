@@ -316,6 +316,7 @@ class Sketcher:
         undeclared = codes == UNDECLARED
         codes = np.where(undeclared, 0, codes).astype(np.uint8)
         if len(self._declared_clients):
+            clients = self._identity.spoken_of(clients)
             places = np.searchsorted(self._declared_clients, clients)
             places[places == len(self._declared_clients)] = 0
             known = undeclared & (self._declared_clients[places] == clients)
