@@ -21,7 +21,6 @@ import structlog
 from detector.config import Config
 from detector.engine import EngineSettings
 from models.artefacts import Artefacts, load_artefacts
-from models.warm import warm
 from streams.certify import standing
 from streams.embedded import Features, probe
 from streams.health import Health
@@ -33,6 +32,7 @@ from streams.secrets import Secrets, load_secrets, trusted_keys
 from streams.sketch import Sketcher
 from streams.sketch_agent import SketchStage
 from streams.stage import StageError, StageRunner
+from streams.warm import warm
 
 if TYPE_CHECKING:
     from streams.link import LinkStage
