@@ -20,6 +20,7 @@ import structlog
 
 from detector.config import Config
 from detector.engine import EngineSettings
+from detector.printable import printable
 from models.artefacts import Artefacts, load_artefacts
 from streams.certify import standing
 from streams.embedded import Features, probe
@@ -32,6 +33,7 @@ from streams.secrets import Secrets, load_secrets, trusted_keys
 from streams.sketch import Sketcher
 from streams.sketch_agent import SketchStage
 from streams.stage import StageError, StageRunner
+from streams.terminal import say
 from streams.warm import warm
 
 if TYPE_CHECKING:
@@ -195,9 +197,18 @@ def spare_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
+class PrintableFormatter(logging.Formatter):
+    """Libraries log what brokers and clients told them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), "\n\t")
+
+
 def quieten() -> None:
     """Faust tells each step of a rebalance, and every error once for each of its services; ours is told once."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
     for name in ("faust", "mode", "streams.batches"):  # mode names loggers after the module of the subclass
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -208,7 +219,7 @@ def quieten() -> None:
 
 
 def _say(text: str) -> None:
-    print(f"probewatch: {text}", file=sys.stderr, flush=True)
+    say(f"probewatch: {text}")
 
 
 def _end(code: int) -> None:
