@@ -8,6 +8,7 @@ flow control and group membership stay Faust's. Three things are ours:
 - Numbers. Batches of a partition are numbered from the last seek on, and what is dropped keeps its number, so that a
   batch lost on its way through queues and rebalances is seen (`Batch.number`) before anything behind it is committed.
 - The consumer's arguments: security, and the broker-side wait that gathers messages into batches.
+- The topic's id, beside each committed offset and in each batch: offsets of a topic made anew mean other records.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ import aiokafka
 import faust
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CommitFailedError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
 from faust.app.base import BootStrategy
 from faust.events import Event
 from faust.topics import Topic
@@ -26,6 +28,8 @@ from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage, Message
+
+from streams.incarnations import topic_ids
 
 MAX_RECORDS = 5_000
 """Most records in one batch: bounds how long a stage keeps the event loop."""
@@ -35,11 +39,15 @@ QUEUED_BATCHES = 4
 
 
 class Batch(NamedTuple):
-    """Records of one partition, in order, never empty. number : 0 for the first since the position was set."""
+    """Records of one partition, in order, never empty.
+
+    number : 0 for the first since the position was set. topic_id : of the topic's incarnation, "" if nobody tells.
+    """
 
     partition: TP
     records: Sequence[Any]  # aiokafka.ConsumerRecord
     number: int
+    topic_id: str = ""
 
     @property
     def end(self) -> int:
@@ -82,12 +90,38 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             **{"partition_assignment_strategy": [RoundRobinPartitionAssignor], **app.consumer_arguments},
         )
 
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        consumer, ids = self._ensure_consumer(), cast(BatchConsumer, self.consumer).topic_ids
+        assigned = self.assignment()
+        try:
+            await consumer.commit(
+                {
+                    aiokafka.TopicPartition(*tp): OffsetAndMetadata(offset, ids.get(tp.topic, ""))
+                    for tp, offset in offsets.items()
+                    if tp in assigned
+                }
+            )
+        except CommitFailedError:  # the group is rebalancing, and whoever gets the partition reads from where it stood
+            return False
+        except Exception as error:
+            await self.crash(error)
+            return False
+        return True
+
+
+class Committed(NamedTuple):
+    """Where the group stands in a partition. topic_id : of the topic that the offset belongs to, "" if nobody told."""
+
+    offset: int
+    topic_id: str
+
 
 class BatchConsumer(driver.Consumer):
-    """Every topic is read in batches."""
+    """Every topic is read in batches. topic_ids : of the assignment."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.polls = 0
+        self.topic_ids: dict[str, str] = {}
         self._done: dict[TP, int] = {}
         self._numbers: dict[TP, int] = {}
         self._epoch = 0
@@ -100,12 +134,28 @@ class BatchConsumer(driver.Consumer):
         """Everything below `offset` need never be read again; the next commit says so. Never goes back."""
         self._done[partition] = max(offset, self._done.get(partition, 0))
 
-    async def committed(self, partition: TP) -> int | None:
-        """Where the group stands, as the broker knows it."""
+    async def look(self, partitions: Sequence[TP]) -> dict[TP, Committed]:
+        """Where the group stands, as the broker knows it, and which incarnations of their topics these are."""
         consumer = self._thread._ensure_consumer()
-        offset: int | None = await self._thread.call_thread(
-            consumer.committed, aiokafka.TopicPartition(partition.topic, partition.partition)
-        )
+
+        async def ask() -> tuple[dict[str, str], Mapping[Any, OffsetAndMetadata]]:
+            ids = await topic_ids(consumer._client, {tp.topic for tp in partitions})
+            places = [aiokafka.TopicPartition(*tp) for tp in partitions]
+            return ids, await consumer._coordinator.fetch_committed_offsets(places)
+
+        self.topic_ids, found = await self._thread.call_thread(ask)
+        return {TP(*place): Committed(at.offset, at.metadata) for place, at in found.items()}
+
+    async def put_back(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit offsets below those that stand. False if the group is rebalancing again."""
+        done: bool = await self._thread.commit(offsets)
+        return done
+
+    def reading_at(self, partition: TP) -> int | None:
+        """The next offset that the client will give, None before it knows."""
+        assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
+        place = aiokafka.TopicPartition(*partition)
+        offset: int | None = assignment.state_value(place)._position if place in assignment.tps else None
         return offset
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 Faust names it
@@ -132,7 +182,8 @@ class BatchConsumer(driver.Consumer):
             tp = ensure_TP(partition)
             for start in range(0, len(fetched), MAX_RECORDS):
                 number = self._numbers.get(tp, 0)
-                batches.append(Batch(tp, fetched[start : start + MAX_RECORDS], number))
+                part = fetched[start : start + MAX_RECORDS]
+                batches.append(Batch(tp, part, number, self.topic_ids.get(tp.topic, "")))
                 self._numbers[tp] = number + 1
         return batches
 

@@ -16,6 +16,9 @@ class Metrics:
         self.events = self._counter("events", "Events acknowledged by the broker.", "kind")
         self.blocks = self._counter("blocks", "Blocks of state written.")
         self.block_bytes = self._counter("block_bytes", "Bytes of state written.")
+        self.damaged = self._counter(
+            "damaged_records", "Records of a state topic that are not whole, or not ours.", "topic"
+        )
         self.clients = self._gauge("clients", "Clients in memory.")
         self.skipped = self._gauge("skipped_rows", "Rows below a mark since the partition was taken: doubled or late.")
         self.evicted = self._gauge("evicted_clients", "Clients that left for want of room since the partition came.")

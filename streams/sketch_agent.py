@@ -94,7 +94,7 @@ class SketchStage:
 
     async def process(self, batch: Batch) -> None:
         topic, partition = batch.partition
-        incarnation, count = self._config.input.incarnation, self._config.topics.partitions
+        incarnation, count = self._config.input.incarnation + batch.topic_id, self._config.topics.partitions
         result = self._sketcher.frames(topic, partition, incarnation, batch.records, count)
         by_target = sorted(result.frames, key=lambda frame: frame.partition)
         async with asyncio.TaskGroup() as sending:
