@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from detector.config_keys import ConfigError, absolute_paths, explain, sections
-from models.rows import CLASSES
+from models.rows import CLASSES, TIME_MS_MAX
 
 PREFIX = "PROBEWATCH_"
 DEFAULT_FILE = Path("probewatch.toml")
@@ -153,6 +153,8 @@ class Input(Section):
     def _read_registry(self) -> Self:
         if self.earliest >= self.latest:
             raise ValueError("earliest must lie before latest")
+        if self.latest_ms > TIME_MS_MAX:
+            raise ValueError("latest must lie before the year 9000")
         if self.registry_file is None or self.registry:
             return self
         try:

@@ -21,6 +21,7 @@ from detector.config import Config
 from detector.drift_space import Drifted, Memory, Population, SpaceDrift
 from detector.finding import Event
 from detector.frame import Frame, RowFrame, ShiftFrame
+from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
 from models.rows import F64, I64, Rows
 
@@ -277,7 +278,7 @@ def dump(state: LinkState) -> bytes:
         ],
         spaces=[(space, known.memory) for space, known in sorted(state.spaces.items())],
     )
-    return STATE_MAGIC + zstandard.ZstdCompressor(level=3).compress(msgspec.msgpack.encode(stored))
+    return STATE_MAGIC + pack(msgspec.msgpack.encode(stored), level=3)
 
 
 def reached(value: bytes) -> dict[int, int]:
@@ -313,7 +314,6 @@ def _stored(value: bytes) -> _Stored:
     if value[: len(STATE_MAGIC)] != STATE_MAGIC:
         raise StateError("not a state of this version's layout; name a new topics.link_state")
     try:
-        body = zstandard.ZstdDecompressor().decompress(value[len(STATE_MAGIC) :])
-        return msgspec.msgpack.decode(body, type=_Stored)
+        return msgspec.msgpack.decode(unpack(value[len(STATE_MAGIC) :], BODY_BYTES_MIN), type=_Stored)
     except (zstandard.ZstdError, msgspec.MsgspecError) as error:
         raise StateError(f"the stored state is damaged: {type(error).__name__}") from error

@@ -13,7 +13,7 @@ the position it has applied. Whatever comes again, doubled or late, lies below a
 import struct
 import zlib
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ from detector.config import Config
 from detector.events import events
 from detector.finding import Event
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
+from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
 from models.clients import ClientTable, no_tally
 from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls
@@ -43,6 +44,23 @@ _CHECKED_FROM = 8
 _MAGIC_2 = b"PWB2"
 _HEAD_2 = struct.Struct(">4sIIq")
 """Layout 2 had no checksum. Its body is that of layout 3."""
+
+BODY_2_BYTES_MAX = 2**30
+
+_Natural = Annotated[int, msgspec.Meta(ge=0)]
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63 - 1)]
+_Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
+_UInt32 = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+
+
+class _Body(msgspec.Struct):
+    """A block without its head. spaces : columns of the pools as bytes, and `marks`: source, offset, index."""
+
+    blocks: int
+    spaces: dict[str, dict[str, bytes | list[tuple[_UInt32, _Int64, _Int32]]]]
+    allowed: list[tuple[_Natural, str, _Int64]]
+    shift: list[tuple[str, _Int64, tuple[_Int32, ...]]] = []
+
 
 Shift = tuple[int, tuple[int, ...]]
 SHIFT_GAP_MS = 7 * 86_400_000
@@ -160,7 +178,7 @@ def step(state: PartitionState, frame: Frame) -> list[Event]:
 def _is_known(settings: EngineSettings, frame: RowFrame) -> bool:
     """A forged frame may name a known space and have rows of another width, which no kernel checks."""
     space = settings.spaces.get(frame.space)
-    if space is None:
+    if space is None or frame.model != space.artefact.model:
         return False
     encoder = space.artefact.encoder
     widths = frame.rows.values.shape[1], frame.rows.fields.shape[1], frame.rows.surprisal.shape[1]
@@ -251,9 +269,13 @@ def dump_block(state: PartitionState, block: int) -> bytes:
     shift = sorted([space, *moved] for (at, space), moved in state.shift.items() if at == block)
     body = msgspec.msgpack.encode({"blocks": blocks, "spaces": spaces, "allowed": allowed, "shift": shift})
     state.dirty.discard(block)
-    packed = zstandard.ZstdCompressor(level=1).compress(body)
-    offset = int(state.block_offset[block])
-    head = _BLOCK_HEAD.pack(BLOCK_MAGIC, 0, BLOCK_LAYOUT, state.partition, block, offset)[_CHECKED_FROM:]
+    return seal(body, state.partition, block, int(state.block_offset[block]))
+
+
+def seal(body: bytes, partition: int, block: int, offset: int) -> bytes:
+    """A block's body packed, behind its head."""
+    packed = pack(body, level=1)
+    head = _BLOCK_HEAD.pack(BLOCK_MAGIC, 0, BLOCK_LAYOUT, partition, block, offset)[_CHECKED_FROM:]
     return b"".join((BLOCK_MAGIC, zlib.crc32(packed, zlib.crc32(head)).to_bytes(4), head, packed))
 
 
@@ -281,14 +303,14 @@ def _mark_2(value: bytes) -> BlockMark:
     if len(value) < _HEAD_2.size:
         raise DamagedBlockError("not a block")
     _, partition, block, offset = _HEAD_2.unpack_from(value)
-    _body(value)
+    _body(value, BODY_2_BYTES_MAX)
     return BlockMark(partition, block, offset, 2)
 
 
-def _body(value: bytes) -> dict[str, Any]:
+def _body(value: bytes, bytes_max: int) -> _Body:
     start = _HEAD_2.size if value[:4] == _MAGIC_2 else BLOCK_HEAD_BYTES
     try:
-        return msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(value[start:]), type=dict[str, Any])
+        return msgspec.msgpack.decode(unpack(value[start:], bytes_max), type=_Body)
     except (zstandard.ZstdError, msgspec.MsgspecError) as error:
         raise DamagedBlockError(f"a damaged block: {type(error).__name__}") from error
 
@@ -301,20 +323,25 @@ def load_block(state: PartitionState, value: bytes) -> None:
     partition, block, offset, _ = block_mark(value)
     if partition != state.partition or block >= len(state.block_offset):
         raise BlockError(f"block {block} of partition {partition} does not belong to partition {state.partition}")
-    body = _body(value)
+    capacity = state.settings.config.state.block_bytes * len(state.settings.spaces)
+    body = _body(value, max(BODY_BYTES_MIN, 2 * capacity))
+    blocks = len(state.block_offset)
+    if body.blocks != blocks:
+        raise BlockError(f"state.blocks is {blocks}, the stored state has {body.blocks}")
+    for table in state.tables.values():
+        table.clear(block)
     try:
-        if body["blocks"] != len(state.block_offset):
-            raise BlockError(f"state.blocks is {len(state.block_offset)}, the stored state has {body['blocks']}")
-        for table in state.tables.values():
-            table.clear(block)
-        for name, saved in body["spaces"].items():
+        for name, saved in body.spaces.items():
             if name in state.settings.spaces:
                 state.table(name).load(block, saved)
-        others = {about: until for about, until in state.allowed.items() if about[0] % body["blocks"] != block}
-        state.allowed = others | {(key, model): until for key, model, until in body["allowed"]}
-        moved = {(block, space): (until, tuple(vector)) for space, until, vector in body.get("shift", [])}
-        state.shift = {about: shift for about, shift in state.shift.items() if about[0] != block} | moved
     except (KeyError, ValueError, TypeError) as error:
+        for table in state.tables.values():
+            table.clear(block)
         raise DamagedBlockError(f"block {block} of partition {partition}: {type(error).__name__}") from error
+    others = {about: until for about, until in state.allowed.items() if about[0] % blocks != block}
+    stored = {(key, model): until for key, model, until in body.allowed if key % blocks == block}
+    state.allowed = others | stored
+    moved = {(block, space): (until, vector) for space, until, vector in body.shift}
+    state.shift = {about: shift for about, shift in state.shift.items() if about[0] != block} | moved
     state.block_offset[block] = offset
     state.dirty.discard(block)

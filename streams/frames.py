@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from models.pseudonym import client_of
-from models.rows import CLASSES, CLIENT_TAIL_BYTES, F32, U8, Rows
+from models.rows import CLASSES, CLIENT_TAIL_BYTES, F32, TIME_MS_MAX, TIME_MS_MIN, U8, Rows
 from streams.identity import TwoGenerations
 
 ROWS_SCHEMA = "probewatch.rows/1"
@@ -95,7 +95,7 @@ class _Control(msgspec.Struct):
     action: str
     client: str
     model: str
-    until_ms: int
+    until_ms: _Time
     reason: str
 
 
@@ -272,6 +272,8 @@ def _rows(batch: pa.RecordBatch, widths: dict[str, int]) -> Rows:
         raise FrameError(f"column class: expected 0 to {len(CLASSES) - 1}")
     if n and (columns["source"] != columns["source"][0]).any():
         raise FrameError("column source: expected one source")
+    if n and not (columns["time_ms"].min() >= TIME_MS_MIN and columns["time_ms"].max() < TIME_MS_MAX):
+        raise FrameError("column time_ms: expected years 1 to 8999")
     return Rows(**columns)
 
 
