@@ -272,6 +272,15 @@ class SecretSources(Section):
     pseudonym_key_file: Path | None = Field(
         None, description="File that holds it; also `PROBEWATCH_PSEUDONYM_KEY_FILE`."
     )
+    previous_key_id: str | None = Field(
+        None, pattern=r"^[a-z0-9]{1,16}$", description="Id of the key before, while keys rotate: its names still hold."
+    )
+    previous_pseudonym_key: SecretStr | None = Field(
+        None, description="64 hexadecimal digits; also `PROBEWATCH_PREVIOUS_PSEUDONYM_KEY`."
+    )
+    previous_pseudonym_key_file: Path | None = Field(
+        None, description="File that holds it; also `PROBEWATCH_PREVIOUS_PSEUDONYM_KEY_FILE`."
+    )
     projection_seed: SecretStr | None = Field(
         None, description="64 hexadecimal digits; also `PROBEWATCH_PROJECTION_SEED`."
     )
@@ -287,6 +296,12 @@ class SecretSources(Section):
         description="Keys whose artefacts are trusted, 64 hexadecimal digits each; none: the artefacts' own folder's."
         " In the environment: `a,b`.",
     )
+
+    @model_validator(mode="after")
+    def _rotating(self) -> Self:
+        if self.previous_key_id == self.key_id:
+            raise ValueError("previous_key_id must differ from key_id: another key gives other names")
+        return self
 
     @field_validator("public_keys", mode="before")
     @classmethod

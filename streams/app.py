@@ -25,7 +25,7 @@ from models.warm import warm
 from streams.certify import standing
 from streams.embedded import Features, probe
 from streams.health import Health
-from streams.identity import Identity
+from streams.identity import identity_of
 from streams.judge import JudgeStage
 from streams.metrics import Metrics
 from streams.secrets import Secrets, load_secrets, trusted_keys
@@ -94,7 +94,7 @@ class Worker:
     def _stage(self, name: str, artefacts: Artefacts, secrets: Secrets) -> tuple[Any, str, dict[str, Any]]:
         stage: SketchStage | JudgeStage | LinkStage
         if name == "sketch":
-            identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
+            identity = identity_of(secrets, self._config.input.registry)
             sketcher = Sketcher(artefacts, identity, self._config)
             stage = SketchStage(self._config, self._features, sketcher, self.metrics)
         elif name == "link":

@@ -214,6 +214,27 @@ def lift(
 
 @app.command()
 @speaking
+def rekey(sources: Sources, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """While pseudonym keys rotate: give allowances again under the new names of clients.
+
+    SOURCE are raw records that name the clients. Prints the lines of input.registry under the new names; orders are
+    written into every partition of `requests`. Set secrets.previous_key_id first.
+
+    Example: probewatch rekey kafka://localhost:9092/gateway-logs
+    """
+    from streams import rekey as rotation
+    from streams.progress import Bars
+    from streams.sources import open_sources
+
+    settings, secrets = _settings(config)
+    with Bars() as bars:
+        found = rotation.rekey(settings, secrets, open_sources(sources, settings), bars)
+    show(({"client": name, "class": klass} for name, klass in found.registry.items()), as_json)
+    say(f"{len(found.orders)} allowances given again; {found.unknown} of clients that these records do not name")
+
+
+@app.command()
+@speaking
 def doctor(config: ConfigFile = None, role: RoleName = "worker", as_json: AsJson = False) -> None:
     """Look at configuration, secrets, artefacts, broker, rights and topics: what is wrong, and how to mend it.
 

@@ -20,6 +20,7 @@ SECRET_BYTES = 32
 FOLDER = seal.SECRETS_FOLDER
 NAMES = ("pseudonym_key", "projection_seed")
 SIGNING_KEY = "signing_key"
+PREVIOUS_KEY = "previous_pseudonym_key"
 
 
 class SecretsError(ValueError):
@@ -27,11 +28,15 @@ class SecretsError(ValueError):
 
 
 class Secrets(NamedTuple):
-    """pseudonym_key, projection_seed : 32 bytes each. key_id : first part of every pseudonym."""
+    """pseudonym_key, projection_seed : 32 bytes each. key_id : first part of every pseudonym.
+
+    previous : (key, key_id) before, while keys rotate.
+    """
 
     pseudonym_key: bytes
     key_id: str
     projection_seed: bytes
+    previous: tuple[bytes, str] | None = None
 
     def __repr__(self) -> str:
         return f"Secrets(key_id={self.key_id!r}, …)"
@@ -43,7 +48,11 @@ def load_secrets(config: Config, offline: Path | None = None) -> Secrets:
     offline : folder that `calibrate` filled; only `calibrate` and `replay` give one. Raises SecretsError.
     """
     key, seed = (_load(config, name, offline) for name in NAMES)
-    return Secrets(key, config.secrets.key_id, seed)
+    former = config.secrets.previous_key_id
+    previous = None if former is None else (_load(config, PREVIOUS_KEY, offline), former)
+    if previous is not None and previous[0] == key:
+        raise SecretsError(f"{PREVIOUS_KEY}: the same as pseudonym_key; a key has one id")
+    return Secrets(key, config.secrets.key_id, seed, previous)
 
 
 def load_signing_key(config: Config, offline: Path) -> bytes:
@@ -109,7 +118,9 @@ def readable_by_others(path: Path) -> bool:
 
 def secret_files(config: Config, offline: Path | None = None) -> list[Path]:
     """The files that secrets would be read from, for `doctor`."""
-    return [path for name in (*NAMES, SIGNING_KEY) for path in _paths(config, name, offline) if path.is_file()]
+    return [
+        path for name in (*NAMES, PREVIOUS_KEY, SIGNING_KEY) for path in _paths(config, name, offline) if path.is_file()
+    ]
 
 
 def _load(config: Config, name: str, offline: Path | None) -> bytes:

@@ -262,6 +262,7 @@ class Sketcher:
         undeclared = codes == _UNDECLARED
         codes[undeclared] = 0
         if len(self._declared_clients):
+            clients = self._identity.spoken_of(clients)
             places = np.searchsorted(self._declared_clients, clients)
             places[places == len(self._declared_clients)] = 0
             known = undeclared & (self._declared_clients[places] == clients)

@@ -30,6 +30,7 @@ COMMANDS = (
     "replay",
     "allow",
     "lift",
+    "rekey",
     "archive",
 )
 

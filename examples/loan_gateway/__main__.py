@@ -19,7 +19,7 @@ from examples.loan_gateway.model import NAME as MODEL
 from examples.loan_gateway.model import LoanModel, load_applications
 from streams.doors.asgi import ProbewatchDoor, from_header
 from streams.doors.decisions import KafkaDecisions
-from streams.identity import Identity
+from streams.identity import identities
 from streams.secrets import load_secrets
 
 logger = logging.getLogger("loan_gateway")
@@ -86,10 +86,9 @@ async def serve(options: argparse.Namespace) -> None:
     if options.config:
         config = load_config(options.config)
         secrets = load_secrets(config)
-        identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
         decisions = KafkaDecisions(options.bootstrap, config.topics.throttle_state, **config.kafka.client())
         followed.append(decisions)
-        app = ProbewatchDoor(app, decisions, from_header("X-Client-Id", [identity]), MODEL)
+        app = ProbewatchDoor(app, decisions, from_header("X-Client-Id", identities(secrets)), MODEL)
     settings = uvicorn.Config(app, host=options.host, port=options.port, log_level="warning", access_log=False)
     await uvicorn.Server(settings).serve()
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from models.kernels.families import forget_old
-from models.kernels.jit import kernel
+from models.kernels.jit import part
 from models.kernels.layout import (
     COVERAGE,
     EXPLAIN,
@@ -30,7 +30,7 @@ REGULAR_PARTS = 20
 """Two gaps are alike if they differ by at most one part in so many of the longer."""
 
 
-@kernel
+@part
 def tick(table: Table, slot: int, block: int, batch: Batch, row: int) -> int:
     """Move the client's own clock, which never goes back; let old evidence fade, the minute and the day turn.
 
@@ -68,18 +68,18 @@ def tick(table: Table, slot: int, block: int, batch: Batch, row: int) -> int:
     return int(gap_before)
 
 
-@kernel
+@part
 def fade(evidence: int, faded: int) -> int:
     return int(max(np.int64(NEVER), np.int64(evidence) - faded))
 
 
-@kernel
+@part
 def bet(evidence: int, ratio: int) -> int:
     """Shiryaev-Roberts: log M <- log(1 + M) + log e (Pollak 1985), in milli-nats."""
     return int(min(softplus(evidence) + ratio, CEILING))
 
 
-@kernel
+@part
 def bet_on_client(
     table: Table, nulls: Nulls, slot: int, klass: int, gap_before: int, batch: Batch, row: int, tally: Tally
 ) -> None:
@@ -118,7 +118,7 @@ def bet_on_client(
         stake(bets, ratios, counts, TIMING, bucket, timing_level(client.gap_ms, gap_before))
 
 
-@kernel
+@part
 def stake(bets: I32, ratios: I32, counts: I64, process: int, bucket: int, level: int) -> None:
     """Bet one process of a client on one outcome, and count it where counting is on.
 
@@ -130,7 +130,7 @@ def stake(bets: I32, ratios: I32, counts: I64, process: int, bucket: int, level:
         counts[0, process, bucket, level] += 1
 
 
-@kernel
+@part
 def novelty_level(edges: F32, klass: int, novelty: np.float32) -> int:
     """Number of edges that a row's novelty reaches."""
     level = 0
@@ -139,7 +139,7 @@ def novelty_level(edges: F32, klass: int, novelty: np.float32) -> int:
     return level
 
 
-@kernel
+@part
 def timing_level(gap_ms: int, gap_before_ms: int) -> int:
     """Twice the bucket of the gap, plus one if it repeats the gap before: machines are regular, people are not."""
     alike = REGULAR_PARTS * abs(gap_ms - gap_before_ms) <= max(gap_ms, gap_before_ms)

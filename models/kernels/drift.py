@@ -7,7 +7,7 @@ each row before it counts, so that both averages forget it at the pace at which 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels.jit import kernel
+from models.kernels.jit import kernel, part
 from models.kernels.layout import Table
 from models.kernels.numbers import size_bucket
 from models.kernels.slots import make_room, take_page
@@ -27,7 +27,7 @@ FINE_BITS = 6
 NO_DAY = -(1 << 31)
 
 
-@kernel
+@part
 def follow(pages: Pages, averages: I32, moved: I32, page: int, block: int, values: I16, row: int) -> int:
     """Let one more row count; the averages' mean squared distance, or -1 while the page has few rows.
 
@@ -40,7 +40,7 @@ def follow(pages: Pages, averages: I32, moved: I32, page: int, block: int, value
     return int(apart2 // averages.shape[2]) if rows >= ROWS_MIN else -1
 
 
-@kernel
+@part
 def is_new(pages: Pages, page: int, day: int) -> bool:
     """True once a day."""
     told = pages[page].told_day == day
@@ -59,7 +59,7 @@ def open_page(table: Table, slot: int, block: int, capacity: int) -> None:
     page.rows, page.since_ms, page.told_day = 0, client.clock_ms, NO_DAY
 
 
-@kernel
+@part
 def draw(averages: I32, page: int, moved: I32, block: int, values: I16, row: int, bits: int) -> int:
     """Draw both averages to a row; the squared distance between them. Shifts round down, on every processor.
 

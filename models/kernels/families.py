@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.kernels.jit import kernel
+from models.kernels.jit import kernel, part
 from models.kernels.layout import (
     ANCHOR_MAX,
     BACKWARD,
@@ -27,7 +27,7 @@ EVICTION_PER_ROW = 20
 """Evidence (milli-nats) a family loses per row of the client in the contest for a place among its 16."""
 
 
-@kernel
+@part
 def remember(table: Table, slot: int, block: int, capacity: int, batch: Batch, row: int) -> None:
     """Put a row that joined nothing into the ring, over the oldest place."""
     client = table.clients[slot]
@@ -48,7 +48,7 @@ def remember(table: Table, slot: int, block: int, capacity: int, batch: Batch, r
     write_id(table.ring_ids[e], batch.id_bytes, start, length)
 
 
-@kernel
+@part
 def write_id(place: U8, letters: U8, start: int, length: int) -> None:
     """A request id into its place, zeros behind it."""
     for i in range(len(place)):
@@ -161,13 +161,13 @@ def promote(table: Table, nulls: Nulls, slot: int, block: int, capacity: int, pl
     return int(a)
 
 
-@kernel
+@part
 def value_bit(field: int) -> np.uint64:
     """One of 64 bits for a field's value; the number of set bits estimates the number of values (linear counting)."""
     return np.uint64(1) << (np.uint64(field) & np.uint64(63))
 
 
-@kernel
+@part
 def extend(
     table: Table, slot: int, anchor: int, batch: Batch, row: int, levels: I64, mask: np.uint64, step2: int
 ) -> None:
@@ -200,14 +200,14 @@ def extend(
             table.changed[anchor, i] += 1
 
 
-@kernel
+@part
 def put(table: Table, anchor: int, reference: int, batch: Batch, row: int) -> None:
     copy(table.anchor_values[anchor, reference], batch.values[row])
     copy(table.anchor_fields[anchor, reference], batch.fields[row])
     table.anchor_exact[anchor, reference] = batch.exact[row]
 
 
-@kernel
+@part
 def count_label(table: Table, anchor: int, label: int) -> None:
     family = table.anchors[anchor]
     if label != 0:
@@ -240,7 +240,7 @@ def forget_old(table: Table, slot: int, block: int, oldest_ms: int) -> None:
         table.block_bytes[block] += client_bytes(table, slot) - before
 
 
-@kernel
+@part
 def level_counts(counts: I64, field_counts: I64, levels: I64) -> None:
     """Count one variant's feature levels; counts : (7, 13), field_counts : (f + 1,)."""
     for j in range(7):

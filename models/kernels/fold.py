@@ -9,7 +9,7 @@ import numpy as np
 from models.kernels.client import bet, bet_on_client, tick
 from models.kernels.drift import FOLLOWED_FROM, follow, is_new, open_page
 from models.kernels.families import extend, level_counts, promote, remember
-from models.kernels.jit import kernel
+from models.kernels.jit import kernel, part
 from models.kernels.layout import (
     ANCHOR_BUMP,
     ANCHOR_MAX,
@@ -86,7 +86,7 @@ def fold(
     return len(batch.client), DONE
 
 
-@kernel
+@part
 def has_room(table: Table) -> bool:
     """One row takes at most one client, one larger ring, one larger page of anchors and one of averages."""
     free = table.heads[CLIENT_FREE] >= 0 or table.heads[CLIENT_BUMP] < len(table.clients)
@@ -96,7 +96,7 @@ def has_room(table: Table) -> bool:
     return bool(free and rings and anchors and pages)
 
 
-@kernel
+@part
 def advances(table: Table, block: int, batch: Batch, row: int) -> bool:
     """True, moving the mark, if a row lies beyond what its block has applied from this source."""
     offset, item = batch.offset[row], batch.item[row]
@@ -108,7 +108,7 @@ def advances(table: Table, block: int, batch: Batch, row: int) -> bool:
     return True
 
 
-@kernel
+@part
 def apply(
     table: Table,
     nulls: Nulls,
@@ -165,7 +165,7 @@ def apply(
     return status
 
 
-@kernel
+@part
 def bet_on_family(
     table: Table, nulls: Nulls, slot: int, anchor: int, klass: int, batch: Batch, row: int, levels: I64, tally: Tally
 ) -> None:
@@ -190,7 +190,7 @@ def bet_on_family(
     extend(table, slot, anchor, batch, row, levels, mask, step2)
 
 
-@kernel
+@part
 def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anchors: I32, verdict: I64) -> int:
     """Evidence of every process and their fusion: the largest standardised excess, of bets less what activity explains.
 
@@ -238,13 +238,13 @@ def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anch
     return int(max(most, np.int64(-2_000_000_000)))
 
 
-@kernel
+@part
 def threshold_offset(key: np.uint64) -> int:
     """0 to 0.5, fixed per client and only upwards: two accounts cannot measure one threshold."""
     return int((key >> np.uint64(17)) % np.uint64(501))
 
 
-@kernel
+@part
 def calls_for_decision(table: Table, nulls: Nulls, slot: int, klass: int, verdict: I64) -> bool:
     """A higher rung than the one in force; after expiry, any rung again. Asked when evidence has risen."""
     client = table.clients[slot]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.kernels.jit import kernel
+from models.kernels.jit import part
 from models.kernels.layout import (
     ANCHOR_MAX,
     BACKWARD,
@@ -24,7 +24,7 @@ REPEAT = -2
 REFERENCES = 3  # origin, last, best
 
 
-@kernel
+@part
 def distance2(values: I16, entry: int, x: I16) -> int:
     """Squared distance of a row to an entry, in value units; exact.
 
@@ -38,7 +38,7 @@ def distance2(values: I16, entry: int, x: I16) -> int:
     return total
 
 
-@kernel
+@part
 def agreement(entries: U16, entry: int, fields: U16, weights: U8) -> int:
     """Summed surprisal of the fields on which two rows agree (Fellegi, Sunter 1969), 1/16 nat."""
     total = 0
@@ -47,7 +47,7 @@ def agreement(entries: U16, entry: int, fields: U16, weights: U8) -> int:
     return total
 
 
-@kernel
+@part
 def is_repeat(table: Table, slot: int, exact: np.uint64) -> bool:
     client = table.clients[slot]
     for i in range(client.ring_size):
@@ -60,7 +60,7 @@ def is_repeat(table: Table, slot: int, exact: np.uint64) -> bool:
     return False
 
 
-@kernel
+@part
 def join(table: Table, nulls: Nulls, slot: int, batch: Batch, row: int) -> int:
     """The candidate that a row is a variant of: ring entry i as i, reference z of anchor a as RING_MAX + 3a + z; or -1.
 
@@ -101,7 +101,7 @@ def join(table: Table, nulls: Nulls, slot: int, batch: Batch, row: int) -> int:
     return alike if alike >= 0 else nearest
 
 
-@kernel
+@part
 def closest_reference(table: Table, anchor: int, x: I16, fields: U16) -> tuple[int, int, int]:
     """(reference, changed fields, squared step): fewest changed fields, then shortest.
 
@@ -124,7 +124,7 @@ def closest_reference(table: Table, anchor: int, x: I16, fields: U16) -> tuple[i
     return best, best_count, best2
 
 
-@kernel
+@part
 def edit_level(changed: int, fields: int, same: bool) -> int:
     """Changed fields (1, 2, 3, 4-6, up to half, more) times "the same fields as last time"; 12 without fields."""
     if fields == 0:
@@ -140,7 +140,7 @@ def edit_level(changed: int, fields: int, same: bool) -> int:
     return 2 * kind + (1 if same else 0)
 
 
-@kernel
+@part
 def collinear_level(table: Table, anchor: int, x: I16, fields: U16) -> int:
     """1 or 2 for a step across or along the last one (|cos| > .97); 0 for a first step or fewer than 4 fields."""
     if table.anchors[anchor].variants < 1:
@@ -165,7 +165,7 @@ def collinear_level(table: Table, anchor: int, x: I16, fields: U16) -> int:
     return 2 if squared > 0.9409 * (np.float64(step2) * np.float64(before2)) else 1
 
 
-@kernel
+@part
 def step_level(step2: int) -> int:
     """Step length in bins with edges .02 .06 .15 .4 1 2.5 standard units (squares of edges x 2048)."""
     if step2 < 1_678:
@@ -183,7 +183,7 @@ def step_level(step2: int) -> int:
     return 6
 
 
-@kernel
+@part
 def equal_step_level(step2: int, before2: int) -> int:
     """1 if two successive steps have the same length, within .2 % or one value unit; 2 for a first step."""
     if before2 <= 0:
@@ -192,7 +192,7 @@ def equal_step_level(step2: int, before2: int) -> int:
     return 1 if abs(step - before) <= max(0.002 * step, 1.0) else 0
 
 
-@kernel
+@part
 def record_level(score: np.float32, best: np.float32, back: np.float32, direction: np.float32) -> int:
     """A score beyond all others of the family, towards the threshold (and past it) or away from it.
 
@@ -205,7 +205,7 @@ def record_level(score: np.float32, best: np.float32, back: np.float32, directio
     return BACKWARD if (back - score) * direction > np.float32(1e-6) else NO_RECORD
 
 
-@kernel
+@part
 def describe(
     table: Table, nulls: Nulls, anchor: int, batch: Batch, row: int, levels: I64, klass: int
 ) -> tuple[np.uint64, int]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels.jit import kernel
+from models.kernels.jit import kernel, part
 
 NEVER = -100_000
 """Evidence of a process that has seen nothing: log 0, in milli-nats."""
@@ -21,7 +21,7 @@ SOFTPLUS = np.round(1000.0 * np.log1p(np.exp(-np.arange(_SOFTPLUS_REACH) / 1000.
 """1000 log(1 + exp(-x / 1000)) for x = 0 .. 7,999 milli-nats; beyond that it rounds to 0 or 1 thousandth."""
 
 
-@kernel
+@part
 def softplus(evidence: int) -> int:
     """log(1 + M) for log M in milli-nats: the Shiryaev-Roberts restart, exact in integers on every processor."""
     size = evidence if evidence >= 0 else -evidence
@@ -31,7 +31,7 @@ def softplus(evidence: int) -> int:
     return base + int(SOFTPLUS[size])
 
 
-@kernel
+@part
 def mix64(word: np.uint64) -> np.uint64:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit moves every output bit."""
     word = np.uint64(word) + np.uint64(0x9E3779B97F4A7C15)
@@ -48,7 +48,7 @@ def copy(target: NDArray[Any], source: NDArray[Any]) -> None:
         to[i] = what[i]
 
 
-@kernel
+@part
 def variant_bucket(variants: int) -> int:
     """Bucket of the number of earlier variants: 0, 1, 2, 3-4, 5-8, 9-16, 17-32, 33+."""
     if variants < 3:
@@ -64,7 +64,7 @@ def variant_bucket(variants: int) -> int:
     return 7
 
 
-@kernel
+@part
 def gap_bucket(gap_ms: int) -> int:
     """Bucket of the time between two rows: .1, 1, 3, 10 s, 1, 10, 60 min and more."""
     if gap_ms < 3_000:
@@ -78,7 +78,7 @@ def gap_bucket(gap_ms: int) -> int:
     return 6 if gap_ms < 3_600_000 else 7
 
 
-@kernel
+@part
 def size_bucket(count: int) -> int:
     """Number of bits of a count, at most 20: rows of the day in doubling steps."""
     bits = 0
