@@ -8,7 +8,7 @@ flow control and group membership stay Faust's. Three things are ours:
 - Numbers. Batches of a partition are numbered from the last seek on, and what is dropped keeps its number, so that a
   batch lost on its way through queues and rebalances is seen (`Batch.number`) before anything behind it is committed.
 - The consumer's arguments: security, and the broker-side wait that gathers messages into batches.
-- The topic's id, beside each committed offset and in each batch: offsets of a topic made anew mean other records.
+- The ids of the topics, remembered beside the committed offsets: offsets of a topic made anew mean other records.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 
 import aiokafka
 import faust
+import msgspec
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import CommitFailedError, KafkaError
@@ -39,15 +40,11 @@ QUEUED_BATCHES = 4
 
 
 class Batch(NamedTuple):
-    """Records of one partition, in order, never empty.
-
-    number : 0 for the first since the position was set. topic_id : of the topic's incarnation, "" if nobody tells.
-    """
+    """Records of one partition, in order, never empty. number : 0 for the first since the position was set."""
 
     partition: TP
     records: Sequence[Any]  # aiokafka.ConsumerRecord
     number: int
-    topic_id: str = ""
 
     @property
     def end(self) -> int:
@@ -91,16 +88,13 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         )
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        consumer, ids = self._ensure_consumer(), cast(BatchConsumer, self.consumer).topic_ids
-        assigned = self.assignment()
+        consumer, assigned = self._ensure_consumer(), self.assignment()
+        places = {tp: OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in assigned}
+        batches = cast(BatchConsumer, self.consumer)
+        if places and batches.memory is not None:
+            places[batches.memory.place] = OffsetAndMetadata(0, batches.memory.text(batches.topic_ids))
         try:
-            await consumer.commit(
-                {
-                    aiokafka.TopicPartition(*tp): OffsetAndMetadata(offset, ids.get(tp.topic, ""))
-                    for tp, offset in offsets.items()
-                    if tp in assigned
-                }
-            )
+            await consumer.commit({aiokafka.TopicPartition(*tp): at for tp, at in places.items()})
         except CommitFailedError:  # the group is rebalancing, and whoever gets the partition reads from where it stood
             return False
         except Exception as error:
@@ -109,19 +103,33 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         return True
 
 
-class Committed(NamedTuple):
-    """Where the group stands in a partition. topic_id : of the topic that the offset belongs to, "" if nobody told."""
+class Memory(NamedTuple):
+    """Where a group keeps the ids of the topics it reads: in the metadata of an offset that means nothing itself.
 
-    offset: int
-    topic_id: str
+    place : a partition of a topic that lives as long as the group's state. The brokers forget the offsets of a topic
+    with the topic. name : another one begins another memory.
+    """
+
+    place: TP
+    name: str
+
+    def text(self, ids: Mapping[str, str]) -> str:
+        return msgspec.json.encode({self.name: ids}).decode()
+
+    def ids(self, text: str) -> dict[str, str]:
+        try:
+            return msgspec.json.decode(text or "{}", type=dict[str, dict[str, str]]).get(self.name, {})
+        except msgspec.MsgspecError:
+            return {}
 
 
 class BatchConsumer(driver.Consumer):
-    """Every topic is read in batches. topic_ids : of the assignment."""
+    """Every topic is read in batches. topic_ids : of what is read, as far as the broker tells."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.polls = 0
         self.topic_ids: dict[str, str] = {}
+        self.memory: Memory | None = None
         self._done: dict[TP, int] = {}
         self._numbers: dict[TP, int] = {}
         self._epoch = 0
@@ -134,17 +142,19 @@ class BatchConsumer(driver.Consumer):
         """Everything below `offset` need never be read again; the next commit says so. Never goes back."""
         self._done[partition] = max(offset, self._done.get(partition, 0))
 
-    async def look(self, partitions: Sequence[TP]) -> dict[TP, Committed]:
-        """Where the group stands, as the broker knows it, and which incarnations of their topics these are."""
-        consumer = self._thread._ensure_consumer()
+    async def look(self, partitions: Sequence[TP], topics: Sequence[str]) -> tuple[dict[TP, int], set[str]]:
+        """Where the group stands, as the broker knows it, and which topics are not those that it read before."""
+        consumer, memory = self._thread._ensure_consumer(), self.memory
+        places = [aiokafka.TopicPartition(*tp) for tp in (*partitions, *([memory.place] if memory else ()))]
 
         async def ask() -> tuple[dict[str, str], Mapping[Any, OffsetAndMetadata]]:
-            ids = await topic_ids(consumer._client, {tp.topic for tp in partitions})
-            places = [aiokafka.TopicPartition(*tp) for tp in partitions]
+            ids = await topic_ids(consumer._client, topics)
             return ids, await consumer._coordinator.fetch_committed_offsets(places)
 
         self.topic_ids, found = await self._thread.call_thread(ask)
-        return {TP(*place): Committed(at.offset, at.metadata) for place, at in found.items()}
+        known = memory.ids(found.pop(places[-1]).metadata) if memory and places[-1] in found else {}
+        other = {topic for topic, now in self.topic_ids.items() if known.get(topic, now) != now}
+        return {TP(*place): at.offset for place, at in found.items()}, other
 
     async def put_back(self, offsets: Mapping[TP, int]) -> bool:
         """Commit offsets below those that stand. False if the group is rebalancing again."""
@@ -182,8 +192,7 @@ class BatchConsumer(driver.Consumer):
             tp = ensure_TP(partition)
             for start in range(0, len(fetched), MAX_RECORDS):
                 number = self._numbers.get(tp, 0)
-                part = fetched[start : start + MAX_RECORDS]
-                batches.append(Batch(tp, part, number, self.topic_ids.get(tp.topic, "")))
+                batches.append(Batch(tp, fetched[start : start + MAX_RECORDS], number))
                 self._numbers[tp] = number + 1
         return batches
 

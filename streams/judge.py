@@ -20,7 +20,7 @@ from detector.config import Config
 from detector.finding import Event
 from detector.frame import Frame, RowFrame
 from streams import clients, frames, topics
-from streams.batches import Batch
+from streams.batches import Batch, Memory
 from streams.dead_letters import DeadLetterTopic
 from streams.embedded import Features, log_ends
 from streams.incarnations import topic_ids
@@ -88,6 +88,11 @@ class JudgeStage:
 
     def __init__(self, config: Config, features: Features, settings: engine.EngineSettings, metrics: Metrics) -> None:
         self.topics: Sequence[str] = (config.topics.requests,)
+        self.memory: Memory | None = None  # blocks tell of which log they are
+        self.remedy = (
+            f"Name a new topics.judge_state and reset the offsets of group {config.kafka.group}-{self.name}, or"
+            " name a new topics.requests"
+        )
         self._ticks = max(1, min(TICKS_A_ROUND, int(config.state.round_s / TICK_S)))
         self.tick_s = config.state.round_s / self._ticks
         self._config = config
@@ -158,8 +163,7 @@ class JudgeStage:
         if reached > span.end or stored.logs - {"", span.log_id}:
             raise StageError(
                 f"{name}: the state has reached offset {reached}, and the log ends at {span.end}: the topic was made"
-                f" anew. Name a new topics.judge_state and reset the offsets of group {group}, or name a new"
-                " topics.requests"
+                f" anew. {self.remedy}"
             )
         begin = stored.begin(committed)
         if begin < committed and begin < span.start:

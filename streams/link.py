@@ -17,7 +17,7 @@ from detector.config import Config
 from detector.frame import ShiftFrame
 from models.artefacts import Artefacts
 from streams import clients, frames, topics
-from streams.batches import Batch, SoleAssignor
+from streams.batches import Batch, Memory, SoleAssignor
 from streams.embedded import Features, log_ends
 from streams.metrics import Metrics
 from streams.sink import Sink
@@ -37,6 +37,11 @@ class LinkStage:
 
     def __init__(self, config: Config, features: Features, artefacts: Artefacts, metrics: Metrics) -> None:
         self.topics: Sequence[str] = (config.topics.requests,)
+        self.memory: Memory | None = None  # the state tells of which log it is
+        self.remedy = (
+            f"Name a new topics.link_state and reset the offsets of group {config.kafka.group}-{self.name}, or"
+            " name a new topics.requests"
+        )
         self.tick_s = config.state.round_s
         self._config = config
         self._features = features

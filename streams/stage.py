@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import mode
 from faust.types import TP, StreamT
 
-from streams.batches import Batch, BatchApp
+from streams.batches import Batch, BatchApp, Memory
 from streams.waits import Wait, Waits
 
 SILENT_S = 60.0
@@ -40,12 +40,15 @@ class LostBatchError(RuntimeError):
 class Stage(Protocol):
     """One step of the pipeline, without any knowledge of groups and rebalances.
 
-    Whatever fails raises, and ends the worker. tick_s : how often `tick` wants to be called, s.
+    Whatever fails raises, and ends the worker. tick_s : how often `tick` wants to be called, s. memory : where to keep
+    the ids of its topics, if its own state does not. remedy : what to do if one of them was made anew.
     """
 
     name: str
     topics: Sequence[str]
     tick_s: float
+    memory: Memory | None
+    remedy: str
 
     async def start(self) -> None:
         """Open clients."""
@@ -127,9 +130,7 @@ class StageRunner:
         self._ends = ends
         for topic, known in (self.app.batch_consumer.topic_ids if self.ready else {}).items():
             if ids.get(topic, known) != known:
-                raise StageError(
-                    f"{topic} was made anew while {self.stage.name} read it; started again it knows what to do"
-                )
+                raise StageError(f"{topic} was made anew while {self.stage.name} read it. {self.stage.remedy}")
 
     def forgive(self) -> None:
         """Nothing was to be had meanwhile: whatever is waited for is waited for anew."""
@@ -227,6 +228,8 @@ class StageRunner:
                 self.app.fail(error)
                 raise
             finally:
+                if self._acquiring is not None:
+                    self._acquiring.cancel()
                 self._step, self._acquiring = "", None
             self._numbers = {}
             self.ready = bool(self._owned) or not partitions
@@ -234,19 +237,19 @@ class StageRunner:
     async def _acquire(self, partitions: Sequence[TP]) -> bool:
         """False if the next rebalance began meanwhile."""
         consumer = self.app.batch_consumer
-        stood = await consumer.look(partitions) if partitions else {}
-        committed: dict[TP, int | None] = dict.fromkeys(partitions)
-        for tp, (offset, topic_id) in stood.items():
-            known = consumer.topic_ids.get(tp.topic, "")
-            committed[tp] = offset if not (topic_id and known) or topic_id == known else None
+        consumer.memory = self.stage.memory
+        stood, other = await consumer.look(partitions, self.stage.topics)
+        if other:
+            raise StageError(f"{', '.join(sorted(other))} was made anew under its old name. {self.stage.remedy}")
+        committed = {tp: stood.get(tp) for tp in partitions}
         self._step = "acquire"
         self._acquiring = asyncio.create_task(self.stage.acquire(partitions, committed))
         await asyncio.wait([self._acquiring])
         if self._acquiring.cancelled():
             return False
         self._acquiring.result()
-        begin = dict.fromkeys((tp for tp in stood if committed[tp] is None), 0) | dict(self.stage.committable())
-        back = {tp: begin[tp] for tp, (offset, _) in stood.items() if begin.get(tp, offset) < offset}
+        begin = self.stage.committable()
+        back = {tp: begin[tp] for tp, offset in stood.items() if begin.get(tp, offset) < offset}
         return not back or await consumer.put_back(back)
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:

@@ -11,7 +11,7 @@ from faust.types import TP
 
 from detector.config import Config
 from streams import clients
-from streams.batches import Batch
+from streams.batches import Batch, Memory
 from streams.embedded import probe
 from streams.stage import LostBatchError, StageRunner
 from tests.kafka_config import kafka_config
@@ -22,6 +22,8 @@ class Collecting:
 
     name = "collecting"
     tick_s = 1.0
+    memory: Memory | None = None
+    remedy = "Start again."
 
     def __init__(self, topic: str) -> None:
         self.topics = (topic,)
