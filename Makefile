@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka check fmt lint type scenarios accept bench bench-detection bench-detection-full docs lock up down clean
+.PHONY: help setup run test test-kafka roles check fmt lint type scenarios accept bench bench-detection bench-detection-full docs lock up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: setup ## The suite, on the embedded broker
 test-kafka: setup ## The integration suite, on Apache Kafka (needs Java >= 17)
 	$(BIN)/python -m pytest -m kafka
 
+roles: setup ## What each role may do on Apache Kafka, tried; rewrites its table in docs/reliability.md (needs Java >= 17)
+	@$(BIN)/python -m tests.kafka.roles --write-docs
+
 check: lint type ## Everything that reads the code without running it
 
 lint: setup ## ruff and the import contracts
@@ -50,8 +53,8 @@ scenarios: setup ## What is said of each attack and of each look-alike
 accept: setup ## Take what scenarios say now as expected, and show the difference
 	@$(BIN)/python -m tests.scenarios.run accept
 
-bench: setup ## Rows per second of each stage beside a plain reader
-	$(BIN)/python -m bench.throughput
+bench: setup ## How fast, beside plain readers and others, on Apache Kafka (10 minutes; ARGS="--quick", "--only sketch", "--write-docs")
+	@$(BIN)/python -m bench.performance $(ARGS)
 
 bench-detection: setup ## Who finds which attack, at the same false alarms: ours beside other methods (5 minutes)
 	@$(BIN)/python -m bench.detection

@@ -28,6 +28,7 @@ from streams.health import Health
 from streams.identity import identity_of
 from streams.judge import JudgeStage
 from streams.metrics import Metrics
+from streams.rights import demand
 from streams.secrets import Secrets, load_secrets, trusted_keys
 from streams.sketch import Sketcher
 from streams.sketch_agent import SketchStage
@@ -112,6 +113,7 @@ class Worker:
 
     async def run(self, asked: asyncio.Event) -> None:
         """Until `asked` is set. Raises the first error of any stage."""
+        await demand(self._config, [runner.stage.name for runner in self.runners])
         await self.health.start(self._config.web)
         log.info("started", stages=[r.stage.name for r in self.runners], on=self._features.name, at=self.health.address)
         stop = asyncio.create_task(asked.wait())

@@ -14,7 +14,7 @@ from models.artefacts import ArtefactError, Artefacts, load_artefacts
 from streams import certify, topics
 from streams.embedded import Features, probe
 from streams.rights import Standing, refusal, standings
-from streams.roles import Role, grant, principals
+from streams.roles import Role, grant, principals, rights
 from streams.secrets import FOLDER, Secrets, SecretsError, load_secrets, readable_by_others, secret_files, trusted_keys
 
 State = Literal["ok", "warning", "fault"]
@@ -110,12 +110,12 @@ def _features(config: Config, features: Features) -> Check:
 async def _rights(config: Config, role: Role) -> list[Check]:
     """What the role lacks is a fault, what the user has beyond it a warning. Nothing of a broker that cannot tell."""
     try:
-        found = await standings(config, role)
+        found = await standings(config, rights(config)[role])
     except KafkaError as error:
         return [Check("rights", "fault", f"{role}: {type(error).__name__}", "see docs/security.md")]
     lacking = [standing for standing in found if standing.missing]
     if lacking:
-        return [Check("rights", "fault", _lack(standing), _grant(config, role, standing)) for standing in lacking]
+        return [Check("rights", "fault", standing.lack, _grant(config, role, standing)) for standing in lacking]
     surplus = sorted({name for standing in found for name in standing.surplus})
     if surplus:
         finding = f"more than {role} needs: {', '.join(surplus)}"
@@ -123,14 +123,10 @@ async def _rights(config: Config, role: Role) -> list[Check]:
     return [Check("rights", "ok", f"those of {role}, and no more", "")] if found else []
 
 
-def _lack(standing: Standing) -> str:
-    return f"no right {', '.join(standing.missing or ())} on {standing.right.resource} {standing.right.name}"
-
-
 def _grant(config: Config, role: Role, standing: Standing) -> str:
     user = config.kafka.sasl_username if config.kafka.security_protocol.startswith("SASL_") else None
     named: dict[str, str] = {role: f"User:{user}"} if user else {}
-    return grant(config, principals(config, named)[role], [standing.right._replace(operations=standing.missing or ())])
+    return grant(config, principals(config, named)[role], [standing.right._replace(operations=standing.missing)])
 
 
 async def _topics(config: Config) -> list[Check]:

@@ -16,7 +16,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Schema, String
 
 from detector.config import Config, Kafka
-from streams.roles import Right, Role, rights
+from streams.roles import Right, stage_rights
 
 OPERATIONS = {
     "Read": 3,
@@ -39,11 +39,20 @@ REFUSALS = (TopicAuthorizationFailedError.errno, GroupAuthorizationFailedError.e
 
 
 class Standing(NamedTuple):
-    """What the broker says of one resource. missing, surplus : operations against the role's; None: it does not say."""
+    """What the broker says of one resource. missing, surplus : operations, against what was asked for."""
 
     right: Right
-    missing: tuple[str, ...] | None
+    missing: tuple[str, ...]
     surplus: tuple[str, ...]
+
+    @property
+    def lack(self) -> str:
+        """What is missing, in words; empty if nothing."""
+        return f"no right {', '.join(self.missing)} on {self.right.resource} {self.right.name}" if self.missing else ""
+
+
+class RightsError(RuntimeError):
+    """The broker does not let us do our work. Names every right that is missing."""
 
 
 class _Topics(Response):  # type: ignore[misc]
@@ -147,23 +156,30 @@ class _GroupsRequest(Request[_GroupsStruct]):  # type: ignore[misc]
         return request_struct_class([self._name], True)
 
 
-async def standings(config: Config, role: Role) -> list[Standing]:
-    """Each resource of the role, as the broker sees it for us. Raises aiokafka's KafkaError.
+async def demand(config: Config, stages: Sequence[str]) -> None:
+    """Raises RightsError if a stage lacks a right: Kafka's clients would wait for a topic they may not see."""
+    wanted = [right for stage in stages for right in stage_rights(config, stage)]
+    lacking = [lack for standing in await standings(config, wanted) if (lack := standing.lack)]
+    if lacking:
+        raise RightsError(f"{'; '.join(dict.fromkeys(lacking))} (`probewatch doctor` says how to give them)")
+
+
+async def standings(config: Config, wanted: Sequence[Right]) -> list[Standing]:
+    """Each of these rights, as the broker sees it for us. Raises aiokafka's KafkaError.
 
     Empty if the broker cannot tell (the embedded one). Topics that do not exist are left out.
     """
-    wanted = rights(config)[role]
     async with _client(config) as client:
-        topics = {right.name: right for right in wanted if right.resource == "topic"}
+        names = list(dict.fromkeys(right.name for right in wanted if right.resource == "topic"))
         try:
-            answer = (await client.send(client.get_random_node(), _TopicsRequest(list(topics)))).to_object()
+            answer = (await client.send(client.get_random_node(), _TopicsRequest(names))).to_object()
         except NotImplementedError:
             return []
-        found = [
-            _standing(topics[topic["topic"]], topic)
-            for topic in answer["topics"]
-            if topic["error_code"] != UNKNOWN_TOPIC
-        ]
+        told = {topic["topic"]: topic for topic in answer["topics"] if topic["error_code"] != UNKNOWN_TOPIC}
+        if any(topic["operations"] == UNTOLD and topic["error_code"] not in REFUSALS for topic in told.values()):
+            return []
+        topics = [right for right in wanted if right.resource == "topic" and right.name in told]
+        found = [_standing(right, told[right.name]) for right in topics]
         return found + [await _group(client, right) for right in wanted if right.resource == "group"]
 
 
@@ -200,8 +216,6 @@ def _standing(right: Right, told: dict[str, Any]) -> Standing:
     if told["error_code"] in REFUSALS:
         return Standing(right, right.operations, ())
     bits = told["operations"]
-    if bits == UNTOLD:
-        return Standing(right, None, ())
     granted = {name for name, bit in OPERATIONS.items() if bits >> bit & 1}
     needed = {*right.operations, *(name for one in right.operations for name in INCLUDED.get(one, ()))}
     missing = tuple(name for name in right.operations if name not in granted)

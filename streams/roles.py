@@ -46,32 +46,51 @@ class RolesError(ValueError):
 def rights(config: Config) -> Mapping[Role, tuple[Right, ...]]:
     """The table. Read and Write include Describe; DescribeConfigs is for `doctor`, which runs as whom it examines."""
     topics = config.topics
-    raw = topics.raw
-    both = (topics.requests, topics.judge_state, topics.link_state)
-    written = (topics.alerts, topics.throttle, topics.throttle_state, topics.drift, topics.dlq)
-    groups = (f"{config.kafka.group}-{stage}" for stage in STAGES)
     events = (topics.alerts, topics.throttle, topics.drift)
+    own = (topics.requests, topics.judge_state, topics.link_state, topics.throttle_state, *events, topics.dlq)
+    stages = [right for stage in STAGES for right in stage_rights(config, stage)]
     return {
-        "gateway": _each("topic", raw, "Write"),
-        "worker": (
-            *_each("topic", raw, "Read"),
-            *_each("topic", both, "Read", "Write", "DescribeConfigs"),
-            *_each("topic", written, "Write", "DescribeConfigs"),
-            *_each("group", groups, "Read"),
-        ),
-        "soc": (*_each("topic", events, "Read"), *_each("group", (f"{config.kafka.group}-soc",), "Read")),
+        "gateway": _each("topic", topics.raw, "Write"),
+        "worker": _joined([*stages, *_each("topic", own, "DescribeConfigs")]),
+        "soc": (*_each("topic", events, "Read"), Right("group", f"{config.kafka.group}-soc", ("Read",))),
         "door": _each("topic", (topics.throttle_state,), "Read"),
         "analyst": _each("topic", (topics.requests, *events), "Read"),
-        "operator": (*_each("topic", (topics.requests,), "Write"), *_each("topic", (topics.dlq,), "Read")),
+        "operator": (Right("topic", topics.requests, ("Write",)), Right("topic", topics.dlq, ("Read",))),
         "admin": (
-            *_each("topic", raw, "Describe"),
-            *_each("topic", (*both, *written), "Create", "Describe", "DescribeConfigs", "AlterConfigs"),
+            *_each("topic", topics.raw, "Describe"),
+            *_each("topic", own, "Create", "Describe", "DescribeConfigs", "AlterConfigs"),
         ),
     }
 
 
+def stage_rights(config: Config, stage: str) -> tuple[Right, ...]:
+    """What one stage of the worker needs to run."""
+    topics = config.topics
+    read, written = {
+        "sketch": (topics.raw, (topics.requests, topics.dlq)),
+        "judge": (
+            (topics.requests, topics.judge_state),
+            (topics.judge_state, topics.alerts, topics.throttle, topics.throttle_state, topics.drift, topics.dlq),
+        ),
+        "link": (
+            (topics.requests, topics.link_state),
+            (topics.requests, topics.link_state, topics.alerts, topics.drift),
+        ),
+    }[stage]
+    group = Right("group", f"{config.kafka.group}-{stage}", ("Read",))
+    return _joined([*_each("topic", read, "Read"), *_each("topic", written, "Write"), group])
+
+
 def _each(resource: Literal["topic", "group"], names: Iterable[str], *operations: str) -> tuple[Right, ...]:
     return tuple(Right(resource, name, operations) for name in names)
+
+
+def _joined(found: Iterable[Right]) -> tuple[Right, ...]:
+    """One right for each resource, with all its operations."""
+    operations: dict[tuple[Literal["topic", "group"], str], dict[str, None]] = {}
+    for right in found:
+        operations.setdefault((right.resource, right.name), {}).update(dict.fromkeys(right.operations))
+    return tuple(Right(resource, name, tuple(kept)) for (resource, name), kept in operations.items())
 
 
 def principals(config: Config, named: Mapping[str, str]) -> dict[Role, str]:

@@ -1,4 +1,4 @@
-"""Apache Kafka with the door shut: TLS on every listener, SCRAM or certificates, ACLs, and nobody allowed by default."""
+"""Apache Kafka with the door shut: TLS on every listener, SCRAM or certificates, and what no ACL allows is refused."""
 
 import contextlib
 import datetime
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -30,7 +31,7 @@ from detector.config import Config, Kafka
 from streams.roles import ROLES, Binding, bindings
 from tests.kafka_broker import SCRIPT
 
-START_S = 60
+START_S = 180
 ROOT = "root"
 """Makes ACLs and raw topics, as whoever runs the cluster does; no role of ours."""
 
@@ -46,7 +47,7 @@ OPERATIONS = {
 
 
 class Closed(NamedTuple):
-    """scram, mtls : addresses of the two listeners. folder : certificates NAME.pem and NAME.key, passwords NAME.password."""
+    """scram, mtls : addresses of the two listeners. folder : NAME.pem, NAME.key and NAME.password of every user."""
 
     scram: str
     mtls: str
@@ -107,9 +108,7 @@ def change_acls(closed: Closed, wanted: list[Binding], *, remove: bool = False) 
         future.result(20)
 
 
-def _filter(acl: AclBinding) -> Any:
-    from confluent_kafka.admin import AclBindingFilter
-
+def _filter(acl: AclBinding) -> AclBindingFilter:
     return AclBindingFilter(
         acl.restype,
         acl.name,
@@ -143,9 +142,7 @@ def closed_kafka() -> Iterator[Closed]:
         said = folder / "said"
         with said.open("wb") as output:
             command = [str(SCRIPT), str(first), str(folder / "node")]
-            process = subprocess.Popen(
-                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment
-            )
+            process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
             closed = Closed(f"127.0.0.1:{first}", f"127.0.0.1:{mtls}", folder, said)
             try:
                 if not _accepts(process, (first, mtls)):

@@ -22,8 +22,8 @@ from streams.progress import Silent
 from streams.rekey import rekey
 from streams.secrets import Secrets, load_secrets
 from streams.sources import open_sources
+from tests.faults.workers import WorkerProcess, workers
 from tests.history import BEGIN_S, DAY_S, Row, benign, sweeps
-from tests.kafka.workers import WorkerProcess, workers
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, offline, read_events, read_topic, until
 
