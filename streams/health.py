@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from detector.config import Web
+from streams.contact import Contact
 from streams.metrics import Metrics
 from streams.stage import StageRunner
 
@@ -12,8 +13,9 @@ from streams.stage import StageRunner
 class Health:
     """Answers on the configured address; loopback unless the configuration says otherwise."""
 
-    def __init__(self, runners: Sequence[StageRunner], metrics: Metrics) -> None:
+    def __init__(self, runners: Sequence[StageRunner], metrics: Metrics, contact: Contact) -> None:
         self._runners = runners
+        self._contact = contact
         self._metrics = metrics
         self._server: web.AppRunner | None = None
         self.address = ""
@@ -41,9 +43,9 @@ class Health:
         return web.json_response({"failed": failed}, status=503 if failed else 200)
 
     async def _ready(self, _: web.Request) -> web.Response:
-        """Every stage has its partitions, and their state."""
-        stages = {runner.stage.name: runner.ready for runner in self._runners}
-        return web.json_response(stages, status=200 if all(stages.values()) else 503)
+        """Kafka answers, and every stage has its partitions and their state."""
+        parts = {"kafka": not self._contact.away_s} | {runner.stage.name: runner.ready for runner in self._runners}
+        return web.json_response(parts, status=200 if all(parts.values()) else 503)
 
     async def _scrape(self, _: web.Request) -> web.Response:
         self._metrics.lag.clear()

@@ -102,6 +102,10 @@ class StageRunner:
         self.app.on_partitions_revoked.connect(self._on_revoked)
         self.app.on_rebalance_complete.connect(self._on_rebalance_complete)
 
+    @property
+    def owned(self) -> frozenset[TP]:
+        return self._owned
+
     async def start(self) -> None:
         """Returns when the first assignment has been acquired."""
         await self.stage.start()
