@@ -278,7 +278,7 @@ def dump(state: LinkState) -> bytes:
         ],
         spaces=[(space, known.memory) for space, known in sorted(state.spaces.items())],
     )
-    return STATE_MAGIC + pack(msgspec.msgpack.encode(stored), level=3)
+    return STATE_MAGIC + pack(msgspec.msgpack.encode(stored), level=3, checksum=True)
 
 
 def reached(value: bytes) -> dict[int, int]:

@@ -94,7 +94,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         if places and batches.memory is not None:
             places[batches.memory.place] = OffsetAndMetadata(0, batches.memory.text(batches.topic_ids))
         try:
-            await consumer.commit({aiokafka.TopicPartition(*tp): at for tp, at in places.items()})
+            # Not the consumer's own `commit`: it refuses partitions that are not assigned, and the memory is none of them.
+            offsets_by_place = {aiokafka.TopicPartition(*tp): at for tp, at in places.items()}
+            await consumer._coordinator.commit_offsets(consumer._subscription.subscription.assignment, offsets_by_place)
         except CommitFailedError:  # the group is rebalancing, and whoever gets the partition reads from where it stood
             return False
         except Exception as error:

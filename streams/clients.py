@@ -49,11 +49,11 @@ class SendError(RuntimeError):
 class Producer(AIOKafkaProducer):  # type: ignore[misc]
     """Raises SendError, at the latest after DELIVERY_S. Whoever meets it sends nothing more to that partition."""
 
-    async def send(self, topic: str, value: bytes | None = None, **arguments: Any) -> "asyncio.Future[Any]":
+    async def send(self, topic: str, value: bytes | None = None, *more: Any, **named: Any) -> "asyncio.Future[Any]":
         """A future of the acknowledgement."""
         size = len(value or b"")
         try:
-            return asyncio.ensure_future(self._told(topic, size, await super().send(topic, value, **arguments)))
+            return asyncio.ensure_future(self._told(topic, size, await super().send(topic, value, *more, **named)))
         except errors.KafkaError as error:
             raise SendError(topic, size, error) from error
 

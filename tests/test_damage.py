@@ -10,12 +10,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from faust.types import TP
 
+from detector import drift
 from detector.config import Config
 from detector.engine import DamagedBlockError, block_mark
 from streams import topics
 from streams.batches import Batch
 from streams.judge import JudgeStage
 from streams.stage import StageError
+from tests import test_link as link_tests
 from tests.kafka_config import kafka_config
 from tests.pipeline import Calibrated, offline, read_events, read_topic
 from tests.test_stages import ROWS, anew, batches, judging, requests, sketched
@@ -48,11 +50,11 @@ async def halfway(config: Config, fitted: Calibrated) -> Halfway:
     return Halfway(owned, {**committed}, newest, whole)
 
 
-async def write(config: Config, records: Sequence[tuple[int, bytes | None, bytes | None]]) -> None:
-    """(partition, key, value) into judge-state."""
+async def write(config: Config, records: Sequence[tuple[int, bytes | None, bytes | None]], topic: str = "") -> None:
+    """(partition, key, value) into a topic, judge-state unless told otherwise."""
     async with aiokafka.AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap) as producer:
         for partition, key, value in records:
-            await producer.send_and_wait(config.topics.judge_state, value, key=key, partition=partition)
+            await producer.send_and_wait(topic or config.topics.judge_state, value, key=key, partition=partition)
 
 
 async def the_rest(judge: JudgeStage, at: Halfway) -> None:
@@ -111,7 +113,8 @@ async def test_garbage_in_the_state_topic_stops_nothing(
     value = at.newest[some[0]].value
     await write(config, [(at.newest[key].partition, key, broken(at.newest[key].value)) for key in some])
     await write(config, [(0, b"0/999", broken(value)), (0, b"key", broken(value)), (0, None, broken(value) or b"x")])
-    await write(config, [(1, b"1/0", at.newest[b"0/0"].value), (1, b"0/0", at.newest[b"0/0"].value)])
+    other = (at.newest[some[0]].partition + 1) % len(at.owned)
+    await write(config, [(other, b"%d/0" % other, value), (other, some[0], value)])
     async with judging(config, fitted) as judge:
         await judge.acquire(at.owned, at.committed)
         assert judge._metrics.damaged.labels(config.topics.judge_state)._value.get() == len(some) + 5
@@ -189,3 +192,48 @@ async def test_a_requests_topic_made_anew_and_grown_again_is_noticed(
     async with judging(other, fitted) as judge:
         with pytest.raises(StageError, match="the topic was made anew"):
             await judge.acquire(owned, anew(owned))
+
+
+async def test_a_damaged_state_of_link_costs_reading_again_and_no_record(
+    embedded_broker: str, namespace: str, fitted: Calibrated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = link_tests.configured(embedded_broker, namespace)
+    await link_tests.sketched(config, fitted, link_tests.ROWS)
+    owned, pieces = requests(config), list(await link_tests.pieces(config, 20))
+    half = len(pieces) // 2
+    async with link_tests.linking(config, fitted) as first:
+        await first.acquire(owned, anew(owned))
+        for batch in pieces[: half // 2]:
+            await first.process(batch)
+        await first.tick()
+        for batch in pieces[half // 2 : half]:
+            await first.process(batch)
+        await first.release()
+        committed: dict[TP, int | None] = {**first.committable()}
+    states = await read_topic(config, config.topics.link_state)
+    newest = states[-1]
+    count = sum(state.value == newest.value for state in states)
+    await write(config, [(0, b"link", b"garbage")], config.topics.link_state)
+    await write(config, [(0, b"link", None), (0, None, flipped(newest.value))], config.topics.link_state)
+    reached = drift.reached
+
+    def damaged(value: bytes) -> dict[int, int]:
+        if value == newest.value:
+            raise drift.StateError("as planned")
+        return reached(value)
+
+    async with link_tests.linking(config, fitted) as link:
+        with monkeypatch.context() as patch:  # a record cannot be altered where it stands
+            patch.setattr(drift, "reached", damaged)
+            await link.acquire(owned, committed)
+        assert link._metrics.damaged.labels(config.topics.link_state)._value.get() == count + 3
+        begin = link.committable()
+        assert any(begin[tp] < (committed[tp] or 0) for tp in owned)
+        for batch in pieces:
+            records = [record for record in batch.records if record.offset >= begin[batch.partition]]
+            if records:
+                await link.process(Batch(batch.partition, records, 0))
+        await link.release()
+    found = await link_tests.said(config)
+    replayed = link_tests.replayed(config, fitted, f"kafka://{config.kafka.bootstrap}/{config.topics.requests}")
+    assert found == {event.id: event.value for event in replayed} != {}
