@@ -18,7 +18,7 @@ $(STAMP): requirements.lock requirements-uv.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-uv.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m models.warm
+	$(BIN)/python -m streams.warm
 	@touch $@
 
 run: setup ## Show it: a model behind a gateway, ordinary clients, two attackers

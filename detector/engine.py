@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import zstandard
 
-from detector import client_drift, evidence, findings
+from detector import client_drift, evidence, findings, layouts
 from detector.config import Config
 from detector.events import events
 from detector.finding import Event
@@ -32,7 +32,7 @@ from models.rows import I64
 
 BLOCK_MAGIC = b"PWBK"
 BLOCK_LAYOUT = 3
-"""Goes up whenever the body of a block, or what stands in it of a client, changes."""
+"""Goes up whenever the body of a block, or what stands in it of a client, changes; layouts.py leads there."""
 
 _BLOCK_HEAD = struct.Struct(">4sIIIIq")
 """Magic, CRC-32 of all that follows, layout, partition, block, offset. These stay where they are for ever, so that any
@@ -43,7 +43,7 @@ _CHECKED_FROM = 8
 
 _MAGIC_2 = b"PWB2"
 _HEAD_2 = struct.Struct(">4sIIq")
-"""Layout 2 had no checksum. Its body is that of layout 3."""
+"""Layout 2 had no checksum."""
 
 BODY_2_BYTES_MAX = 2**30
 
@@ -291,7 +291,7 @@ def block_mark(value: bytes) -> BlockMark:
     _, checksum, layout, partition, block, offset = _BLOCK_HEAD.unpack_from(value)
     if zlib.crc32(memoryview(value)[_CHECKED_FROM:]) != checksum:
         raise DamagedBlockError("a damaged block: its checksum is another")
-    if layout != BLOCK_LAYOUT:
+    if not layouts.can_read(layout, BLOCK_LAYOUT, layouts.BLOCKS):
         raise BlockError(
             f"block {block} of partition {partition} has layout {layout}, this version reads up to {BLOCK_LAYOUT}:"
             " go on with the version that wrote it, or name a new topics.judge_state and reset the judge's offsets"
@@ -303,15 +303,19 @@ def _mark_2(value: bytes) -> BlockMark:
     if len(value) < _HEAD_2.size:
         raise DamagedBlockError("not a block")
     _, partition, block, offset = _HEAD_2.unpack_from(value)
-    _body(value, BODY_2_BYTES_MAX)
+    _body(value, 2, BODY_2_BYTES_MAX)
     return BlockMark(partition, block, offset, 2)
 
 
-def _body(value: bytes, bytes_max: int) -> _Body:
-    start = _HEAD_2.size if value[:4] == _MAGIC_2 else BLOCK_HEAD_BYTES
+def _body(value: bytes, layout: int, bytes_max: int) -> _Body:
+    start = _HEAD_2.size if layout == 2 else BLOCK_HEAD_BYTES
     try:
-        return msgspec.msgpack.decode(unpack(value[start:], bytes_max), type=_Body)
-    except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+        packed = unpack(value[start:], bytes_max)
+        if layout == BLOCK_LAYOUT:
+            return msgspec.msgpack.decode(packed, type=_Body)
+        body = msgspec.msgpack.decode(packed, type=layouts.Body)
+        return msgspec.convert(layouts.migrated(body, layout, BLOCK_LAYOUT, layouts.BLOCKS), _Body)
+    except (zstandard.ZstdError, msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
         raise DamagedBlockError(f"a damaged block: {type(error).__name__}") from error
 
 
@@ -320,11 +324,11 @@ def load_block(state: PartitionState, value: bytes) -> None:
 
     Raises BlockError if it belongs to another partition or another number of blocks, DamagedBlockError.
     """
-    partition, block, offset, _ = block_mark(value)
+    partition, block, offset, layout = block_mark(value)
     if partition != state.partition or block >= len(state.block_offset):
         raise BlockError(f"block {block} of partition {partition} does not belong to partition {state.partition}")
     capacity = state.settings.config.state.block_bytes * len(state.settings.spaces)
-    body = _body(value, max(BODY_BYTES_MIN, 2 * capacity))
+    body = _body(value, layout, max(BODY_BYTES_MIN, 2 * capacity))
     blocks = len(state.block_offset)
     if body.blocks != blocks:
         raise BlockError(f"state.blocks is {blocks}, the stored state has {body.blocks}")

@@ -22,7 +22,6 @@ from faust.types import TP
 from detector.config import Config
 from detector.engine import EngineSettings
 from models.artefacts import Artefacts, load_artefacts
-from models.warm import warm
 from streams.certify import standing
 from streams.clients import SendError
 from streams.contact import Contact, Seen, arrival
@@ -36,6 +35,7 @@ from streams.secrets import Secrets, load_secrets, trusted_keys
 from streams.sketch import Sketcher
 from streams.sketch_agent import SketchStage
 from streams.stage import StageError, StageRunner
+from streams.warm import warm
 
 if TYPE_CHECKING:
     from streams.link import LinkStage

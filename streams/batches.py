@@ -94,7 +94,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         if places and batches.memory is not None:
             places[batches.memory.place] = OffsetAndMetadata(0, batches.memory.text(batches.topic_ids))
         try:
-            # Not the consumer's own `commit`: it refuses partitions that are not assigned, and the memory is none of them.
+            # Not the consumer's own `commit`: it refuses partitions that are not assigned, such as the memory's.
             offsets_by_place = {aiokafka.TopicPartition(*tp): at for tp, at in places.items()}
             await consumer._coordinator.commit_offsets(consumer._subscription.subscription.assignment, offsets_by_place)
         except CommitFailedError:  # the group is rebalancing, and whoever gets the partition reads from where it stood

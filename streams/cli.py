@@ -70,10 +70,10 @@ def run(
 
     Example: probewatch run --config probewatch.toml
     """
-    from detector.config import load_config
     from streams.app import STAGES, run_worker
+    from streams.secrets import load_settings
 
-    raise typer.Exit(run_worker(load_config(config), (stage,) if stage else STAGES))
+    raise typer.Exit(run_worker(load_settings(config), (stage,) if stage else STAGES))
 
 
 @app.command("client-id")
@@ -118,13 +118,13 @@ def replay(
 
     Example: probewatch replay logs/june.jsonl.zst --out out/june --artefacts artefacts
     """
-    from detector.config import load_config
     from streams import replay as history
     from streams.lists import with_classes
     from streams.progress import Bars
+    from streams.secrets import load_settings
     from streams.sources import open_sources
 
-    settings = load_config(config)
+    settings = load_settings(config)
     opened = open_sources(sources, settings)
     with Bars() as bars:
         fitted, secrets, cold = _artefacts(settings, artefacts, classes, opened, out, bars)
@@ -154,15 +154,15 @@ def archive(
 
     Example: probewatch archive kafka://localhost:9092/probewatch.requests.v1 --out june.parquet
     """
-    from detector.config import load_config
     from streams.kafka_source import KafkaSource
     from streams.progress import Bars
+    from streams.secrets import load_settings
     from streams.sources import ARCHIVE_SUFFIX, SourceError
 
     if out.suffix != ARCHIVE_SUFFIX:
         raise SourceError(f"--out: expected a name that ends in {ARCHIVE_SUFFIX}; got {out}")
     with Bars() as bars:
-        kept = KafkaSource(source, load_config(config)).archive(out, bars.task(source, None))
+        kept = KafkaSource(source, load_settings(config)).archive(out, bars.task(source, None))
     say(f"{kept:,} frames written to {out}")
 
 
@@ -264,10 +264,10 @@ def topics_create(
 
     Example: probewatch topics create --raw-partitions 3
     """
-    from detector.config import load_config
     from streams import topics
+    from streams.secrets import load_settings
 
-    made = asyncio.run(topics.create(load_config(config), raw_partitions))
+    made = asyncio.run(topics.create(load_settings(config), raw_partitions))
     show(({"made": name} for name in made), as_json)
     if not made:
         say("every topic is there already")
@@ -280,10 +280,10 @@ def topics_check(config: ConfigFile = None, as_json: AsJson = False) -> None:
 
     Example: probewatch topics check --json
     """
-    from detector.config import load_config
     from streams import topics
+    from streams.secrets import load_settings
 
-    problems = asyncio.run(topics.check(load_config(config)))
+    problems = asyncio.run(topics.check(load_settings(config)))
     show(({"problem": problem} for problem in problems), as_json)
     if problems:
         raise typer.Exit(1)
@@ -306,11 +306,11 @@ def topics_acls(
 
     Example: probewatch topics acls --principal worker=User:CN=probewatch,O=example
     """
-    from detector.config import load_config
     from streams.roles import bindings, commands
+    from streams.secrets import load_settings
 
     named = dict(one.partition("=")[::2] for one in principal or ())
-    settings = load_config(config)
+    settings = load_settings(config)
     if as_json:
         print(json.dumps([binding._asdict() for binding in bindings(settings, named)]))
     else:
@@ -318,10 +318,9 @@ def topics_acls(
 
 
 def _settings(file: Path | None) -> "tuple[Config, Secrets]":
-    from detector.config import load_config
-    from streams.secrets import load_secrets
+    from streams.secrets import load_secrets, load_settings
 
-    settings = load_config(file)
+    settings = load_settings(file)
     return settings, load_secrets(settings, settings.artefacts)
 
 

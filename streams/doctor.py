@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from aiokafka.errors import KafkaError
 
-from detector.config import Config, load_config
+from detector.config import Config
 from detector.config_keys import ConfigError
 from models import seal
 from models.artefacts import ArtefactError, Artefacts, load_artefacts
@@ -15,7 +15,16 @@ from streams import certify, topics
 from streams.embedded import Features, probe
 from streams.rights import Standing, refusal, standings
 from streams.roles import Role, grant, principals, rights
-from streams.secrets import FOLDER, Secrets, SecretsError, load_secrets, readable_by_others, secret_files, trusted_keys
+from streams.secrets import (
+    FOLDER,
+    Secrets,
+    SecretsError,
+    load_secrets,
+    load_settings,
+    readable_by_others,
+    secret_files,
+    trusted_keys,
+)
 
 State = Literal["ok", "warning", "fault"]
 
@@ -32,8 +41,8 @@ class Check(NamedTuple):
 def examine(file: Path | None, role: Role = "worker") -> list[Check]:
     """Every check that makes sense after the ones before it. role : whose rights the configured user should have."""
     try:
-        config = load_config(file)
-    except ConfigError as error:
+        config = load_settings(file)
+    except (ConfigError, SecretsError) as error:
         return [Check("configuration", "fault", line, "see docs/configuration.md") for line in str(error).splitlines()]
     found = [Check("configuration", "ok", f"hash {config.hash}, policy {config.policy.mode}", "")]
     found += _secrets_and_artefacts(config)

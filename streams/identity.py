@@ -74,11 +74,15 @@ class Identity:
 
     def client(self, client_id: str) -> tuple[int, bytes]:
         """The client as uint64 and the 9 bytes that complete its pseudonym (models.rows.CLIENT_TAIL_BYTES)."""
-        digest = self._digests[client_id]
+        digest = self._digests[client_id.encode()]
         return int.from_bytes(digest[:CLIENT_BYTES], "big"), digest[CLIENT_BYTES:]
 
     def clients(self, client_ids: Sequence[str]) -> tuple[U64, U8]:
         """`client` for n ids at once: (n,) and (n, 9)."""
+        return self.clients_of_utf8([client_id.encode() for client_id in client_ids])
+
+    def clients_of_utf8(self, client_ids: Sequence[bytes]) -> tuple[U64, U8]:
+        """`clients` from their ids in UTF-8."""
         digests = np.frombuffer(b"".join(map(self._digests.__getitem__, client_ids)), np.uint8)
         table = digests.reshape(len(client_ids), DIGEST_BYTES)
         keys = np.ascontiguousarray(table[:, :CLIENT_BYTES]).view(">u8").astype(np.uint64).reshape(-1)
@@ -98,10 +102,10 @@ class Identity:
             return clients
         return np.array([self._renamed.get(client, client) for client in clients.tolist()], np.uint64)
 
-    def _digest(self, client_id: str) -> bytes:
-        digest = hmac.digest(self._key, client_id.encode(), "sha256")[:DIGEST_BYTES]
+    def _digest(self, client_id: bytes) -> bytes:
+        digest = hmac.digest(self._key, client_id, "sha256")[:DIGEST_BYTES]
         if self._former is not None:
-            before = hmac.digest(self._former.pseudonym_key, client_id.encode(), "sha256")
+            before = hmac.digest(self._former.pseudonym_key, client_id, "sha256")
             name = int.from_bytes(before[:CLIENT_BYTES], "big")
             if name in self._former.names:
                 self._renamed[int.from_bytes(digest[:CLIENT_BYTES], "big")] = name

@@ -144,7 +144,7 @@ class LinkStage:
             async for record in read_log(consumer, [TopicPartition(topic, 0)], self._features):
                 try:
                     drift.reached(record.value or b"")
-                except drift.StateError as error:
+                except drift.DamagedStateError as error:
                     stored.damaged += 1
                     self._metrics.damaged.labels(topic).inc()
                     log.warning("damaged", what=str(error), at=f"{topic}[0]@{record.offset}")

@@ -52,9 +52,9 @@ class NamingIdentity(Identity):
         super().__init__(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed, former=former)
         self.names: dict[int, str] = {}
 
-    def clients(self, client_ids: Sequence[str]) -> tuple[U64, U8]:
-        keys, tails = super().clients(client_ids)
-        self.names.update(zip(keys.tolist(), client_ids, strict=True))
+    def clients_of_utf8(self, client_ids: Sequence[bytes]) -> tuple[U64, U8]:
+        keys, tails = super().clients_of_utf8(client_ids)
+        self.names.update(zip(keys.tolist(), map(bytes.decode, client_ids), strict=True))
         return keys, tails
 
 

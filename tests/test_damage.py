@@ -219,7 +219,7 @@ async def test_a_damaged_state_of_link_costs_reading_again_and_no_record(
 
     def damaged(value: bytes) -> dict[int, int]:
         if value == newest.value:
-            raise drift.StateError("as planned")
+            raise drift.DamagedStateError("as planned")
         return reached(value)
 
     async with link_tests.linking(config, fitted) as link:

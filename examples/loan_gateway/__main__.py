@@ -13,14 +13,13 @@ import uvicorn
 from aiokafka import AIOKafkaProducer
 from starlette.applications import Starlette
 
-from detector.config import load_config
 from examples.loan_gateway.app import build_app
 from examples.loan_gateway.model import NAME as MODEL
 from examples.loan_gateway.model import LoanModel, load_applications
 from streams.doors.asgi import ProbewatchDoor, from_header
 from streams.doors.decisions import KafkaDecisions
 from streams.identity import identities
-from streams.secrets import load_secrets
+from streams.secrets import load_secrets, load_settings
 
 logger = logging.getLogger("loan_gateway")
 
@@ -84,7 +83,7 @@ async def serve(options: argparse.Namespace) -> None:
 
     app: Any = build_app(LoanModel(training), log, registry, lifespan)
     if options.config:
-        config = load_config(options.config)
+        config = load_settings(options.config)
         secrets = load_secrets(config)
         decisions = KafkaDecisions(options.bootstrap, config.topics.throttle_state, **config.kafka.client())
         followed.append(decisions)

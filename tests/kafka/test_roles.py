@@ -119,7 +119,7 @@ async def test_doctor_names_the_right_that_is_missing(
     worker = as_user(base, closed, "worker")
     closed.grant(base)
     await topics.create(as_user(base, closed, ROOT), 1)
-    monkeypatch.setattr("streams.doctor.load_config", lambda _: worker)
+    monkeypatch.setattr("streams.doctor.load_settings", lambda _: worker)
 
     async def found() -> dict[str, tuple[str, str]]:
         checks = await asyncio.to_thread(examine, None)
@@ -130,16 +130,16 @@ async def test_doctor_names_the_right_that_is_missing(
         one
         for one in bindings(base, {"worker": "User:worker"})
         if (one.role, one.resource_name, one.operation)
-        in {("worker", base.topics.alerts, "Write"), ("worker", f"{namespace}-judge", "Read")}
+        in {("worker", base.topics.judge_state, "Write"), ("worker", f"{namespace}-judge", "Read")}
     ]
     assert len(taken) == 2
     change_acls(closed, taken, remove=True)
     after = await found()
-    state, mend = after[f"no right Write on topic {base.topics.alerts}"]
+    state, mend = after[f"no right Write on topic {base.topics.judge_state}"]
     assert state == "fault"
-    assert mend.endswith(f"--add --allow-principal User:worker --operation Write --topic {base.topics.alerts}")
+    assert mend.endswith(f"--add --allow-principal User:worker --operation Write --topic {base.topics.judge_state}")
     assert after[f"no right Read on group {namespace}-judge"][0] == "fault"
-    monkeypatch.setattr("streams.doctor.load_config", lambda _: as_user(base, closed, ROOT))
+    monkeypatch.setattr("streams.doctor.load_settings", lambda _: as_user(base, closed, ROOT))
     root = await found()
     assert any(state == "warning" and "more than worker needs: " in finding for finding, (state, _) in root.items())
 
