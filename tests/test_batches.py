@@ -266,8 +266,10 @@ async def test_a_partition_that_is_no_longer_read_is_noticed(embedded_broker: st
     await runner.stop()
 
 
-async def test_a_topic_made_anew_is_refused_by_its_id(embedded_broker: str, namespace: str) -> None:
-    config = kafka_config(embedded_broker, namespace)
+@pytest.mark.kafka
+async def test_a_topic_made_anew_is_refused_by_its_id(apache_broker: str, namespace: str) -> None:
+    """On the embedded broker only while it is read: that one keeps nothing beside offsets."""
+    config = kafka_config(apache_broker, namespace)
     topic = await filled_topic(config, 1, 10)
     await topics.create(config)
 

@@ -1,5 +1,6 @@
 """Damage in state topics: older records count, what they lack is read again, and no event is other than it was."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -235,5 +236,6 @@ async def test_a_damaged_state_of_link_costs_reading_again_and_no_record(
                 await link.process(Batch(batch.partition, records, 0))
         await link.release()
     found = await link_tests.said(config)
-    replayed = link_tests.replayed(config, fitted, f"kafka://{config.kafka.bootstrap}/{config.topics.requests}")
+    source = f"kafka://{config.kafka.bootstrap}/{config.topics.requests}"
+    replayed = await asyncio.to_thread(link_tests.replayed, config, fitted, source)
     assert found == {event.id: event.value for event in replayed} != {}
