@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka roles check fmt lint type scenarios accept bench bench-detection bench-detection-full docs lock up down clean
+.PHONY: help setup run test test-kafka test-faults roles check fmt lint type scenarios accept bench bench-detection bench-detection-full docs lock audit sbom up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: setup ## The suite, on the embedded broker
 
 test-kafka: setup ## The integration suite, on Apache Kafka (needs Java >= 17)
 	$(BIN)/python -m pytest -m kafka
+
+test-faults: setup ## Faults on purpose, on Apache Kafka, their table (20 minutes; less: FAULT_RUNS=1 FAULT="SIGKILL of judge")
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 roles: setup ## What each role may do on Apache Kafka, tried; rewrites its table in docs/reliability.md (needs Java >= 17)
 	@$(BIN)/python -m tests.kafka.roles --write-docs
@@ -68,7 +71,14 @@ docs: setup ## Rewrite docs/configuration.md from the code
 
 lock: setup ## Resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra asgi -c requirements.lock pyproject.toml -o requirements-service.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra asgi --extra vault -c requirements.lock pyproject.toml -o requirements-service.lock
+
+audit: setup ## Locked packages against published vulnerabilities; says so where the database is out of reach
+	@$(BIN)/python deploy/audit.py requirements.lock
+
+sbom: setup ## What the service is made of, with hashes: out/sbom.json (CycloneDX)
+	@mkdir -p out
+	$(BIN)/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml --of JSON -o out/sbom.json requirements-service.lock
 
 up: ## Apache Kafka, topics, worker and the example gateway in containers (after `make run`)
 	PROBEWATCH_UID=$$(id -u) PROBEWATCH_GID=$$(id -g) docker compose up --build --detach

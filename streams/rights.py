@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.conn import create_conn
-from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Schema, String
 
@@ -196,20 +196,21 @@ async def hidden(config: Config, names: Sequence[str]) -> set[str]:
 
 
 async def _group(client: AIOKafkaClient, right: Right) -> Standing:
-    """Only the group's coordinator answers; a young cluster takes a moment to have one."""
+    """Only the group's coordinator answers; a young cluster takes a moment to have one, and one to read its groups."""
     for patience in range(COORDINATOR_TRIES, -1, -1):
         try:
             node = await client.coordinator_lookup(CoordinationType.GROUP, right.name)
+            (group,) = (await client.send(node, _GroupsRequest(right.name))).to_object()["groups"]
+            if group["error_code"] in REFUSALS or not for_code(group["error_code"]).retriable:
+                return _standing(right, group)
+            raise for_code(group["error_code"])(right.name)
         except GroupAuthorizationFailedError:
-            return Standing(right, right.operations, ())
+            break
         except KafkaError as error:
             if not (error.retriable and patience):
                 raise
             await asyncio.sleep(0.2)
-        else:
-            break
-    (group,) = (await client.send(node, _GroupsRequest(right.name))).to_object()["groups"]
-    return _standing(right, group)
+    return Standing(right, right.operations, ())
 
 
 def _standing(right: Right, told: dict[str, Any]) -> Standing:

@@ -10,12 +10,20 @@ from tests.faults.fault import Fault
 from tests.faults.scene import Scene
 from tests.kafka_broker import Node, unmountable
 
-AWAY = ("KafkaConnectionError", "NodeNotReadyError", "KafkaTimeoutError", "RequestTimedOutError", "NotLeaderFor")
+AWAY = (
+    "KafkaConnectionError",
+    "KafkaStorageError",
+    "KafkaTimeoutError",
+    "NodeNotReadyError",
+    "NotEnoughReplicas",
+    "NotLeaderForPartition",
+    "RequestTimedOutError",
+)
 """What workers may say when a broker is away: they end, and start again until it is back."""
 
 
 REQUEST_S = 40
-"""aiokafka's own: so long a producer waits for an answer, and a message for being taken."""
+"""aiokafka's own time-out of a request."""
 
 FULL_S = 15
 
@@ -58,7 +66,7 @@ class Frozen(Fault):
 
 
 class TimedOut(Fault):
-    """SIGSTOP of the only broker for longer than requests may take: producers give up."""
+    """SIGSTOP of the only broker for longer than requests may take: producers ask again."""
 
     def __init__(self) -> None:
         super().__init__("broker SIGSTOPped, longer than requests may take", ends=AWAY, nodes=(1,), rare=True)

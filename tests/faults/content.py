@@ -14,6 +14,9 @@ from tests.pipeline import RAW_PARTITIONS, read_topic
 NOTHING_FITS_BYTES = 100
 COPIES = 20
 FLIPS = 3
+NOTICED = ("was made anew", "the topic was made anew", "UnknownTopicOrPartition")
+NOTICED_S = 4.0
+"""Workers look every 2 s whether a topic is still the one that they read."""
 
 
 class Refused(Fault):
@@ -77,31 +80,44 @@ class BadBlocks(Fault):
 class MadeAnew(Fault):
     """The raw topic is deleted with records that nobody read, and made again: its offsets start again.
 
-    As docs/operations.md says: sketch away, the topic made, another input.incarnation, the group's offsets reset. The
-    history is then what of the old topic stands in `requests`, and all of the new one. judge goes on as it is.
+    As docs/operations.md says: sketch away, the topic made, another input.incarnation, the group's offsets reset. Or
+    under running workers, which must notice it and end. The history is then what of the old topic stands in `requests`,
+    and all of the new one. judge goes on as it is.
     """
 
-    def __init__(self) -> None:
-        super().__init__("raw topic deleted and made anew")
+    def __init__(self, *, stopped: bool) -> None:
+        how = "sketch stopped" if stopped else "under running workers"
+        super().__init__(f"raw topic deleted and made anew, {how}", ends=() if stopped else NOTICED)
+        self._stopped = stopped
 
     async def strike(self, scene: Scene) -> None:
-        topic = scene.config.topics.raw[0]
-        await scene.feed.pause()
         workers = scene.of("sketch")
-        await asyncio.gather(*(worker.kill(again=False) for worker in workers))
-        scene.lives.append(Life(scene.incarnation, await read_topic(scene.config, topic)))
-        scene.incarnation = str(len(scene.lives))
-        await scene.admin.delete_topic(topic)
-        await asyncio.sleep(1)
-        await scene.admin.create_topic(topic, RAW_PARTITIONS, scene.config.topics.replication)
-        await asyncio.sleep(scene.config.kafka.session_timeout_s)  # the killed are still members for so long
-        await scene.admin.set_offsets(scene.group("sketch"), topic, dict.fromkeys(range(RAW_PARTITIONS), 0))
+        await scene.feed.pause()
+        if self._stopped:
+            await asyncio.gather(*(worker.kill(again=False) for worker in workers))
+        await self._exchange(scene)
+        if not self._stopped:
+            scene.feed.resume()
+            await asyncio.sleep(2 * NOTICED_S)
+            await asyncio.gather(*(worker.kill(again=False) for worker in workers))
+        await asyncio.sleep(scene.config.kafka.session_timeout_s + 1)  # the killed are still members for so long
+        offsets = dict.fromkeys(range(RAW_PARTITIONS), 0)
+        await scene.admin.set_offsets(scene.group("sketch"), scene.config.topics.raw[0], offsets)
         scene.configure("sketch", input={"incarnation": scene.incarnation})
         scene.feed.resume()
         for worker in workers:
             worker.join()
         await asyncio.sleep(0.3)
         await all_ready(workers)
+
+    @staticmethod
+    async def _exchange(scene: Scene) -> None:
+        topic = scene.config.topics.raw[0]
+        scene.lives.append(Life(scene.incarnation, await read_topic(scene.config, topic)))
+        scene.incarnation = str(len(scene.lives))
+        await scene.admin.delete_topic(topic)
+        await asyncio.sleep(1)
+        await scene.admin.create_topic(topic, RAW_PARTITIONS, scene.config.topics.replication)
 
 
 def _damaged(scene: Scene, values: Sequence[bytes]) -> list[bytes]:
@@ -133,5 +149,6 @@ FAULTS: tuple[Fault, ...] = (
     *(Forbidden(topic) for topic in ("requests", "judge_state", "throttle")),
     BadFrames(),
     BadBlocks(),
-    MadeAnew(),
+    MadeAnew(stopped=True),
+    MadeAnew(stopped=False),
 )

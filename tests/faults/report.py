@@ -67,15 +67,16 @@ def document(records: Sequence[Record]) -> None:
 
 
 def summary(records: Sequence[Record]) -> str:
-    strikes = sum(len(entry["strikes"]) for entry in records)
     seeds = ", ".join(str(entry["seed"]) for entry in records)
     rows, events = sum(entry["rows"] for entry in records), sum(entry["events"] for entry in records)
-    exits = sum(len(strike["exits"]) for entry in records for strike in entry["strikes"])
+    strikes_of_all = [strike for entry in records for strike in entry["strikes"]]
+    exits, watched = sum(len(s["exits"]) for s in strikes_of_all), sum(s["watched"] for s in strikes_of_all)
     failed = [str(entry["seed"]) for entry in records if "failed" in entry]
     broken = f" Broken off: seeds {', '.join(failed)}." if failed else ""
     return (
-        f"{strikes} faults in {len(records)} runs (seeds {seeds}), {rows:,} rows, {events:,} events;"
-        f" workers that ended for a reason not planned: {exits}.{broken}"
+        f"{len(strikes_of_all)} faults in {len(records)} runs (seeds {seeds}), {rows:,} rows, {events:,} events;"
+        f" workers that their watchdog ended, since Faust or its client stood still: {watched};"
+        f" that ended for a reason not planned: {exits}.{broken}"
     )
 
 

@@ -17,6 +17,14 @@ from tests.faults.scene import Scene
 from tests.faults.workers import Exit
 from tests.pipeline import read_topic
 
+WATCHDOG = (
+    "records wait at .*, and for .* s none has come",
+    "Faust has not asked for records",
+    "no assignment for .* s",
+    "its step .* has not come to an end",
+)
+"""What a worker says when it ends because Faust or its client stands still: not planned, and not the worker's fault."""
+
 
 class Strike(NamedTuple):
     """One fault of a run. rows : how many had been sent when it began. at_s : wall clock, as brokers write it into
@@ -35,13 +43,15 @@ class Blame(NamedTuple):
     """What went wrong, or happened again, from one fault to the next.
 
     lost : events expected and not written. doubled : events that nobody expects, or with other bytes. repeated : the
-    same bytes once more. rows_lost : not in `requests`. exits : workers that ended for another reason than planned.
+    same bytes once more. rows_lost : not in `requests`. watched : workers that their watchdog ended. exits : workers
+    that ended for another reason than planned.
     """
 
     lost: int
     doubled: int
     repeated: int
     rows_lost: int
+    watched: int
     exits: list[str]
 
 
@@ -124,12 +134,15 @@ class _Tally:
 
     def blames(self, exits: Sequence[Exit]) -> list[Blame]:
         unplanned: dict[int, list[str]] = {}
+        watched: Counter[int] = Counter()
         for exit in exits:
             number = self._number([strike.since_s for strike in self._strikes], exit.at_s)
-            if not any(re.search(pattern, exit.said) for pattern in self._strikes[number].fault.ends):
+            if any(re.search(pattern, exit.said) for pattern in WATCHDOG):
+                watched[number] += 1
+            elif not any(re.search(pattern, exit.said) for pattern in self._strikes[number].fault.ends):
                 unplanned.setdefault(number, []).append(f"{exit.worker} ended with {exit.code}: {exit.said}")
         return [
-            Blame(self.lost[n], self.doubled[n], self.repeated[n], self.rows_lost[n], unplanned.get(n, []))
+            Blame(self.lost[n], self.doubled[n], self.repeated[n], self.rows_lost[n], watched[n], unplanned.get(n, []))
             for n in range(len(self._strikes))
         ]
 

@@ -125,7 +125,10 @@ async def test_doctor_names_the_right_that_is_missing(
         checks = await asyncio.to_thread(examine, None)
         return {check.finding: (check.state, check.mend) for check in checks if check.check in ("rights", "topics")}
 
-    assert {state for state, _ in (await found()).values()} == {"ok"}
+    async def in_order() -> bool:
+        return {state for state, _ in (await found()).values()} == {"ok"}
+
+    await until(in_order, 60, "a broker whose groups have coordinators, and rights that have reached it")
     taken = [
         one
         for one in bindings(base, {"worker": "User:worker"})
@@ -134,6 +137,11 @@ async def test_doctor_names_the_right_that_is_missing(
     ]
     assert len(taken) == 2
     change_acls(closed, taken, remove=True)
+
+    async def noticed() -> bool:
+        return len([None for state, _ in (await found()).values() if state == "fault"]) == 2
+
+    await until(noticed, 30, "two rights gone")
     after = await found()
     state, mend = after[f"no right Write on topic {base.topics.judge_state}"]
     assert state == "fault"
