@@ -60,7 +60,8 @@ class Stage(Protocol):
         """
 
     async def process(self, batch: Batch) -> None:
-        """Handle a batch to the end: what it causes is acknowledged by the broker when this returns."""
+        """Handle a batch. What it causes may still travel when this returns: `committable` waits for acknowledgements,
+        and a failure is raised by the next call of `process`, `tick` or `release`."""
 
     async def tick(self) -> None:
         """Work that is due by time. Must not change what will be decided."""
