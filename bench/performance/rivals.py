@@ -14,15 +14,17 @@ from river.drift import ADWIN
 
 from bench.fixtures import TABLE, artefacts, settings
 from bench.judge import EDITED_SHARE, PARTITIONS, people, rows_of
-from bench.performance.common import Run, spread
+from bench.performance.common import PROC, Run, spread
 from detector import engine
 from detector.frame import RowFrame
 from models.rows import F64, I64
 from streams import frames
-from streams.progress import Reporter
+from streams.progress import Advance, Reporter
 
 ROWS_A_CLIENT = 40
-FRAME_ROWS = 1_000
+FRAMES = 8 * PARTITIONS
+"""In turn by partition: each half of them has all clients."""
+
 OUR_ROUNDS = 5
 
 Messages = list[tuple[int, int, bytes]]
@@ -33,15 +35,17 @@ def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
     messages, client, inputs = _rows(clients)
     _fold(messages)  # what is compiled for the first call
     done = reporter.task("river", len(client))
-    resident_before = _resident()
-    whole, warm = _river(client, inputs, done)
-    theirs_bytes = (_resident() - resident_before) / clients
+    whole, warm, theirs_bytes = _river(client, inputs, done)
     ours = [_fold(messages) for _ in range(OUR_ROUNDS)]
     half = len(client) // 2
     return {
-        "clients": clients,
+        "clients": len(np.unique(client)),
         "rows": len(client),
-        "river": {"us": 1e6 * whole / len(client), "us_warm": 1e6 * warm / half, "bytes_a_client": theirs_bytes},
+        "river": {
+            "us": 1e6 * whole / len(client),
+            "us_warm": 1e6 * warm / half,
+            "bytes_a_client": theirs_bytes / clients,
+        },
         "ours": {
             "us": spread(1e6 * one[0] / len(client) for one in ours),
             "us_warm": spread(1e6 * one[1] / half for one in ours),
@@ -59,10 +63,11 @@ def _rows(clients: int) -> tuple[Messages, I64, F64]:
     pool = people(model, rng)
     messages: Messages = []
     everyone, values = [], []
-    for number in range(clients * ROWS_A_CLIENT // FRAME_ROWS):
+    size = clients * ROWS_A_CLIENT // FRAMES
+    for number in range(FRAMES):
         partition = number % PARTITIONS
-        client = rng.integers(0, -(-clients // PARTITIONS), FRAME_ROWS) * PARTITIONS + partition
-        rows = rows_of(pool, client, rng.random(FRAME_ROWS) < EDITED_SHARE, number * FRAME_ROWS, rng)
+        client = rng.integers(0, clients // PARTITIONS, size) * PARTITIONS + partition
+        rows = rows_of(pool, client, rng.random(size) < EDITED_SHARE, number * size, rng)
         frame = RowFrame(partition, number, model.model, model.space, "bench[0]", "k1", rows)
         messages.append((partition, number, frames.encode(frame)))
         everyone.append(client)
@@ -85,11 +90,12 @@ def _fold(messages: Messages) -> tuple[float, float, int]:
     return ended - begun, ended - middle, sum(table.nbytes for state in states for table in state.tables.values())
 
 
-def _river(client: I64, inputs: F64, done: Any) -> tuple[float, float]:
-    """Seconds for all rows, and for their second half, when all clients have their trees."""
+def _river(client: I64, inputs: F64, done: Advance) -> tuple[float, float, int]:
+    """Seconds for all rows, and for their second half, when all clients have their trees; bytes of all of them."""
     names = [str(j) for j in range(inputs.shape[1])]
     rows = [dict(zip(names, row, strict=True)) for row in inputs.tolist()]
     known: dict[int, tuple[Any, Any]] = {}
+    before = _resident()
     begun = middle = process_time()
     for place, (who, x) in enumerate(zip(client.tolist(), rows, strict=True)):
         if place == len(rows) // 2:
@@ -102,9 +108,10 @@ def _river(client: I64, inputs: F64, done: Any) -> tuple[float, float]:
         if place % 100 == 99:
             done(100)
     ended = process_time()
-    return ended - begun, ended - middle
+    return ended - begun, ended - middle, _resident() - before
 
 
 def _resident() -> int:
-    """Bytes, the most so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Bytes at present; 0 where /proc is missing."""
+    statm = PROC / "self" / "statm"
+    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else 0
