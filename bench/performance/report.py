@@ -165,21 +165,20 @@ def _replay(part: Any) -> Shown:
 
 
 def _river(part: Any) -> Shown:
-    river, ours = part["river"], part["ours"]
     cells = [
         [
-            "river", f"{river['us']:,.0f}", f"{river['us_warm']:,.0f}", f"{river['bytes_a_client']:,.0f}",
-        ],
-        ["judge, all detectors", microseconds(ours["us"]), microseconds(ours["us_warm"]),
-         f"{ours['bytes_a_client']:,.0f}"],
-        ["ratio", times(part["times"]), times(part["times_warm"]), ""],
+            line["name"], f"{line['clients']:,}", f"{line['rows']:,}", f"{line['river_us']:,.0f}",
+            microseconds(line["our_us"]), times(line["times"]),
+            f"{_figure(line['river_bytes'])} · {_figure(line['our_bytes'])}",
+        ]
+        for line in part["lines"]
     ]  # fmt: skip
     note = (
-        f"{part['rows']:,} rows of {part['clients']:,} clients. river: one HalfSpaceTrees (10 trees of height 8)"
-        " and one ADWIN on its score for each client, defaults, numbers already scaled. Warm: the second half of all"
-        " rows."
+        "The same rows. river: one HalfSpaceTrees (10 trees of height 8) and one ADWIN on its score for each client,"
+        " its defaults, numbers already scaled; `judge`: all detectors, from the bytes of frames."
     )
-    return Shown("Beside river", note, ("", "µs a row", "warm", "bytes a client"), cells)
+    header = ("", "clients", "rows", "river, µs a row", "judge", "ratio", "bytes a client: river · judge")
+    return Shown("Beside river", note, header, cells)
 
 
 def _widths(part: Any) -> Shown:
@@ -218,7 +217,7 @@ def _partitions(part: Any) -> Shown:
 
 
 def _figure(value: float | None) -> str:
-    return NOTHING if value is None or not math.isfinite(value) else f"{value:,.1f}"
+    return NOTHING if value is None or not math.isfinite(value) else f"{value:,.{1 if abs(value) < 1_000 else 0}f}"
 
 
 def about(results: Results) -> str:
