@@ -22,8 +22,10 @@ from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError
 
 from detector.config import Kafka
+from streams.rights import refusal
 
 CLUSTER_ID = "probewatch-evaluation"
 """How a client recognises the embedded broker: it is the cluster id that we start it with."""
@@ -63,11 +65,13 @@ EMBEDDED = Features(
 
 
 async def probe(kafka: Kafka) -> Features:
-    """Ask the cluster for its id. Raises aiokafka's KafkaConnectionError if nobody answers."""
+    """Ask the cluster for its id. Raises aiokafka's KafkaConnectionError, with each broker's reason to refuse."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap, **kafka.client())
     try:
         await admin.start()
         cluster = await admin.describe_cluster()
+    except KafkaConnectionError as error:
+        raise KafkaConnectionError(await refusal(kafka) or str(error)) from None
     finally:
         await admin.close()
     return EMBEDDED if cluster["cluster_id"] == CLUSTER_ID else KAFKA
