@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka roles check fmt lint type scenarios accept bench bench-detection bench-detection-full fuzz docs lock audit sbom up down clean
+.PHONY: help setup run test test-kafka test-faults roles check fmt lint type scenarios accept bench bench-detection bench-detection-full fuzz docs lock audit sbom up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: setup ## The suite, on the embedded broker
 test-kafka: setup ## The integration suite, on Apache Kafka (needs Java >= 17)
 	$(BIN)/python -m pytest -m kafka
 
+test-faults: setup ## Faults on purpose, on Apache Kafka, their table (20 minutes; less: FAULT_RUNS=1 FAULT="SIGKILL of judge")
+	@$(BIN)/python -m tests.faults $(ARGS)
+
 roles: setup ## What each role may do on Apache Kafka, tried; rewrites its table in docs/reliability.md (needs Java >= 17)
 	@$(BIN)/python -m tests.kafka.roles --write-docs
 
@@ -53,7 +56,7 @@ scenarios: setup ## What is said of each attack and of each look-alike
 accept: setup ## Take what scenarios say now as expected, and show the difference
 	@$(BIN)/python -m tests.scenarios.run accept
 
-bench: setup ## How fast, beside plain readers and others, on Apache Kafka (10 minutes; ARGS="--quick", "--only sketch", "--write-docs")
+bench: setup ## How fast, beside plain readers, on Apache Kafka (10 minutes; ARGS="--quick" | "--only sketch" | "--write-docs")
 	@$(BIN)/python -m bench.performance $(ARGS)
 
 bench-detection: setup ## Who finds which attack, at the same false alarms: ours beside other methods (5 minutes)

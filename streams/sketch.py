@@ -26,8 +26,9 @@ from streams.plain import Window, plain_rows
 from streams.rejects import WHOLE_RECORD, Fault, Headers, Reject
 
 DECISION_THRESHOLD = 0.5
-CHUNK_RECORDS = 512
-"""Records that are worked on at one time: what they need stays in a processor's cache."""
+CHUNK_RECORDS = 2_048
+"""Records that are worked on at one time. The calls for a chunk take half a millisecond, whatever is in it: with 512 a
+row of 23 features cost 7.1 us instead of 5.9, with all of a fetch no less."""
 
 DECODED_RECORDS = 256
 """Those of them whose inputs exist as Python objects at one time: half a megabyte. All of a fetch (4,096) at once made

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from aiokafka import AIOKafkaProducer
 from starlette.applications import Starlette
 
 from examples.loan_gateway.app import build_app
 from examples.loan_gateway.model import NAME as MODEL
 from examples.loan_gateway.model import LoanModel, load_applications
+from examples.loan_gateway.server import server
 from streams.doors.asgi import ProbewatchDoor, from_header
 from streams.doors.decisions import KafkaDecisions
 from streams.identity import identities
@@ -57,7 +57,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="loan_gateway", description=__doc__)
     parser.add_argument("--bootstrap", required=True, help="Kafka, host:port")
     parser.add_argument("--topic", default="gateway-logs", help="topic of the request log")
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--host", default="127.0.0.1", help="it believes X-Client-Id: for others only behind a proxy")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--registry", type=Path, help="JSON file: client id -> broker | system")
     parser.add_argument(
@@ -88,8 +88,7 @@ async def serve(options: argparse.Namespace) -> None:
         decisions = KafkaDecisions(options.bootstrap, config.topics.throttle_state, **config.kafka.client())
         followed.append(decisions)
         app = ProbewatchDoor(app, decisions, from_header("X-Client-Id", identities(secrets)), MODEL)
-    settings = uvicorn.Config(app, host=options.host, port=options.port, log_level="warning", access_log=False)
-    await uvicorn.Server(settings).serve()
+    await server(app, options.host, options.port).serve()
 
 
 if __name__ == "__main__":

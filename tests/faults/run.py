@@ -14,7 +14,7 @@ from tests.faults.verdict import Strike, Verdict, judge
 from tests.kafka_broker import kafka_cluster
 from tests.pipeline import Calibrated
 
-EACH = 5
+EACH = 3
 """How often every fault is in a full set, over all runs; rare ones once."""
 
 Tell = Callable[[str], None]
