@@ -23,7 +23,7 @@ from tests.pipeline import RAW_PARTITIONS, Calibrated
 
 WORKERS = {"sketch": 2, "judge": 2, "link": 2}
 REPLICAS = 3
-SETTLE_S = 120.0
+SETTLE_S = 180.0
 DRIFT = {"window_s": 600, "lateness_s": 60, "min_rows": 100, "patience_s": 604_800}
 """A figure of the model every few seconds of the feed; whatever is away, it is waited for."""
 
