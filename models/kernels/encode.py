@@ -152,34 +152,53 @@ def orthogonalise(rotation: F64) -> None:
 
 
 @making_kernel
-def project(vectors: F32, signs: I32, salt: np.uint64, values: I16, exact: U64, faulty: U8) -> None:
+def project(vectors: F32, bits: U32, flips: I32, salt: np.uint64, values: I16, exact: U64, faulty: U8) -> None:
     """Project n embeddings to 64 numbers by secret signs, in exact integer sums.
 
-    vectors : (n, dim)   signs : (dim, 64) of -1 and 1   values : (n, 64)
+    vectors : (n, dim), and their bits   flips : (dim, 64) 0 for the sign 1 and -1 for -1   values : (n, 64)
     faulty : (n,) set to 1 for NaN or infinity, 2 for zero length.
     Unit vectors are cut to 2**-14; the sum over signs estimates length (Achlioptas 2003, random signs).
     """
     n, dim = vectors.shape
-    sums = np.empty(64, np.int32)
+    sums, flipped = np.empty(64, np.int32), np.zeros(64, np.int32)
+    for j in range(dim):
+        for k in range(64):
+            flipped[k] -= flips[j, k]
+    norms = np.empty(n)
+    for i in range(0, n, 4):
+        measure(vectors, bits, i, min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1), salt, norms, exact)
     for i in range(n):
-        norm = 0.0
-        whole = salt
-        for j in range(dim):
-            x = np.float64(vectors[i, j])
-            norm += x * x
-            whole = mix64(whole ^ np.uint64(np.float32(vectors[i, j]).view(np.uint32)))
-        if not np.isfinite(norm):
+        if not np.isfinite(norms[i]):
             faulty[i] = 1
-            continue
-        if norm <= 0.0:
+        elif norms[i] <= 0.0:
             faulty[i] = 2
+        if faulty[i]:
+            exact[i] = 0
             continue
-        unit = 16384.0 / np.sqrt(norm)
-        sums[:] = 0
+        unit = 16384.0 / np.sqrt(norms[i])
+        sums[:] = flipped
         for j in range(dim):
             part = np.int32(np.rint(np.float64(vectors[i, j]) * unit))
             for k in range(64):
-                sums[k] += part * signs[j, k]
+                sums[k] += part ^ flips[j, k]  # ~part is -part - 1, and `flipped` counts the ones
         for k in range(64):
             values[i, k] = quantise(sums[k] / 131072.0)  # 2**14 for the cut, 8 = sqrt(64) for the projection
-        exact[i] = whole
+
+
+@kernel
+def measure(vectors: F32, bits: U32, a: int, b: int, c: int, d: int, salt: np.uint64, norms: F64, exact: U64) -> None:
+    """Squared lengths and hashes of four rows. Side by side, since each step of a hash waits for the one before."""
+    p = q = r = s = 0.0
+    one = two = three = four = salt
+    for j in range(vectors.shape[1]):
+        w, x, y, z = vectors[a, j], vectors[b, j], vectors[c, j], vectors[d, j]
+        p += np.float64(w) * np.float64(w)
+        q += np.float64(x) * np.float64(x)
+        r += np.float64(y) * np.float64(y)
+        s += np.float64(z) * np.float64(z)
+        one = mix64(one ^ np.uint64(bits[a, j]))
+        two = mix64(two ^ np.uint64(bits[b, j]))
+        three = mix64(three ^ np.uint64(bits[c, j]))
+        four = mix64(four ^ np.uint64(bits[d, j]))
+    norms[a], norms[b], norms[c], norms[d] = p, q, r, s
+    exact[a], exact[b], exact[c], exact[d] = one, two, three, four
