@@ -49,14 +49,15 @@ def is_off_grid(value: float, step: float) -> bool:
 
 @kernel
 def known_surprisal(value: float, known: F64, surprisals: U8, start: int, end: int, unknown: int) -> int:
-    """Surprisal of a value by binary search among the sorted known ones."""
-    low, high = start, end
-    while low < high:
-        middle = (low + high) >> 1
-        if known[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
+    """Surprisal of a value by binary search among the sorted known ones.
+
+    Without a branch on what is found: half of them would be guessed wrongly.
+    """
+    low, length = start, end - start
+    while length > 1:
+        half = length >> 1
+        low += half * int(known[low + half - 1] < value)
+        length -= half
     if low < end and known[low] == value:
         return int(surprisals[low])
     return unknown
@@ -86,11 +87,11 @@ def encode_table(
 
     raw : (n, f), NaN where the field is missing   centre, scale, step, salt, unknown, missing : (f,)
     known, known_surprisals : values seen in history, sorted within each field; field i owns known_start[i:i+2]
-    order : (f,) secret order of the fields before rotation   rotation : (f, 64) rows of the block rotation
+    order : (f,) secret order of the fields before rotation   rotation : (f, min(64, f)) as `rotate` wants it
     A missing value stands at the centre; it differs from a present one by its hash, not by distance.
     """
     n, f = raw.shape
-    standard = np.empty(f)
+    standard, sums = np.empty(f), np.empty(rotation.shape[1])
     for i in range(n):
         whole = np.uint64(0)
         off = np.uint32(0)
@@ -111,22 +112,37 @@ def encode_table(
                     off |= np.uint32(1) << np.uint32(min(j, 31))
             fields[i, j] = np.uint16(hashed & np.uint64(0xFFFF))
             whole = mix64(whole ^ hashed)
-        rotate(standard, order, rotation, values[i])
+        rotate(standard, order, rotation, sums, values[i])
         offgrid[i] = off
         exact[i] = whole
 
 
 @kernel
-def rotate(standard: F64, order: I64, rotation: F64, out: I16) -> None:
-    """Rotate blocks of at most 64 fields, taken in a secret order; lengths stay, fields cannot be read off."""
-    f = len(standard)
+def rotate(standard: F64, order: I64, rotation: F64, sums: F64, out: I16) -> None:
+    """Rotate blocks of at most 64 fields, taken in a secret order; lengths stay, fields cannot be read off.
+
+    rotation : (f, w), transposed within each block: what a field adds to the w numbers of its block. All sums of a
+    block side by side take a tenth of the time of one after the other. sums : (w,) to work in
+    """
+    f, width = len(standard), len(sums)
+    for block in range(0, f, 64):
+        sums[:] = 0.0
+        for i in range(block, min(block + 64, f)):
+            value = standard[order[i]]
+            for k in range(width):
+                sums[k] += rotation[i, k] * value
+        for k in range(min(width, f - block)):
+            out[block + k] = quantise(sums[k])
+
+
+@kernel
+def transpose_blocks(rotation: F64, turned: F64) -> None:
+    """What `rotate` wants, of rows as `orthogonalise` leaves them. turned : (f, w) of zeros"""
+    f = len(rotation)
     for j in range(f):
         block = (j >> 6) << 6
-        width = min(64, f - block)
-        total = 0.0
-        for i in range(width):
-            total += rotation[j, i] * standard[order[block + i]]
-        out[j] = quantise(total)
+        for i in range(min(64, f - block)):
+            turned[block + i, j - block] = rotation[j, i]
 
 
 @kernel
