@@ -56,7 +56,7 @@ scenarios: setup ## What is said of each attack and of each look-alike
 accept: setup ## Take what scenarios say now as expected, and show the difference
 	@$(BIN)/python -m tests.scenarios.run accept
 
-bench: setup ## How fast, beside plain readers and others, on Apache Kafka (10 minutes; ARGS="--quick", "--only sketch", "--write-docs")
+bench: setup ## How fast, beside plain readers, on Apache Kafka (10 minutes; ARGS="--quick" | "--only sketch" | "--write-docs")
 	@$(BIN)/python -m bench.performance $(ARGS)
 
 bench-detection: setup ## Who finds which attack, at the same false alarms: ours beside other methods (5 minutes)

@@ -31,13 +31,17 @@ POOL = 5_000  # different applications
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """rows_per_s by processor time of this process; decode_share of it was spent in `frames.decode`."""
+    """rows_per_s by processor time of this process; decode_share of it was spent in `frames.decode`.
+
+    bytes_per_client : allocated; used_per_client : of these, holding something.
+    """
 
     clients: int
     rows: int
     rows_per_s: float
     decode_share: float
     bytes_per_client: float
+    used_per_client: float
     us_per_event: float
 
 
@@ -61,8 +65,10 @@ def measure(clients: int, rows: int, seed: int = 0, name: str = TABLE) -> Judged
     spent = process_time() - begun
     judged = (len(encoded) - half) * FRAME_ROWS
     held = sum(table.nbytes for state in states for table in state.tables.values())
+    used = sum(int(table.table.block_bytes.sum()) for state in states for table in state.tables.values())
     known = sum(state.clients for state in states)
-    return Judged(clients, judged, judged / spent, decoding / spent, held / known, _us_per_event(encoded))
+    rates = judged / spent, decoding / spent
+    return Judged(clients, judged, *rates, held / known, used / known, _us_per_event(encoded))
 
 
 def _us_per_event(encoded: list[tuple[int, int, bytes]]) -> float:

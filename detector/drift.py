@@ -45,6 +45,10 @@ class StateError(Exception):
     """A stored state that cannot be read here; the text says what to do."""
 
 
+class DamagedStateError(StateError):
+    """Bytes that are no state, or not those that were written. An older record may be whole."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What drift depends on besides the rows. artefacts : by space."""
@@ -281,7 +285,7 @@ def dump(state: LinkState) -> bytes:
         ],
         spaces=[(space, known.memory) for space, known in sorted(state.spaces.items())],
     )
-    return STATE_MAGIC + b"%d" % STATE_LAYOUT + pack(msgspec.msgpack.encode(stored), level=3)
+    return STATE_MAGIC + b"%d" % STATE_LAYOUT + pack(msgspec.msgpack.encode(stored), level=3, checksum=True)
 
 
 def reached(value: bytes) -> dict[int, int]:
@@ -316,7 +320,7 @@ def load(settings: Settings, value: bytes) -> LinkState:
 def _stored(value: bytes) -> _Stored:
     magic, digit, packed = value[:3], value[3:4], value[4:]
     if magic != STATE_MAGIC or not digit.isdigit():
-        raise StateError("not a state of link; name a new topics.link_state")
+        raise DamagedStateError("not a state of link")
     if not layouts.can_read(layout := int(digit), STATE_LAYOUT, layouts.LINK):
         raise StateError(
             f"the stored state has layout {layout}, this version reads up to {STATE_LAYOUT}: go on with the version"
@@ -329,4 +333,4 @@ def _stored(value: bytes) -> _Stored:
         plain = msgspec.msgpack.decode(body, type=layouts.Body)
         return msgspec.convert(layouts.migrated(plain, layout, STATE_LAYOUT, layouts.LINK), _Stored)
     except (zstandard.ZstdError, msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
-        raise StateError(f"the stored state is damaged: {type(error).__name__}") from error
+        raise DamagedStateError(f"the stored state is damaged: {type(error).__name__}") from error

@@ -6,8 +6,9 @@ BODY_BYTES_MIN = 64 * 2**20
 """Allowed for any state, however little room its configuration gives now: it may have been more."""
 
 
-def pack(body: bytes, level: int) -> bytes:
-    return zstandard.ZstdCompressor(level=level).compress(body)
+def pack(body: bytes, level: int, *, checksum: bool = False) -> bytes:
+    """checksum : of the body, so that `unpack` notices damage that still unpacks."""
+    return zstandard.ZstdCompressor(level=level, write_checksum=checksum).compress(body)
 
 
 def unpack(packed: bytes, bytes_max: int) -> bytes:

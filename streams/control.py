@@ -21,14 +21,21 @@ def pseudonym_of(client: str, secrets: Secrets) -> str:
     return pseudonyms_of(client, secrets)[0]
 
 
-def pseudonyms_of(client: str, secrets: Secrets) -> tuple[str, ...]:
-    """Every name of a client id: under today's key and, while keys rotate, under the one before."""
+def pseudonyms_of(client: str, secrets: Secrets | None) -> tuple[str, ...]:
+    """Every name of a client id: under today's key and, while keys rotate, under the one before.
+
+    secrets : None will do for a pseudonym, so that whoever gives orders need not hold the keys.
+    """
     if PSEUDONYM.fullmatch(client):
         return (client,)
+    if secrets is None:
+        raise ControlError(f"{client}: no pseudonym; a client id takes the pseudonym key")
     return tuple(pseudonym(identity.key_id, *identity.client(client)) for identity in identities(secrets))
 
 
-def send(config: Config, secrets: Secrets, action: str, client: str, model: str, until_ms: int, reason: str) -> int:
+def send(
+    config: Config, secrets: Secrets | None, action: str, client: str, model: str, until_ms: int, reason: str
+) -> int:
     """Write one order, about every name of the client, into every partition; the number of partitions.
 
     An order that failed half-way may be given again: it says what is to hold, not what is to change. Raises

@@ -7,6 +7,7 @@ worked around in this file; the rest of `streams/` asks `probe` what the broker 
 - It refuses InitProducerId without a transaction: no idempotent producer.
 - It keeps a group waiting for half a session before the first member may begin, and misses a member that has gone,
   even one that said so, for almost two sessions: `session_s_max`.
+- It keeps no metadata beside committed offsets: between two lives a group does not know a topic made anew by its id.
 - A fetch that waits is not woken by new records; it waits to its end: `wakes_fetches`.
 """
 
@@ -21,8 +22,10 @@ from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError
 
 from detector.config import Kafka
+from streams.rights import refusal
 
 CLUSTER_ID = "probewatch-evaluation"
 """How a client recognises the embedded broker: it is the cluster id that we start it with."""
@@ -62,11 +65,13 @@ EMBEDDED = Features(
 
 
 async def probe(kafka: Kafka) -> Features:
-    """Ask the cluster for its id. Raises aiokafka's KafkaConnectionError if nobody answers."""
+    """Ask the cluster for its id. Raises aiokafka's KafkaConnectionError, with each broker's reason to refuse."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap, **kafka.client())
     try:
         await admin.start()
         cluster = await admin.describe_cluster()
+    except KafkaConnectionError as error:
+        raise KafkaConnectionError(await refusal(kafka) or str(error)) from None
     finally:
         await admin.close()
     return EMBEDDED if cluster["cluster_id"] == CLUSTER_ID else KAFKA

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 from detector.config import Web
+from streams.contact import Contact
 from streams.metrics import Metrics
 from streams.plain_http import Answer, PlainServer
 from streams.stage import StageRunner
@@ -13,8 +14,9 @@ from streams.stage import StageRunner
 class Health:
     """Answers on the configured address; loopback unless the configuration says otherwise."""
 
-    def __init__(self, runners: Sequence[StageRunner], metrics: Metrics) -> None:
+    def __init__(self, runners: Sequence[StageRunner], metrics: Metrics, contact: Contact) -> None:
         self._runners = runners
+        self._contact = contact
         self._metrics = metrics
         self._server = PlainServer({"/live": self._live, "/ready": self._ready, "/metrics": self._scrape})
         self.address = ""
@@ -32,9 +34,9 @@ class Health:
         return _json({"failed": failed}, good=not failed)
 
     def _ready(self) -> Answer:
-        """Every stage has its partitions, and their state."""
-        stages = {runner.stage.name: runner.ready for runner in self._runners}
-        return _json(stages, good=all(stages.values()))
+        """Kafka answers, and every stage has its partitions and their state."""
+        parts = {"kafka": not self._contact.away_s} | {runner.stage.name: runner.ready for runner in self._runners}
+        return _json(parts, good=all(parts.values()))
 
     def _scrape(self) -> Answer:
         self._metrics.lag.clear()

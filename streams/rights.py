@@ -34,6 +34,7 @@ INCLUDED = {"Read": ("Describe",), "Write": ("Describe",), "Alter": ("Describe",
 INCLUDED |= {"AlterConfigs": ("DescribeConfigs",)}
 UNTOLD = -(2**31)
 UNKNOWN_TOPIC = 3
+WANTS_CERTIFICATE = " (it may want a certificate: kafka.ssl_certfile)"
 COORDINATOR_TRIES = 50
 REFUSALS = (TopicAuthorizationFailedError.errno, GroupAuthorizationFailedError.errno)
 
@@ -241,7 +242,8 @@ async def refusal(kafka: Kafka) -> str:
         try:
             connection = await create_conn(host, int(port), request_timeout_ms=10_000, **kafka.client())
         except (OSError, KafkaError, TimeoutError, ValueError) as error:
-            told.append(f"{address}: {_words(error)}")
+            hint = WANTS_CERTIFICATE if kafka.security_protocol == "SSL" and kafka.ssl_certfile is None else ""
+            told.append(f"{address}: {_words(error)}{hint if isinstance(error, KafkaError) else ''}")
         else:
             connection.close()
             await asyncio.sleep(0)

@@ -12,7 +12,7 @@ from detector.config import Config
 from detector.frame import RowFrame
 from streams import clients, frames, topics
 from streams.adapters import REGISTRY, Adapter
-from streams.batches import Batch
+from streams.batches import Batch, Memory
 from streams.dead_letters import DeadLetterTopic
 from streams.embedded import Features, log_ends
 from streams.identity import source_id
@@ -50,6 +50,11 @@ class SketchStage:
         self, config: Config, features: Features, sketcher: Sketcher, metrics: Metrics, adapter: Adapter = REGISTRY[0]
     ) -> None:
         self.topics: Sequence[str] = config.topics.raw
+        self.memory: Memory | None = Memory(TP(config.topics.requests, 0), config.input.incarnation)
+        self.remedy = (
+            "Set input.incarnation to a new value, so that its offsets are not taken for old ones, and reset the"
+            f" offsets of group {config.kafka.group}-{self.name} for it"
+        )
         self._config = config
         self._features = features
         self._sketcher = sketcher
@@ -99,8 +104,7 @@ class SketchStage:
             if offset is not None and offset > ends[place]:
                 raise StageError(
                     f"{tp.topic}[{tp.partition}]: the group has read up to {offset}, but the log ends at {ends[place]}:"
-                    " the topic was made anew. Set input.incarnation to a new value, so that its offsets are not taken"
-                    f" for old ones, and reset the offsets of group {self._config.kafka.group}-{self.name} for it"
+                    f" the topic was made anew. {self.remedy}"
                 )
 
     async def process(self, batch: Batch) -> None:

@@ -150,8 +150,10 @@ def test_topics_doctor_and_orders_on_a_broker(at: Path, embedded_broker: str, na
     assert (states["broker"], states["topics"]) == ("warning", "ok")
     allowed = call("allow", "acct-1", "--until", "2031-05-01", "--reason", "red team", "--model", "loan")
     assert "written to 2 partitions" in allowed.stderr
-    assert call("lift", "acct-1").exit_code == 0
     pseudonym = call("client-id", "acct-1").stdout.strip()
+    (at / "artefacts/secrets/pseudonym_key").rename(at / "elsewhere")
+    assert call("lift", "acct-1").exit_code == 2
+    assert call("lift", pseudonym).exit_code == 0, "who names a pseudonym needs no keys"
     orders = _orders(embedded_broker, f"{namespace}.requests", 4)
     assert sorted((order.partition, order.action) for order in orders) == [
         (0, "allow"), (0, "lift"), (1, "allow"), (1, "lift")

@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from streams.progress import Reporter
+from bench.fixtures import WIDTHS, Kind
 
 PROC = Path("/proc")
 
@@ -31,8 +31,9 @@ class Run(NamedTuple):
         return quick if self.quick else full
 
 
-Part = Callable[[Run, Reporter], dict[str, Any]]
-"""A question: measures, and answers with what JSON can hold."""
+def widths_of(run: Run) -> tuple[Kind, ...]:
+    """Inputs whose widths are compared."""
+    return WIDTHS[::3] if run.quick else WIDTHS
 
 
 class Spread(NamedTuple):

@@ -1,11 +1,16 @@
 """How fast `judge` folds frames, by number of clients, beside the plain reader; and what a million clients take."""
 
 from dataclasses import asdict
+from time import process_time
 from typing import Any
+
+import numpy as np
 
 from bench import judge, memory
 from bench.performance.common import Run, ratios, spread
 from bench.performance.plain import Plain
+from models.kernels.jit import kernel
+from models.rows import I64, U64
 from streams.app import spare_collector
 from streams.progress import Reporter
 
@@ -35,6 +40,7 @@ def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
                 "rows_per_s": spread(one.rows_per_s for one in judged),
                 "of_plain": ratios([one.rows_per_s for one in judged], read),
                 "cost_to_10000": ratios([one.rows_per_s for one in found[10_000]], [one.rows_per_s for one in judged]),
+                "bound_rows_per_s": spread(_only_fetching(size, one.used_per_client) for one in judged),
                 "last": asdict(judged[-1]),
             }
             for size, judged in found.items()
@@ -45,6 +51,30 @@ def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
 def _rows(clients: int) -> int:
     """Four rows a client, but for a million of them, whose rows take long to prepare."""
     return max(ROWS_MIN, min(4 * clients, 1_000_000))
+
+
+FETCHES = 200_000
+LINE_BYTES = 64
+
+
+def _only_fetching(clients: int, used_per_client: float) -> float:
+    """Rows a second if a row did nothing but read its client's state from memory, all of it, as the fold does."""
+    words = max(1, round(used_per_client / LINE_BYTES)) * LINE_BYTES // 8
+    state = np.ones(clients * words, np.uint64)  # written to: untouched pages would all be the same one
+    order = np.random.default_rng(0).integers(0, clients, FETCHES)
+    _fetch(state, words, order[:1])
+    begun = process_time()
+    _fetch(state, words, order)
+    return FETCHES / (process_time() - begun)
+
+
+@kernel
+def _fetch(state: U64, words: int, order: I64) -> int:
+    total = np.uint64(0)
+    for client in order:
+        for word in range(client * words, (client + 1) * words):
+            total ^= state[word]
+    return int(total)
 
 
 def resident(run: Run, reporter: Reporter) -> dict[str, Any]:

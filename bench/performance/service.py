@@ -21,7 +21,7 @@ from bench.performance.worker import Seen, Worker, WorkerError
 from detector.config import Config
 from models.artefacts import load_artefacts
 from streams import replay, topics
-from streams.progress import Reporter, Silent
+from streams.progress import Reporter
 from streams.secrets import load_secrets
 from streams.sources import open_sources
 
@@ -73,7 +73,8 @@ def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
             loads.append({"load": load} | steady)
         resident = worker.resident_bytes()
     watcher.stop()
-    expected = _offline(run, pipeline)
+    say("what should have come, by an offline fold")
+    expected = _offline(run, pipeline, reporter)
     for one, figures in zip(fed, loads, strict=True):
         figures |= latencies(watcher.decisions, expected, one.begun, one.ended)
     count = min(40_000, records // RAW_PARTITIONS // 2)
@@ -193,11 +194,11 @@ def latencies(
     return found | {"events": len(due), "lost": missing}
 
 
-def _offline(run: Run, pipeline: Pipeline) -> dict[str, float]:
+def _offline(run: Run, pipeline: Pipeline, reporter: Reporter) -> dict[str, float]:
     """What an uninterrupted fold of the frames decides: id and time, s since 1970."""
     config, folder = pipeline.config, fitted(run)
     secrets = load_secrets(config, folder)
     artefacts = load_artefacts(folder, secrets.projection_seed)
     sources = open_sources([f"kafka://{run.bootstrap}/{config.topics.requests}"], config)
-    found = replay.replay(sources, config, artefacts, secrets, Silent()).events
+    found = replay.replay(sources, config, artefacts, secrets, reporter).events
     return {event.id: event.time_ms / 1000 for event in found if event.kind == "throttle"}

@@ -5,8 +5,9 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
-from streams import control, topics
+from streams import control, rights, topics
 from streams.app import Worker, reason
 from streams.doctor import examine
 from streams.doors.decisions import KafkaDecisions
@@ -150,6 +151,20 @@ async def test_doctor_names_the_right_that_is_missing(
     monkeypatch.setattr("streams.doctor.load_settings", lambda _: as_user(base, closed, ROOT))
     root = await found()
     assert any(state == "warning" and "more than worker needs: " in finding for finding, (state, _) in root.items())
+
+
+async def test_why_the_broker_lets_nobody_in_is_told(closed: Closed, namespace: str) -> None:
+    """A wrong password, an unknown authority, a certificate that is missing."""
+    kafka = as_user(kafka_config(closed.scram, namespace), closed, "door").kafka
+    assert await rights.refusal(kafka) == ""
+    wrong = {"sasl_username": "analyst"}, {"ssl_cafile": None}, {"bootstrap": closed.mtls, "security_protocol": "SSL"}
+    told = [await rights.refusal(kafka.model_copy(update=changed)) for changed in wrong]
+    for text, words in zip(
+        told, ("SaslAuthenticationFailed", "unable to get local issuer", "it may want a certificate"), strict=True
+    ):
+        assert words in text
+    with pytest.raises(KafkaConnectionError, match="SaslAuthenticationFailed"):
+        await probe(kafka.model_copy(update=wrong[0]))
 
 
 @pytest.mark.parametrize(
