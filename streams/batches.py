@@ -19,6 +19,7 @@ import aiokafka
 import faust
 import msgspec
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
@@ -73,6 +74,15 @@ class SoleAssignor(RoundRobinPartitionAssignor):  # type: ignore[misc]
         nothing = ConsumerProtocolMemberAssignment(cls.version, [], b"")
         everything: dict[str, Any] = super().assign(cluster, {first: members[first]})
         return dict.fromkeys(members, nothing) | everything
+
+
+def sticky_assignor() -> type[StickyPartitionAssignor]:
+    """Partitions stay with the member that has their state, as far as shares are even.
+
+    A class for each member: the library keeps what a member owns in the class. To be offered together with another that
+    members of the release before know, or the two cannot be in one group.
+    """
+    return type("MemberStickyAssignor", (StickyPartitionAssignor,), {})
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):

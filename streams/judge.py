@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import TopicPartition
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from faust.types import TP
 
 from detector import engine
@@ -20,7 +21,7 @@ from detector.config import Config
 from detector.finding import Event
 from detector.frame import Frame, RowFrame
 from streams import clients, frames, topics
-from streams.batches import Batch, Memory
+from streams.batches import Batch, Memory, sticky_assignor
 from streams.dead_letters import DeadLetterTopic
 from streams.embedded import Features, log_ends
 from streams.incarnations import topic_ids
@@ -69,6 +70,14 @@ class Partition:
             self.unwritten.setdefault(block, frame.offset)
         return events
 
+    def goes_on_from(self, committed: int) -> bool:
+        """Whether this state is still good where the group stands now, whoever had the partition in between.
+
+        A block is a function of the log before its mark. So others may have written what they like: what is folded here
+        is right up to `next`, and nothing from `committed` on is missing. Only behind `next` something would be.
+        """
+        return not self.unwritten and committed <= self.next
+
     @property
     def committable(self) -> int:
         """A block that no frame changed since it was written would read the frames in between for nothing."""
@@ -109,7 +118,8 @@ class JudgeStage:
     @property
     def consumer_arguments(self) -> dict[str, Any]:
         wait_ms = IDLE_FETCH_MS if self._features.wakes_fetches else POLLING_FETCH_MS
-        return clients.group_reading(self._config, self._features, fetch_max_wait_ms=wait_ms)
+        arguments = clients.group_reading(self._config, self._features, fetch_max_wait_ms=wait_ms)
+        return arguments | {"partition_assignment_strategy": [sticky_assignor(), RoundRobinPartitionAssignor]}
 
     async def start(self) -> None:
         """Raises StageError unless the two topics go together."""
@@ -128,22 +138,31 @@ class JudgeStage:
         await self._producer.stop()
 
     async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
-        """Rebuild the state. Raises StageError if it and the log do not go together, engine.BlockError."""
-        started = time.monotonic()
-        self._partitions = {}
-        stored = await self._state_topic.read([tp.partition for tp in partitions])
+        """Rebuild the state, where what is in memory does not go on. If cut off, the next call begins anew.
+
+        Raises StageError if state and log do not go together, engine.BlockError.
+        """
+        started, log_id = time.monotonic(), self._log_id
+        held = {tp: p for tp, p in self._partitions.items() if tp in committed and p.goes_on_from(committed[tp] or 0)}
+        self._partitions = held  # makes room
+        stored = await self._state_topic.read([tp.partition for tp in partitions if tp not in held])
+        self._metrics.recovery_bytes.set(sum(one.read_bytes for one in stored.values()))
         spans = await self._spans(partitions)
         recovered = {}
         for tp in partitions:
-            kept = stored.pop(tp.partition)
-            recovered[tp] = self._load(tp, kept)
-            recovered[tp].next = self._begin(tp, kept, committed[tp] or 0, spans[tp])
-            await asyncio.sleep(0)  # loading is work; signals and health checks come in between
+            if tp in held:
+                recovered[tp] = held[tp]
+                self._begin(tp, Stored(logs={log_id}), held[tp].next, spans[tp])
+                continue
+            found = stored.pop(tp.partition)
+            recovered[tp] = await self._load(tp, found)
+            recovered[tp].next = self._begin(tp, found, committed[tp] or 0, spans[tp])
         self._partitions = recovered
+        self._metrics.kept.set(len(held))
         self._metrics.recovery_s.set(time.monotonic() - started)
         self._metrics.clients.set(sum(p.state.clients for p in recovered.values()))
 
-    def _load(self, tp: TP, stored: Stored) -> Partition:
+    async def _load(self, tp: TP, stored: Stored) -> Partition:
         partition = Partition(engine.open_partition(self._settings, tp.partition))
         for block, value in sorted(stored.blocks.items()):
             try:
@@ -152,8 +171,9 @@ class JudgeStage:
                 log.warning("damaged", what=str(error), at=f"{self._config.topics.judge_state}[{tp.partition}]")
                 self._metrics.damaged.labels(self._config.topics.judge_state).inc()
                 stored.lose(block)
-                return self._load(tp, stored)
+                return await self._load(tp, stored)
             partition.written_at[block] = 0.0
+            await asyncio.sleep(0)  # loading is work; signals and health checks come in between
         return partition
 
     def _begin(self, tp: TP, stored: Stored, committed: int, span: Span) -> int:
@@ -207,7 +227,7 @@ class JudgeStage:
             await self._sink.send(events)
             blocks = {event.client_key % self._config.state.blocks for event in events}
             await self._write(partition, blocks & partition.unwritten.keys())
-        partition.next = batch.end
+        partition.next = max(partition.next, batch.end)
         self._metrics.unjudged.labels("unknown_space").inc(partition.state.unjudged - unknown_before)
         self._metrics.frames.labels(self.name).inc(len(batch.records))
         self._metrics.rows.labels(self.name).inc(rows)

@@ -28,6 +28,8 @@ class Metrics:
         self.away = self._gauge("kafka_away_seconds", "For how long Kafka has not answered; 0 while it does.")
         self.recovered = self._gauge("recovered", "1 when every assigned partition has its state.", "stage")
         self.recovery_s = self._gauge("recovery_seconds", "How long the last recovery of state took.")
+        self.recovery_bytes = self._gauge("recovery_bytes", "Bytes of state that it read.")
+        self.kept = self._gauge("kept_partitions", "Partitions whose state was still good in memory at that time.")
 
     def render(self) -> bytes:
         """The text that a scrape gets."""

@@ -38,12 +38,14 @@ class Stored:
 
     blocks : block -> the value that has come furthest. marks : block -> how far. damaged : blocks with a record that
     is not whole; it may have come further than what is in `blocks`. logs : topic ids that these offsets belong to.
+    read_bytes : of all records, those superseded too.
     """
 
     blocks: dict[int, bytes] = field(default_factory=dict)
     marks: dict[int, int] = field(default_factory=dict)
     damaged: set[int] = field(default_factory=set)
     logs: set[str] = field(default_factory=set)
+    read_bytes: int = 0
 
     def keep(self, value: bytes) -> None:
         """Put a block in its place, unless what is there has come further. Raises engine.BlockError.
@@ -91,11 +93,14 @@ class StateTopic:
         Raises StageError if the broker stops answering, engine.BlockError for a block of another version's layout.
         """
         found = {partition: Stored() for partition in partitions}
+        if not found:
+            return found  # a consumer that stops as soon as it has started cancels its caller
         topic = self._config.topics.judge_state
         most = state_bytes(self._config) + FRAMING_BYTES
         bad = 0
         async with reader(self._config, max_partition_fetch_bytes=most, fetch_max_bytes=4 * most) as consumer:
             async for record in read_log(consumer, [TopicPartition(topic, n) for n in partitions], self._features):
+                found[record.partition].read_bytes += len(record.value or b"")
                 problem = self._take(found[record.partition], record)
                 if problem is not None:
                     bad += 1

@@ -202,8 +202,19 @@ class Worker:
         """Events of the next frames, acknowledged; then their blocks written."""
         events = self.step(frames)
         self.write({event.client_key % CONFIG.state.blocks for event in events})
-        self.partition.next = self.position
+        self.partition.next = max(self.partition.next, self.position)
         return events
+
+    def release(self) -> None:
+        """Write all that is not written; the partition goes."""
+        self.write(list(self.partition.unwritten))
+
+    def taken_back(self, committed: int) -> "Worker":
+        """This worker with the partition again: with what it remembers, if that is still good."""
+        if not self.partition.goes_on_from(committed):
+            return Worker(self.log, self.stored, committed)
+        self.position = committed
+        return self
 
     def write(self, blocks: Iterable[int]) -> None:
         for block in sorted(blocks):

@@ -103,14 +103,15 @@ Script = list[tuple[str, int]]
 acts = st.one_of(
     st.tuples(st.sampled_from(["go", "zombie goes", "die before saying"]), st.integers(1, 12)),
     st.tuples(st.sampled_from(["write", "zombie writes"]), st.integers(1, len(BLOCKS))),
-    st.tuples(st.sampled_from(["commit", "die", "stall"]), st.just(0)),
+    st.tuples(st.sampled_from(["commit", "die", "stall", "hand over", "lose", "take back", "hand back"]), st.just(0)),
 )
 
 
 def live(frames: list[Frame], script: Script) -> tuple[list[Event], Worker]:
-    """All that was ever said: by a worker, by those who took over, and by a stalled one that wakes."""
+    """All that was ever said: by a worker, by those who took over, by a stalled one that wakes, and by one that gets
+    the partition back and remembers it. Partitions go in order ("hand over", "hand back") or without a word."""
     stored: list[bytes] = []
-    worker = zombie = Worker(frames, stored, 0)
+    worker = zombie = former = Worker(frames, stored, 0)
     events: list[Event] = []
     committed = 0
     for act, n in script:
@@ -124,6 +125,12 @@ def live(frames: list[Frame], script: Script) -> tuple[list[Event], Worker]:
             events += zombie.process(n)
         elif act == "zombie writes":
             zombie.write_round(n / len(BLOCKS))
+        elif act in ("hand over", "lose", "take back", "hand back"):
+            if act.startswith("hand"):
+                worker.release()
+                committed = worker.committable
+            back = act.endswith("back")
+            former, worker = worker, former.taken_back(committed) if back else Worker(frames, stored, committed)
         else:  # somebody else takes over
             if act == "die before saying":
                 worker.step(n)
@@ -141,6 +148,21 @@ def test_any_stops_restarts_and_zombies_give_the_same_bytes(script: Script) -> N
     assert said(events) == expected
     for block in BLOCKS:
         assert engine.dump_block(worker.partition.state, block) == engine.dump_block(undisturbed, block)
+
+
+FORGETFUL: Script = [("go", 12), ("hand over", 0), ("go", 12), ("hand back", 0)]
+
+
+def test_memory_is_no_good_behind_what_others_have_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever goes on from memory whatever was committed meanwhile loses rows in this script: the property can fail."""
+    expected = fold(log())[0]
+    assert said(live(log(), FORGETFUL)[0]) == expected
+    idle: Script = [("go", 12), ("hand over", 0), ("hand back", 0)]
+    first, second = (live(log()[:12], script[:count])[1] for script, count in ((idle, 1), (idle, 3)))
+    assert first.partition.next == second.partition.next == 12
+    assert not second.partition.written_at, "from memory: nothing was loaded"
+    monkeypatch.setattr(cases.Partition, "goes_on_from", lambda *_: True)
+    assert said(live(log(), FORGETFUL)[0]) != expected
 
 
 LATE_ZOMBIE: Script = [

@@ -22,7 +22,7 @@ from bench.performance.sketch import sketch, sketched
 from detector.config import Config
 from streams import clients
 from streams.app import quieten, spare_collector
-from streams.batches import Batch
+from streams.batches import Batch, Memory
 from streams.embedded import Features, probe
 from streams.progress import Reporter
 from streams.sketch import RawRecord
@@ -98,6 +98,8 @@ class Counting:
 
     name = "counting"
     tick_s = 60.0
+    memory: Memory | None = None
+    remedy = ""
 
     def __init__(self, topic: str, count: int) -> None:
         self.topics: Sequence[str] = (topic,)
@@ -130,7 +132,7 @@ async def _batched(run: Run, topic: str, count: int, features: Features) -> floa
     arguments = clients.group_reading(config, features, fetch_max_wait_ms=50, max_partition_fetch_bytes=FETCH_BYTES)
     runner = StageRunner(stage, f"{run.namespace}.batched-{next(_groups)}", arguments)
     await runner.start()
-    await asyncio.wait_for(stage.finished.wait(), LIMIT_S)
+    await _until(stage.finished, runner.failed)
     spent = process_time() - stage.begun
     await runner.stop()
     return spent / count
@@ -142,6 +144,17 @@ def _ignore(number: int, value: bytes) -> None:
 
 def _sketch_one(number: int, value: bytes) -> None:
     sketched([RawRecord(number, value, None, (), -1)])
+
+
+async def _until(finished: asyncio.Event, failed: "asyncio.Future[None]") -> None:
+    """Raises the error of `failed`, or TimeoutError."""
+    waiting = asyncio.create_task(finished.wait())
+    done, _ = await asyncio.wait((waiting, failed), timeout=LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if failed in done:
+        failed.result()
+    if not done:
+        raise TimeoutError(f"not in {LIMIT_S} s")
 
 
 async def _stock(run: Run, topic: str, count: int, handle: Callable[[int, bytes], object]) -> float:

@@ -37,7 +37,9 @@ class Forbidden(Fault):
     """The right to write to a topic is withdrawn for a while."""
 
     def __init__(self, topic: str) -> None:
-        super().__init__(f"right to write {topic} withdrawn", ends=("TopicAuthorizationFailed",))
+        super().__init__(
+            f"right to write {topic} withdrawn", ends=("TopicAuthorizationFailed", "RightsError"), nodes=(1,)
+        )
         self._topic = topic
 
     async def strike(self, scene: Scene) -> None:

@@ -4,16 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import brokers, processes
+from tests.faults import processes
 from tests.faults.registry import REGISTRY
 from tests.faults.run import Plan, perform, plans
 from tests.faults.workers import start_server
 from tests.pipeline import Calibrated
 
-PLANS = (
-    Plan(101, 1, [processes.Killed("judge"), processes.Stalled("sketch"), processes.Stalled("judge")]),
-    Plan(102, 3, [brokers.Lost(), processes.Killed("sketch")]),
-)
+PLANS = (Plan(101, 1, [processes.Killed("judge"), processes.Stalled("sketch"), processes.Stalled("judge")]),)
 
 
 @pytest.mark.kafka

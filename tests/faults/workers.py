@@ -154,6 +154,11 @@ class WorkerProcess:
             self.send(signal.SIGKILL)
             return await self._ended()
 
+    @property
+    def address(self) -> str:
+        """Of /ready and /metrics; another one after each start."""
+        return f"http://127.0.0.1:{self._port}"
+
     def join(self) -> None:
         self._wanted.set()
 
@@ -165,7 +170,7 @@ class WorkerProcess:
         """Whether /ready answers 200."""
         if self.pid is not None:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                async with http.get(f"http://127.0.0.1:{self._port}/ready") as answer:
+                async with http.get(f"{self.address}/ready") as answer:
                     return answer.status == 200
         return False
 
