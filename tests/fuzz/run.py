@@ -84,14 +84,8 @@ def run(target: str, seconds: int, bounds: bool = False) -> Outcome:
     edges, peaks = re.findall(r"cov: (\d+)", told), re.findall(r"stat::peak_rss_mb:\s+(\d+)", told)
     executed = re.findall(r"stat::number_of_executed_units:\s+(\d+)", told)
     minutes = sum(map(int, re.findall(r"Done \d+ runs in (\d+) second", told))) / 60
-    return Outcome(
-        target,
-        round(minutes, 1),
-        sum(map(int, executed)),
-        max(map(int, edges)),
-        max(map(int, peaks), default=0),
-        findings,
-    )
+    peak_mb = max(map(int, peaks), default=0)
+    return Outcome(target, round(minutes, 1), sum(map(int, executed)), max(map(int, edges)), peak_mb, findings)
 
 
 def _libfuzzer(target: str, arguments: Sequence[str], bounds: bool = False) -> str:
@@ -131,8 +125,8 @@ def main() -> None:
     parser.add_argument("--write-docs", action="store_true", help=f"put the table into {PAGE}")
     chosen = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    known = {o["target"]: Outcome(**o) for o in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     outcomes = [run(target, chosen.seconds, chosen.bounds) for target in chosen.targets]
+    known = {o["target"]: Outcome(**o) for o in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     known |= {outcome.target: outcome for outcome in outcomes}
     RESULTS.write_text(json.dumps([known[name]._asdict() for name in TARGETS if name in known], indent=1))
     print(table(outcomes), end="")
