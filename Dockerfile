@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # Two images from one file, both from the hashed locks: `service` (the default) and `gateway`, the example that logs to it.
 
-FROM python:3.11-slim AS base
+FROM python:3.11.14-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
 FROM base AS build

@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka check fmt lint type scenarios accept bench bench-detection bench-detection-full docs lock up down clean
+.PHONY: help setup run test test-kafka test-faults roles check fmt lint type scenarios accept bench bench-detection bench-detection-full docs lock audit sbom up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ $(STAMP): requirements.lock requirements-uv.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-uv.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m models.warm
+	$(BIN)/python -m streams.warm
 	@touch $@
 
 run: setup ## Show it: a model behind a gateway, ordinary clients, two attackers
@@ -29,6 +29,12 @@ test: setup ## The suite, on the embedded broker
 
 test-kafka: setup ## The integration suite, on Apache Kafka (needs Java >= 17)
 	$(BIN)/python -m pytest -m kafka
+
+test-faults: setup ## Faults on purpose, on Apache Kafka, their table (20 minutes; less: FAULT_RUNS=1 FAULT="SIGKILL of judge")
+	@$(BIN)/python -m tests.faults $(ARGS)
+
+roles: setup ## What each role may do on Apache Kafka, tried; rewrites its table in docs/reliability.md (needs Java >= 17)
+	@$(BIN)/python -m tests.kafka.roles --write-docs
 
 check: lint type ## Everything that reads the code without running it
 
@@ -50,8 +56,8 @@ scenarios: setup ## What is said of each attack and of each look-alike
 accept: setup ## Take what scenarios say now as expected, and show the difference
 	@$(BIN)/python -m tests.scenarios.run accept
 
-bench: setup ## Rows per second of each stage beside a plain reader
-	$(BIN)/python -m bench.throughput
+bench: setup ## How fast, beside plain readers, on Apache Kafka (10 minutes; ARGS="--quick" | "--only sketch" | "--write-docs")
+	@$(BIN)/python -m bench.performance $(ARGS)
 
 bench-detection: setup ## Who finds which attack, at the same false alarms: ours beside other methods (5 minutes)
 	@$(BIN)/python -m bench.detection
@@ -65,7 +71,14 @@ docs: setup ## Rewrite docs/configuration.md from the code
 
 lock: setup ## Resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra asgi -c requirements.lock pyproject.toml -o requirements-service.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra asgi --extra vault -c requirements.lock pyproject.toml -o requirements-service.lock
+
+audit: setup ## Locked packages against published vulnerabilities; says so where the database is out of reach
+	@$(BIN)/python deploy/audit.py requirements.lock
+
+sbom: setup ## What the service is made of, with hashes: out/sbom.json (CycloneDX)
+	@mkdir -p out
+	$(BIN)/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml --of JSON -o out/sbom.json requirements-service.lock
 
 up: ## Apache Kafka, topics, worker and the example gateway in containers (after `make run`)
 	PROBEWATCH_UID=$$(id -u) PROBEWATCH_GID=$$(id -g) docker compose up --build --detach

@@ -17,6 +17,7 @@ from detector import engine
 from detector.frame import RowFrame
 from models.artefacts import ModelArtefact
 from models.encoders.base import Encoded
+from models.encoders.embedding import EmbeddingEncoder
 from models.rows import CLIENT_TAIL_BYTES, F32, I64, U32, U64, Rows
 from streams import frames
 
@@ -30,19 +31,23 @@ POOL = 5_000  # different applications
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """rows_per_s by processor time of this process; decode_share of it was spent in `frames.decode`."""
+    """rows_per_s by processor time of this process; decode_share of it was spent in `frames.decode`.
+
+    bytes_per_client : allocated; used_per_client : of these, holding something.
+    """
 
     clients: int
     rows: int
     rows_per_s: float
     decode_share: float
     bytes_per_client: float
+    used_per_client: float
     us_per_event: float
 
 
-def measure(clients: int, rows: int, seed: int = 0) -> Judged:
-    """Fold `rows` rows of `clients` clients, spread over the partitions, after as many to warm up."""
-    model = artefacts().models[TABLE]
+def measure(clients: int, rows: int, seed: int = 0, name: str = TABLE) -> Judged:
+    """Fold `rows` rows of `clients` clients of a model, spread over the partitions, after as many to warm up."""
+    model = artefacts().models[name]
     rng = np.random.default_rng(seed)
     encoded = [
         (frame.partition, frame.offset, frames.encode(frame)) for frame in _frames(model, clients, 2 * rows, rng)
@@ -60,8 +65,10 @@ def measure(clients: int, rows: int, seed: int = 0) -> Judged:
     spent = process_time() - begun
     judged = (len(encoded) - half) * FRAME_ROWS
     held = sum(table.nbytes for state in states for table in state.tables.values())
+    used = sum(int(table.table.block_bytes.sum()) for state in states for table in state.tables.values())
     known = sum(state.clients for state in states)
-    return Judged(clients, judged, judged / spent, decoding / spent, held / known, _us_per_event(encoded))
+    rates = judged / spent, decoding / spent
+    return Judged(clients, judged, *rates, held / known, used / known, _us_per_event(encoded))
 
 
 def _us_per_event(encoded: list[tuple[int, int, bytes]]) -> float:
@@ -85,8 +92,11 @@ class Pool(NamedTuple):
 
 def people(model: ModelArtefact, rng: np.random.Generator) -> Pool:
     names = model.encoder.field_names
-    table = np.rint(rng.lognormal(3.0, 1.0, (POOL, len(names))))
-    encoded = model.encoder.encode([dict(zip(names, row, strict=True)) for row in table.tolist()])
+    if isinstance(model.encoder, EmbeddingEncoder):
+        encoded = model.encoder.encode(rng.standard_normal((POOL, model.encoder.dim_in)).tolist())
+    else:
+        table = np.rint(rng.lognormal(3.0, 1.0, (POOL, len(names))))
+        encoded = model.encoder.encode([dict(zip(names, row, strict=True)) for row in table.tolist()])
     assert model.population is not None
     return Pool(encoded, *model.population.describe(encoded.values))
 
@@ -100,7 +110,8 @@ def rows_of(pool: Pool, client: I64, edited: NDArray[np.bool_], first: int, rng:
     f = pool.encoded.fields.shape[1]
     who = np.where(edited, client % POOL, rng.integers(0, POOL, n))
     fields, values, exact = pool.encoded.fields[who], pool.encoded.values[who], pool.encoded.exact[who]
-    fields[edited, rng.integers(0, f, changed)] = rng.integers(0, 65_536, changed)
+    if f:
+        fields[edited, rng.integers(0, f, changed)] = rng.integers(0, 65_536, changed)
     values[edited] += rng.integers(-60, 60, (changed, values.shape[1])).astype(np.int16)
     exact[edited] = rng.integers(0, 2**62, changed).astype(np.uint64)
     scores = rng.random(n).astype(np.float32)

@@ -7,6 +7,7 @@ of them in the partitions of one worker, folded by the engine as `judge` does, w
 import resource
 import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,8 +41,19 @@ def frames(clients: int, rng: np.random.Generator) -> Iterator[RowFrame]:
             number += 1
 
 
-def main() -> None:
-    clients = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+class Memory(NamedTuple):
+    """Bytes. before : resident without a client. resident : the most so far; in_use, allocated : of clients' state."""
+
+    clients: int
+    rows: int
+    in_use: int
+    allocated: int
+    before: int
+    resident: int
+
+
+def measure(clients: int) -> Memory:
+    """In a process of its own, since what counts is the most that it ever took."""
     roomy = Config.model_validate({"state": {"block_bytes": ROOM_BYTES}})
     made = settings(silent=True, config=roomy)
     states = [engine.open_partition(made, partition) for partition in range(PARTITIONS)]
@@ -52,10 +64,16 @@ def main() -> None:
         rows += frame.rows.count
     held = sum(table.nbytes for state in states for table in state.tables.values())
     used = sum(int(table.table.block_bytes.sum()) for state in states for table in state.tables.values())
-    known = sum(state.clients for state in states)
-    print(f"{known:,} clients, {rows:,} rows ({rows / known:.2f} each)")
-    print(f"in use {used / 1e9:.2f} GB ({used / known:.0f} bytes a client), allocated {held / 1e9:.2f} GB")
-    print(f"resident at most {_resident() / 1e9:.2f} GB, {before / 1e9:.2f} GB before the first client")
+    return Memory(sum(state.clients for state in states), rows, used, held, before, _resident())
+
+
+def main() -> None:
+    found = measure(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
+    known = found.clients
+    print(f"{known:,} clients, {found.rows:,} rows ({found.rows / known:.2f} each)")
+    print(f"in use {found.in_use / 1e9:.2f} GB ({found.in_use / known:.0f} bytes a client), ", end="")
+    print(f"allocated {found.allocated / 1e9:.2f} GB")
+    print(f"resident at most {found.resident / 1e9:.2f} GB, {found.before / 1e9:.2f} GB before the first client")
 
 
 def _resident() -> int:

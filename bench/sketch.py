@@ -16,7 +16,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from bench.fixtures import KINDS, artefacts, calibrated, records
+from bench.fixtures import KINDS, Kind, artefacts, calibrated, records
 from detector.config import Config
 from streams import frames
 from streams.adapters.request import Request
@@ -51,7 +51,7 @@ class Sketched:
         return self.topic_sketch / self.topic_plain
 
 
-def measure(kind: str, rows: int, bootstrap: str) -> Sketched:
+def measure(kind: Kind, rows: int, bootstrap: str) -> Sketched:
     """kind : one of fixtures.KINDS. bootstrap : a broker that may be written to."""
     values = list(records(kind, rows, CLIENTS))
     raws = [RawRecord(offset, value, None, (), -1) for offset, value in enumerate(values)]
@@ -59,7 +59,7 @@ def measure(kind: str, rows: int, bootstrap: str) -> Sketched:
     topic = asyncio.run(_from_topic(kind, values, bootstrap))
     size = sum(len(value) for value in _sketch(raws)) / rows
     mean = sum(map(len, values)) // rows
-    return Sketched(kind, rows, mean, size, rows / decode, rows / sketch, *(rows / seconds for seconds in topic))
+    return Sketched(kind.name, rows, mean, size, rows / decode, rows / sketch, *(rows / seconds for seconds in topic))
 
 
 def _in_turn(*tasks: Callable[[], Any]) -> list[float]:
@@ -99,7 +99,7 @@ def _sketch(raws: Sequence[Message]) -> list[bytes]:
     return encoded
 
 
-async def _from_topic(kind: str, values: list[bytes], bootstrap: str) -> list[float]:
+async def _from_topic(kind: Kind, values: list[bytes], bootstrap: str) -> list[float]:
     """Seconds to read the topic: plain, sketched, sketched and sent."""
     topic = f"bench.{KINDS.index(kind)}"
     await _fill(topic, values, bootstrap)

@@ -13,6 +13,7 @@ import tomllib
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AwareDatetime,
@@ -27,7 +28,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from detector.config_keys import ConfigError, absolute_paths, explain, sections
-from models.rows import CLASSES
+from models.rows import CLASSES, TIME_MS_MAX
 
 PREFIX = "PROBEWATCH_"
 DEFAULT_FILE = Path("probewatch.toml")
@@ -37,7 +38,7 @@ Word = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9.
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Kafka(Section):
@@ -61,11 +62,16 @@ class Kafka(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.security_protocol.startswith("SASL_") and not (self.sasl_username and self._password()):
-            raise ValueError("this security_protocol needs sasl_username and sasl_password (or sasl_password_file)")
+        if self.security_protocol.startswith("SASL_") and not self.sasl_username:
+            raise ValueError("this security_protocol needs sasl_username")
+        self.password()
         return self
 
-    def _password(self) -> str | None:
+    @property
+    def lacks_password(self) -> bool:
+        return self.security_protocol.startswith("SASL_") and not self.password()
+
+    def password(self) -> str | None:
         if self.sasl_password is not None:
             return self.sasl_password.get_secret_value()
         if self.sasl_password_file is None:
@@ -82,7 +88,7 @@ class Kafka(Section):
             arguments |= {
                 "sasl_mechanism": self.sasl_mechanism,
                 "sasl_plain_username": self.sasl_username,
-                "sasl_plain_password": self._password(),
+                "sasl_plain_password": self.password(),
             }
         if self.security_protocol.endswith("SSL"):
             context = ssl.create_default_context(cafile=self.ssl_cafile)
@@ -153,6 +159,8 @@ class Input(Section):
     def _read_registry(self) -> Self:
         if self.earliest >= self.latest:
             raise ValueError("earliest must lie before latest")
+        if self.latest_ms > TIME_MS_MAX:
+            raise ValueError("latest must lie before the year 9000")
         if self.registry_file is None or self.registry:
             return self
         try:
@@ -261,6 +269,36 @@ class Drift(Section):
     alert_windows: int = Field(6, ge=1, le=1_000, description="A drift that lasts this many figures more is an alert.")
 
 
+class Vault(Section):
+    address: str | None = Field(
+        None, description="Vault, `https://host:8200`: asked for what environment, files and folder do not give."
+    )
+    mount: str = Field("secret", min_length=1, description="Where its key-value engine (version 2) is mounted.")
+    path: str = Field(
+        "probewatch", min_length=1, description="The secret whose keys are `pseudonym_key`, `sasl_password` and so on."
+    )
+    namespace: str | None = Field(None, description="Vault's namespace, where it has any.")
+    token: SecretStr | None = Field(None, description="Token; better given as a file.")
+    token_file: Path | None = Field(None, description="File that holds the token.")
+    role_id: str | None = Field(None, description="AppRole to log in with, instead of a token.")
+    secret_id_file: Path | None = Field(None, description="File that holds the AppRole's secret id.")
+    kubernetes_role: str | None = Field(None, description="Role to log in with as this pod, instead of a token.")
+    ca_file: Path | None = Field(None, description="Authorities that its certificate must come from.")
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if self.address is None:
+            return self
+        parts = urlsplit(self.address)
+        loopback = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        if not (parts.hostname and parts.username is None and (parts.scheme == "https" or loopback)):
+            raise ValueError("address must be https://host:port; without TLS the token would travel in the clear")
+        ways = [self.token or self.token_file, self.role_id, self.kubernetes_role]
+        if sum(way is not None for way in ways) != 1 or (self.role_id is None) != (self.secret_id_file is None):
+            raise ValueError("give one of token (or token_file), role_id with secret_id_file, kubernetes_role")
+        return self
+
+
 class SecretSources(Section):
     directory: Path | None = Field(None, description="Folder with files `pseudonym_key`, `projection_seed`.")
     key_id: str = Field(
@@ -269,6 +307,15 @@ class SecretSources(Section):
     pseudonym_key: SecretStr | None = Field(None, description="64 hexadecimal digits; also `PROBEWATCH_PSEUDONYM_KEY`.")
     pseudonym_key_file: Path | None = Field(
         None, description="File that holds it; also `PROBEWATCH_PSEUDONYM_KEY_FILE`."
+    )
+    previous_key_id: str | None = Field(
+        None, pattern=r"^[a-z0-9]{1,16}$", description="Id of the key before, while keys rotate: its names still hold."
+    )
+    previous_pseudonym_key: SecretStr | None = Field(
+        None, description="64 hexadecimal digits; also `PROBEWATCH_PREVIOUS_PSEUDONYM_KEY`."
+    )
+    previous_pseudonym_key_file: Path | None = Field(
+        None, description="File that holds it; also `PROBEWATCH_PREVIOUS_PSEUDONYM_KEY_FILE`."
     )
     projection_seed: SecretStr | None = Field(
         None, description="64 hexadecimal digits; also `PROBEWATCH_PROJECTION_SEED`."
@@ -285,6 +332,14 @@ class SecretSources(Section):
         description="Keys whose artefacts are trusted, 64 hexadecimal digits each; none: the artefacts' own folder's."
         " In the environment: `a,b`.",
     )
+
+    vault: Vault = Vault()
+
+    @model_validator(mode="after")
+    def _rotating(self) -> Self:
+        if self.previous_key_id == self.key_id:
+            raise ValueError("previous_key_id must differ from key_id: another key gives other names")
+        return self
 
     @field_validator("public_keys", mode="before")
     @classmethod
@@ -307,7 +362,9 @@ class Web(Section):
 class Config(BaseSettings):
     """Everything that can be set. Immutable; `load_config` builds it."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     artefacts: Path = Field(Path("artefacts"), description="Folder that `calibrate` wrote.")
     kafka: Kafka = Kafka()
@@ -330,6 +387,12 @@ class Config(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _can_log_in(self) -> Self:
+        if self.kafka.lacks_password and self.secrets.vault.address is None:
+            raise ValueError("kafka.sasl_password: not set; this security_protocol needs it, as text, file or in Vault")
+        return self
 
     @property
     def hash(self) -> str:

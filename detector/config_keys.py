@@ -82,13 +82,15 @@ def explain(model: type[BaseModel], fault: ErrorDetails) -> str:
     owner = _owner(model, fault["loc"][:-1])
     field = owner.model_fields.get(str(fault["loc"][-1])) if owner and fault["loc"] else None
     if fault["type"] == "value_error":
-        return f"{name}: {fault['ctx']['error']}"
+        return f"{name}: {fault['ctx']['error']}" if fault["loc"] else str(fault["ctx"]["error"])
     expected = (
         allowed(field)
         if field is not None and _submodel(field) is None
         else fault["msg"].removeprefix("Input should be ")
     )
-    secret = field is not None and SecretStr in (field.annotation, *get_args(field.annotation))
+    secret = name.startswith("secrets") or (
+        field is not None and SecretStr in (field.annotation, *get_args(field.annotation))
+    )
     return f"{name}: expected {expected}; got {'a value that is not shown' if secret else _shown(fault['input'])}"
 
 

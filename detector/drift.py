@@ -16,15 +16,19 @@ import msgspec
 import numpy as np
 import zstandard
 
-from detector import drift_events, windows
+from detector import drift_events, layouts, windows
 from detector.config import Config
 from detector.drift_space import Drifted, Memory, Population, SpaceDrift
 from detector.finding import Event
 from detector.frame import Frame, RowFrame, ShiftFrame
+from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
 from models.rows import F64, I64, Rows
 
-STATE_MAGIC = b"PWL1"
+STATE_MAGIC = b"PWL"
+STATE_LAYOUT = 1
+"""One digit behind the magic. Goes up whenever what is stored changes; layouts.py leads there."""
+
 CLOCK_CLIENTS = 15
 CLOCK_ROWS = 64
 AHEAD_MS = 86_400_000
@@ -39,6 +43,10 @@ UNITS_MAX = 65_536
 
 class StateError(Exception):
     """A stored state that cannot be read here; the text says what to do."""
+
+
+class DamagedStateError(StateError):
+    """Bytes that are no state, or not those that were written. An older record may be whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +285,7 @@ def dump(state: LinkState) -> bytes:
         ],
         spaces=[(space, known.memory) for space, known in sorted(state.spaces.items())],
     )
-    return STATE_MAGIC + zstandard.ZstdCompressor(level=3).compress(msgspec.msgpack.encode(stored))
+    return STATE_MAGIC + b"%d" % STATE_LAYOUT + pack(msgspec.msgpack.encode(stored), level=3, checksum=True)
 
 
 def reached(value: bytes) -> dict[int, int]:
@@ -310,10 +318,19 @@ def load(settings: Settings, value: bytes) -> LinkState:
 
 
 def _stored(value: bytes) -> _Stored:
-    if value[: len(STATE_MAGIC)] != STATE_MAGIC:
-        raise StateError("not a state of this version's layout; name a new topics.link_state")
+    magic, digit, packed = value[:3], value[3:4], value[4:]
+    if magic != STATE_MAGIC or not digit.isdigit():
+        raise DamagedStateError("not a state of link")
+    if not layouts.can_read(layout := int(digit), STATE_LAYOUT, layouts.LINK):
+        raise StateError(
+            f"the stored state has layout {layout}, this version reads up to {STATE_LAYOUT}: go on with the version"
+            " that wrote it, or name a new topics.link_state"
+        )
     try:
-        body = zstandard.ZstdDecompressor().decompress(value[len(STATE_MAGIC) :])
-        return msgspec.msgpack.decode(body, type=_Stored)
-    except (zstandard.ZstdError, msgspec.MsgspecError) as error:
-        raise StateError(f"the stored state is damaged: {type(error).__name__}") from error
+        body = unpack(packed, BODY_BYTES_MIN)
+        if layout == STATE_LAYOUT:
+            return msgspec.msgpack.decode(body, type=_Stored)
+        plain = msgspec.msgpack.decode(body, type=layouts.Body)
+        return msgspec.convert(layouts.migrated(plain, layout, STATE_LAYOUT, layouts.LINK), _Stored)
+    except (zstandard.ZstdError, msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
+        raise DamagedStateError(f"the stored state is damaged: {type(error).__name__}") from error

@@ -11,24 +11,55 @@ the position it has applied. Whatever comes again, doubled or late, lies below a
 """
 
 import struct
+import zlib
 from dataclasses import dataclass, field
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
 import zstandard
 
-from detector import client_drift, evidence, findings
+from detector import client_drift, evidence, findings, layouts
 from detector.config import Config
 from detector.events import events
 from detector.finding import Event
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
+from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
 from models.clients import ClientTable, no_tally
 from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls
 from models.rows import I64
 
-BLOCK_MAGIC = b"PWB2"
-_BLOCK_HEAD = struct.Struct(">4sIIq")
+BLOCK_MAGIC = b"PWBK"
+BLOCK_LAYOUT = 3
+"""Goes up whenever the body of a block, or what stands in it of a client, changes; layouts.py leads there."""
+
+_BLOCK_HEAD = struct.Struct(">4sIIIIq")
+"""Magic, CRC-32 of all that follows, layout, partition, block, offset. These stay where they are for ever, so that any
+version tells a block that it cannot read from one that is damaged."""
+
+BLOCK_HEAD_BYTES = _BLOCK_HEAD.size
+_CHECKED_FROM = 8
+
+_MAGIC_2 = b"PWB2"
+_HEAD_2 = struct.Struct(">4sIIq")
+"""Layout 2 had no checksum."""
+
+BODY_2_BYTES_MAX = 2**30
+
+_Natural = Annotated[int, msgspec.Meta(ge=0)]
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63 - 1)]
+_Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
+_UInt32 = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+
+
+class _Body(msgspec.Struct):
+    """A block without its head. spaces : columns of the pools as bytes, and `marks`: source, offset, index."""
+
+    blocks: int
+    spaces: dict[str, dict[str, bytes | list[tuple[_UInt32, _Int64, _Int32]]]]
+    allowed: list[tuple[_Natural, str, _Int64]]
+    shift: list[tuple[str, _Int64, tuple[_Int32, ...]]] = []
 
 
 Shift = tuple[int, tuple[int, ...]]
@@ -38,6 +69,19 @@ SHIFT_GAP_MS = 7 * 86_400_000
 
 class BlockError(Exception):
     """A stored block that cannot be read here; the text says what to do."""
+
+
+class DamagedBlockError(BlockError):
+    """Bytes that are no block, or not all of those that were written. An older record of the block may be whole."""
+
+
+class BlockMark(NamedTuple):
+    """Which block, and how far it has come. offset : next `requests` offset it has yet to apply."""
+
+    partition: int
+    block: int
+    offset: int
+    layout: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +178,7 @@ def step(state: PartitionState, frame: Frame) -> list[Event]:
 def _is_known(settings: EngineSettings, frame: RowFrame) -> bool:
     """A forged frame may name a known space and have rows of another width, which no kernel checks."""
     space = settings.spaces.get(frame.space)
-    if space is None:
+    if space is None or frame.model != space.artefact.model:
         return False
     encoder = space.artefact.encoder
     widths = frame.rows.values.shape[1], frame.rows.fields.shape[1], frame.rows.surprisal.shape[1]
@@ -225,42 +269,83 @@ def dump_block(state: PartitionState, block: int) -> bytes:
     shift = sorted([space, *moved] for (at, space), moved in state.shift.items() if at == block)
     body = msgspec.msgpack.encode({"blocks": blocks, "spaces": spaces, "allowed": allowed, "shift": shift})
     state.dirty.discard(block)
-    head = _BLOCK_HEAD.pack(BLOCK_MAGIC, state.partition, block, int(state.block_offset[block]))
-    return head + zstandard.ZstdCompressor(level=1).compress(body)
+    return seal(body, state.partition, block, int(state.block_offset[block]))
 
 
-def block_mark(value: bytes) -> tuple[int, int, int]:
-    """(partition, block, offset) of a dumped block, without reading the rest. Raises BlockError."""
-    if len(value) < _BLOCK_HEAD.size or value[:4] != BLOCK_MAGIC:
+def seal(body: bytes, partition: int, block: int, offset: int) -> bytes:
+    """A block's body packed, behind its head."""
+    packed = pack(body, level=1)
+    head = _BLOCK_HEAD.pack(BLOCK_MAGIC, 0, BLOCK_LAYOUT, partition, block, offset)[_CHECKED_FROM:]
+    return b"".join((BLOCK_MAGIC, zlib.crc32(packed, zlib.crc32(head)).to_bytes(4), head, packed))
+
+
+def block_mark(value: bytes) -> BlockMark:
+    """The mark of a dumped block, found to be whole without unpacking it.
+
+    Raises DamagedBlockError if it is not, BlockError if a version wrote it whose layout is not known here.
+    """
+    if value[:4] == _MAGIC_2:
+        return _mark_2(value)
+    if len(value) < BLOCK_HEAD_BYTES or value[:4] != BLOCK_MAGIC:
+        raise DamagedBlockError("not a block")
+    _, checksum, layout, partition, block, offset = _BLOCK_HEAD.unpack_from(value)
+    if zlib.crc32(memoryview(value)[_CHECKED_FROM:]) != checksum:
+        raise DamagedBlockError("a damaged block: its checksum is another")
+    if not layouts.can_read(layout, BLOCK_LAYOUT, layouts.BLOCKS):
         raise BlockError(
-            "not a block of this version's layout; drain the old version first, or start a new state topic"
+            f"block {block} of partition {partition} has layout {layout}, this version reads up to {BLOCK_LAYOUT}:"
+            " go on with the version that wrote it, or name a new topics.judge_state and reset the judge's offsets"
         )
-    _, partition, block, offset = _BLOCK_HEAD.unpack_from(value)
-    return partition, block, offset
+    return BlockMark(partition, block, offset, layout)
+
+
+def _mark_2(value: bytes) -> BlockMark:
+    if len(value) < _HEAD_2.size:
+        raise DamagedBlockError("not a block")
+    _, partition, block, offset = _HEAD_2.unpack_from(value)
+    _body(value, 2, BODY_2_BYTES_MAX)
+    return BlockMark(partition, block, offset, 2)
+
+
+def _body(value: bytes, layout: int, bytes_max: int) -> _Body:
+    start = _HEAD_2.size if layout == 2 else BLOCK_HEAD_BYTES
+    try:
+        packed = unpack(value[start:], bytes_max)
+        if layout == BLOCK_LAYOUT:
+            return msgspec.msgpack.decode(packed, type=_Body)
+        body = msgspec.msgpack.decode(packed, type=layouts.Body)
+        return msgspec.convert(layouts.migrated(body, layout, BLOCK_LAYOUT, layouts.BLOCKS), _Body)
+    except (zstandard.ZstdError, msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
+        raise DamagedBlockError(f"a damaged block: {type(error).__name__}") from error
 
 
 def load_block(state: PartitionState, value: bytes) -> None:
     """Put a dumped block in place. Spaces whose artefacts are gone are dropped: a new encoder is a new state.
 
-    Raises BlockError if it belongs to another partition or another number of blocks, or is damaged.
+    Raises BlockError if it belongs to another partition or another number of blocks, DamagedBlockError.
     """
-    partition, block, offset = block_mark(value)
+    partition, block, offset, layout = block_mark(value)
     if partition != state.partition or block >= len(state.block_offset):
         raise BlockError(f"block {block} of partition {partition} does not belong to partition {state.partition}")
+    capacity = state.settings.config.state.block_bytes * len(state.settings.spaces)
+    body = _body(value, layout, max(BODY_BYTES_MIN, 2 * capacity))
+    blocks = len(state.block_offset)
+    if body.blocks != blocks:
+        raise BlockError(f"state.blocks is {blocks}, the stored state has {body.blocks}")
+    for table in state.tables.values():
+        table.clear(block)
     try:
-        body = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(value[_BLOCK_HEAD.size :]))
-        if body["blocks"] != len(state.block_offset):
-            raise BlockError(f"state.blocks is {len(state.block_offset)}, the stored state has {body['blocks']}")
-        for table in state.tables.values():
-            table.clear(block)
-        for name, saved in body["spaces"].items():
+        for name, saved in body.spaces.items():
             if name in state.settings.spaces:
                 state.table(name).load(block, saved)
-        others = {about: until for about, until in state.allowed.items() if about[0] % body["blocks"] != block}
-        state.allowed = others | {(key, model): until for key, model, until in body["allowed"]}
-        moved = {(block, space): (until, tuple(vector)) for space, until, vector in body.get("shift", [])}
-        state.shift = {about: shift for about, shift in state.shift.items() if about[0] != block} | moved
-    except (zstandard.ZstdError, msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
-        raise BlockError(f"block {block} of partition {partition} is damaged: {type(error).__name__}") from error
+    except (KeyError, ValueError, TypeError) as error:
+        for table in state.tables.values():
+            table.clear(block)
+        raise DamagedBlockError(f"block {block} of partition {partition}: {type(error).__name__}") from error
+    others = {about: until for about, until in state.allowed.items() if about[0] % blocks != block}
+    stored = {(key, model): until for key, model, until in body.allowed if key % blocks == block}
+    state.allowed = others | stored
+    moved = {(block, space): (until, vector) for space, until, vector in body.shift}
+    state.shift = {about: shift for about, shift in state.shift.items() if about[0] != block} | moved
     state.block_offset[block] = offset
     state.dirty.discard(block)

@@ -45,6 +45,7 @@ from models.kernels.layout import (
 from models.kernels.numbers import NEVER
 from models.kernels.slots import block_slots, clear_block, entries_of, find, reindex, restore
 from models.rows import I64, Rows
+from models.soundness import check_clients, check_entries
 
 MOVED_MAX = 1 << 22
 """Whoever may write frames could otherwise move averages out of their 32 bits."""
@@ -256,10 +257,11 @@ class ClientTable:
     def load(self, block: int, saved: dict[str, Any]) -> None:
         """Put a dumped block in place of what the block holds now.
 
-        Raises ValueError if its columns do not fit this table.
+        Raises ValueError if its columns do not fit this table, or are such as no fold has written.
         """
         self.clear(block)
         records = np.frombuffer(saved["clients"], CLIENT)
+        check_clients(records, block, len(self.table.block_head))
         self._grow(
             len(records), int(records["ring_size"].sum()) + 1, int(records["anchor_size"].sum()) + 1, len(records)
         )  # fmt: skip
@@ -269,6 +271,8 @@ class ClientTable:
         for name, places in self._entries(slots):
             column = getattr(self.table, name)
             column[places] = np.frombuffer(saved[name], column.dtype).reshape(len(places), *column.shape[1:])
+            if name in ("anchors", "pages"):
+                check_entries(name, column[places])
         self.table.moved[block] = np.frombuffer(saved["moved"], np.int32)
         for source, offset, index in saved["marks"]:
             mark = self._mark(source)

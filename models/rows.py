@@ -27,6 +27,9 @@ UNIT = 2048
 SURPRISAL_UNIT = 16
 """`surprisal` is in 1/16 nat, saturating at 255."""
 
+TIME_MS_MIN, TIME_MS_MAX = -62_135_596_800_000, 221_845_392_000_000
+"""Years 1 to 9000: a time that can be written as a date, a few years of decisions on top."""
+
 FLAG_LABEL = 1
 FLAG_REFUSED = 2
 FLAG_EXPLAIN = 4

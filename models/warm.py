@@ -1,7 +1,4 @@
-"""Compile every kernel ahead of the first record: `python -m models.warm`, and the worker before it joins its group.
-
-Compiled code is cached under the hash of the kernels' sources, so this takes half a minute once and nothing afterwards.
-"""
+"""Compile the kernels of encoders and of the fold ahead of the first record; streams.warm does the others too."""
 
 import numpy as np
 
@@ -77,7 +74,3 @@ def _nulls(fields: int) -> Nulls:
         agreement_min=0,
         decision_threshold=0.5,
     )
-
-
-if __name__ == "__main__":
-    warm()

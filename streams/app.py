@@ -17,21 +17,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from faust.types import TP
 
 from detector.config import Config
 from detector.engine import EngineSettings
 from models.artefacts import Artefacts, load_artefacts
-from models.warm import warm
 from streams.certify import standing
+from streams.clients import SendError
+from streams.contact import Contact, Seen, arrival
 from streams.embedded import Features, probe
 from streams.health import Health
-from streams.identity import Identity
+from streams.identity import identity_of
 from streams.judge import JudgeStage
 from streams.metrics import Metrics
+from streams.rights import demand
 from streams.secrets import Secrets, load_secrets, trusted_keys
 from streams.sketch import Sketcher
 from streams.sketch_agent import SketchStage
 from streams.stage import StageError, StageRunner
+from streams.warm import warm
 
 if TYPE_CHECKING:
     from streams.link import LinkStage
@@ -47,7 +51,7 @@ log = structlog.get_logger("probewatch")
 def run_worker(config: Config, stages: Sequence[str] = STAGES) -> int:
     """Run until SIGTERM or SIGINT (exit code 0) or until something fails (1, said on standard error).
 
-    Raises SecretsError, ArtefactError, and aiokafka's KafkaConnectionError if no broker answers at the start.
+    Waits for Kafka as long as it takes. Raises SecretsError, ArtefactError.
     """
     quieten()
     secrets = load_secrets(config)
@@ -63,20 +67,33 @@ def run_worker(config: Config, stages: Sequence[str] = STAGES) -> int:
 
 
 async def _run(config: Config, artefacts: Artefacts, secrets: Secrets, stages: Sequence[str]) -> int:
-    features = await probe(config.kafka)
-    worker = Worker(config, features, artefacts, secrets, stages)
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
-    watchdog = Watchdog(min(config.kafka.session_timeout_s, features.session_s_max))
-    watchdog.start()
     try:
+        if not await _there(config, asked):
+            return 0
+        features = await probe(config.kafka)
+        worker = Worker(config, features, artefacts, secrets, stages)
+        watchdog = Watchdog(min(config.kafka.session_timeout_s, features.session_s_max))
+        watchdog.start()
         await worker.run(asked)
     except Exception as error:  # every failure ends the worker, and the operator must read why
         _say(reason(error))
         log.debug("failure", exc_info=error)
         return 1
     return 0
+
+
+async def _there(config: Config, asked: asyncio.Event) -> bool:
+    """Whether Kafka answered before somebody asked to stop."""
+    arriving, stop = asyncio.create_task(arrival(config.kafka)), asyncio.create_task(asked.wait())
+    done, waiting = await asyncio.wait({arriving, stop}, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    if arriving in done:
+        arriving.result()
+    return arriving in done
 
 
 class Worker:
@@ -89,12 +106,13 @@ class Worker:
         self._config = config
         self._features = features
         self.runners = [StageRunner(*self._stage(name, artefacts, secrets)) for name in STAGES if name in stages]
-        self.health = Health(self.runners, self.metrics)
+        self.contact = Contact(config, self._wanted, self._seen)
+        self.health = Health(self.runners, self.metrics, self.contact)
 
     def _stage(self, name: str, artefacts: Artefacts, secrets: Secrets) -> tuple[Any, str, dict[str, Any]]:
         stage: SketchStage | JudgeStage | LinkStage
         if name == "sketch":
-            identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
+            identity = identity_of(secrets, self._config.input.registry)
             sketcher = Sketcher(artefacts, identity, self._config)
             stage = SketchStage(self._config, self._features, sketcher, self.metrics)
         elif name == "link":
@@ -108,16 +126,25 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        return all(runner.ready for runner in self.runners)
+        return not self.contact.away_s and all(runner.ready for runner in self.runners)
+
+    def _wanted(self) -> tuple[list[str], list[TP]]:
+        names = {name for runner in self.runners for name in runner.stage.topics}
+        return sorted(names), sorted({tp for runner in self.runners for tp in runner.owned})
+
+    def _seen(self, seen: Seen) -> None:
+        for runner in self.runners:
+            runner.seen(seen.ids, seen.ends)
 
     async def run(self, asked: asyncio.Event) -> None:
         """Until `asked` is set. Raises the first error of any stage."""
+        await demand(self._config, [runner.stage.name for runner in self.runners])
         await self.health.start(self._config.web)
         log.info("started", stages=[r.stage.name for r in self.runners], on=self._features.name, at=self.health.address)
         stop = asyncio.create_task(asked.wait())
         starts = [asyncio.create_task(runner.start()) for runner in self.runners]
-        watching = asyncio.create_task(self._watch())
-        ends: list[asyncio.Future[Any]] = [stop, watching, *(runner.failed for runner in self.runners)]
+        watching, looking = asyncio.create_task(self._watch()), asyncio.create_task(self.contact.run())
+        ends: list[asyncio.Future[Any]] = [stop, watching, looking, *(runner.failed for runner in self.runners)]
         waiting = set(ends) | set(starts)
         try:
             while not any(end.done() for end in ends):
@@ -136,7 +163,7 @@ class Worker:
                 await self._bounded(leaving)
             raise
         finally:
-            for task in (stop, watching):
+            for task in (stop, watching, looking):
                 task.cancel()
             await self.health.stop()
 
@@ -149,8 +176,11 @@ class Worker:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
+            self.metrics.away.set(self.contact.away_s)
             for runner in self.runners:
-                if (stuck := runner.stuck(WATCH_S)) is not None:
+                if self.contact.away_s:
+                    runner.forgive()
+                elif (stuck := runner.stuck(WATCH_S)) is not None:
                     raise StageError(stuck)
 
 
@@ -180,7 +210,13 @@ def reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     text = str(error)
-    return text if isinstance(error, StageError) else f"{type(error).__name__}: {text}" if text else repr(error)
+    return (
+        text
+        if isinstance(error, (StageError, SendError))
+        else f"{type(error).__name__}: {text}"
+        if text
+        else repr(error)
+    )
 
 
 def spare_collector() -> None:
@@ -194,10 +230,10 @@ def spare_collector() -> None:
 
 
 def quieten() -> None:
-    """Faust tells each step of a rebalance, and every error once for each of its services; ours is told once."""
+    """Faust tells each step of a rebalance, and every error once for each of its services; aiokafka each attempt to
+    reach a broker that is away. Ours is told once."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)
-    for name in ("faust", "mode", "streams.batches"):  # mode names loggers after the module of the subclass
+    for name in ("aiokafka", "faust", "mode", "streams.batches"):  # mode names loggers after the module of the subclass
         logging.getLogger(name).setLevel(logging.CRITICAL)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

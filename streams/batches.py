@@ -8,6 +8,7 @@ flow control and group membership stay Faust's. Three things are ours:
 - Numbers. Batches of a partition are numbered from the last seek on, and what is dropped keeps its number, so that a
   batch lost on its way through queues and rebalances is seen (`Batch.number`) before anything behind it is committed.
 - The consumer's arguments: security, and the broker-side wait that gathers messages into batches.
+- The ids of the topics, remembered beside the committed offsets: offsets of a topic made anew mean other records.
 """
 
 import asyncio
@@ -16,9 +17,11 @@ from typing import Any, NamedTuple, cast
 
 import aiokafka
 import faust
+import msgspec
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CommitFailedError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
 from faust.app.base import BootStrategy
 from faust.events import Event
 from faust.topics import Topic
@@ -26,6 +29,8 @@ from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage, Message
+
+from streams.incarnations import topic_ids
 
 MAX_RECORDS = 5_000
 """Most records in one batch: bounds how long a stage keeps the event loop."""
@@ -82,12 +87,51 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             **{"partition_assignment_strategy": [RoundRobinPartitionAssignor], **app.consumer_arguments},
         )
 
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        consumer, assigned = self._ensure_consumer(), self.assignment()
+        places = {tp: OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in assigned}
+        batches = cast(BatchConsumer, self.consumer)
+        if places and batches.memory is not None:
+            places[batches.memory.place] = OffsetAndMetadata(0, batches.memory.text(batches.topic_ids))
+        try:
+            # Not the consumer's own `commit`: it refuses partitions that are not assigned, such as the memory's.
+            offsets_by_place = {aiokafka.TopicPartition(*tp): at for tp, at in places.items()}
+            await consumer._coordinator.commit_offsets(consumer._subscription.subscription.assignment, offsets_by_place)
+        except CommitFailedError:  # the group is rebalancing, and whoever gets the partition reads from where it stood
+            return False
+        except Exception as error:
+            await self.crash(error)
+            return False
+        return True
+
+
+class Memory(NamedTuple):
+    """Where a group keeps the ids of the topics it reads: in the metadata of an offset that means nothing itself.
+
+    place : a partition of a topic that lives as long as the group's state. The brokers forget the offsets of a topic
+    with the topic. name : another one begins another memory.
+    """
+
+    place: TP
+    name: str
+
+    def text(self, ids: Mapping[str, str]) -> str:
+        return msgspec.json.encode({self.name: ids}).decode()
+
+    def ids(self, text: str) -> dict[str, str]:
+        try:
+            return msgspec.json.decode(text or "{}", type=dict[str, dict[str, str]]).get(self.name, {})
+        except msgspec.MsgspecError:
+            return {}
+
 
 class BatchConsumer(driver.Consumer):
-    """Every topic is read in batches."""
+    """Every topic is read in batches. topic_ids : of what is read, as far as the broker tells."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.polls = 0
+        self.topic_ids: dict[str, str] = {}
+        self.memory: Memory | None = None
         self._done: dict[TP, int] = {}
         self._numbers: dict[TP, int] = {}
         self._epoch = 0
@@ -100,12 +144,30 @@ class BatchConsumer(driver.Consumer):
         """Everything below `offset` need never be read again; the next commit says so. Never goes back."""
         self._done[partition] = max(offset, self._done.get(partition, 0))
 
-    async def committed(self, partition: TP) -> int | None:
-        """Where the group stands, as the broker knows it."""
-        consumer = self._thread._ensure_consumer()
-        offset: int | None = await self._thread.call_thread(
-            consumer.committed, aiokafka.TopicPartition(partition.topic, partition.partition)
-        )
+    async def look(self, partitions: Sequence[TP], topics: Sequence[str]) -> tuple[dict[TP, int], set[str]]:
+        """Where the group stands, as the broker knows it, and which topics are not those that it read before."""
+        consumer, memory = self._thread._ensure_consumer(), self.memory
+        places = [aiokafka.TopicPartition(*tp) for tp in (*partitions, *([memory.place] if memory else ()))]
+
+        async def ask() -> tuple[dict[str, str], Mapping[Any, OffsetAndMetadata]]:
+            ids = await topic_ids(consumer._client, topics)
+            return ids, await consumer._coordinator.fetch_committed_offsets(places)
+
+        self.topic_ids, found = await self._thread.call_thread(ask)
+        known = memory.ids(found.pop(places[-1]).metadata) if memory and places[-1] in found else {}
+        other = {topic for topic, now in self.topic_ids.items() if known.get(topic, now) != now}
+        return {TP(*place): at.offset for place, at in found.items()}, other
+
+    async def put_back(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit offsets below those that stand. False if the group is rebalancing again."""
+        done: bool = await self._thread.commit(offsets)
+        return done
+
+    def reading_at(self, partition: TP) -> int | None:
+        """The next offset that the client will give, None before it knows."""
+        assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
+        place = aiokafka.TopicPartition(*partition)
+        offset: int | None = assignment.state_value(place)._position if place in assignment.tps else None
         return offset
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 Faust names it

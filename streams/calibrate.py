@@ -32,7 +32,7 @@ from streams import columns, history, training_set
 from streams.adapters import REGISTRY, embeddings
 from streams.adapters.request import Output, Request
 from streams.history import History
-from streams.identity import Identity, pseudonym
+from streams.identity import Identity, identity_of, pseudonym
 from streams.lists import NOBODY, Removal
 from streams.progress import Reporter
 from streams.secrets import Secrets, load_signing_key
@@ -104,7 +104,7 @@ def calibrate(
     neither fit nor certify. training_sets : files of `probewatch training-set`. Raises SecretsError, and SourceError if
     the history cannot teach anything or a training set does not fit.
     """
-    identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
+    identity = identity_of(secrets, config.input.registry)
     signing_key = load_signing_key(config, out)
     sets = {str(path): training_set.read_set(path, secrets.projection_seed) for path in training_sets}
     samples = _sample(sources, config, identity, removed, reporter)

@@ -20,7 +20,7 @@ from models.artefacts import ArtefactError, Artefacts
 from models.certificate import Certificate, chance_of_more, holm, rank_of
 from models.rows import I64
 from streams import history
-from streams.identity import Identity
+from streams.identity import identity_of
 from streams.progress import Reporter
 from streams.secrets import Secrets
 from streams.sources import Source, SourceError
@@ -124,7 +124,7 @@ def check(
     certificate = artefacts.certificate
     if certificate is None:
         raise ArtefactError("these artefacts have no certificate; calibrate again")
-    identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
+    identity = identity_of(secrets, config.input.registry)
     found = history.read(sources, config, identity, artefacts, reporter)
     if found.sha256 == certificate.grounds.history_sha256:
         raise SourceError("this is the history that was calibrated on; a promise is checked on other clients or days")

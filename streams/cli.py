@@ -41,6 +41,10 @@ cli_artefacts.add_to(app)
 Client = Annotated[
     str, typer.Argument(metavar="CLIENT", help="Pseudonym (k1-...), or the client id itself.", show_default=False)
 ]
+RoleName = Annotated[
+    Literal["gateway", "worker", "soc", "door", "analyst", "operator", "admin"],
+    typer.Option("--role", help="Whose rights the configured user should have."),
+]
 ModelName = Annotated[str, typer.Option("--model", metavar="NAME", help="Only for this model.")]
 
 
@@ -66,10 +70,10 @@ def run(
 
     Example: probewatch run --config probewatch.toml
     """
-    from detector.config import load_config
     from streams.app import STAGES, run_worker
+    from streams.secrets import load_settings
 
-    raise typer.Exit(run_worker(load_config(config), (stage,) if stage else STAGES))
+    raise typer.Exit(run_worker(load_settings(config), (stage,) if stage else STAGES))
 
 
 @app.command("client-id")
@@ -114,13 +118,13 @@ def replay(
 
     Example: probewatch replay logs/june.jsonl.zst --out out/june --artefacts artefacts
     """
-    from detector.config import load_config
     from streams import replay as history
     from streams.lists import with_classes
     from streams.progress import Bars
+    from streams.secrets import load_settings
     from streams.sources import open_sources
 
-    settings = load_config(config)
+    settings = load_settings(config)
     opened = open_sources(sources, settings)
     with Bars() as bars:
         fitted, secrets, cold = _artefacts(settings, artefacts, classes, opened, out, bars)
@@ -150,15 +154,15 @@ def archive(
 
     Example: probewatch archive kafka://localhost:9092/probewatch.requests.v1 --out june.parquet
     """
-    from detector.config import load_config
     from streams.kafka_source import KafkaSource
     from streams.progress import Bars
+    from streams.secrets import load_settings
     from streams.sources import ARCHIVE_SUFFIX, SourceError
 
     if out.suffix != ARCHIVE_SUFFIX:
         raise SourceError(f"--out: expected a name that ends in {ARCHIVE_SUFFIX}; got {out}")
     with Bars() as bars:
-        kept = KafkaSource(source, load_config(config)).archive(out, bars.task(source, None))
+        kept = KafkaSource(source, load_settings(config)).archive(out, bars.task(source, None))
     say(f"{kept:,} frames written to {out}")
 
 
@@ -210,14 +214,35 @@ def lift(
 
 @app.command()
 @speaking
-def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Look at configuration, secrets, artefacts, broker and topics: what is wrong, and how to mend it.
+def rekey(sources: Sources, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """While pseudonym keys rotate: give allowances again under the new names of clients.
+
+    SOURCE are raw records that name the clients. Prints the lines of input.registry under the new names; orders are
+    written into every partition of `requests`. Set secrets.previous_key_id first.
+
+    Example: probewatch rekey kafka://localhost:9092/gateway-logs
+    """
+    from streams import rekey as rotation
+    from streams.progress import Bars
+    from streams.sources import open_sources
+
+    settings, secrets = _settings(config)
+    with Bars() as bars:
+        found = rotation.rekey(settings, secrets, open_sources(sources, settings), bars)
+    show(({"client": name, "class": klass} for name, klass in found.registry.items()), as_json)
+    say(f"{len(found.orders)} allowances given again; {found.unknown} of clients that these records do not name")
+
+
+@app.command()
+@speaking
+def doctor(config: ConfigFile = None, role: RoleName = "worker", as_json: AsJson = False) -> None:
+    """Look at configuration, secrets, artefacts, broker, rights and topics: what is wrong, and how to mend it.
 
     Example: probewatch doctor --config probewatch.toml
     """
     from streams.doctor import examine
 
-    checks = examine(config)
+    checks = examine(config, role)
     show((check._asdict() for check in checks), as_json)
     if any(check.state == "fault" for check in checks):
         raise typer.Exit(1)
@@ -239,10 +264,10 @@ def topics_create(
 
     Example: probewatch topics create --raw-partitions 3
     """
-    from detector.config import load_config
     from streams import topics
+    from streams.secrets import load_settings
 
-    made = asyncio.run(topics.create(load_config(config), raw_partitions))
+    made = asyncio.run(topics.create(load_settings(config), raw_partitions))
     show(({"made": name} for name in made), as_json)
     if not made:
         say("every topic is there already")
@@ -255,21 +280,47 @@ def topics_check(config: ConfigFile = None, as_json: AsJson = False) -> None:
 
     Example: probewatch topics check --json
     """
-    from detector.config import load_config
     from streams import topics
+    from streams.secrets import load_settings
 
-    problems = asyncio.run(topics.check(load_config(config)))
+    problems = asyncio.run(topics.check(load_settings(config)))
     show(({"problem": problem} for problem in problems), as_json)
     if problems:
         raise typer.Exit(1)
     say("topics are as they should be")
 
 
-def _settings(file: Path | None) -> "tuple[Config, Secrets]":
-    from detector.config import load_config
-    from streams.secrets import load_secrets
+@topics_app.command("acls")
+@speaking
+def topics_acls(
+    config: ConfigFile = None,
+    principal: Annotated[
+        list[str] | None,
+        typer.Option("--principal", metavar="ROLE=NAME", help="Who a role is: worker=User:CN=w. Give it once a role."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print who needs which right, as `kafka-acls.sh` commands to read and run; nothing is changed.
 
-    settings = load_config(file)
+    A role that is not named is the principal User:GROUP-ROLE, GROUP being kafka.group.
+
+    Example: probewatch topics acls --principal worker=User:CN=probewatch,O=example
+    """
+    from streams.roles import bindings, commands
+    from streams.secrets import load_settings
+
+    named = dict(one.partition("=")[::2] for one in principal or ())
+    settings = load_settings(config)
+    if as_json:
+        print(json.dumps([binding._asdict() for binding in bindings(settings, named)]))
+    else:
+        print("\n".join(commands(settings, named)))
+
+
+def _settings(file: Path | None) -> "tuple[Config, Secrets]":
+    from streams.secrets import load_secrets, load_settings
+
+    settings = load_settings(file)
     return settings, load_secrets(settings, settings.artefacts)
 
 

@@ -57,13 +57,13 @@ def calibrate(
 
     Example: probewatch calibrate logs/may/ --out artefacts --classes clients.csv
     """
-    from detector.config import load_config
     from streams.calibrate import calibrate as fit
     from streams.lists import removal, with_classes
     from streams.progress import Bars
+    from streams.secrets import load_settings
     from streams.sources import open_sources
 
-    settings = load_config(config)
+    settings = load_settings(config)
     opened = open_sources(sources, settings)
     secrets = secrets_or_new(settings, out)
     declared, removed = with_classes(settings, classes, secrets), removal(exclude, secrets)
@@ -108,11 +108,11 @@ def training_set(
 
     Example: probewatch training-set train.csv --leave-out default --out artefacts/train.set
     """
-    from detector.config import load_config
     from streams.progress import Bars
+    from streams.secrets import load_settings
     from streams.training_set import make_set
 
-    secrets = secrets_or_new(load_config(config), out.parent)
+    secrets = secrets_or_new(load_settings(config), out.parent)
     with Bars() as bars:
         made = make_set(file, out, secrets.projection_seed, bars, model, leave_out or ())
     about = {
@@ -146,15 +146,14 @@ def certify_check(
     """
     import msgspec
 
-    from detector.config import load_config
     from models.artefacts import load_artefacts
     from streams.certify import check, store
     from streams.lists import with_classes
     from streams.progress import Bars
-    from streams.secrets import load_secrets, trusted_keys
+    from streams.secrets import load_secrets, load_settings, trusted_keys
     from streams.sources import open_sources
 
-    settings = load_config(config)
+    settings = load_settings(config)
     opened = open_sources(sources, settings)
     secrets = load_secrets(settings, artefacts)
     fitted = load_artefacts(artefacts, secrets.projection_seed, trusted_keys(settings))
@@ -203,12 +202,11 @@ def verify(
 
     Example: probewatch verify artefacts --key signer.pub
     """
-    from detector.config import load_config
     from models.artefacts import inspect_artefacts
     from streams import openssf as model_signing
-    from streams.secrets import read_public_key, trusted_keys
+    from streams.secrets import load_settings, read_public_key, trusted_keys
 
-    trusted = trusted_keys(load_config(config)) if key is None else (read_public_key(key),)
+    trusted = trusted_keys(load_settings(config)) if key is None else (read_public_key(key),)
     found = inspect_artefacts(folder, trusted)
     faults = list(found.faults)
     if openssf is not None and (fault := model_signing.verify(folder, openssf)):

@@ -1,10 +1,11 @@
 """Kafka clients with our settings: what is written is acknowledged by all replicas, and once where the broker can."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, errors
 
 from detector.config import Config
 from streams.embedded import Features
@@ -13,9 +14,64 @@ FRAMING_BYTES = 64 * 2**10
 """Allowed for keys, headers and envelopes on top of the largest value."""
 
 
-def producer(config: Config, features: Features, value_bytes_max: int) -> AIOKafkaProducer:
+DELIVERY_S = 120.0
+"""For as long a message may lack its acknowledgement. A producer that numbers its batches would try for ever."""
+
+_REMEDIES = (
+    (
+        (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError),
+        "raise the topic's max.message.bytes (`probewatch topics check` says to what)",
+    ),
+    (
+        (errors.TopicAuthorizationFailedError, errors.ClusterAuthorizationFailedError),
+        "allow the service's user to write there (`probewatch topics acls` prints the rights)",
+    ),
+    (
+        (errors.UnknownTopicOrPartitionError,),
+        "there is no such topic or partition (`probewatch topics create`)",
+    ),
+    ((errors.KafkaStorageError,), "a disk of the broker is full or broken"),
+    (
+        (errors.NotEnoughReplicasError, errors.NotEnoughReplicasAfterAppendError),
+        "fewer replicas are in step than min.insync.replicas",
+    ),
+)
+
+
+class SendError(RuntimeError):
+    """A message that the broker did not take. Says which, why, and how to mend it; holds nothing of it."""
+
+    def __init__(self, topic: str, size: int, cause: BaseException) -> None:
+        found = next((text for kinds, text in _REMEDIES if isinstance(cause, kinds)), str(cause))
+        super().__init__(f"{topic}: a message of {size} bytes was not taken: {type(cause).__name__}: {found}")
+
+
+class Producer(AIOKafkaProducer):  # type: ignore[misc]
+    """Raises SendError, at the latest after DELIVERY_S. Whoever meets it sends nothing more to that partition."""
+
+    async def send(self, topic: str, value: bytes | None = None, *more: Any, **named: Any) -> "asyncio.Future[Any]":
+        """A future of the acknowledgement."""
+        size = len(value or b"")
+        try:
+            return asyncio.ensure_future(self._told(topic, size, await super().send(topic, value, *more, **named)))
+        except errors.KafkaError as error:
+            raise SendError(topic, size, error) from error
+
+    async def _told(self, topic: str, size: int, sent: "asyncio.Future[Any]") -> Any:
+        try:
+            return await asyncio.wait_for(asyncio.shield(sent), DELIVERY_S)
+        except TimeoutError:
+            late = errors.KafkaTimeoutError(
+                f"no acknowledgement for {DELIVERY_S:.0f} s: too few replicas in step, a full disk, or Kafka is away"
+            )
+            raise SendError(topic, size, late) from late
+        except errors.KafkaError as error:
+            raise SendError(topic, size, error) from error
+
+
+def producer(config: Config, features: Features, value_bytes_max: int) -> Producer:
     """Not started. Callers await every send: a failure must stop them before the next record of that partition."""
-    return AIOKafkaProducer(
+    return Producer(
         bootstrap_servers=config.kafka.bootstrap,
         acks="all",
         enable_idempotence=features.idempotence,
@@ -24,16 +80,21 @@ def producer(config: Config, features: Features, value_bytes_max: int) -> AIOKaf
     )
 
 
-@contextlib.asynccontextmanager
-async def reader(config: Config, **arguments: Any) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer of no group, started; it reads what it is assigned and commits nothing."""
-    consumer = AIOKafkaConsumer(
+def bare_reader(config: Config, **arguments: Any) -> AIOKafkaConsumer:
+    """A consumer of no group, not started; it reads what it is assigned and commits nothing."""
+    return AIOKafkaConsumer(
         bootstrap_servers=config.kafka.bootstrap,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         **arguments,
         **config.kafka.client(),
     )
+
+
+@contextlib.asynccontextmanager
+async def reader(config: Config, **arguments: Any) -> AsyncIterator[AIOKafkaConsumer]:
+    """The same, started, and stopped at the end."""
+    consumer = bare_reader(config, **arguments)
     await consumer.start()
     try:
         yield consumer

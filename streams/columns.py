@@ -10,7 +10,22 @@ from numpy.typing import NDArray
 from models.encoders.base import Encoded, Encoder
 from models.encoders.embedding import EmbeddingEncoder
 from models.population import Population
-from models.rows import F32, F64, FLAG_EXPLAIN, FLAG_LABEL, FLAG_REFUSED, I16, I32, I64, U8, U16, U32, Rows
+from models.rows import (
+    CLASSES,
+    F32,
+    F64,
+    FLAG_EXPLAIN,
+    FLAG_LABEL,
+    FLAG_REFUSED,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    Rows,
+)
 from streams.adapters import embeddings
 from streams.adapters.request import Output, Request
 from streams.identity import Identity
@@ -25,8 +40,30 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 _NO_OUTPUT = Output()
 
+UNDECLARED = 255
+CLASS_CODES: dict[str | None, int] = {None: UNDECLARED, **{name: code for code, name in enumerate(CLASSES)}}
+
 Faults = dict[int, Fault]
 """Row to what is wrong with it; the first fault found stays."""
+
+
+class Said(NamedTuple):
+    """What n records say besides their input: columns of Rows. klass : UNDECLARED where a record does not say."""
+
+    offset: I64
+    index: I32  # type: ignore[assignment]  # as in Rows
+    client: U64
+    client_tail: U8
+    klass: U8
+    time_ms: I64
+    id_offsets: I32
+    id_bytes: U8
+    output: U32
+    score: F32
+    margin: F32
+    tokens_in: U32
+    tokens_out: U32
+    flags: U16
 
 
 class Answers(NamedTuple):
@@ -65,6 +102,12 @@ def concatenate(parts: Sequence[Encoded]) -> Encoded:
         np.concatenate(column) for column in zip(*(part[:6] for part in parts), strict=True)
     )
     return Encoded(values, fields, surprisal, offgrid, exact, plain, ())
+
+
+def take_encoded(encoded: Encoded, rows: NDArray[np.bool_]) -> Encoded:
+    """Those inputs, without faults."""
+    values, fields, surprisal, offgrid, exact, plain = (column[rows] for column in encoded[:6])
+    return Encoded(values, fields, surprisal, offgrid, exact, plain, ())  # type: ignore[arg-type]  # dtypes stay
 
 
 def describe(population: Population | None, values: I16) -> tuple[F32, U32]:
@@ -130,6 +173,17 @@ def join(texts: Sequence[str]) -> tuple[I32, U8]:
     offsets = np.zeros(len(texts) + 1, np.int32)
     np.cumsum(np.fromiter(lengths, np.int32, len(texts)), out=offsets[1:])
     return offsets, np.frombuffer(joined.encode(), np.uint8)
+
+
+def append(parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts, at least one, in raw order."""
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Rows._fields}
+    ends = np.cumsum([0, *(len(part.id_bytes) for part in parts)])
+    offsets = [part.id_offsets[:-1] + end for part, end in zip(parts, ends.tolist(), strict=False)]
+    rows = Rows(**joined | {"id_offsets": np.concatenate([*offsets, ends[-1:]]).astype(np.int32)})
+    if (np.diff(rows.offset) < 0).any():
+        rows = take(rows, np.lexsort((rows.index, rows.offset)))
+    return rows
 
 
 def take(rows: Rows, places: I64) -> Rows:

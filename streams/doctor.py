@@ -7,13 +7,24 @@ from typing import Literal, NamedTuple
 
 from aiokafka.errors import KafkaError
 
-from detector.config import Config, load_config
+from detector.config import Config
 from detector.config_keys import ConfigError
 from models import seal
 from models.artefacts import ArtefactError, Artefacts, load_artefacts
 from streams import certify, topics
 from streams.embedded import Features, probe
-from streams.secrets import FOLDER, Secrets, SecretsError, load_secrets, readable_by_others, secret_files, trusted_keys
+from streams.rights import Standing, refusal, standings
+from streams.roles import Role, grant, principals, rights
+from streams.secrets import (
+    FOLDER,
+    Secrets,
+    SecretsError,
+    load_secrets,
+    load_settings,
+    readable_by_others,
+    secret_files,
+    trusted_keys,
+)
 
 State = Literal["ok", "warning", "fault"]
 
@@ -27,15 +38,15 @@ class Check(NamedTuple):
     mend: str
 
 
-def examine(file: Path | None) -> list[Check]:
-    """Every check that makes sense after the ones before it."""
+def examine(file: Path | None, role: Role = "worker") -> list[Check]:
+    """Every check that makes sense after the ones before it. role : whose rights the configured user should have."""
     try:
-        config = load_config(file)
-    except ConfigError as error:
+        config = load_settings(file)
+    except (ConfigError, SecretsError) as error:
         return [Check("configuration", "fault", line, "see docs/configuration.md") for line in str(error).splitlines()]
     found = [Check("configuration", "ok", f"hash {config.hash}, policy {config.policy.mode}", "")]
     found += _secrets_and_artefacts(config)
-    found += asyncio.run(_broker(config))
+    found += asyncio.run(_broker(config, role))
     return found
 
 
@@ -87,13 +98,13 @@ def _certificate(config: Config, fitted: Artefacts) -> Iterator[Check]:
     yield Check("certificate", "ok", f"{fitted.certificate.id}, {checked}", mend)
 
 
-async def _broker(config: Config) -> list[Check]:
+async def _broker(config: Config, role: Role) -> list[Check]:
     try:
         features = await probe(config.kafka)
     except (KafkaError, OSError) as error:
-        finding = f"{config.kafka.bootstrap}: {type(error).__name__}"
+        finding = await refusal(config.kafka) or f"{config.kafka.bootstrap}: {type(error).__name__}"
         return [Check("broker", "fault", finding, "start it, or set kafka.bootstrap and the security keys of [kafka]")]
-    return [_features(config, features), *await _topics(config)]
+    return [_features(config, features), *await _rights(config, role), *await _topics(config)]
 
 
 def _features(config: Config, features: Features) -> Check:
@@ -103,6 +114,28 @@ def _features(config: Config, features: Features) -> Check:
     return Check(
         "broker", "warning", f"{finding}: in memory, no idempotence", "use Apache Kafka for anything but a trial"
     )
+
+
+async def _rights(config: Config, role: Role) -> list[Check]:
+    """What the role lacks is a fault, what the user has beyond it a warning. Nothing of a broker that cannot tell."""
+    try:
+        found = await standings(config, rights(config)[role])
+    except KafkaError as error:
+        return [Check("rights", "fault", f"{role}: {type(error).__name__}", "see docs/security.md")]
+    lacking = [standing for standing in found if standing.missing]
+    if lacking:
+        return [Check("rights", "fault", standing.lack, _grant(config, role, standing)) for standing in lacking]
+    surplus = sorted({name for standing in found for name in standing.surplus})
+    if surplus:
+        finding = f"more than {role} needs: {', '.join(surplus)}"
+        return [Check("rights", "warning", finding, "turn on an authorizer, or take them back; see docs/security.md")]
+    return [Check("rights", "ok", f"those of {role}, and no more", "")] if found else []
+
+
+def _grant(config: Config, role: Role, standing: Standing) -> str:
+    user = config.kafka.sasl_username if config.kafka.security_protocol.startswith("SASL_") else None
+    named: dict[str, str] = {role: f"User:{user}"} if user else {}
+    return grant(config, principals(config, named)[role], [standing.right._replace(operations=standing.missing)])
 
 
 async def _topics(config: Config) -> list[Check]:
@@ -119,6 +152,8 @@ def _mend(problem: str) -> str:
         return (
             "probewatch topics create (the gateways' own topics: make them as their logs need, or --raw-partitions N)"
         )
+    if problem.endswith((topics.UNSEEN, topics.UNSHOWN)):
+        return "probewatch topics acls"
     if "topics.partitions" in problem:
         return "set topics.partitions to what there is, or start with new topics; partitions cannot be changed in place"
     return "kafka-configs --alter --entity-type topics --entity-name TOPIC --add-config KEY=VALUE"

@@ -7,6 +7,7 @@ worked around in this file; the rest of `streams/` asks `probe` what the broker 
 - It refuses InitProducerId without a transaction: no idempotent producer.
 - It keeps a group waiting for half a session before the first member may begin, and misses a member that has gone,
   even one that said so, for almost two sessions: `session_s_max`.
+- It keeps no metadata beside committed offsets: between two lives a group does not know a topic made anew by its id.
 - A fetch that waits is not woken by new records; it waits to its end: `wakes_fetches`.
 """
 

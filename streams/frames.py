@@ -5,6 +5,7 @@ Columns are moved whole, never row by row. What comes back is checked before it 
 """
 
 import struct
+import zlib
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from models.pseudonym import client_of
-from models.rows import CLASSES, CLIENT_TAIL_BYTES, F32, U8, Rows
+from models.rows import CLASSES, CLIENT_TAIL_BYTES, F32, TIME_MS_MAX, TIME_MS_MIN, U8, Rows
 from streams.identity import TwoGenerations
 
 ROWS_SCHEMA = "probewatch.rows/1"
@@ -24,6 +25,7 @@ FRAME_ROWS_MAX = 65_536
 WIDTH_MAX = 4_096
 PREAMBLE_BYTES_MAX = 65_536
 CACHED_PREAMBLES = 256
+SEAL_BYTES = 4
 SHIFT = "shift"
 
 KIND_HEADER = "probewatch-kind"
@@ -95,7 +97,7 @@ class _Control(msgspec.Struct):
     action: str
     client: str
     model: str
-    until_ms: int
+    until_ms: _Time
     reason: str
 
 
@@ -123,7 +125,15 @@ def encode(frame: RowFrame) -> bytes:
     d, f = frame.rows.values.shape[1], frame.rows.fields.shape[1]
     schema, preamble = _written[(labels, d, f)]
     batch = pa.RecordBatch.from_arrays([_to_arrow(frame.rows, column) for column in _COLUMNS], schema=schema)
-    return b"".join((preamble, memoryview(batch.serialize()), _END_OF_STREAM))
+    return seal(b"".join((preamble, memoryview(batch.serialize()), _END_OF_STREAM)))
+
+
+def seal(stream: bytes) -> bytes:
+    """The stream with a CRC-32 behind its end, where readers of Arrow do not look: damage must not pass for other rows.
+
+    It keeps nobody out: whoever may write to `requests` can compute one.
+    """
+    return stream + zlib.crc32(stream).to_bytes(SEAL_BYTES, "little")
 
 
 def encode_control(frame: ControlFrame | ShiftFrame) -> bytes:
@@ -143,6 +153,11 @@ def decode(value: bytes, partition: int, offset: int) -> Frame:
     """
     if value[:1] == b"{":
         return _decode_control(value, partition, offset)
+    # Without a seal as the first release wrote them, which archives keep.
+    if not value.endswith(_END_OF_STREAM) and zlib.crc32(memoryview(value)[:-4]) != int.from_bytes(
+        value[-4:], "little"
+    ):
+        raise FrameError("a damaged frame: its checksum is another")
     try:
         start = _message_bytes(value)
         preamble = _read[value[:start]]
@@ -155,6 +170,14 @@ def decode(value: bytes, partition: int, offset: int) -> Frame:
     except Exception as error:  # Arrow raises its own kinds, EOFError, OSError, ValueError … for damaged bytes
         raise FrameError(f"not a frame: {type(error).__name__} while reading Arrow") from error
     return RowFrame(partition, offset, *preamble.labels, rows)
+
+
+def _check_seal(value: bytes) -> None:
+    """The first release wrote none, and archives keep what it wrote."""
+    if value.endswith(_END_OF_STREAM):
+        return
+    if zlib.crc32(memoryview(value)[:-SEAL_BYTES]) != int.from_bytes(value[-SEAL_BYTES:], "little"):
+        raise FrameError("not a frame, or a damaged one: its checksum is another")
 
 
 def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame | ShiftFrame:
@@ -272,6 +295,8 @@ def _rows(batch: pa.RecordBatch, widths: dict[str, int]) -> Rows:
         raise FrameError(f"column class: expected 0 to {len(CLASSES) - 1}")
     if n and (columns["source"] != columns["source"][0]).any():
         raise FrameError("column source: expected one source")
+    if n and not (columns["time_ms"].min() >= TIME_MS_MIN and columns["time_ms"].max() < TIME_MS_MAX):
+        raise FrameError("column time_ms: expected years 1 to 8999")
     return Rows(**columns)
 
 

@@ -1,54 +1,52 @@
 """What a worker tells about itself over HTTP: /live, /ready, /metrics."""
 
-from collections.abc import Sequence
-
-from aiohttp import web
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 
 from detector.config import Web
+from streams.contact import Contact
 from streams.metrics import Metrics
+from streams.plain_http import Answer, PlainServer
 from streams.stage import StageRunner
 
 
 class Health:
     """Answers on the configured address; loopback unless the configuration says otherwise."""
 
-    def __init__(self, runners: Sequence[StageRunner], metrics: Metrics) -> None:
+    def __init__(self, runners: Sequence[StageRunner], metrics: Metrics, contact: Contact) -> None:
         self._runners = runners
+        self._contact = contact
         self._metrics = metrics
-        self._server: web.AppRunner | None = None
+        self._server = PlainServer({"/live": self._live, "/ready": self._ready, "/metrics": self._scrape})
         self.address = ""
 
     async def start(self, settings: Web) -> None:
         """Raises OSError if the address is taken."""
-        app = web.Application()
-        app.add_routes(
-            [web.get("/live", self._live), web.get("/ready", self._ready), web.get("/metrics", self._scrape)]
-        )
-        self._server = web.AppRunner(app, access_log=None)
-        await self._server.setup()
-        site = web.TCPSite(self._server, settings.host, settings.port)
-        await site.start()
-        host, port = self._server.addresses[0][:2]
-        self.address = f"http://{host}:{port}"
+        self.address = await self._server.start(settings.host, settings.port)
 
     async def stop(self) -> None:
-        if self._server is not None:
-            await self._server.cleanup()
+        await self._server.stop()
 
-    async def _live(self, _: web.Request) -> web.Response:
+    def _live(self) -> Answer:
         """The process works; whether it has partitions is another question."""
         failed = [runner.stage.name for runner in self._runners if runner.failed.done()]
-        return web.json_response({"failed": failed}, status=503 if failed else 200)
+        return _json({"failed": failed}, good=not failed)
 
-    async def _ready(self, _: web.Request) -> web.Response:
-        """Every stage has its partitions, and their state."""
-        stages = {runner.stage.name: runner.ready for runner in self._runners}
-        return web.json_response(stages, status=200 if all(stages.values()) else 503)
+    def _ready(self) -> Answer:
+        """Kafka answers, and every stage has its partitions and their state."""
+        parts = {"kafka": not self._contact.away_s} | {runner.stage.name: runner.ready for runner in self._runners}
+        return _json(parts, good=all(parts.values()))
 
-    async def _scrape(self, _: web.Request) -> web.Response:
+    def _scrape(self) -> Answer:
         self._metrics.lag.clear()
         for runner in self._runners:
             self._metrics.recovered.labels(runner.stage.name).set(runner.ready)
             for partition, records in runner.lag().items():
                 self._metrics.lag.labels(partition.topic, partition.partition).set(records)
-        return web.Response(body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
+        return Answer(HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", self._metrics.render())
+
+
+def _json(value: Mapping[str, object], *, good: bool) -> Answer:
+    status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+    return Answer(status, "application/json", json.dumps(value).encode())

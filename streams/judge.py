@@ -9,8 +9,9 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import structlog
 from aiokafka import TopicPartition
 from faust.types import TP
 
@@ -19,14 +20,15 @@ from detector.config import Config
 from detector.finding import Event
 from detector.frame import Frame, RowFrame
 from streams import clients, frames, topics
-from streams.batches import Batch
+from streams.batches import Batch, Memory
 from streams.dead_letters import DeadLetterTopic
 from streams.embedded import Features, log_ends
+from streams.incarnations import topic_ids
 from streams.metrics import Metrics
 from streams.rejects import WHOLE_RECORD, DeadLetter, Record, Reject, dead_letters
 from streams.sink import Sink
 from streams.stage import StageError
-from streams.state_topic import StateTopic
+from streams.state_topic import StateTopic, Stored
 
 TICK_S = 0.1
 TICKS_A_ROUND = 30
@@ -35,6 +37,17 @@ TICKS_A_ROUND = 30
 IDLE_FETCH_MS = 500
 POLLING_FETCH_MS = 20
 """On a broker whose waiting fetches are not woken, the wait is what a frame waits."""
+
+
+log = structlog.get_logger("probewatch")
+
+
+class Span(NamedTuple):
+    """What there is of a log: [start, end). log_id : of the topic's incarnation, "" if nobody tells."""
+
+    start: int
+    end: int
+    log_id: str
 
 
 class Partition:
@@ -75,6 +88,11 @@ class JudgeStage:
 
     def __init__(self, config: Config, features: Features, settings: engine.EngineSettings, metrics: Metrics) -> None:
         self.topics: Sequence[str] = (config.topics.requests,)
+        self.memory: Memory | None = None  # blocks tell of which log they are
+        self.remedy = (
+            f"Name a new topics.judge_state and reset the offsets of group {config.kafka.group}-{self.name}, or"
+            " name a new topics.requests"
+        )
         self._ticks = max(1, min(TICKS_A_ROUND, int(config.state.round_s / TICK_S)))
         self.tick_s = config.state.round_s / self._ticks
         self._config = config
@@ -86,6 +104,7 @@ class JudgeStage:
         self._state_topic = StateTopic(self._producer, config, features, metrics)
         self._dead = DeadLetterTopic(self._producer, config, metrics)
         self._partitions: dict[TP, Partition] = {}
+        self._log_id = ""
 
     @property
     def consumer_arguments(self) -> dict[str, Any]:
@@ -109,40 +128,65 @@ class JudgeStage:
         await self._producer.stop()
 
     async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
-        """Rebuild the state. Raises StageError if marks or offsets lie behind the log's end, engine.BlockError."""
+        """Rebuild the state. Raises StageError if it and the log do not go together, engine.BlockError."""
         started = time.monotonic()
         self._partitions = {}
         stored = await self._state_topic.read([tp.partition for tp in partitions])
-        ends = await self._log_ends(partitions)
+        spans = await self._spans(partitions)
         recovered = {}
         for tp in partitions:
-            recovered[tp] = self._load(tp, stored[tp.partition])
-            marks = [engine.block_mark(value)[2] for value in stored.pop(tp.partition).values()]
-            reached = max([committed[tp] or 0, *marks])
-            if reached > ends[tp]:
-                raise StageError(
-                    f"{tp.topic}[{tp.partition}]: the state has reached offset {reached}, but the log ends at"
-                    f" {ends[tp]}: the topic was made anew. Name a new topics.judge_state and reset the offsets of"
-                    f" group {self._config.kafka.group}-{self.name}, or name a new topics.requests"
-                )
-            recovered[tp].next = committed[tp] or 0
+            kept = stored.pop(tp.partition)
+            recovered[tp] = self._load(tp, kept)
+            recovered[tp].next = self._begin(tp, kept, committed[tp] or 0, spans[tp])
             await asyncio.sleep(0)  # loading is work; signals and health checks come in between
         self._partitions = recovered
         self._metrics.recovery_s.set(time.monotonic() - started)
         self._metrics.clients.set(sum(p.state.clients for p in recovered.values()))
 
-    def _load(self, tp: TP, blocks: Mapping[int, bytes]) -> Partition:
+    def _load(self, tp: TP, stored: Stored) -> Partition:
         partition = Partition(engine.open_partition(self._settings, tp.partition))
-        for block, value in sorted(blocks.items()):
-            engine.load_block(partition.state, value)
+        for block, value in sorted(stored.blocks.items()):
+            try:
+                engine.load_block(partition.state, value)
+            except engine.DamagedBlockError as error:  # written so: its checksum is right
+                log.warning("damaged", what=str(error), at=f"{self._config.topics.judge_state}[{tp.partition}]")
+                self._metrics.damaged.labels(self._config.topics.judge_state).inc()
+                stored.lose(block)
+                return self._load(tp, stored)
             partition.written_at[block] = 0.0
         return partition
 
-    async def _log_ends(self, partitions: Sequence[TP]) -> dict[TP, int]:
+    def _begin(self, tp: TP, stored: Stored, committed: int, span: Span) -> int:
+        """Where to go on reading. Raises StageError if the log is another, or lacks what the state lacks."""
+        name, group = f"{tp.topic}[{tp.partition}]", f"{self._config.kafka.group}-{self.name}"
+        reached = max([committed, *stored.marks.values()])
+        if reached > span.end or stored.logs - {"", span.log_id}:
+            raise StageError(
+                f"{name}: the state has reached offset {reached}, and the log ends at {span.end}: the topic was made"
+                f" anew. {self.remedy}"
+            )
+        begin = stored.begin(committed)
+        if begin < committed and begin < span.start:
+            raise StageError(
+                f"{self._config.topics.judge_state}[{tp.partition}]: records of blocks {sorted(stored.damaged)} are"
+                f" damaged; without them {name} must be read from {begin}, but begins at {span.start}. To go on without"
+                f" that evidence name a new topics.judge_state and reset the offsets of group {group}; a replay of"
+                " archived frames says what goes unsaid"
+            )
+        if begin < committed:
+            log.warning("reading again", at=name, begin=begin, instead=committed, blocks=sorted(stored.damaged))
+        return begin
+
+    async def _spans(self, partitions: Sequence[TP]) -> dict[TP, Span]:
+        if not partitions:
+            return {}
         places = {tp: TopicPartition(tp.topic, tp.partition) for tp in partitions}
         async with clients.reader(self._config) as consumer:
-            ends = await log_ends(consumer, places.values(), self._features) if places else {}
-        return {tp: ends[place] for tp, place in places.items()}
+            ids = await topic_ids(consumer._client, {tp.topic for tp in partitions})
+            starts = await consumer.beginning_offsets(list(places.values()))
+            ends = await log_ends(consumer, places.values(), self._features)
+        self._log_id = ids.get(self.topics[0], "")
+        return {tp: Span(starts[place], ends[place], self._log_id) for tp, place in places.items()}
 
     async def process(self, batch: Batch) -> None:
         partition = self._partitions[batch.partition]
@@ -188,7 +232,7 @@ class JudgeStage:
         for block, value in values.items():
             if len(value) > most:
                 raise StageError(f"block {block} takes {len(value)} bytes; a message holds {most} (state.block_bytes)")
-        await self._state_topic.write(partition.state.partition, values)
+        await self._state_topic.write(partition.state.partition, values, self._log_id)
         now = time.monotonic()
         for block in values:
             partition.written_at[block] = now

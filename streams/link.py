@@ -7,8 +7,10 @@ repeated after it has the same ids and the same bytes.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 from aiokafka import TopicPartition
 from faust.types import TP
 
@@ -17,17 +19,33 @@ from detector.config import Config
 from detector.frame import ShiftFrame
 from models.artefacts import Artefacts
 from streams import clients, frames, topics
-from streams.batches import Batch, SoleAssignor
+from streams.batches import Batch, Memory, SoleAssignor
 from streams.embedded import Features, log_ends
+from streams.incarnations import topic_ids
 from streams.metrics import Metrics
 from streams.sink import Sink
 from streams.stage import StageError
+from streams.state_topic import LOG_HEADER, read_log
 
 FETCH_WAIT_MS = 500
 FRAMES_A_TURN = 64
 """Then other stages of the process have theirs."""
 
 STATE_KEY = b"link"
+
+log = structlog.get_logger("probewatch")
+
+
+@dataclass(slots=True)
+class _Stored:
+    """values : whole states. damaged : how many records are none. logs : topic ids that their offsets belong to.
+    starts : where `requests` begins, by partition.
+    """
+
+    values: list[bytes] = field(default_factory=list)
+    damaged: int = 0
+    logs: set[str] = field(default_factory=set)
+    starts: dict[int, int] = field(default_factory=dict)
 
 
 class LinkStage:
@@ -37,6 +55,11 @@ class LinkStage:
 
     def __init__(self, config: Config, features: Features, artefacts: Artefacts, metrics: Metrics) -> None:
         self.topics: Sequence[str] = (config.topics.requests,)
+        self.memory: Memory | None = None  # the state tells of which log it is
+        self.remedy = (
+            f"Name a new topics.link_state and reset the offsets of group {config.kafka.group}-{self.name}, or"
+            " name a new topics.requests"
+        )
         self.tick_s = config.state.round_s
         self._config = config
         self._features = features
@@ -47,6 +70,7 @@ class LinkStage:
         self._state = drift.LinkState(self._settings)
         self._owned: dict[TP, int] = {}  # -> offset that is safe
         self._ends: dict[int, int] = {}
+        self._log_id = ""
 
     @property
     def consumer_arguments(self) -> dict[str, Any]:
@@ -75,44 +99,59 @@ class LinkStage:
             raise StageError(
                 f"{len(partitions)} of {self._config.topics.partitions} partitions; link needs all of them"
             )
-        stored, self._ends = await self._read(partitions)
+        stored = await self._read(partitions)
         begin = {tp.partition: committed[tp] or 0 for tp in partitions}
-        if stored:
-            self._state = self._load(_furthest(stored, begin))
+        if stored.values or stored.damaged:
+            self._state, begin = self._load(stored, begin)
         self._owned = {tp: begin[tp.partition] for tp in partitions}
 
-    def _load(self, value: bytes | None) -> drift.LinkState:
-        group = f"{self._config.kafka.group}-{self.name}"
+    def _load(self, stored: _Stored, begin: dict[int, int]) -> tuple[drift.LinkState, dict[int, int]]:
+        """The state, and where to go on reading: below the committed offsets if what has come further is damaged."""
+        value = _furthest(stored.values, begin)
+        if value is None and stored.damaged:
+            value = _furthest(stored.values, {})
+            reached = drift.reached(value) if value is not None else {}
+            again = {partition: min(offset, reached.get(partition, 0)) for partition, offset in begin.items()}
+            if all(again[n] == begin[n] or again[n] >= stored.starts[n] for n in again):
+                log.warning("reading again", topic=self.topics[0], begin=again, instead=begin)
+                return (drift.load(self._settings, value) if value is not None else self._state), again
+            value = None
         if value is None:
             raise StageError(
-                f"{self._config.topics.link_state} is behind the offsets of group {group}: reset them, or name a new"
-                " topics.link_state"
+                f"{self._config.topics.link_state} is behind the offsets of group"
+                f" {self._config.kafka.group}-{self.name}: reset them, or name a new topics.link_state"
             )
         state = drift.load(self._settings, value)
-        for partition, reached in state.next.items():
-            if reached > (end := self._ends.get(partition, 0)):
+        for partition, offset in state.next.items():
+            if offset > (end := self._ends.get(partition, 0)) or stored.logs - {"", self._log_id}:
                 raise StageError(
-                    f"{self._config.topics.requests}[{partition}]: the state has reached offset {reached}, but the log"
-                    f" ends at {end}: the topic was made anew. Name a new topics.link_state and reset the offsets of"
-                    f" group {group}, or name a new topics.requests"
+                    f"{self.topics[0]}[{partition}]: the state has reached offset {offset}, and the log ends at"
+                    f" {end}: the topic was made anew. {self.remedy}"
                 )
-        return state
+        return state, begin
 
-    async def _read(self, partitions: Sequence[TP]) -> tuple[list[bytes], dict[int, int]]:
-        """Every stored state, and the ends of `requests`."""
-        place = TopicPartition(self._config.topics.link_state, 0)
+    async def _read(self, partitions: Sequence[TP]) -> _Stored:
+        """Every stored state, and what there is of `requests`."""
+        topic, logs = self._config.topics.link_state, [TopicPartition(*tp) for tp in partitions]
         most = topics.state_bytes(self._config) + clients.FRAMING_BYTES
-        values: list[bytes] = []
+        stored = _Stored()
         async with clients.reader(self._config, max_partition_fetch_bytes=most, fetch_max_bytes=most) as consumer:
-            logs = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
+            self._log_id = (await topic_ids(consumer._client, self.topics)).get(self.topics[0], "")
             ends = await log_ends(consumer, logs, self._features)
-            end = (await log_ends(consumer, [place], self._features))[place]
-            consumer.assign([place])
-            await consumer.seek_to_beginning(place)
-            while await consumer.position(place) < end:
-                for records in (await consumer.getmany(place, timeout_ms=200)).values():
-                    values += [record.value for record in records if record.value is not None]
-        return values, {log.partition: ends[log] for log in logs}
+            starts = await consumer.beginning_offsets(logs)
+            self._ends = {place.partition: ends[place] for place in logs}
+            stored.starts = {place.partition: starts[place] for place in logs}
+            async for record in read_log(consumer, [TopicPartition(topic, 0)], self._features):
+                try:
+                    drift.reached(record.value or b"")
+                except drift.DamagedStateError as error:
+                    stored.damaged += 1
+                    self._metrics.damaged.labels(topic).inc()
+                    log.warning("damaged", what=str(error), at=f"{topic}[0]@{record.offset}")
+                else:
+                    stored.values.append(record.value)
+                    stored.logs.add(dict(record.headers).get(LOG_HEADER, b"").decode(errors="replace"))
+        return stored
 
     async def process(self, batch: Batch) -> None:
         rows = 0
@@ -159,7 +198,10 @@ class LinkStage:
         value = drift.dump(self._state)
         if len(value) > (most := topics.state_bytes(self._config)):
             raise StageError(f"the state takes {len(value)} bytes; a message holds {most} (state.block_bytes)")
-        await self._producer.send_and_wait(self._config.topics.link_state, value, key=STATE_KEY, partition=0)
+        headers = [(LOG_HEADER, self._log_id.encode())]
+        await self._producer.send_and_wait(
+            self._config.topics.link_state, value, key=STATE_KEY, partition=0, headers=headers
+        )
         self._owned = {tp: max(safe, self._state.next.get(tp.partition, 0)) for tp, safe in self._owned.items()}
 
     def committable(self) -> Mapping[TP, int]:

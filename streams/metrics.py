@@ -16,12 +16,16 @@ class Metrics:
         self.events = self._counter("events", "Events acknowledged by the broker.", "kind")
         self.blocks = self._counter("blocks", "Blocks of state written.")
         self.block_bytes = self._counter("block_bytes", "Bytes of state written.")
+        self.damaged = self._counter(
+            "damaged_records", "Records of a state topic that are not whole, or not ours.", "topic"
+        )
         self.clients = self._gauge("clients", "Clients in memory.")
         self.skipped = self._gauge("skipped_rows", "Rows below a mark since the partition was taken: doubled or late.")
         self.evicted = self._gauge("evicted_clients", "Clients that left for want of room since the partition came.")
         self.windows = self._counter("drift_windows", "Windows of event time closed by link.")
         self.late = self._gauge("drift_late_rows", "Rows too late, or too far ahead, for any window since the start.")
         self.lag = self._gauge("lag", "Records not yet handled.", "topic", "partition")
+        self.away = self._gauge("kafka_away_seconds", "For how long Kafka has not answered; 0 while it does.")
         self.recovered = self._gauge("recovered", "1 when every assigned partition has its state.", "stage")
         self.recovery_s = self._gauge("recovery_seconds", "How long the last recovery of state took.")
 

@@ -25,7 +25,7 @@ from detector.finding import LEVELS, Event
 from detector.frame import Frame, RowFrame, ShiftFrame
 from models.artefacts import Artefacts
 from models.rows import CLASSES, U8, U32, U64
-from streams.identity import Identity
+from streams.identity import Identity, former_of
 from streams.progress import Reporter
 from streams.rejects import Reject
 from streams.secrets import Secrets
@@ -47,13 +47,14 @@ class Outcome(NamedTuple):
 class NamingIdentity(Identity):
     """Keeps the name behind every client key, for `--plain-clients`."""
 
-    def __init__(self, secrets: Secrets) -> None:
-        super().__init__(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
+    def __init__(self, secrets: Secrets, registry: Iterable[str]) -> None:
+        former = former_of(secrets, registry)
+        super().__init__(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed, former=former)
         self.names: dict[int, str] = {}
 
-    def clients(self, client_ids: Sequence[str]) -> tuple[U64, U8]:
-        keys, tails = super().clients(client_ids)
-        self.names.update(zip(keys.tolist(), client_ids, strict=True))
+    def clients_of_utf8(self, client_ids: Sequence[bytes]) -> tuple[U64, U8]:
+        keys, tails = super().clients_of_utf8(client_ids)
+        self.names.update(zip(keys.tolist(), map(bytes.decode, client_ids), strict=True))
         return keys, tails
 
 
@@ -100,7 +101,7 @@ class _Replay:
         self._config = config
         self._artefacts = artefacts
         self._settings = engine.EngineSettings(config, artefacts)
-        self._identity = NamingIdentity(secrets)
+        self._identity = NamingIdentity(secrets, config.input.registry)
         self._plain_clients = plain_clients
         self._sketcher = Sketcher(artefacts, self._identity, config)
         self._states: dict[int, engine.PartitionState] = {}

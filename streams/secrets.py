@@ -12,14 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from detector.config import PREFIX, Config
+from pydantic import SecretStr
+
+from detector.config import PREFIX, Config, load_config
 from models import seal
 from models.signing import public_key
+from streams.vault import VaultError, read
 
 SECRET_BYTES = 32
 FOLDER = seal.SECRETS_FOLDER
 NAMES = ("pseudonym_key", "projection_seed")
 SIGNING_KEY = "signing_key"
+PREVIOUS_KEY = "previous_pseudonym_key"
+SASL_PASSWORD = "sasl_password"
 
 
 class SecretsError(ValueError):
@@ -27,23 +32,43 @@ class SecretsError(ValueError):
 
 
 class Secrets(NamedTuple):
-    """pseudonym_key, projection_seed : 32 bytes each. key_id : first part of every pseudonym."""
+    """pseudonym_key, projection_seed : 32 bytes each. key_id : first part of every pseudonym.
+
+    previous : (key, key_id) before, while keys rotate.
+    """
 
     pseudonym_key: bytes
     key_id: str
     projection_seed: bytes
+    previous: tuple[bytes, str] | None = None
 
     def __repr__(self) -> str:
         return f"Secrets(key_id={self.key_id!r}, …)"
 
 
+def load_settings(file: Path | None = None) -> Config:
+    """The configuration, with the SASL password from Vault if need be. Raises ConfigError, SecretsError."""
+    config = load_config(file)
+    if not config.kafka.lacks_password:
+        return config
+    password = _from_vault(config, SASL_PASSWORD)
+    if password is None:
+        raise SecretsError(f"{SASL_PASSWORD}: not set; give kafka.sasl_password_file, or put it into Vault")
+    kafka = config.kafka.model_copy(update={SASL_PASSWORD: SecretStr(password)})
+    return config.model_copy(update={"kafka": kafka})
+
+
 def load_secrets(config: Config, offline: Path | None = None) -> Secrets:
-    """Both secrets from the environment, the configuration, the secrets folder, or `offline`/secrets, in this order.
+    """Both secrets from environment, configuration, secrets folder, Vault, or `offline`/secrets, in this order.
 
     offline : folder that `calibrate` filled; only `calibrate` and `replay` give one. Raises SecretsError.
     """
     key, seed = (_load(config, name, offline) for name in NAMES)
-    return Secrets(key, config.secrets.key_id, seed)
+    former = config.secrets.previous_key_id
+    previous = None if former is None else (_load(config, PREVIOUS_KEY, offline), former)
+    if previous is not None and previous[0] == key:
+        raise SecretsError(f"{PREVIOUS_KEY}: the same as pseudonym_key; a key has one id")
+    return Secrets(key, config.secrets.key_id, seed, previous)
 
 
 def load_signing_key(config: Config, offline: Path) -> bytes:
@@ -107,9 +132,12 @@ def readable_by_others(path: Path) -> bool:
     return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
-def secret_files(config: Config, offline: Path | None = None) -> list[Path]:
-    """The files that secrets would be read from, for `doctor`."""
-    return [path for name in (*NAMES, SIGNING_KEY) for path in _paths(config, name, offline) if path.is_file()]
+def secret_files(config: Config) -> list[Path]:
+    """The files that hold secrets of ours, for `doctor`."""
+    kafka, vault = config.kafka, config.secrets.vault
+    named = (kafka.sasl_password_file, kafka.ssl_keyfile, vault.token_file, vault.secret_id_file)
+    paths = [path for name in (*NAMES, PREVIOUS_KEY, SIGNING_KEY) for path in _paths(config, name)]
+    return [path for path in (*paths, *named) if path is not None and path.is_file()]
 
 
 def _load(config: Config, name: str, offline: Path | None) -> bytes:
@@ -119,15 +147,36 @@ def _load(config: Config, name: str, offline: Path | None) -> bytes:
     configured = getattr(config.secrets, name)
     if configured is not None:
         return _parse(configured.get_secret_value(), f"secrets.{name}")
-    for path in _paths(config, name, offline):
-        try:
-            return _parse(path.read_text(encoding="ascii", errors="replace"), str(path))
-        except FileNotFoundError:
-            if path in _named_paths(config, name):
-                raise SecretsError(f"{path}: no such file, but it is named as the {name}") from None
-        except OSError as error:
-            raise SecretsError(f"{path}: {error.strerror}") from error
+    for path in _paths(config, name):
+        if (text := _read(path, named=path in _named_paths(config, name), name=name)) is not None:
+            return _parse(text, str(path))
+    if (text := _from_vault(config, name)) is not None:
+        return _parse(text, f"{config.secrets.vault.address}: {name}")
+    if offline is not None and (text := _read(offline / FOLDER / name)) is not None:
+        return _parse(text, str(offline / FOLDER / name))
     raise SecretsError(f"{name}: not set; give {variable} or {variable}_FILE, or fill [secrets] in the configuration")
+
+
+def _read(path: Path, *, named: bool = False, name: str = "") -> str | None:
+    """A file's text; None if there is none, unless the configuration names it."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        if named:
+            raise SecretsError(f"{path}: no such file, but it is named as the {name}") from None
+        return None
+    except OSError as error:
+        raise SecretsError(f"{path}: {error.strerror}") from error
+
+
+def _from_vault(config: Config, name: str) -> str | None:
+    if config.secrets.vault.address is None:
+        return None
+    try:
+        found = read(config.secrets.vault).get(name)
+    except VaultError as error:
+        raise SecretsError(str(error)) from None
+    return None if found is None else found.get_secret_value()
 
 
 def _named_paths(config: Config, name: str) -> list[Path]:
@@ -136,9 +185,9 @@ def _named_paths(config: Config, name: str) -> list[Path]:
     return [Path(path) for path in (from_environment, configured) if path]
 
 
-def _paths(config: Config, name: str, offline: Path | None) -> list[Path]:
-    folders = [config.secrets.directory, offline / FOLDER if offline is not None else None]
-    return _named_paths(config, name) + [folder / name for folder in folders if folder is not None]
+def _paths(config: Config, name: str) -> list[Path]:
+    folder = config.secrets.directory
+    return _named_paths(config, name) + ([] if folder is None else [folder / name])
 
 
 def _parse(text: str, place: str) -> bytes:

@@ -12,12 +12,13 @@ from detector.config import Config
 from detector.frame import RowFrame
 from streams import clients, frames, topics
 from streams.adapters import REGISTRY, Adapter
-from streams.batches import Batch
+from streams.batches import Batch, Memory
 from streams.dead_letters import DeadLetterTopic
 from streams.embedded import Features, log_ends
+from streams.identity import source_id
 from streams.metrics import Metrics
 from streams.rejects import Record, Reject, dead_letters
-from streams.sketch import Sketcher
+from streams.sketch import CHUNK_RECORDS, Sketcher, SketchResult
 from streams.stage import StageError
 
 LINGER_MS = 50
@@ -30,20 +31,30 @@ FETCH_BYTES = 4 * 2**20
 """Most that one fetch brings from one raw partition: behind the log, larger batches make fewer, fuller frames."""
 
 
-class SketchStage:
-    """Stateless: what a record becomes depends on the record. Sends everything itself and waits for every send.
+TURNS = 8
+"""Turns of the event loop in which the client writes what was sent to its sockets. Computing would hold it back."""
 
-    One frame is in flight for each partition of `requests`, and the first that fails ends the worker: a hole followed
-    by a success would lie below the judge's marks for ever.
+
+class SketchStage:
+    """Stateless: what a record becomes depends on the record. While the frames of one batch travel, the next one is
+    sketched; it is sent when all of them are acknowledged.
+
+    One frame is in flight for each partition of `requests`, and the first that fails ends the worker before anything is
+    sent behind it: a hole followed by a success would lie below the judge's marks for ever.
     """
 
     name = "sketch"
-    tick_s = 60.0
+    tick_s = 0.2
 
     def __init__(
         self, config: Config, features: Features, sketcher: Sketcher, metrics: Metrics, adapter: Adapter = REGISTRY[0]
     ) -> None:
         self.topics: Sequence[str] = config.topics.raw
+        self.memory: Memory | None = Memory(TP(config.topics.requests, 0), config.input.incarnation)
+        self.remedy = (
+            "Set input.incarnation to a new value, so that its offsets are not taken for old ones, and reset the"
+            f" offsets of group {config.kafka.group}-{self.name} for it"
+        )
         self._config = config
         self._features = features
         self._sketcher = sketcher
@@ -52,6 +63,7 @@ class SketchStage:
         self._producer = clients.producer(config, features, topics.dead_letter_bytes(config))
         self._dead = DeadLetterTopic(self._producer, config, metrics)
         self._ends: dict[TP, int] = {}
+        self._flight: asyncio.Task[None] | None = None
 
     @property
     def consumer_arguments(self) -> dict[str, Any]:
@@ -75,6 +87,10 @@ class SketchStage:
         await self._producer.start()
 
     async def stop(self) -> None:
+        """Abandon what is still on its way."""
+        if self._flight is not None:
+            self._flight.cancel()
+            await asyncio.gather(self._flight, return_exceptions=True)
         await self._producer.stop()
 
     async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
@@ -88,21 +104,39 @@ class SketchStage:
             if offset is not None and offset > ends[place]:
                 raise StageError(
                     f"{tp.topic}[{tp.partition}]: the group has read up to {offset}, but the log ends at {ends[place]}:"
-                    " the topic was made anew. Set input.incarnation to a new value, so that its offsets are not taken"
-                    f" for old ones, and reset the offsets of group {self._config.kafka.group}-{self.name} for it"
+                    f" the topic was made anew. {self.remedy}"
                 )
 
     async def process(self, batch: Batch) -> None:
+        """Sketch a batch, wait for the one before, send this one. Raises what the one before failed with."""
+        result = await self._sketch(batch)
+        await self._land()
+        self._flight = asyncio.create_task(self._send(result, batch))
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
+    async def _sketch(self, batch: Batch) -> SketchResult:
         topic, partition = batch.partition
-        incarnation, count = self._config.input.incarnation, self._config.topics.partitions
-        result = self._sketcher.frames(topic, partition, incarnation, batch.records, count)
+        source, pieces = source_id(topic, partition, self._config.input.incarnation), []
+        for start in range(0, len(batch.records), CHUNK_RECORDS):
+            pieces.append(self._sketcher.piece(source, batch.records[start : start + CHUNK_RECORDS]))
+            await asyncio.sleep(0)  # acknowledgements and other stages come in between
+        return self._sketcher.join(pieces, topic, partition, self._config.topics.partitions)
+
+    async def _land(self) -> None:
+        """Wait until what is on its way is acknowledged; raises if it is not."""
+        if self._flight is not None:
+            await asyncio.shield(self._flight)
+            self._flight = None
+
+    async def _send(self, result: SketchResult, batch: Batch) -> None:
         by_target = sorted(result.frames, key=lambda frame: frame.partition)
         async with asyncio.TaskGroup() as sending:
             for target, group in groupby(by_target, lambda frame: frame.partition):
                 sending.create_task(self._send_frames(target, list(group)))
             sending.create_task(self._send_rejects(result.rejects, batch))
         self._ends[batch.partition] = batch.end
-        self._metrics.records.labels(topic).inc(len(batch.records))
+        self._metrics.records.labels(batch.partition.topic).inc(len(batch.records))
         for reason, rows in result.unjudged.items():
             self._metrics.unjudged.labels(reason).inc(rows)
 
@@ -124,10 +158,14 @@ class SketchStage:
             await self._dead.send(dead_letters(rejects, records, self._adapter.elements))
 
     async def tick(self) -> None:
-        """Nothing is due by time."""
+        """After the last batch of many nobody else would ask how it went."""
+        if self._flight is not None and self._flight.done():
+            await self._land()
 
     def committable(self) -> Mapping[TP, int]:
+        """Only what is acknowledged."""
         return self._ends
 
     async def release(self) -> None:
-        self._ends = {}
+        """Wait for what is on its way; `committable` is asked once more."""
+        await self._land()

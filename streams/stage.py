@@ -5,22 +5,28 @@
 
 All five run one at a time, under one lock: no batch is processed while partitions come or go, and what `release` writes
 is the state between two batches. Batches of partitions that are not owned are dropped; the next owner reads them again.
+A step that fails, or is cut off half-way, is the stage's last: what it holds may be ahead of what the broker has
+acknowledged, and must reach neither topics nor offsets.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import mode
 from faust.types import TP, StreamT
 
-from streams.batches import Batch, BatchApp
+from streams.batches import Batch, BatchApp, Memory
+from streams.waits import Wait, Waits
 
 SILENT_S = 60.0
-"""Faust asks for records about every second, unless a stage takes longer for what it has."""
+"""Faust asks for records about every second, and whatever it asks for comes at once."""
 
 REBALANCE_S = 180.0
 """A rebalance waits up to a minute for members that do not answer."""
+
+STEP_S = 300.0
+"""Sends end themselves before that (`clients.DELIVERY_S`)."""
 
 
 class StageError(RuntimeError):
@@ -34,21 +40,28 @@ class LostBatchError(RuntimeError):
 class Stage(Protocol):
     """One step of the pipeline, without any knowledge of groups and rebalances.
 
-    Whatever fails raises, and ends the worker. tick_s : how often `tick` wants to be called, s.
+    Whatever fails raises, and ends the worker. tick_s : how often `tick` wants to be called, s. memory : where to keep
+    the ids of its topics, if its own state does not. remedy : what to do if one of them was made anew.
     """
 
     name: str
     topics: Sequence[str]
     tick_s: float
+    memory: Memory | None
+    remedy: str
 
     async def start(self) -> None:
         """Open clients."""
 
     async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
-        """Get ready for exactly these partitions. committed : where the group will begin to read, None if anew."""
+        """Get ready for exactly these partitions. committed : where the group will begin to read, None if anew.
+
+        What is committable then may lie below: the group is put back there, and reads that part again.
+        """
 
     async def process(self, batch: Batch) -> None:
-        """Handle a batch to the end: what it causes is acknowledged by the broker when this returns."""
+        """Handle a batch. What it causes may still travel when this returns: `committable` waits for acknowledgements,
+        and a failure is raised by the next call of `process`, `tick` or `release`."""
 
     async def tick(self) -> None:
         """Work that is due by time. Must not change what will be decided."""
@@ -71,8 +84,12 @@ class StageRunner:
         self.app = BatchApp(f"{group}-{stage.name}", consumer_arguments)
         self.failed = self.app.failed
         self.ready = False
-        self._quiet_s = 0.0
-        self._progress: tuple[object, ...] = ()
+        self._waits = Waits()
+        self._ends: Mapping[TP, int] = {}
+        self._polls = 0
+        self._step = ""
+        self._steps = 0
+        self._broken = False
         self._lock = asyncio.Lock()
         self._owned: frozenset[TP] = frozenset()
         self._numbers: dict[TP, int] = {}
@@ -85,6 +102,10 @@ class StageRunner:
         )(self._consume)
         self.app.on_partitions_revoked.connect(self._on_revoked)
         self.app.on_rebalance_complete.connect(self._on_rebalance_complete)
+
+    @property
+    def owned(self) -> frozenset[TP]:
+        return self._owned
 
     async def start(self) -> None:
         """Returns when the first assignment has been acquired."""
@@ -109,21 +130,48 @@ class StageRunner:
         await self.app.stop()
         await self.stage.stop()
 
+    def seen(self, ids: Mapping[str, str], ends: Mapping[TP, int]) -> None:
+        """What the broker tells somebody else. Raises StageError if a topic is not the one that is being read."""
+        self._ends = ends
+        for topic, known in (self.app.batch_consumer.topic_ids if self.ready else {}).items():
+            if ids.get(topic, known) != known:
+                raise StageError(f"{topic} was made anew while {self.stage.name} read it. {self.stage.remedy}")
+
+    def forgive(self) -> None:
+        """Nothing was to be had meanwhile: whatever is waited for is waited for anew."""
+        self._waits = Waits()
+
     def stuck(self, waited_s: float) -> str | None:
         """What has been waited for too long, if anything: Faust may stop reading, or never end a rebalance.
 
         waited_s : since the last call. What the event loop slept through meanwhile is not Faust's silence: the first
         frame may wait a minute for the compiler.
         """
-        polls = self.app.batch_consumer.polls if self.app.started else 0
-        progress = (self.ready, polls, self._acquiring is not None)
-        self._quiet_s = self._quiet_s + waited_s if progress == self._progress else 0.0
-        self._progress = progress
-        if self.ready and self._quiet_s > SILENT_S:
-            return f"{self.stage.name}: Faust has not asked for records for {SILENT_S:.0f} s: its consumer has stopped"
-        if not self.ready and self._acquiring is None and self._quiet_s > REBALANCE_S:
-            return f"{self.stage.name}: no assignment for {REBALANCE_S:.0f} s: a rebalance that does not end"
-        return None
+        return self._waits.over(self._waited_for(), waited_s)
+
+    def _waited_for(self) -> dict[Hashable, Wait]:
+        """Faust's and its client's known troubles: each is a wait that does not end."""
+        name = self.stage.name
+        if self._step == "acquire":
+            return {}  # whatever reads there watches over itself
+        if self._step:
+            text = f"{name}: its step `{self._step}` has not come to an end for {STEP_S:.0f} s"
+            return {"step": Wait(self._steps, STEP_S, text)}
+        if not self.ready:
+            text = f"{name}: no assignment for {REBALANCE_S:.0f} s: a rebalance that does not end"
+            return {"rebalance": Wait(None, REBALANCE_S, text)}
+        consumer = self.app.batch_consumer
+        polled, self._polls = consumer.polls != self._polls, consumer.polls
+        text = f"{name}: Faust has not asked for records for {SILENT_S:.0f} s: its consumer has stopped"
+        waits: dict[Hashable, Wait] = {"polls": Wait(consumer.polls, SILENT_S, text)}
+        for tp in self._owned:
+            at = consumer.reading_at(tp)
+            if (at or 0) < self._ends.get(tp, 0):
+                text = (
+                    f"{name}: {tp.topic}[{tp.partition}]: records wait at {at}, and for {SILENT_S:.0f} s none has come"
+                )
+                waits[tp] = Wait(at, SILENT_S, text, counts=polled)
+        return waits
 
     def lag(self) -> dict[TP, int]:
         """Records behind the last fetch that are not handled yet."""
@@ -136,7 +184,7 @@ class StageRunner:
             async with self._lock:
                 if batch.partition in self._owned:
                     self._check_number(batch)
-                    await self.stage.process(batch)
+                    await self._last_if_it_fails("process", self.stage.process(batch))
                     self._mark()
 
     def _check_number(self, batch: Batch) -> None:
@@ -145,6 +193,17 @@ class StageRunner:
         if batch.number not in (0, expected):
             raise LostBatchError(f"{batch.partition}: batch {batch.number} came where {expected} was due")
         self._numbers[batch.partition] = batch.number + 1
+
+    async def _last_if_it_fails(self, name: str, step: Coroutine[Any, Any, None]) -> None:
+        """One step of the stage. Behind one that failed, or was cancelled, nothing is owned and nothing is done."""
+        self._step, self._steps = name, self._steps + 1
+        try:
+            await step
+        except BaseException:
+            self._broken, self._owned, self.ready = True, frozenset(), False
+            raise
+        finally:
+            self._step = ""
 
     def _mark(self) -> None:
         for partition, offset in self.stage.committable().items():
@@ -156,7 +215,7 @@ class StageRunner:
             async with self._lock:
                 if self._owned:
                     try:
-                        await self.stage.tick()
+                        await self._last_if_it_fails("tick", self.stage.tick())
                     except Exception as error:  # the task's only way to tell: nobody awaits it
                         self.app.fail(error)
                         return
@@ -164,20 +223,39 @@ class StageRunner:
 
     async def _on_rebalance_complete(self, *_: Any, **__: Any) -> None:
         """Faust awaits this before it seeks and reads."""
-        consumer = self.app.batch_consumer
-        partitions = sorted(consumer.assignment())
+        partitions = sorted(self.app.batch_consumer.assignment())
         async with self._lock:
-            committed = {partition: await consumer.committed(partition) for partition in partitions}
-            self._acquiring = asyncio.create_task(self.stage.acquire(partitions, committed))
-            await asyncio.wait([self._acquiring])
-            acquired, self._acquiring = self._acquiring, None
-            if acquired.cancelled():
-                return  # the next rebalance began meanwhile
-            if (error := acquired.exception()) is not None:
+            if self._broken:
+                return
+            try:
+                self._owned = frozenset(partitions if await self._acquire(partitions) else ())
+            except Exception as error:
                 self.app.fail(error)
-                raise error
-            self._owned, self._numbers = frozenset(partitions), {}
-            self.ready = True
+                raise
+            finally:
+                if self._acquiring is not None:
+                    self._acquiring.cancel()
+                self._step, self._acquiring = "", None
+            self._numbers = {}
+            self.ready = bool(self._owned) or not partitions
+
+    async def _acquire(self, partitions: Sequence[TP]) -> bool:
+        """False if the next rebalance began meanwhile."""
+        consumer = self.app.batch_consumer
+        consumer.memory = self.stage.memory
+        stood, other = await consumer.look(partitions, self.stage.topics)
+        if other:
+            raise StageError(f"{', '.join(sorted(other))} was made anew under its old name. {self.stage.remedy}")
+        committed = {tp: stood.get(tp) for tp in partitions}
+        self._step = "acquire"
+        self._acquiring = asyncio.create_task(self.stage.acquire(partitions, committed))
+        await asyncio.wait([self._acquiring])
+        if self._acquiring.cancelled():
+            return False
+        self._acquiring.result()
+        begin = self.stage.committable()
+        back = {tp: begin[tp] for tp, offset in stood.items() if begin.get(tp, offset) < offset}
+        return not back or await consumer.put_back(back)
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         self.ready = False
@@ -188,7 +266,7 @@ class StageRunner:
 
     async def _give_back(self) -> None:
         if self._owned:
-            await self.stage.release()
+            await self._last_if_it_fails("release", self.stage.release())
             self._mark()
             await self.app.consumer.commit()
             self._owned = frozenset()

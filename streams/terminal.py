@@ -60,10 +60,11 @@ def _exit_code(error: Exception) -> int | None:
     from models.artefacts import ArtefactError
     from streams.control import ControlError
     from streams.embedded import EmbeddedError
+    from streams.roles import RolesError
     from streams.secrets import SecretsError
     from streams.sources import SourceError
     from streams.topics import TopicsError
 
-    if isinstance(error, ConfigError | SecretsError | SourceError | ArtefactError | ControlError):
+    if isinstance(error, ConfigError | SecretsError | SourceError | ArtefactError | ControlError | RolesError):
         return 2
     return 1 if isinstance(error, KafkaError | EmbeddedError | TopicsError | OSError) else None

@@ -9,6 +9,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from detector.config import Config
+from streams.rights import REFUSALS, hidden
 
 DAY_MS = 86_400_000
 LAG_ROUNDS = 5
@@ -19,6 +20,8 @@ SEGMENT_ROUNDS = 10
 MESSAGE_BYTES = 1_048_588
 """Kafka's own default for max.message.bytes; a frame is cut well below it."""
 
+UNSEEN = "this user may not see it (Describe)"
+UNSHOWN = "this user may not see its settings (DescribeConfigs)"
 _SIZES = ("max.message.bytes", "min.compaction.lag.ms", "retention.ms")
 
 
@@ -136,13 +139,13 @@ async def check(config: Config) -> list[str]:
         answers = await admin.describe_configs(resources) if resources else []
     finally:
         await admin.close()
-    actual = {
-        resource[3]: {str(entry[0]): str(entry[1]) for entry in resource[4]}
-        for answer in answers
-        for resource in answer.resources
-    }
+    told = [resource for answer in answers for resource in answer.resources]
+    actual = {resource[3]: {str(entry[0]): str(entry[1]) for entry in resource[4]} for resource in told}
     names = [plan.name for plan in plans(config)] + list(config.topics.raw)
-    problems = [f"{name}: there is no such topic" for name in names if name not in described]
+    absent = [name for name in names if name not in described]
+    refused = await hidden(config, absent)
+    problems = [f"{name}: {UNSEEN if name in refused else 'there is no such topic'}" for name in absent]
+    problems += [f"{resource[3]}: {UNSHOWN}" for resource in told if resource[0] in REFUSALS]
     for plan in found:
         problems += _differences(plan, len(described[plan.name]["partitions"]), actual.get(plan.name, {}))
     return problems
@@ -164,14 +167,23 @@ def _differences(plan: TopicPlan, partitions: int, actual: Mapping[str, str]) ->
 
 
 async def partition_counts(config: Config, names: Sequence[str]) -> dict[str, int]:
-    """How many partitions each topic has; topics that do not exist are missing."""
+    """How many partitions each topic has; topics that do not exist are missing.
+
+    Raises TopicsError for those that this user may not see: they may well exist.
+    """
     admin = await _admin(config)
     try:
         # All of them: to ask for one by name would make it, on brokers that make topics as they are asked for.
         described = await admin.describe_topics()
     finally:
         await admin.close()
-    return {topic["topic"]: len(topic["partitions"]) for topic in described if topic["topic"] in names}
+    counts = {topic["topic"]: len(topic["partitions"]) for topic in described if topic["topic"] in names}
+    refused = await hidden(config, [name for name in names if name not in counts])
+    if refused:
+        raise TopicsError(
+            f"{', '.join(sorted(refused))}: {UNSEEN}; `probewatch doctor` names the rights that are missing"
+        )
+    return counts
 
 
 async def _admin(config: Config) -> AIOKafkaAdminClient:

@@ -23,7 +23,7 @@ from streams import columns
 from streams.identity import Identity
 from streams.judge import Partition
 from streams.sketch import RawRecord, Sketcher
-from streams.state_topic import keep_furthest
+from streams.state_topic import Stored
 from tests.scenarios import run, world
 
 CONFIG = Config.model_validate({"state": {"blocks": 8}})
@@ -181,11 +181,11 @@ class Worker:
 
     def __init__(self, log: Sequence[Frame], stored: list[bytes], committed: int) -> None:
         self.log, self.stored = log, stored
-        found: dict[int, bytes] = {}
+        found = Stored()
         for value in stored:
-            keep_furthest(found, value)
+            found.keep(value)
         self.partition = Partition(engine.open_partition(settings(), PARTITION))
-        for block, value in sorted(found.items()):
+        for block, value in sorted(found.blocks.items()):
             engine.load_block(self.partition.state, value)
             self.partition.written_at[block] = 0.0
         self.partition.next = self.position = committed

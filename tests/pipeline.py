@@ -43,7 +43,7 @@ def calibrated(folder: Path) -> Calibrated:
 
 async def write_raw(config: Config, rows: Sequence[Row], pause_s: float = 0.0) -> None:
     """Each client's rows in one raw partition, in order; `pause_s` after every hundred."""
-    producer = AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap, linger_ms=2)
+    producer = AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap, linger_ms=2, **config.kafka.client())
     await producer.start()
     for number, row in enumerate(rows):
         partition = crc32(row["client_id"].encode()) % RAW_PARTITIONS
@@ -113,7 +113,10 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float, what: 
 async def committed(config: Config, stage: str, topic: str, partitions: int) -> dict[int, int]:
     """Where the group of a stage stands."""
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=config.kafka.bootstrap, group_id=f"{config.kafka.group}-{stage}", enable_auto_commit=False
+        bootstrap_servers=config.kafka.bootstrap,
+        group_id=f"{config.kafka.group}-{stage}",
+        enable_auto_commit=False,
+        **config.kafka.client(),
     )
     await consumer.start()
     places = [TopicPartition(topic, number) for number in range(partitions)]

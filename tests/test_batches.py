@@ -4,16 +4,18 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
+import aiokafka
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from faust.types import TP
 
 from detector.config import Config
-from streams import clients
-from streams.batches import Batch
+from streams import clients, topics
+from streams.batches import Batch, Memory
 from streams.embedded import probe
-from streams.stage import LostBatchError, StageRunner
+from streams.incarnations import topic_ids
+from streams.stage import LostBatchError, StageError, StageRunner
 from tests.kafka_config import kafka_config
 
 
@@ -22,6 +24,8 @@ class Collecting:
 
     name = "collecting"
     tick_s = 1.0
+    memory: Memory | None = None
+    remedy = "Start again."
 
     def __init__(self, topic: str) -> None:
         self.topics = (topic,)
@@ -185,6 +189,124 @@ async def test_an_error_in_a_stage_ends_it_and_is_told(embedded_broker: str, nam
     assert await committed(config, topic) is None
     starting.cancel()
     await runner.abandon()
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["fails", "is cut off"])
+async def test_behind_a_step_that_failed_nothing_is_written_or_committed(
+    embedded_broker: str, namespace: str, fails: bool
+) -> None:
+    """What a stage holds then is ahead of what was acknowledged: a tick that waited for its turn would write it."""
+    config = kafka_config(embedded_broker, namespace)
+    topic = await filled_topic(config, 1, 10)
+
+    class Failing(Collecting):
+        tick_s = 0.05
+
+        def __init__(self, topic: str) -> None:
+            super().__init__(topic)
+            self.after: list[str] = []
+            self.began = asyncio.Event()
+
+        async def process(self, batch: Batch) -> None:
+            self.ends[batch.partition] = batch.end
+            self.after = []
+            self.began.set()
+            await asyncio.sleep(0.5 if fails else 60.0)
+            raise ZeroDivisionError("as planned")
+
+        async def tick(self) -> None:
+            self.after.append("tick")
+
+        async def release(self) -> None:
+            self.after.append("release")
+
+    stage = Failing(topic)
+    runner = await runner_of(config, stage)
+    starting = asyncio.create_task(runner.start())
+    await asyncio.wait_for(stage.began.wait(), 20)
+    if fails:
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(asyncio.shield(runner.failed), 20)
+    else:
+        for agent in runner.app.agents.values():
+            agent.cancel()
+    await asyncio.sleep(0.3)
+    await runner._on_revoked()
+    assert stage.after == []
+    assert not runner.ready
+    await asyncio.sleep(1.2)  # Faust commits every second
+    assert await committed(config, topic) is None
+    starting.cancel()
+    await runner.abandon()
+
+
+async def test_a_partition_that_is_no_longer_read_is_noticed(embedded_broker: str, namespace: str) -> None:
+    """Assigned, polled, and never fetched from: what Faust is known for after rebalances and restarts of brokers."""
+    config = kafka_config(embedded_broker, namespace)
+    topic = await filled_topic(config, 2, 20)
+    runner = await runner_of(config, stage := Collecting(topic))
+    await runner.start()
+    await until(lambda: len(stage.records) == 20)
+    ends = {TP(topic, 0): 10, TP(topic, 1): 10}
+    runner.seen({}, ends)
+    for _ in range(3):
+        await asyncio.sleep(1.2)
+        assert runner.stuck(50.0) is None, "all is read"
+    left = aiokafka.TopicPartition(topic, 1)
+    runner.app.batch_consumer._thread._ensure_consumer().pause(left)
+    await fill(config, 2, 20)
+    await until(lambda: len(stage.records) == 30)
+    runner.seen({}, {tp: 20 for tp in ends})
+    said = []
+    for _ in range(4):
+        await asyncio.sleep(1.2)
+        said.append(runner.stuck(30.0))
+    assert said[:2] == [None, None] and said[-1] is not None
+    assert f"{topic}[1]: records wait at 10" in said[-1]
+    await runner.stop()
+
+
+@pytest.mark.kafka
+async def test_a_topic_made_anew_is_refused_by_its_id(apache_broker: str, namespace: str) -> None:
+    """On the embedded broker only while it is read: that one keeps nothing beside offsets."""
+    config = kafka_config(apache_broker, namespace)
+    topic = await filled_topic(config, 1, 10)
+    await topics.create(config)
+
+    def remembering(name: str) -> Collecting:
+        stage = Collecting(topic)
+        stage.memory = Memory(TP(config.topics.requests, 0), name)
+        return stage
+
+    runner = await runner_of(config, stage := remembering("0"))
+    await runner.start()
+    await until(lambda: len(stage.records) == 10)
+    await asyncio.sleep(1.5)  # a commit
+    ids = dict(runner.app.batch_consumer.topic_ids)
+    runner.seen(ids, {})
+    admin = AIOKafkaAdminClient(bootstrap_servers=config.kafka.bootstrap)
+    await admin.start()
+    await admin.delete_topics([topic])
+    await admin.close()
+    await asyncio.sleep(0.5)
+    await filled_topic(config, 1, 30)  # longer than the old one was
+    async with clients.reader(config) as reader:
+        now = await topic_ids(reader._client, [topic])
+    with pytest.raises(StageError, match="was made anew while collecting read it"):
+        runner.seen(now, {})
+    await runner.abandon()
+
+    second = await runner_of(config, again := remembering("0"))
+    starting = asyncio.create_task(second.start())
+    with pytest.raises(StageError, match="was made anew under its old name"):
+        await asyncio.wait_for(asyncio.shield(second.failed), 20)
+    assert again.records == []
+    starting.cancel()
+    await second.abandon()
+    third = await runner_of(config, renamed := remembering("1"))
+    await third.start()
+    await until(lambda: len(renamed.records) > 0)
+    await third.stop()
 
 
 async def test_a_consumer_that_has_stopped_is_noticed(embedded_broker: str, namespace: str) -> None:

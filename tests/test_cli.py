@@ -19,6 +19,7 @@ COMMANDS = (
     "run",
     "topics create",
     "topics check",
+    "topics acls",
     "doctor",
     "client-id",
     "calibrate",
@@ -29,6 +30,7 @@ COMMANDS = (
     "replay",
     "allow",
     "lift",
+    "rekey",
     "archive",
 )
 

@@ -18,6 +18,7 @@ from detector.finding import Event
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from models.kernels.numbers import NEVER
 from models.pseudonym import pseudonym
+from streams.state_topic import Stored
 from tests import engine_cases as cases
 from tests.engine_cases import PARTITION, Unit, Worker, about, cut, fold, history, newcomers, said, told
 from tests.scenarios import run, world
@@ -152,10 +153,10 @@ def test_the_furthest_mark_counts_not_the_last_record(monkeypatch: pytest.Monkey
     expected = fold(log())[0]
     assert said(live(log(), LATE_ZOMBIE)[0]) == expected
 
-    def keep_last(blocks: dict[int, bytes], value: bytes) -> None:
-        blocks[engine.block_mark(value)[1]] = value
+    def keep_last(stored: Stored, value: bytes) -> None:
+        stored.blocks[engine.block_mark(value).block] = value
 
-    monkeypatch.setattr(cases, "keep_furthest", keep_last)
+    monkeypatch.setattr(Stored, "keep", keep_last)
     assert said(live(log(), LATE_ZOMBIE)[0]) != expected
 
 
@@ -305,7 +306,10 @@ def test_a_full_block_lets_the_same_clients_go_however_it_is_cut_and_restored(se
     frames = cut(crowd(), [rng.randint(1, 50) for _ in range(100)])
     found, state = crowded(frames, set(rng.sample(range(len(frames)), 6)))
     assert found == expected != {}
-    assert engine.dump_block(state, 0)[20:] == engine.dump_block(undisturbed, 0)[20:]  # but for the offset
+    assert (
+        engine.dump_block(state, 0)[engine.BLOCK_HEAD_BYTES :]
+        == engine.dump_block(undisturbed, 0)[engine.BLOCK_HEAD_BYTES :]
+    )  # but for the offset
     assert undisturbed.evicted > 200 and undisturbed.clients < 200
 
 

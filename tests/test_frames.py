@@ -157,13 +157,35 @@ def test_arbitrary_bytes_are_refused(value: bytes) -> None:
     for start in (b"", struct.pack("<Ii", 0xFFFFFFFF, len(value) + 8)):
         with pytest.raises(FrameError):
             frames.decode(start + value, 0, 0)
+        with pytest.raises(FrameError):
+            frames.decode(frames.seal(start + value), 0, 0)
+
+
+def test_a_damaged_frame_is_not_another_frame() -> None:
+    rng = random.Random(5)
+    original = frames.encode(frame_rows.frame(content(6)))
+    for _ in range(2_000):
+        value = bytearray(original)
+        value[rng.randrange(len(value))] ^= 1 << rng.randrange(8)
+        with pytest.raises(FrameError):
+            frames.decode(bytes(value), 0, 0)
+
+
+def test_frames_of_the_first_release_had_no_checksum() -> None:
+    frame = frame_rows.frame(content(6))
+    back = frames.decode(frames.encode(frame)[: -frames.SEAL_BYTES], 3, 17)
+    assert isinstance(back, RowFrame)
+    same(frame, back)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_damaged_frames_never_crash_or_grow(seed: int) -> None:
-    """Bits flipped, numbers overwritten with extremes, pieces cut out: an error, or a frame within bounds."""
+    """Bits flipped, numbers overwritten with extremes, pieces cut out: an error, or a frame within bounds.
+
+    Without the checksum, which whoever means harm would put right.
+    """
     rng = random.Random(seed)
-    original = frames.encode(frame_rows.frame(content(6, 3, 3, seed)))
+    original = frames.encode(frame_rows.frame(content(6, 3, 3, seed)))[: -frames.SEAL_BYTES]
     head = len(original) // 2
     refused = 0
     for _ in range(3_000):

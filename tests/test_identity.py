@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.identity import Identity, TwoGenerations, client_of, pseudonym, source_id
+from streams.identity import Identity, TwoGenerations, client_of, identity_of, pseudonym, source_id
+from streams.secrets import Secrets
 
 KEY, SEED = bytes(range(32)), bytes(range(32, 64))
 identity = Identity(KEY, "k1", SEED)
@@ -72,3 +73,16 @@ def test_the_memo_is_bounded_and_keeps_what_is_in_use() -> None:
         assert len(memo) <= 100 and len(memo._old) <= 100
     assert asked.count(0) == 1
     assert memo[500] == 250_000 and asked.count(500) == 2
+
+
+def test_while_keys_rotate_the_registry_knows_clients_by_both_names() -> None:
+    new = bytes(reversed(KEY))
+    declared = [pseudonym("k1", *identity.client(name)) for name in ("acct-1", "acct-2")]
+    declared.append(pseudonym("k2", *Identity(new, "k2", SEED).client("acct-3")))
+    rotating = identity_of(Secrets(new, "k2", SEED, (KEY, "k1")), declared)
+    keys, _ = rotating.clients(["acct-0", "acct-1", "acct-2", "acct-3"])
+    spoken = rotating.spoken_of(keys).tolist()
+    assert spoken[1:] == [client_of(name) for name in declared]
+    assert spoken[0] == int(keys[0])
+    alone = identity_of(Secrets(new, "k2", SEED), declared)
+    assert (alone.spoken_of(keys) == keys).all()

@@ -78,6 +78,7 @@ async def sketched(config: Config, fitted: Calibrated, rows: Sequence[Row]) -> N
         parts.setdefault((quarter, record.partition), []).append(record)
     for (_, number), records in sorted(parts.items()):
         await stage.process(Batch(TP(config.topics.raw[0], number), records, 0))
+    await stage.release()
     await stage.stop()
 
 

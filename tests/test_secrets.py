@@ -69,3 +69,17 @@ def test_representation_hides_both(tmp_path: Path) -> None:
     loaded = load_secrets(Config(), tmp_path)
     assert loaded.pseudonym_key.hex() not in repr(loaded)
     assert repr(loaded.projection_seed) not in repr(loaded)
+
+
+def test_while_keys_rotate_the_one_before_is_asked_for(tmp_path: Path) -> None:
+    given = {"pseudonym_key": ONE, "projection_seed": THREE, "key_id": "k2", "previous_key_id": "k1"}
+    with pytest.raises(SecretsError, match="previous_pseudonym_key: not set"):
+        load_secrets(Config(secrets=given))
+    (tmp_path / "before").write_text(TWO)
+    found = load_secrets(Config(secrets=given | {"previous_pseudonym_key_file": tmp_path / "before"}))
+    assert found.previous == (bytes.fromhex(TWO), "k1")
+    assert TWO not in repr(found)
+    with pytest.raises(SecretsError, match="the same as pseudonym_key"):
+        load_secrets(Config(secrets=given | {"previous_pseudonym_key": ONE}))
+    with pytest.raises(ValueError, match="previous_key_id must differ"):
+        Config(secrets=given | {"previous_key_id": "k2"})

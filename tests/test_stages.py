@@ -14,6 +14,7 @@ from detector.config import Config
 from detector.engine import EngineSettings, block_mark
 from streams import frames, topics
 from streams.batches import Batch
+from streams.clients import SendError
 from streams.embedded import probe
 from streams.identity import Identity
 from streams.judge import JudgeStage
@@ -71,6 +72,7 @@ async def sketched(config: Config, fitted: Calibrated, rows: Sequence[Row], piec
             size = -(-len(batch.records) // pieces)
             for start in range(0, len(batch.records), size):
                 await stage.process(Batch(batch.partition, batch.records[start : start + size], 0))
+        await stage.release()
 
 
 ROWS = [*benign(60, seed=11), *sweeps(2, 60, seed=12)]
@@ -216,6 +218,7 @@ async def test_rejects_keep_bytes_and_key_unless_they_are_too_long_for_the_topic
     ]
     async with sketching(config, fitted) as stage:
         await stage.process(Batch(place, records, 0))
+        await stage.release()
         assert stage.committable() == {place: 4}
     letters = {}
     for letter in await read_topic(config, config.topics.dlq):
@@ -242,9 +245,37 @@ async def test_a_frame_that_fails_ends_the_stage_with_nothing_to_commit(
     async with sketching(config, fitted) as stage:
         with pytest.raises(ExceptionGroup) as caught:
             await stage.process(batch)
-        assert caught.group_contains(aiokafka.errors.MessageSizeTooLargeError)
+            await stage.process(batch)
+        assert caught.group_contains(SendError, match="MessageSizeTooLarge.* raise the topic")
         assert stage.committable() == {}
     assert await read_topic(config, config.topics.requests) == []
+
+
+async def test_a_batch_travels_while_the_next_is_sketched_and_nothing_is_sent_behind_a_failure(
+    embedded_broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    config = kafka_config(embedded_broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    await write_raw(config, benign(50, seed=19))
+    first, second = batches(await read_topic(config, config.topics.raw[0]))
+    async with sketching(config, fitted) as stage:
+        await stage.process(first)
+        assert stage._flight is not None and not stage._flight.done()
+        assert stage.committable() == {}, "sent, and not acknowledged yet"
+        await stage.process(second)
+        assert stage.committable() == {first.partition: first.end}
+        await asyncio.wait([stage._flight])
+        await stage.tick()
+        assert stage.committable() == {first.partition: first.end, second.partition: second.end}
+        written = await read_topic(config, config.topics.requests)
+
+        await stage._producer.stop()  # whatever is sent from now on fails
+        await stage.process(second)
+        for step in (stage.process(first), stage.tick(), stage.release()):
+            with pytest.raises(ExceptionGroup) as caught:
+                await step
+            assert caught.group_contains(SendError, match="ProducerClosed")
+    assert await read_topic(config, config.topics.requests) == written
 
 
 async def shrink(config: Config) -> None:

@@ -9,18 +9,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from aiokafka import AIOKafkaProducer
 from starlette.applications import Starlette
 
-from detector.config import load_config
 from examples.loan_gateway.app import build_app
 from examples.loan_gateway.model import NAME as MODEL
 from examples.loan_gateway.model import LoanModel, load_applications
+from examples.loan_gateway.server import server
 from streams.doors.asgi import ProbewatchDoor, from_header
 from streams.doors.decisions import KafkaDecisions
-from streams.identity import Identity
-from streams.secrets import load_secrets
+from streams.identity import identities
+from streams.secrets import load_secrets, load_settings
 
 logger = logging.getLogger("loan_gateway")
 
@@ -58,7 +57,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="loan_gateway", description=__doc__)
     parser.add_argument("--bootstrap", required=True, help="Kafka, host:port")
     parser.add_argument("--topic", default="gateway-logs", help="topic of the request log")
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--host", default="127.0.0.1", help="it believes X-Client-Id: for others only behind a proxy")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--registry", type=Path, help="JSON file: client id -> broker | system")
     parser.add_argument(
@@ -84,14 +83,12 @@ async def serve(options: argparse.Namespace) -> None:
 
     app: Any = build_app(LoanModel(training), log, registry, lifespan)
     if options.config:
-        config = load_config(options.config)
+        config = load_settings(options.config)
         secrets = load_secrets(config)
-        identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
         decisions = KafkaDecisions(options.bootstrap, config.topics.throttle_state, **config.kafka.client())
         followed.append(decisions)
-        app = ProbewatchDoor(app, decisions, from_header("X-Client-Id", [identity]), MODEL)
-    settings = uvicorn.Config(app, host=options.host, port=options.port, log_level="warning", access_log=False)
-    await uvicorn.Server(settings).serve()
+        app = ProbewatchDoor(app, decisions, from_header("X-Client-Id", identities(secrets)), MODEL)
+    await server(app, options.host, options.port).serve()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The gateway's HTTP face: validate, score, answer, log. Protected from outside by a door (see __main__)."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from starlette.types import Lifespan
 from examples.loan_gateway import model as loans
 
 MAX_BODY_BYTES = 16_384
+BODY_S = 5.0
 MAX_CLIENT_ID_CHARS = 128
 
 
@@ -55,10 +57,12 @@ class Gateway:
             return _bad(f"header X-Client-Id: expected 1 to {MAX_CLIENT_ID_CHARS} characters")
         started = time.perf_counter()
         try:
-            features = _object(await request.body())
+            features = _object(await _body(request))
             label, score = self._model.decide(features)
         except loans.BadFeaturesError as error:
             return _bad(str(error))
+        except TimeoutError:
+            return JSONResponse({"error": f"body: not there after {BODY_S:.0f} s"}, 408, {"Connection": "close"})
         request_id = str(uuid.uuid4())
         record = {
             "schema": "probewatch.request/1",
@@ -84,9 +88,18 @@ class Gateway:
         return JSONResponse({"status": "ok", "model": loans.NAME, "log_failures": self._log.failures})
 
 
+async def _body(request: Request) -> bytes:
+    """Never holds more than it may be long. Raises BadFeaturesError, TimeoutError."""
+    body = bytearray()
+    async with asyncio.timeout(BODY_S):
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise loans.BadFeaturesError(f"body: expected at most {MAX_BODY_BYTES} bytes; got more")
+    return bytes(body)
+
+
 def _object(body: bytes) -> dict[str, object]:
-    if len(body) > MAX_BODY_BYTES:
-        raise loans.BadFeaturesError(f"body: expected at most {MAX_BODY_BYTES} bytes; got {len(body)}")
     try:
         return msgspec.json.decode(body, type=dict[str, object])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

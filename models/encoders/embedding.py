@@ -38,8 +38,11 @@ class EmbeddingEncoder:
     def encode(self, inputs: Sequence[Any]) -> Encoded:
         """n vectors of dim_in numbers: an (n, dim_in) float32 array or a sequence of sequences of numbers."""
         faults: list[Fault] = []
-        vectors = self._vectors(inputs, faults)
-        n = len(vectors)
+        return self.encode_vectors(self._vectors(inputs, faults), faults)
+
+    def encode_vectors(self, vectors: F32, faults: Sequence[Fault] = ()) -> Encoded:
+        """(n, dim_in), contiguous. faults : of rows that hold zeros for that reason."""
+        n, faults = len(vectors), list(faults)
         values = np.zeros((n, DIM), np.int16)
         exact = np.zeros(n, np.uint64)
         faulty = np.zeros(n, np.uint8)

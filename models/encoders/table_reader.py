@@ -5,13 +5,17 @@ import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.encoders.base import Fault
-from models.rows import F64
+from models.kernels.json_columns import intern, place_names, read_fields
+from models.kernels.json_scan import Members
+from models.rows import F64, I32, I64, U8
 
+Flags = NDArray[np.bool_]
 Value = float | int | str | bool | None
 
 UNSEEN_CODE = float(1 << 20)
@@ -39,6 +43,12 @@ class TableReader:
         self._number_names = [names[j] for j in self._number_fields]
         self._pick = _picker(self._number_names)
         self._pack = struct.Struct(f"<{len(self._number_names)}d").pack
+        letters = [name.encode("utf-8", "surrogatepass") for name in names]
+        self._letters: U8 = np.frombuffer(b"".join(letters), np.uint8)
+        self._letters_start: I64 = np.cumsum([0, *map(len, letters)], dtype=np.int64)
+        self._slots: I32 = np.full(4 << len(names).bit_length(), -1, np.int32)
+        place_names(self._letters, self._letters_start, self._slots)
+        self._expected: I32 = np.full(4 * len(names) + 16, -1, np.int32)
 
     def read(self, inputs: Sequence[Mapping[str, Value]], faults: list[Fault]) -> F64:
         """(n, f): a number as it is, true as 1, a category as its rank or its digest, NaN for none. A field that the
@@ -50,6 +60,29 @@ class TableReader:
             if codes is not None:
                 raw[:, j] = self._categories([row.get(name) for row in inputs], codes)
         return raw
+
+    def read_members(self, text: U8, begin: I32, end: I32, members: Members) -> tuple[F64, Flags]:
+        """The same of n scanned objects, whose members are begin[i] to end[i]. (n, f), and (n,) where it is what `read`
+        gives: not for text where a number belongs, nor for a number where a category does."""
+        shape = len(begin), len(self.names)
+        plain, start, stop = np.empty(shape), np.empty(shape, np.int32), np.empty(shape, np.int32)
+        read_fields(
+            text, begin, end, members, self._letters, self._letters_start, self._slots, self._expected,
+            plain, start, stop,
+        )  # fmt: skip
+        clean: Flags = np.logical_not((stop[:, self._number_fields] >= 0).any(axis=1))
+        for j, codes in enumerate(self._codes):
+            if codes is not None:
+                clean &= np.isnan(plain[:, j])
+                self._place_texts(text, start[:, j], stop[:, j], codes, plain[:, j])
+        return plain, clean
+
+    def _place_texts(self, text: U8, start: I32, stop: I32, codes: Mapping[str, float], column: F64) -> None:
+        rows = np.flatnonzero(stop >= 0)
+        start, stop = start[rows], stop[rows]
+        texts = Interned.of(text, start, stop)
+        values = [codes[name] if name in codes else UNSEEN_CODE + self.digest(name) for name in texts.names]
+        column[rows] = np.array(values, np.float64)[texts.code]
 
     def digest(self, category: str) -> int:
         """32 bits, keyed."""
@@ -99,6 +132,25 @@ class TableReader:
         else:
             faults.append(Fault(row, f"features.{name}", "a number", f"a {_kind(value)}"))
         return math.nan
+
+
+class Interned(NamedTuple):
+    """n texts as numbers. names : the distinct ones. code : (n,) places among them. first : one row of each."""
+
+    names: list[str]
+    code: I32
+    first: I32
+
+    @staticmethod
+    def of(text: U8, start: I32, end: I32) -> "Interned":
+        """The texts text[start:end], which are Unicode."""
+        n = len(start)
+        code, first = np.empty(n, np.int32), np.empty(n, np.int32)
+        slots = np.full(4 << n.bit_length(), -1, np.int32)
+        count = intern(text, np.ascontiguousarray(start), np.ascontiguousarray(end), slots, code, first)
+        first = first[:count]
+        spans = zip(start[first].tolist(), end[first].tolist(), strict=True)
+        return Interned([text[a:b].tobytes().decode() for a, b in spans], code, first)
 
 
 def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Value]], Sequence[Value]]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.encoders.base import Encoded, Fault
-from models.encoders.table_reader import TableReader, Value, derive
+from models.encoders.table_reader import Flags, TableReader, Value, derive
 from models.kernels.encode import encode_table, orthogonalise
-from models.rows import F64, I64, SURPRISAL_UNIT, U8, U64
+from models.kernels.json_scan import Members
+from models.rows import F64, I32, I64, SURPRISAL_UNIT, U8, U64
 
 KNOWN_VALUES_MAX = 4096
 REACH = 0.5
@@ -164,24 +165,32 @@ class TabularEncoder:
 
     def encode(self, inputs: Sequence[Mapping[str, Value]]) -> Encoded:
         """n mappings of field to number, string, bool or None. A field that history did not have is ignored."""
-        n, f = len(inputs), self.dim
         faults: list[Fault] = []
-        plain = self._reader.read(inputs, faults)
+        encoded = self._encode(self._reader.read(inputs, faults), tuple(sorted(faults)))
+        for fault in faults:
+            for array in encoded[:5]:
+                array[fault.row] = 0
+        return encoded
+
+    def encode_members(self, text: U8, begin: I32, end: I32, members: Members) -> tuple[Encoded, Flags]:
+        """n scanned objects, whose members are begin[i] to end[i]; and (n,) for which `encode` says the same."""
+        plain, clean = self._reader.read_members(text, begin, end, members)
+        return self._encode(plain, ()), clean
+
+    def _encode(self, plain: F64, faults: tuple[Fault, ...]) -> Encoded:
+        n, f = plain.shape
         encoded = Encoded(
-            np.zeros((n, f), np.int16),
-            np.zeros((n, f), np.uint16),
-            np.zeros((n, f), np.uint8),
-            np.zeros(n, np.uint32),
-            np.zeros(n, np.uint64),
+            np.empty((n, f), np.int16),
+            np.empty((n, f), np.uint16),
+            np.empty((n, f), np.uint8),
+            np.empty(n, np.uint32),
+            np.empty(n, np.uint64),
             plain,
-            tuple(sorted(faults)),
+            faults,
         )
         fit = self.fit
         encode_table(
             plain, fit.centre, fit.scale, fit.step, fit.known, fit.known_surprisals, fit.known_start, fit.unknown,
             fit.missing, self._order, self._rotation, self._salt, *encoded[:5],
         )  # fmt: skip
-        for fault in faults:
-            for array in encoded[:5]:
-                array[fault.row] = 0
         return encoded

@@ -10,9 +10,11 @@ import msgspec
 from streams.adapters.blame import blame
 from streams.adapters.json_text import SHALLOW_BYTES, UNREADABLE, is_deep, split
 from streams.adapters.request import Request
+from streams.adapters.scanner import Scanner
 from streams.rejects import Fault, Headers
 
 name = "native"
+scanner = Scanner
 
 _decode = msgspec.json.Decoder(Request).decode
 

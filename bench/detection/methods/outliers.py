@@ -47,7 +47,8 @@ def random_cut_forest(at: View, reference: View) -> F64:
     for _ in range(TREES):
         chosen = rng.choice(min(len(ordinary), LEARNED), TREE_SIZE, replace=False)
         trees.append(
-            rrcf.RCTree(ordinary[chosen], index_labels=range(TREE_SIZE), random_state=int(rng.integers(2**31)))
+            # Labels as an array: equal rows share a leaf, whose labels the library picks by a list of places.
+            rrcf.RCTree(ordinary[chosen], index_labels=np.arange(TREE_SIZE), random_state=int(rng.integers(2**31)))
         )
 
     def judge(x: F32) -> float:

@@ -1,0 +1,86 @@
+"""How many rows of archived frames `probewatch replay` judges in a minute on one core, the command's start included.
+
+The frames are what `sketch` makes of a log in batches as they are fetched behind it, for 12 partitions of `requests`.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from bench.performance.common import Run, ratios, spread
+from bench.performance.plain import FETCH_RECORDS, Plain
+from bench.performance.traffic import Traffic, fitted
+from bench.performance.worker import COMMAND
+from detector.config import Config
+from models.artefacts import load_artefacts
+from streams import frames
+from streams.archive import ArchiveWriter, Message
+from streams.identity import Identity
+from streams.progress import Advance, Reporter
+from streams.secrets import load_secrets
+from streams.sketch import RawRecord, Sketcher
+
+CLIENTS = 100_000
+
+
+def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
+    rows, rounds = run.size(1_000_000, 60_000), run.size(3, 1)
+    folder = fitted(run)
+    archive = run.folder / "frames.parquet"
+    messages = _archive(archive, folder, rows, reporter.task("frames to replay", rows))
+    plain = Plain(run)
+    done = reporter.task("replay", rounds)
+    read, found = [], []
+    for _ in range(rounds):
+        read.append(plain.rate())
+        found.append(_replay(archive, folder, run.folder / "replayed"))
+        done(1)
+    rates = [rows / cpu_s for cpu_s, _ in found]
+    return {
+        "rows": rows,
+        "frames": messages,
+        "archive_bytes": archive.stat().st_size,
+        "rows_a_minute": spread(60 * rate for rate in rates),
+        "rows_a_minute_without_start": spread(60 * summary["rows"] / summary["seconds"] for _, summary in found),
+        "events": found[-1][1]["alerts"],
+        "of_plain": ratios(rates, read),
+    }
+
+
+def _archive(path: Path, folder: Path, rows: int, done: Advance) -> int:
+    """Write the frames; how many."""
+    config = Config()
+    secrets = load_secrets(config, folder)
+    artefacts = load_artefacts(folder, secrets.projection_seed)
+    identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
+    sketcher, traffic = Sketcher(artefacts, identity, config), Traffic(CLIENTS, seed=11)
+    written = dict.fromkeys(range(config.topics.partitions), 0)
+    with ArchiveWriter(path) as archive:
+        for start in range(0, rows, FETCH_RECORDS):
+            batch = [
+                RawRecord(offset, traffic.record(offset / 20_000), None, (), -1)
+                for offset in range(start, min(start + FETCH_RECORDS, rows))
+            ]
+            for frame in sketcher.frames("bench", 0, "0", batch, config.topics.partitions).frames:
+                archive.add(Message(frame.partition, written[frame.partition], None, frames.encode(frame)))
+                written[frame.partition] += 1
+            done(len(batch))
+        return archive.messages
+
+
+def _replay(archive: Path, folder: Path, out: Path) -> tuple[float, dict[str, Any]]:
+    """Processor seconds of the command, and its summary."""
+    command = [*COMMAND, "replay", str(archive), "--artefacts", str(folder), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, preexec_fn=_one_core)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}")
+    return usage.ru_utime + usage.ru_stime, json.loads((out / "summary.json").read_text())
+
+
+def _one_core() -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
