@@ -13,6 +13,7 @@ from detector.events import ID_HEX_DIGITS, Position, moment
 from detector.finding import Event, Provenance
 from detector.findings import name_of
 from detector.frame import RowFrame
+from detector.printable import json_bytes
 from models.artefacts import ModelArtefact
 from models.clients import ClientTable
 from models.kernels.drift import FAST, FINE_BITS, SLOW
@@ -63,7 +64,7 @@ def event(
         trigger=position,
         **provenance._asdict(),
     )
-    value, time_ms = msgspec.json.encode(record), int(client["clock_ms"])
+    value, time_ms = json_bytes(record), int(client["clock_ms"])
     return Event("drift", _id("record", *where), record.key.encode(), value, (), int(client["key"]), time_ms)
 
 

@@ -31,6 +31,7 @@ from streams.sink import Sink
 from streams.stage import StageError
 from streams.state_topic import StateTopic, Stored
 
+log = structlog.get_logger("probewatch")
 TICK_S = 0.1
 TICKS_A_ROUND = 30
 """Most slices that a round of block writing is cut into, and the shortest time for one."""
@@ -114,6 +115,7 @@ class JudgeStage:
         self._dead = DeadLetterTopic(self._producer, config, metrics)
         self._partitions: dict[TP, Partition] = {}
         self._log_id = ""
+        self._evicted_told = 0
 
     @property
     def consumer_arguments(self) -> dict[str, Any]:
@@ -245,6 +247,13 @@ class JudgeStage:
         self._metrics.clients.set(counts["clients"])
         self._metrics.skipped.set(counts["skipped"])
         self._metrics.evicted.set(counts["evicted"])
+        self._tell_evictions(counts["evicted"])
+
+    def _tell_evictions(self, evicted: int) -> None:
+        """Whenever they have doubled: a flood of invented clients must not become one of log lines."""
+        if evicted > 2 * self._evicted_told:
+            self._evicted_told = evicted
+            log.warning("clients left for want of room: raise state.block_bytes", evicted=evicted)
 
     async def _write(self, partition: Partition, blocks: Iterable[int]) -> None:
         values = {block: engine.dump_block(partition.state, block) for block in blocks}
