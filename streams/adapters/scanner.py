@@ -42,8 +42,8 @@ class Scanner:
         self._pool: F64 = np.empty(0)
 
     def scan(self, messages: Sequence[bytes], most: int) -> Scanned:
-        """A message is plain if it is one object of at most `most` bytes, without escapes in what is read of it. What is
-        plain decodes, and to these values."""
+        """A message is plain if it is one object of at most `most` bytes, without escapes in what is read of it. What
+        is plain decodes, and to these values."""
         n = len(messages)
         lengths = np.fromiter(map(len, messages), np.int64, n)
         if n and lengths.max() > most:

@@ -48,6 +48,8 @@ def block() -> Iterator[bytes]:
         value = engine.dump_block(state, number)
         yield value
         yield b"\x01" + zstandard.ZstdDecompressor().decompress(value[engine.BLOCK_HEAD_BYTES :])
+    yield b"\x03"
+    yield from (b"\x03" + random.Random(seed).randbytes(4 * seed) for seed in (1, 2, 5, 9))
     link = drift.LinkState(drift.Settings.of(world.CONFIG, world.artefacts()))
     drift.step(link, world.probing())
     yield b"\x02" + zstandard.ZstdDecompressor().decompress(drift.dump(link)[len(LINK_HEAD) :])
