@@ -237,8 +237,9 @@ class JudgeStage:
     async def tick(self) -> None:
         """Each block that has a record is written once a round, changed or not: that also mends what a zombie wrote."""
         before = time.monotonic() - self._config.state.round_s + self.tick_s / 2
-        for partition in self._partitions.values():
-            await self._write(partition, partition.due(before, 1 / self._ticks))
+        async with asyncio.TaskGroup() as writing:  # one after another would wait for as many answers
+            for partition in self._partitions.values():
+                writing.create_task(self._write(partition, partition.due(before, 1 / self._ticks)))
         counts: dict[str, int] = defaultdict(int)
         for partition in self._partitions.values():
             counts["clients"] += partition.state.clients
