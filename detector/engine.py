@@ -13,7 +13,7 @@ the position it has applied. Whatever comes again, doubled or late, lies below a
 import struct
 import zlib
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -22,12 +22,12 @@ import zstandard
 from detector import __version__, client_drift, evidence, findings, layouts
 from detector.config import Config
 from detector.events import events
-from detector.finding import Event, Provenance
+from detector.finding import Event, Finding, Provenance
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
 from models.clients import ClientTable, no_tally
-from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls
+from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls, Tally
 from models.rows import I64
 
 BLOCK_MAGIC = b"PWBK"
@@ -161,15 +161,27 @@ def open_partition(settings: EngineSettings, partition: int) -> PartitionState:
     return PartitionState(partition, settings, np.zeros(settings.config.state.blocks, np.int64))
 
 
-def step(state: PartitionState, frame: Frame) -> list[Event]:
+class Watch(Protocol):
+    """Who looks on while a frame is folded; nothing of it changes what falls. See story.py."""
+
+    def tally(self, frame: RowFrame, table: ClientTable, nothing: Tally) -> Tally:
+        """What is to be traced of a frame's rows, before the first of them. nothing : a tally that traces nothing."""
+        ...
+
+    def fell(self, frame: RowFrame | ControlFrame, row: int, finding: Finding, events: list[Event]) -> None:
+        """A decision at a frame's row, or by a person's order, for which `row` is -1."""
+        ...
+
+
+def step(state: PartitionState, frame: Frame, watch: Watch | None = None) -> list[Event]:
     """Apply one frame; a frame below all marks changes nothing. Rows of unknown spaces are counted, not judged."""
     closed = (state.block_offset > frame.offset).astype(np.int64)
     if isinstance(frame, ShiftFrame):
         found = _shift(state, frame, closed)
     elif isinstance(frame, ControlFrame):
-        found = [] if closed[frame.client % len(closed)] else _control(state, frame)
+        found = [] if closed[frame.client % len(closed)] else _control(state, frame, watch)
     elif _is_known(state.settings, frame):
-        found = _rows(state, frame, closed)
+        found = _rows(state, frame, closed, watch)
     else:
         state.unjudged += frame.rows.count
         found = []
@@ -187,16 +199,18 @@ def _is_known(settings: EngineSettings, frame: RowFrame) -> bool:
     return widths == (encoder.dim, len(encoder.field_names), len(encoder.field_names))
 
 
-def _rows(state: PartitionState, frame: RowFrame, closed: I64) -> list[Event]:
+def _rows(state: PartitionState, frame: RowFrame, closed: I64, watch: Watch | None) -> list[Event]:
     space, table = state.settings.spaces[frame.space], state.table(frame.space)
     batch = table.batch(frame.rows)
     tally = no_tally(batch.fields.shape[1], space.nulls.tail.shape[1])
+    if watch is not None:
+        tally = watch.tally(frame, table, tally)
     verdict = np.zeros(VERDICT, np.int64)
     found: list[Event] = []
     row, status = table.fold(space.nulls, batch, closed, 0, tally, verdict)
     while status != DONE:
         if status & CROSSED:
-            found += _decide(state, frame, space, row - 1, verdict)
+            found += _decide(state, frame, row - 1, verdict, watch)
         if status & MOVED:
             made_with = state.settings.provenance
             found.append(client_drift.event(made_with, space.artefact, table, frame, row - 1, verdict))
@@ -205,9 +219,9 @@ def _rows(state: PartitionState, frame: RowFrame, closed: I64) -> list[Event]:
     return found
 
 
-def _decide(state: PartitionState, frame: RowFrame, space: Space, row: int, verdict: I64) -> list[Event]:
+def _decide(state: PartitionState, frame: RowFrame, row: int, verdict: I64, watch: Watch | None) -> list[Event]:
     key = int(frame.rows.client[row])
-    table = state.tables[frame.space]
+    space, table = state.settings.spaces[frame.space], state.tables[frame.space]
     allowed = max(state.allowed.get((key, ""), 0), state.allowed.get((key, frame.model), 0))
     client = table.table.clients[int(verdict[SLOT])]
     if int(client["clock_ms"]) < allowed:
@@ -215,7 +229,10 @@ def _decide(state: PartitionState, frame: RowFrame, space: Space, row: int, verd
         return []
     policy, made_with = state.settings.config.policy, state.settings.provenance
     finding = findings.decided(policy, made_with, space.artefact, space.nulls, table, frame, row, verdict)
-    return events(finding)
+    found = events(finding)
+    if watch is not None:
+        watch.fell(frame, row, finding, found)
+    return found
 
 
 def _shift(state: PartitionState, frame: ShiftFrame, closed: I64) -> list[Event]:
@@ -235,7 +252,7 @@ def _shift(state: PartitionState, frame: ShiftFrame, closed: I64) -> list[Event]
     return []
 
 
-def _control(state: PartitionState, frame: ControlFrame) -> list[Event]:
+def _control(state: PartitionState, frame: ControlFrame, watch: Watch | None) -> list[Event]:
     """An allowance silences decisions until its end; a lift also forgets the evidence behind the present one."""
     if frame.action not in ("allow", "lift"):
         return []
@@ -252,7 +269,11 @@ def _control(state: PartitionState, frame: ControlFrame) -> list[Event]:
         if frame.action == "lift":
             table.forget_evidence(slot)
             finding = findings.lifted(state.settings.provenance, space.artefact, table, frame, slot)
-            found += events(finding) if finding is not None else []
+            if finding is not None:
+                lifted = events(finding)
+                found += lifted
+                if watch is not None:
+                    watch.fell(frame, -1, finding, lifted)
     return found
 
 

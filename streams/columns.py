@@ -25,6 +25,8 @@ from models.rows import (
     U32,
     U64,
     Rows,
+    joined,
+    take,
 )
 from streams.adapters import embeddings
 from streams.adapters.request import Output, Request
@@ -168,35 +170,19 @@ def counts(values: Sequence[int | None]) -> U32:
 
 def join(texts: Sequence[str]) -> tuple[I32, U8]:
     """UTF-8 of n texts in one array, and the n + 1 places where they begin and end."""
-    joined = "".join(texts)
-    lengths = map(len, texts) if joined.isascii() else (len(text.encode()) for text in texts)
+    text = "".join(texts)
+    lengths = map(len, texts) if text.isascii() else (len(text.encode()) for text in texts)
     offsets = np.zeros(len(texts) + 1, np.int32)
     np.cumsum(np.fromiter(lengths, np.int32, len(texts)), out=offsets[1:])
-    return offsets, np.frombuffer(joined.encode(), np.uint8)
+    return offsets, np.frombuffer(text.encode(), np.uint8)
 
 
 def append(parts: Sequence[Rows]) -> Rows:
     """The rows of all parts, at least one, in raw order."""
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Rows._fields}
-    ends = np.cumsum([0, *(len(part.id_bytes) for part in parts)])
-    offsets = [part.id_offsets[:-1] + end for part, end in zip(parts, ends.tolist(), strict=False)]
-    rows = Rows(**joined | {"id_offsets": np.concatenate([*offsets, ends[-1:]]).astype(np.int32)})
+    rows = joined(parts)
     if (np.diff(rows.offset) < 0).any():
         rows = take(rows, np.lexsort((rows.index, rows.offset)))
     return rows
-
-
-def take(rows: Rows, places: I64) -> Rows:
-    """The rows at these places, in this order."""
-    lengths = np.diff(rows.id_offsets)[places]
-    offsets = np.zeros(len(places) + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    starts = np.repeat(rows.id_offsets[:-1][places] - offsets[:-1], lengths)
-    letters = rows.id_bytes[starts + np.arange(offsets[-1])]
-    taken: dict[str, NDArray[np.generic]] = {
-        name: column[places] for name, column in rows._asdict().items() if not name.startswith("id_")
-    }
-    return Rows(**taken, id_offsets=offsets, id_bytes=letters)  # type: ignore[arg-type]  # dtypes stay
 
 
 def cut(rows: Rows, n_partitions: int) -> Iterator[tuple[int, Rows]]:

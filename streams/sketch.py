@@ -15,7 +15,7 @@ from detector.frame import RowFrame
 from models.encoders.base import Encoded, Encoder
 from models.members import Members
 from models.population import Population
-from models.rows import CLASSES, FLAG_MEMBER, I64, U8, U64, Rows
+from models.rows import CLASSES, FLAG_MEMBER, I64, U8, U64, Rows, take
 from streams import columns
 from streams.adapters import REGISTRY, Adapter
 from streams.adapters.json_text import UNREADABLE
@@ -253,7 +253,7 @@ class Sketcher:
             rows = self._rows(name, source, self._said(name, read, kept, faults), encoded)
             if faults:
                 piece.faults.extend((read.offsets[kept[row]], read.indexes[kept[row]], faults[row]) for row in faults)
-                rows = columns.take(rows, np.setdiff1d(np.arange(rows.count), list(faults)))
+                rows = take(rows, np.setdiff1d(np.arange(rows.count), list(faults)))
             piece.rows.setdefault(name, []).append(rows)
 
     def _said(self, name: str, read: Read, places: Sequence[int], faults: Faults) -> Said:
