@@ -1,0 +1,20 @@
+"""History through the live functions: the same sketcher, the same fold, the same events, without a broker.
+
+    replay(sources, ...) -> Outcome -> write(outcome, folder)
+      records.py    raw records, sketched and placed as if they had been written to `requests`
+      fold.py       frames through `judge` and `link`; selection.py says what is told, census.py who was there
+      outcome.py    events in order, a summary, the files
+
+Order inside a raw partition (a file, if records carry no Kafka position) is the order of the log. Clients that stand in
+several raw partitions are replayed in the order of the sources; live that order was a race, so the summary counts them.
+
+Drift of models is folded beside it. One file in order of time is followed as `link` would, and the population's shift
+goes into the fold at once; of anything else windows close at the end, since sources may cover the same time one after
+the other. Archives hold the shifts that `link` wrote, and none is made again.
+"""
+
+from streams.replay.outcome import FILES, REJECTS_FILE, SUMMARY_FILE, Outcome, write
+from streams.replay.run import replay
+from streams.replay.selection import Selection
+
+__all__ = ["FILES", "REJECTS_FILE", "SUMMARY_FILE", "Outcome", "Selection", "replay", "write"]
