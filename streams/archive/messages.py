@@ -12,6 +12,8 @@ from typing import NamedTuple, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streams.archive.layout import ArchiveError
+
 SCHEMA = pa.schema(
     [
         pa.field("partition", pa.int32(), nullable=False),
@@ -22,10 +24,6 @@ SCHEMA = pa.schema(
     metadata={"schema": "probewatch.archive/1"},
 )
 ROW_GROUP_BYTES = 16 * 2**20
-
-
-class ArchiveError(ValueError):
-    """A file is no frame archive, or is damaged. Says where."""
 
 
 class Message(NamedTuple):

@@ -1,0 +1,23 @@
+"""The archive: frames of `requests` beyond the topic's retention, as Parquet by day, with snapshots of judge's state.
+
+    open_archive(DIR).batches(partition)   what stood in the topic, as frames: replay folds them as `judge` does
+    Writer(DIR, …)                         from messages to files; goes on where it ended
+    erase(DIR, client)                     one client's rows, everywhere
+
+docs/archive.md has the columns and queries for DuckDB.
+"""
+
+from streams.archive.layout import ArchiveError, is_archive
+from streams.archive.messages import ArchiveWriter, Message, read_archive
+from streams.archive.reader import Archive, Snapshot, open_archive
+
+__all__ = [
+    "Archive",
+    "ArchiveError",
+    "ArchiveWriter",
+    "Message",
+    "Snapshot",
+    "is_archive",
+    "open_archive",
+    "read_archive",
+]

@@ -1,0 +1,178 @@
+"""What stands where in an archive, and what its columns are.
+
+    DIR/archive.json                                          how far each partition has come
+    DIR/day=YYYY-MM-DD/rows-<partition>-<first offset>.parquet    rows of frames, typed
+    DIR/day=YYYY-MM-DD/other-<partition>-<first offset>.parquet   messages that hold no rows: orders, shifts, damage
+    DIR/blocks/day=YYYY-MM-DD/<partition>.parquet             judge's state as it stood when the archive was written
+
+The day is that of the message's timestamp, UTC. `archive.json` is the truth: it moves on when files are whole, and
+files beyond what it says are leftovers of a run that was cut off.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from models.rows import CLIENT_TAIL_BYTES
+
+SCHEMA = "probewatch.archive/2"
+MANIFEST = "archive.json"
+BLOCKS = "blocks"
+UNFINISHED = ".unfinished"
+DAY_MS = 86_400_000
+ROW_GROUP_ROWS = 65_536
+
+LABELS = ("model", "space", "source_name", "key_id")
+LISTS = ("values", "fields", "surprisal")
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+_NULLABLE = ("score", "margin", "novelty", "guard")
+
+ROWS = pa.schema(
+    [
+        pa.field(name, kind, nullable=name in _NULLABLE)
+        for name, kind in {
+            "partition": pa.int32(),
+            "frame_offset": pa.int64(),
+            "frame_ms": pa.int64(),
+            **dict.fromkeys(LABELS, _TEXT),
+            "source": pa.uint32(),
+            "offset": pa.int64(),
+            "index": pa.int32(),
+            "client": pa.uint64(),
+            "class": pa.uint8(),
+            "time_ms": pa.int64(),
+            "request_id": pa.string(),
+            "exact": pa.uint64(),
+            "values": pa.list_(pa.int16()),
+            "fields": pa.list_(pa.uint16()),
+            "surprisal": pa.list_(pa.uint8()),
+            "offgrid": pa.uint32(),
+            "output": pa.uint32(),
+            "score": pa.float32(),
+            "margin": pa.float32(),
+            "novelty": pa.float32(),
+            "guard": pa.float32(),
+            "cell": pa.uint32(),
+            "tokens_in": pa.uint32(),
+            "tokens_out": pa.uint32(),
+            "flags": pa.uint16(),
+            "client_tail": pa.binary(CLIENT_TAIL_BYTES),
+        }.items()
+    ],
+    metadata={"schema": SCHEMA},
+)
+"""Columns of docs/formats/frames.md, behind where the frame stood. frame_ms : the message's timestamp, -1 for none."""
+
+OTHER = pa.schema(
+    [
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("frame_ms", pa.int64(), nullable=False),
+        pa.field("key", pa.binary()),
+        pa.field("value", pa.binary()),
+        pa.field("headers", pa.map_(pa.string(), pa.binary())),
+    ],
+    metadata={"schema": SCHEMA},
+)
+STATE = pa.schema(
+    [
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("block", pa.int32(), nullable=False),
+        pa.field("mark", pa.int64(), nullable=False),
+        pa.field("value", pa.binary(), nullable=False),
+    ],
+    metadata={"schema": SCHEMA},
+)
+BEGIN = b"begin"
+"""Key in the metadata of a snapshot: from which offset frames must be read behind it."""
+
+_FILE = re.compile(r"(rows|other)-(\d+)-(\d+)\.parquet")
+
+
+class ArchiveError(ValueError):
+    """A folder is no archive, or is damaged. Says where, and what to do."""
+
+
+class Manifest(msgspec.Struct):
+    """How far an archive has come.
+
+    topic : of `requests`. log_id : of the topic's incarnation, "" if nobody tells. begins, ends : partition -> first
+    offset, and the next one to be read. gaps : (partition, first, end) of messages that were gone when they were due.
+    """
+
+    topic: str
+    log_id: str = ""
+    begins: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    gaps: list[tuple[int, int, int]] = []
+    schema: str = SCHEMA
+
+
+class Part(NamedTuple):
+    """One file of a partition. kind : what is in it. first : its first frame's offset. day : "2026-03-01"."""
+
+    first: int
+    kind: Literal["rows", "other"]
+    partition: int
+    day: str
+    path: Path
+
+
+def day_of(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).date().isoformat()
+
+
+def part_path(folder: Path, day: str, kind: str, partition: int, first: int) -> Path:
+    return folder / f"day={day}" / f"{kind}-{partition}-{first:020d}.parquet"
+
+
+def snapshot_path(folder: Path, day: str, partition: int) -> Path:
+    return folder / BLOCKS / f"day={day}" / f"{partition}.parquet"
+
+
+def is_archive(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises ArchiveError."""
+    path = folder / MANIFEST
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        raise ArchiveError(f"{folder}: no archive: {MANIFEST} is missing (`probewatch archive` makes one)") from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ArchiveError(f"{path}: damaged: {error}; restore it") from error
+    if manifest.schema != SCHEMA:
+        raise ArchiveError(f"{path}: layout {manifest.schema!r}; this version reads {SCHEMA}")
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """All of it or none."""
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    unfinished = folder / (MANIFEST + UNFINISHED)
+    with unfinished.open("wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(folder / MANIFEST)
+
+
+def parts(folder: Path, manifest: Manifest) -> Iterator[Part]:
+    """Files that the manifest vouches for, in no particular order."""
+    for path in folder.glob("day=*/*.parquet"):
+        found = _FILE.fullmatch(path.name)
+        if found is None:
+            continue
+        kind: Literal["rows", "other"] = "rows" if found[1] == "rows" else "other"
+        partition, first = int(found[2]), int(found[3])
+        if first < manifest.ends.get(partition, 0):
+            yield Part(first, kind, partition, path.parent.name.removeprefix("day="), path)
