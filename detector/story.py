@@ -8,6 +8,7 @@ The statistic is put together again from the traced evidence (`Story.excess`), i
 compared and thresholds are given: thousandths of a length of the benign tail.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -119,26 +120,27 @@ class Story:
         beyond[:, :bets] -= self.nulls.growth[klass, buckets][:, None]
         return np.where(scale > 0, beyond, OFF)
 
-    @cached_property
-    def neighbours(self) -> tuple[I64, I64, I64]:
-        """(n,) each: number of the nearest earlier row (-1 for none), fields that differ from it, squared distance.
+    def nearest(self, row: int) -> tuple[int, int, int]:
+        """Place of the nearest earlier row (-1 for none), fields that differ from it, and its squared distance.
 
         Nearest is what differs in fewest fields, then what is least far; of equals the latest.
         """
-        n, values, fields = self.rows.count, self.rows.values.astype(np.int64), self.rows.fields
-        nearest, changed, distance2 = np.full(n, -1), np.zeros(n, np.int64), np.zeros(n, np.int64)
-        for row in range(1, n):
-            first = max(0, row - NEAREST_AMONG)
-            differ = np.count_nonzero(fields[first:row] != fields[row], axis=1)
-            apart = np.square(values[first:row] - values[row]).sum(axis=1)
-            best = row - first - 1 - int(np.lexsort((apart[::-1], differ[::-1]))[0])
-            nearest[row], changed[row], distance2[row] = first + best, differ[best], apart[best]
-        return nearest, changed, distance2
+        if row == 0:
+            return -1, 0, 0
+        differ, apart = self.apart(row)
+        best = len(differ) - 1 - int(np.lexsort((apart[::-1], differ[::-1]))[0])
+        return row - len(differ) + best, int(differ[best]), int(apart[best])
+
+    def apart(self, row: int) -> tuple[I64, I64]:
+        """(k,) each, for the k rows before: fields that differ, and the squared distance."""
+        rows, before = self.rows, slice(max(0, row - NEAREST_AMONG), row)
+        differ = np.count_nonzero(rows.fields[before] != rows.fields[row], axis=1)
+        steps = rows.values[before].astype(np.int64) - rows.values[row]
+        return differ, np.square(steps).sum(axis=1)
 
     def moment(self, number: int) -> Moment:
         """A row, by its place among the rows."""
-        rows, (nearest, _, distance2) = self.rows, self.neighbours
-        near = int(nearest[number])
+        rows, (near, _, distance2) = self.rows, self.nearest(number)
         differ = np.flatnonzero(rows.fields[number] != rows.fields[near]).tolist() if near >= 0 else []
         return Moment(
             number, int(rows.time_ms[number]), self.sources[number], int(rows.offset[number]), int(rows.index[number]),
@@ -147,7 +149,7 @@ class Story:
             _known(rows.score[number]), _known(rows.margin[number]), int(rows.output[number]), int(rows.flags[number]),
             _known(rows.novelty[number]), int(rows.cell[number]), rows.values[number],
             tuple(self.field_names[i] for i in differ), near if near >= 0 else None,
-            float(np.sqrt(distance2[number])) / UNIT,
+            math.sqrt(distance2) / UNIT,
         )  # fmt: skip
 
     @property

@@ -1,5 +1,6 @@
 """The tracing fold: it sees what the plain fold does, and changes nothing of it."""
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from detector import engine, story
 from detector.evidence import PROCESSES
 from detector.frame import ControlFrame, Frame, RowFrame
+from models.encoders.tabular import TabularEncoder, fit_table
 from models.kernels.numbers import NEVER
 from models.rows import UNIT
 from tests import engine_cases as cases
@@ -101,3 +103,14 @@ def test_the_nearest_earlier_row_is_the_one_that_differs_least(frames: list[Fram
         assert len(moment.changed) == min(changes)
         step = (rows.values[moment.nearest].astype(float) - rows.values[moment.number]) / UNIT
         assert moment.distance == pytest.approx(float(np.sqrt((step**2).sum())))
+
+
+def test_standard_units_come_back_from_what_was_turned() -> None:
+    """150 fields: three blocks of the rotation."""
+    rng = random.Random(4)
+    people = [{f"f{number:03}": round(rng.gauss(10, 3), 2) for number in range(150)} for _ in range(200)]
+    encoder = TabularEncoder(fit_table(people), b"a seed" * 6)
+    fit = encoder.fit
+    told = encoder.standard(encoder.encode(people).values)
+    wanted = [[(who[n] - c) / s for n, c, s in zip(fit.names, fit.centre, fit.scale, strict=True)] for who in people]
+    assert np.abs(np.clip(told, -4, 4) - np.clip(wanted, -4, 4)).max() < 0.002

@@ -43,3 +43,8 @@ class Encoder(Protocol):
     agreement_min: int
 
     def encode(self, inputs: Sequence[Any]) -> Encoded: ...
+
+    def standard(self, values: I16) -> F64:
+        """(n, dim) `values` in standard units: of a table by field, in the order of `field_names`, for whoever holds
+        the secret seed; of an embedding as they are."""
+        ...

@@ -8,7 +8,7 @@ import numpy as np
 
 from models.encoders.base import Encoded, Fault
 from models.kernels.encode import project
-from models.rows import F32, I32
+from models.rows import F32, F64, I16, I32, UNIT
 
 DIM = 64
 
@@ -39,6 +39,10 @@ class EmbeddingEncoder:
         """n vectors of dim_in numbers: an (n, dim_in) float32 array or a sequence of sequences of numbers."""
         faults: list[Fault] = []
         return self.encode_vectors(self._vectors(inputs, faults), faults)
+
+    def standard(self, values: I16) -> F64:
+        """See Encoder."""
+        return values / float(UNIT)
 
     def encode_vectors(self, vectors: F32, faults: Sequence[Fault] = ()) -> Encoded:
         """(n, dim_in), contiguous. faults : of rows that hold zeros for that reason."""

@@ -11,7 +11,7 @@ from models.encoders.base import Encoded, Fault
 from models.encoders.table_reader import Flags, TableReader, Value, derive
 from models.kernels.encode import encode_table, orthogonalise, transpose_blocks
 from models.kernels.json_scan import Members
-from models.rows import F64, I32, I64, SURPRISAL_UNIT, U8, U64
+from models.rows import F64, I16, I32, I64, SURPRISAL_UNIT, U8, U64, UNIT
 
 KNOWN_VALUES_MAX = 4096
 REACH = 0.5
@@ -178,6 +178,15 @@ class TabularEncoder:
         """n scanned objects, whose members are begin[i] to end[i]; and (n,) for which `encode` says the same."""
         plain, clean = self._reader.read_members(text, begin, end, members)
         return self._encode(plain, ()), clean
+
+    def standard(self, values: I16) -> F64:
+        """See Encoder: the rotation undone. What lies beyond 4 units is compressed, as it was before it was turned."""
+        units, turned = values / float(UNIT), np.empty(values.shape)
+        for block in range(0, self.dim, 64):
+            rows = slice(block, min(block + 64, self.dim))
+            own = self._turned[rows, : rows.stop - block]
+            turned[:, self._order[rows]] = units[:, rows] @ own.T
+        return turned
 
     def _encode(self, plain: F64, faults: tuple[Fault, ...]) -> Encoded:
         n, f = plain.shape
