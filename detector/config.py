@@ -107,6 +107,9 @@ class Topics(Section):
         "probewatch.throttle-state.v1", description="Decisions in force; compacted, read by doors."
     )
     drift: Word = Field("probewatch.drift.v1", description="Drift of models and clients, as records.")
+    feedback: Word = Field(
+        "probewatch.feedback.v1", description="What analysts say of alerts: labels and suppressions; compacted."
+    )
     dlq: Word = Field("probewatch.requests.dlq", description="Records that could not be read, with the reason.")
     partitions: int = Field(12, ge=1, le=1024, description="Partitions of `requests`; fixed for life.")
     replication: int = Field(1, ge=1, le=15, description="Copies of every topic that `topics create` makes.")

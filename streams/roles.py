@@ -48,17 +48,21 @@ def rights(config: Config) -> Mapping[Role, tuple[Right, ...]]:
     topics = config.topics
     events = (topics.alerts, topics.throttle, topics.drift)
     own = (topics.requests, topics.judge_state, topics.link_state, topics.throttle_state, *events, topics.dlq)
+    seen = Right("topic", topics.feedback, ("Describe", "DescribeConfigs"))
     stages = [right for stage in STAGES for right in stage_rights(config, stage)]
     return {
         "gateway": _each("topic", topics.raw, "Write"),
-        "worker": _joined([*stages, *_each("topic", own, "DescribeConfigs")]),
+        "worker": _joined([*stages, *_each("topic", own, "DescribeConfigs"), seen]),
         "soc": (*_each("topic", events, "Read"), Right("group", f"{config.kafka.group}-soc", ("Read",))),
         "door": _each("topic", (topics.throttle_state,), "Read"),
-        "analyst": _each("topic", (topics.requests, *events), "Read"),
+        "analyst": (
+            *_each("topic", (topics.requests, *events), "Read"),
+            Right("topic", topics.feedback, ("Read", "Write")),
+        ),
         "operator": (Right("topic", topics.requests, ("Write",)), Right("topic", topics.dlq, ("Read",))),
         "admin": (
             *_each("topic", topics.raw, "Describe"),
-            *_each("topic", own, "Create", "Describe", "DescribeConfigs", "AlterConfigs"),
+            *_each("topic", (*own, topics.feedback), "Create", "Describe", "DescribeConfigs", "AlterConfigs"),
         ),
     }
 

@@ -62,13 +62,16 @@ def _exit_code(error: Exception) -> int | None:
 
     from detector.config_keys import ConfigError
     from models.artefacts import ArtefactError
+    from streams.clients import SendError
     from streams.control import ControlError
+    from streams.desk.errors import DeskError
     from streams.embedded import EmbeddedError
     from streams.roles import RolesError
     from streams.secrets import SecretsError
     from streams.sources import SourceError
     from streams.topics import TopicsError
 
-    if isinstance(error, ConfigError | SecretsError | SourceError | ArtefactError | ControlError | RolesError):
+    ours = ConfigError | SecretsError | SourceError | ArtefactError | ControlError | RolesError | DeskError
+    if isinstance(error, ours):
         return 2
-    return 1 if isinstance(error, KafkaError | EmbeddedError | TopicsError | OSError) else None
+    return 1 if isinstance(error, KafkaError | SendError | EmbeddedError | TopicsError | OSError) else None

@@ -55,6 +55,8 @@ def plans(config: Config) -> tuple[TopicPlan, ...]:
             # Durations double for a client that comes back; four doublings of the longest stay well inside.
             {"cleanup.policy": "compact,delete", "retention.ms": str(max(90 * DAY_MS, 16 * longest_ms))},
         ),
+        # Nothing that a person found out is forgotten; there is little of it.
+        TopicPlan(topics.feedback, 1, {"cleanup.policy": "compact"}),
         TopicPlan(
             topics.dlq,
             count,

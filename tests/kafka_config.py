@@ -6,7 +6,17 @@ from detector.config import Config
 
 
 def kafka_config(bootstrap: str, namespace: str, **sections: Any) -> Config:
-    names = ("requests", "judge_state", "link_state", "drift", "alerts", "throttle", "throttle_state", "dlq")
+    names = (
+        "requests",
+        "judge_state",
+        "link_state",
+        "drift",
+        "alerts",
+        "throttle",
+        "throttle_state",
+        "feedback",
+        "dlq",
+    )
     topics = {name: f"{namespace}.{name}" for name in names} | {"raw": (f"{namespace}.raw",), "partitions": 3}
     return Config(
         kafka={"bootstrap": bootstrap, "group": namespace, "session_timeout_s": 3},

@@ -31,6 +31,13 @@ COMMANDS = (
     "allow",
     "lift",
     "rekey",
+    "alerts",
+    "throttles",
+    "clients",
+    "label",
+    "labels",
+    "suppress",
+    "suppressions",
     "archive",
 )
 
@@ -136,7 +143,7 @@ def test_doctor_names_each_fault_and_its_cure(at: Path) -> None:
 def test_topics_doctor_and_orders_on_a_broker(at: Path, embedded_broker: str, namespace: str) -> None:
     names = "\n".join(
         f'{name} = "{namespace}.{name}"'
-        for name in ("requests", "judge_state", "alerts", "throttle", "throttle_state", "dlq")
+        for name in ("requests", "judge_state", "alerts", "throttle", "throttle_state", "feedback", "dlq")
     )
     (at / "probewatch.toml").write_text(
         f'[kafka]\nbootstrap = "{embedded_broker}"\n[topics]\npartitions = 2\nraw = ["{namespace}.raw"]\n{names}\n'

@@ -8,9 +8,9 @@ from tests.kafka_config import kafka_config
 
 async def test_created_topics_are_found_right(broker: str, namespace: str) -> None:
     config = kafka_config(broker, namespace)
-    assert len(await topics.check(config)) == 9  # eight of ours and one raw topic are missing
+    assert len(await topics.check(config)) == 10  # nine of ours and one raw topic are missing
     made = await topics.create(config, raw_partitions=2)
-    assert len(made) == 9
+    assert len(made) == 10
     assert await topics.create(config, raw_partitions=2) == []
     assert await topics.check(config) == []
     counts = await topics.partition_counts(config, [config.topics.requests, config.topics.judge_state, "nowhere"])

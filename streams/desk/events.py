@@ -17,6 +17,7 @@ from detector.config import Config
 from detector.drift_events import DRIFT, DriftRecord
 from detector.events import Position, moment
 from detector.events import Throttle as ThrottleRecord
+from streams.desk.errors import EventError
 
 log = structlog.get_logger()
 
@@ -32,10 +33,6 @@ Place = Path | str | None
 """A replay's folder or one file of events; None or KAFKA for the configured topics."""
 
 T = TypeVar("T")
-
-
-class EventError(ValueError):
-    """Bytes that are no event, or a place that holds none. Says which and where."""
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True):

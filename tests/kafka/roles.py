@@ -31,7 +31,18 @@ from streams.roles import ROLES, STAGES
 from tests.kafka.closed_broker import ROOT, Closed, closed_kafka
 from tests.kafka_config import kafka_config
 
-TOPICS = ("raw", "requests", "judge_state", "link_state", "alerts", "throttle", "throttle_state", "drift", "dlq")
+TOPICS = (
+    "raw",
+    "requests",
+    "judge_state",
+    "link_state",
+    "alerts",
+    "throttle",
+    "throttle_state",
+    "drift",
+    "feedback",
+    "dlq",
+)
 GROUPS = (*STAGES, "soc", "stranger")
 LETTERS = {"read": "R", "write": "W", "see settings": "s", "change settings": "C", "add partitions": "P", "delete": "D"}
 CLUSTER = ("make another topic", "see ACLs", "make an ACL")

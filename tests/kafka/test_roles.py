@@ -38,6 +38,7 @@ ALLOWED = {
                 "throttle",
                 "throttle_state",
                 "drift",
+                "feedback",
                 "dlq",
             )
         ),
@@ -47,12 +48,22 @@ ALLOWED = {
     },
     "soc": {"read alerts", "read throttle", "read drift", "group soc"},
     "door": {"read throttle_state"},
-    "analyst": {"read requests", "read alerts", "read throttle", "read drift"},
+    "analyst": {"read requests", "read alerts", "read throttle", "read drift", "read feedback", "write feedback"},
     "operator": {"write requests", "read dlq"},
     "admin": {
         f"{verb} settings {topic}"
         for verb in ("see", "change")
-        for topic in ("requests", "judge_state", "link_state", "alerts", "throttle", "throttle_state", "drift", "dlq")
+        for topic in (
+            "requests",
+            "judge_state",
+            "link_state",
+            "alerts",
+            "throttle",
+            "throttle_state",
+            "drift",
+            "feedback",
+            "dlq",
+        )
     },
 }
 """Everything else is refused. Written out once more, since the table in the code is what is examined."""
@@ -67,7 +78,7 @@ def answers(closed: Closed) -> Answers:
 
 def test_every_role_can_do_its_work_and_nothing_else(answers: Answers) -> None:
     assert set(answers) == set(ROLES) == set(ALLOWED)
-    assert {len(found) for found in answers.values()} == {9 * 6 + 5 + 3}
+    assert {len(found) for found in answers.values()} == {10 * 6 + 5 + 3}
     assert {role: {name for name, allowed in found.items() if allowed} for role, found in answers.items()} == ALLOWED
 
 

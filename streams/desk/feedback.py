@@ -1,0 +1,115 @@
+"""What people say of alerts, kept in the compacted topic `topics.feedback` or in a file of the same records.
+
+Labels and suppressions stand there side by side; of each key the last record counts. Readers pass over what they do
+not know.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from detector.config import Config
+from detector.printable import json_bytes
+from streams.desk.errors import EventError, FeedbackError
+from streams.desk.events import KAFKA, Place, read_lines
+
+log = structlog.get_logger()
+
+FILE = "feedback.jsonl"
+
+T = TypeVar("T")
+
+
+class _Named(msgspec.Struct):
+    schema: str
+
+
+_name = msgspec.json.Decoder(_Named)
+
+
+def keep(config: Config, key: str, record: msgspec.Struct, to: Path | None) -> str:
+    """Write one record to the topic, or as one line more to a file; the place's name.
+
+    Raises FeedbackError, KafkaError, SendError.
+    """
+    value = json_bytes(record)
+    if to is None:
+        asyncio.run(_send(config, key.encode(), value))
+        return config.topics.feedback
+    try:
+        with to.open("ab") as file:
+            file.write(value + b"\n")
+    except OSError as error:
+        raise FeedbackError(f"{to}: {error.strerror}") from error
+    return str(to)
+
+
+async def _send(config: Config, key: bytes, value: bytes) -> None:
+    from streams import clients, topics
+    from streams.embedded import probe
+
+    topic = config.topics.feedback
+    if not await topics.partition_counts(config, [topic]):
+        raise FeedbackError(f"there is no topic {topic}; `probewatch topics create` makes it, `--to FILE` needs none")
+    producer = clients.producer(config, await probe(config.kafka), len(value))
+    await producer.start()
+    try:
+        await (await producer.send(topic, value, key=key))
+    finally:
+        await producer.stop()
+
+
+def read(place: Place, config: Config, schema: str, decode: Callable[[bytes], T]) -> Iterator[T]:
+    """Records of one schema, those of one key oldest first.
+
+    Raises EventError for a file, SourceError for a topic that cannot be read.
+    """
+
+    def wanted(value: bytes) -> T | None:
+        try:
+            return decode(value) if _name.decode(value).schema == schema else None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise EventError(f"no feedback of ours: {type(error).__name__} while reading it") from error
+
+    if place not in (None, KAFKA):
+        yield from (one for one in read_lines(_files(Path(str(place))), wanted) if one is not None)
+        return
+    for record in _records(config):
+        try:
+            if (found := wanted(record.value or b"")) is not None:
+                yield found
+        except EventError as error:
+            log.warning("passed over", at=f"{record.topic}[{record.partition}]@{record.offset}", error=str(error))
+
+
+def _files(place: Path) -> list[Path]:
+    """A folder in which nobody said anything holds nothing."""
+    if place.is_dir():
+        return [file for file in [place / FILE] if file.is_file()]
+    if not place.is_file():
+        raise EventError(f"{place}: no such file; `probewatch label ALERT … --to {place}` writes it")
+    return [place]
+
+
+def beside(place: Place) -> Path | None:
+    """Where feedback on the events of a place is kept, unless somebody says otherwise; None for the topic."""
+    if place in (None, KAFKA):
+        return None
+    path = Path(str(place))
+    return (path if path.is_dir() else path.parent) / FILE
+
+
+def _records(config: Config) -> Iterator[Any]:
+    """Everything the topic holds, of each key in order. A topic that was never made holds nothing."""
+    from streams import topics
+    from streams.kafka_source import KafkaSource
+
+    topic = config.topics.feedback
+    if not asyncio.run(topics.partition_counts(config, [topic])):
+        return
+    source = KafkaSource(f"kafka://{config.kafka.bootstrap}/{topic}", config)
+    yield from (record for batch in source.messages() for record in batch if record.value is not None)

@@ -1,0 +1,74 @@
+"""Suppressions: alerts that analysts do not want to see until a date. Nothing else changes: gateways still obey."""
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from detector.config import Config
+from detector.events import ID_HEX_DIGITS, Time
+from streams.desk import feedback
+from streams.desk.errors import FeedbackError
+from streams.desk.events import Event, Place
+from streams.desk.incidents import Incident
+
+SCHEMA = "probewatch.suppression/1"
+
+
+class Suppression(msgspec.Struct, frozen=True, kw_only=True):
+    """Schema probewatch.suppression/1. What matches all of client, model and detector ("" for any) before `until`.
+
+    Given again for the same three, it replaces the one before; an `until` that has passed takes it back.
+    """
+
+    schema: Literal["probewatch.suppression/1"] = "probewatch.suppression/1"
+    suppression_id: str
+    client: str
+    model: str
+    detector: str
+    until: Time
+    reason: str
+    made_at: Time
+
+    def hides(self, found: Event | Incident) -> bool:
+        detectors = found.detectors if isinstance(found, Incident) else (found.detector,)
+        last = found.last if isinstance(found, Incident) else found.time
+        return (
+            self.client in ("", found.client)
+            and self.model in ("", found.model)
+            and (not self.detector or set(detectors) <= {self.detector})
+            and last < self.until
+        )
+
+
+_suppression = msgspec.json.Decoder(Suppression)
+
+
+def suppression_of(
+    client: str, model: str, detector: str, until: datetime, reason: str, made_at: datetime
+) -> Suppression:
+    """Raises FeedbackError if it would hide everything."""
+    if not (client or model or detector):
+        raise FeedbackError("name a client, a model or a detector: this would hide every alert")
+    about = msgspec.json.encode((client, model, detector))
+    return Suppression(
+        suppression_id=hashlib.sha256(about).hexdigest()[:ID_HEX_DIGITS],
+        client=client,
+        model=model,
+        detector=detector,
+        until=until,
+        reason=reason,
+        made_at=made_at,
+    )
+
+
+def read_suppressions(place: Place, config: Config) -> list[Suppression]:
+    """The last one about each, past ones too. Raises as `labels.read_labels`."""
+    found = feedback.read(place, config, SCHEMA, _suppression.decode)
+    return sorted({one.suppression_id: one for one in found}.values(), key=lambda one: (one.until, one.suppression_id))
+
+
+def hidden(found: Event | Incident, suppressions: Iterable[Suppression]) -> bool:
+    return any(one.hides(found) for one in suppressions)
