@@ -324,11 +324,12 @@ def _mark_2(value: bytes) -> BlockMark:
     if len(value) < _HEAD_2.size:
         raise DamagedBlockError("not a block")
     _, partition, block, offset = _HEAD_2.unpack_from(value)
-    _body(value, 2, BODY_2_BYTES_MAX)
+    body_of(value, 2)
     return BlockMark(partition, block, offset, 2)
 
 
-def _body(value: bytes, layout: int, bytes_max: int) -> _Body:
+def body_of(value: bytes, layout: int, bytes_max: int = BODY_2_BYTES_MAX) -> _Body:
+    """A block without its head, in today's layout. Raises DamagedBlockError."""
     start = _HEAD_2.size if layout == 2 else BLOCK_HEAD_BYTES
     try:
         packed = unpack(value[start:], bytes_max)
@@ -349,7 +350,7 @@ def load_block(state: PartitionState, value: bytes) -> None:
     if partition != state.partition or block >= len(state.block_offset):
         raise BlockError(f"block {block} of partition {partition} does not belong to partition {state.partition}")
     capacity = state.settings.config.state.block_bytes * len(state.settings.spaces)
-    body = _body(value, layout, max(BODY_BYTES_MIN, 2 * capacity))
+    body = body_of(value, layout, max(BODY_BYTES_MIN, 2 * capacity))
     blocks = len(state.block_offset)
     if body.blocks != blocks:
         raise BlockError(f"state.blocks is {blocks}, the stored state has {body.blocks}")

@@ -280,6 +280,26 @@ class ClientTable:
             self.table.mark_index[block, mark] = index
 
 
+def without(saved: dict[str, Any], key: int) -> dict[str, Any]:
+    """A dumped block without one client: its record and its entries in the pools. Raises ValueError for what is none."""
+    records = np.frombuffer(saved["clients"], CLIENT)
+    kept = records["key"] != np.uint64(key)
+    rings = np.bitwise_count(records["ring_mask"])
+    per_client = (rings, records["anchor_count"], (records["page"] >= 0).astype(np.int64))
+    changed: dict[str, Any] = {"clients": records[kept].tobytes(), "bets": _kept_of(saved["bets"], kept)}
+    for names, counts in zip(_POOLS, per_client, strict=True):
+        for name in names:
+            changed[name] = _kept_of(saved[name], np.repeat(kept, counts))
+    return saved | changed
+
+
+def _kept_of(column: bytes, kept: NDArray[np.bool_]) -> bytes:
+    """column : len(kept) entries of one size."""
+    if not len(kept):
+        return column
+    return np.frombuffer(column, np.uint8).reshape(len(kept), -1)[kept].tobytes()
+
+
 def _in_lanes(column: NDArray[Any]) -> NDArray[Any]:
     """(n, width) with zeros to the right, up to whole lanes."""
     rows, width = column.shape

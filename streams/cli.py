@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from streams import cli_artefacts, cli_desk
+from streams import cli_archive, cli_artefacts, cli_desk
 from streams.cli_arguments import AsJson, Classes, ConfigFile, Out, Sources
 from streams.cli_artefacts import secrets_or_new
 from streams.terminal import say, show, speaking
@@ -37,6 +37,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The Kafka topics that the service needs.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 cli_artefacts.add_to(app)
+cli_archive.add_to(app)
 cli_desk.add_to(app)
 
 Client = Annotated[
@@ -142,31 +143,6 @@ def replay(
     else:
         show(({"class": name, **counts} for name, counts in summary["classes"].items()), False)
         say(f"{summary['rows']:,} rows, {summary['alerts']:,} alerts in {summary['seconds']} s; written to {out}")
-
-
-@app.command()
-@speaking
-def archive(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="kafka://host:port/topic?from=OFFSET&to=OFFSET", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Parquet file to write, FILE.parquet.")],
-    config: ConfigFile = None,
-) -> None:
-    """Keep frames of `requests` beyond the topic's retention. `replay` reads the file and gives the live events.
-
-    Example: probewatch archive kafka://localhost:9092/probewatch.requests.v1 --out june.parquet
-    """
-    from streams.kafka_source import KafkaSource
-    from streams.progress import Bars
-    from streams.secrets import load_settings
-    from streams.sources import ARCHIVE_SUFFIX, SourceError
-
-    if out.suffix != ARCHIVE_SUFFIX:
-        raise SourceError(f"--out: expected a name that ends in {ARCHIVE_SUFFIX}; got {out}")
-    with Bars() as bars:
-        kept = KafkaSource(source, load_settings(config)).archive(out, bars.task(source, None))
-    say(f"{kept:,} frames written to {out}")
 
 
 @app.command()

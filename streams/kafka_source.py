@@ -6,7 +6,7 @@ reading began. The topic holds frames if it is the configured `requests` topic, 
 
 import asyncio
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from copy import copy
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 
 from detector.config import Config
 from streams import codecs, topics
-from streams.archive import ArchiveWriter, Message
+from streams.archive import Message
 from streams.embedded import log_ends, probe
 from streams.sketch import RawRecord
 from streams.sources import BATCH_RECORDS, Batch, RawBatch, SourceError, decode_messages
@@ -34,11 +34,11 @@ class KafkaSource:
         self.size: int | None = None
         self.topic = parts.path.strip("/")
         kafka = config.kafka.model_copy(update={"bootstrap": parts.netloc})
-        self._config = config.model_copy(update={"kafka": kafka})
-        self._holds_frames = self.topic == config.topics.requests
+        self.config = config.model_copy(update={"kafka": kafka})
+        self.holds_frames = self.topic == config.topics.requests
         if not parts.netloc or not self.topic or set(options) - {"from", "to", "partition"}:
             raise SourceError(f"{spec}: expected kafka://host:port/topic?from=OFFSET&to=OFFSET&partition=N")
-        self._first, self._end, self._partition = (self._number(options, name) for name in ("from", "to", "partition"))
+        self.first, self.end, self.partition = (self._number(options, name) for name in ("from", "to", "partition"))
 
     def _number(self, options: dict[str, str], name: str) -> int | None:
         text = options.get(name)
@@ -46,32 +46,39 @@ class KafkaSource:
             raise SourceError(f"{self.name}: {name}: expected a whole number from 0; got {text!r}")
         return None if text is None else int(text)
 
+    def partitions(self) -> list[int]:
+        """Those that are read. Raises SourceError."""
+        if self.partition is not None:
+            return [self.partition]
+        try:
+            counts = asyncio.run(topics.partition_counts(self.config, [self.topic]))
+        except (KafkaError, OSError) as error:
+            raise SourceError(f"{self.name}: {error or type(error).__name__}") from error
+        if not counts.get(self.topic):
+            raise SourceError(f"{self.name}: there is no topic {self.topic}")
+        return list(range(counts[self.topic]))
+
+    def part(self, partition: int, first: int | None, end: int | None) -> "KafkaSource":
+        """The same topic, but of it only [first, end) of one partition; None: from its beginning, to its end."""
+        chosen = copy(self)
+        chosen.partition, chosen.first, chosen.end = partition, first, end
+        return chosen
+
     def batches(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[Batch]:
         for messages in self.messages():
             advance(sum(len(message.value or b"") for message in messages))
-            if self._holds_frames:
-                yield decode_messages(map(_message, messages), self.name)
+            if self.holds_frames:
+                yield decode_messages(map(message_of, messages), self.name)
             else:
                 records = [RawRecord(m.offset, m.value, m.key, m.headers, m.timestamp) for m in messages]
                 yield RawBatch(self.topic, messages[0].partition, records)
 
-    def archive(self, path: Path, advance: Callable[[int], None] = lambda _: None) -> int:
-        """Write the range to an archive file; the number of messages. Raises SourceError, and leaves no file then."""
-        if not self._holds_frames:
-            raise SourceError(f"{self.name}: only the topic of frames is archived (topics.requests)")
-        with ArchiveWriter(path) as writer:
-            for messages in self.messages():
-                for record in messages:
-                    writer.add(_message(record))
-                advance(sum(len(record.value or b"") for record in messages))
-        return writer.messages
-
     def messages(self) -> Iterator[list[Any]]:
         """Consumer records, one partition a list, offsets rising. May be left early: the client is then closed."""
         with asyncio.Runner() as runner:
-            reader = _RangeReader(self._config, self.topic)
+            reader = _RangeReader(self.config, self.topic)
             try:
-                runner.run(reader.start(self._partition, self._first, self._end))
+                runner.run(reader.start(self.partition, self.first, self.end))
                 while reader.unfinished:
                     yield from runner.run(reader.next())
             except (KafkaError, OSError) as error:
@@ -82,8 +89,9 @@ class KafkaSource:
                 runner.run(reader.stop())
 
 
-def _message(record: Any) -> Message:
-    return Message(record.partition, record.offset, record.key, record.value or b"")
+def message_of(record: Any) -> Message:
+    headers = tuple(record.headers)
+    return Message(record.partition, record.offset, record.key, record.value, record.timestamp, headers)
 
 
 class _RangeError(ValueError):
@@ -94,15 +102,15 @@ class _RangeReader:
     """Reads [first, end) of the chosen partitions, then has nothing unfinished. Belongs to one event loop."""
 
     def __init__(self, config: Config, topic: str) -> None:
-        self._config = config
+        self.config = config
         self._topic = topic
         self._consumer: AIOKafkaConsumer | None = None
         self.unfinished: dict[TopicPartition, int] = {}
 
     async def start(self, partition: int | None, first: int | None, end: int | None) -> None:
-        kafka = self._config.kafka
+        kafka = self.config.kafka
         features = await probe(kafka)
-        count = (await topics.partition_counts(self._config, [self._topic])).get(self._topic, 0)
+        count = (await topics.partition_counts(self.config, [self._topic])).get(self._topic, 0)
         if not count:
             raise _RangeError(f"there is no topic {self._topic}")
         if partition is not None and partition >= count:

@@ -1,4 +1,4 @@
-"""Where history comes from: native record files, frame archives, a range of a Kafka topic.
+"""Where history comes from: native record files, archives, a range of a Kafka topic.
 
 A source can be read more than once and gives batches: raw records of one raw partition, or frames in the order of their
 partition. `open_sources` turns what the user wrote into sources and says what is wrong with it.
@@ -21,7 +21,6 @@ from streams.sketch import RawRecord
 
 BATCH_RECORDS = 4_096
 RECORD_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-ARCHIVE_SUFFIX = ".parquet"
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 READ_BYTES = 2**20
 BATCH_BYTES = 64 * 2**20
@@ -84,29 +83,31 @@ def open_sources(specs: Sequence[str], config: Config) -> list[Source]:
 
 
 def _files(path: Path, record_bytes_max: int) -> Iterator[Source]:
-    if path.is_dir():
+    if archive.is_archive(path):
+        yield ArchiveFolder(path, _text(path.name))
+    elif path.is_dir():
         found = [file for file in sorted(path.rglob("*")) if _is_history(file)]
         if not found:
-            raise SourceError(f"{path}: no {', '.join(RECORD_SUFFIXES)} or {ARCHIVE_SUFFIX} file in this folder")
-        yield from (_file(file, file.relative_to(path).as_posix(), record_bytes_max) for file in found)
+            raise SourceError(f"{path}: no {', '.join(RECORD_SUFFIXES)} file in this folder, and no archive")
+        yield from (RecordFile(file, _text(file.relative_to(path).as_posix()), record_bytes_max) for file in found)
     elif not path.exists():
         raise SourceError(f"{path}: no such file or folder")
     elif not _is_history(path):
         raise SourceError(
-            f"{path}: not a source; expected {', '.join(RECORD_SUFFIXES)}, {ARCHIVE_SUFFIX}, a folder of them,"
-            " or kafka://host:port/topic?from=OFFSET&to=OFFSET"
+            f"{path}: not a source; expected {', '.join(RECORD_SUFFIXES)}, a folder of them, an archive"
+            " (`probewatch archive` makes one), or kafka://host:port/topic?from=OFFSET&to=OFFSET"
         )
     else:
-        yield _file(path, path.name, record_bytes_max)
+        yield RecordFile(path, _text(path.name), record_bytes_max)
 
 
 def _is_history(path: Path) -> bool:
-    return path.is_file() and path.name.endswith((*RECORD_SUFFIXES, ARCHIVE_SUFFIX))
+    return path.is_file() and path.name.endswith(RECORD_SUFFIXES)
 
 
-def _file(path: Path, name: str, record_bytes_max: int) -> Source:
-    name = name.encode("utf-8", "backslashreplace").decode()  # names of files are bytes, and become part of events
-    return ArchiveFile(path, name) if name.endswith(ARCHIVE_SUFFIX) else RecordFile(path, name, record_bytes_max)
+def _text(name: str) -> str:
+    """Names of files are bytes, and become part of events."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 class RecordFile:
@@ -149,21 +150,29 @@ class RecordFile:
             yield RawBatch(topic, partition, records)
 
 
-class ArchiveFile:
-    """A frame archive."""
+class ArchiveFolder:
+    """What `probewatch archive` wrote: partition after partition, as they stood in `requests`."""
 
     def __init__(self, path: Path, name: str) -> None:
-        self.path = path
         self.name = name
-        self.size: int | None = path.stat().st_size
+        self.archive = _open(path)
+        self.size: int | None = self.archive.size
 
     def batches(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[FrameBatch]:
         try:
-            for messages in archive.read_archive(self.path):
-                yield decode_messages(messages, self.name)
-                advance(sum(len(message.value) for message in messages))
+            for partition in self.archive.partitions:
+                for read in self.archive.batches(partition):
+                    yield FrameBatch(read.frames, read.rejects)
+                    advance(read.size)
         except archive.ArchiveError as error:
             raise SourceError(str(error)) from error
+
+
+def _open(path: Path) -> archive.Archive:
+    try:
+        return archive.open_archive(path)
+    except archive.ArchiveError as error:
+        raise SourceError(str(error)) from error
 
 
 def decode_messages(messages: Iterable[archive.Message], name: str) -> FrameBatch:
@@ -172,7 +181,7 @@ def decode_messages(messages: Iterable[archive.Message], name: str) -> FrameBatc
     rejects: list[Reject] = []
     for message in messages:
         try:
-            decoded.append(frames.decode(message.value, message.partition, message.offset))
+            decoded.append(frames.decode(message.value or b"", message.partition, message.offset))
         except frames.FrameError as error:
             place = (name, message.partition, message.offset, WHOLE_RECORD)
             rejects.append(Reject(*place, "record", "a frame or a control order", str(error), "malformed"))

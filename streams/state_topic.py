@@ -88,44 +88,52 @@ class StateTopic:
         self._metrics.block_bytes.inc(sum(map(len, blocks.values())))
 
     async def read(self, partitions: Sequence[int]) -> dict[int, Stored]:
-        """Every block ever written in these partitions, the furthest of each.
+        """Every block ever written in these partitions, the furthest of each: see read_state."""
+        return await read_state(self._config, self._features, self._metrics, partitions)
 
-        Raises StageError if the broker stops answering, engine.BlockError for a block of another version's layout.
-        """
-        found = {partition: Stored() for partition in partitions}
-        if not found:
-            return found  # a consumer that stops as soon as it has started cancels its caller
-        topic = self._config.topics.judge_state
-        most = state_bytes(self._config) + FRAMING_BYTES
-        bad = 0
-        async with reader(self._config, max_partition_fetch_bytes=most, fetch_max_bytes=4 * most) as consumer:
-            async for record in read_log(consumer, [TopicPartition(topic, n) for n in partitions], self._features):
-                found[record.partition].read_bytes += len(record.value or b"")
-                problem = self._take(found[record.partition], record)
-                if problem is not None:
-                    bad += 1
-                    self._metrics.damaged.labels(topic).inc()
-                    if bad <= TOLD_MAX:
-                        log.warning("damaged", what=problem, at=f"{topic}[{record.partition}]@{record.offset}")
-        if bad > TOLD_MAX:
-            log.warning("damaged", records=bad, topic=topic)
-        return found
 
-    def _take(self, stored: Stored, record: Any) -> str | None:
-        """What is wrong with a record, if anything. Deleted ones too are none of ours."""
-        block = _block(record.key, record.partition)
-        try:
-            mark = engine.block_mark(record.value or b"")
-            if (mark.partition, mark.block) != (record.partition, block):
-                raise engine.DamagedBlockError("the value of another block")
-        except engine.DamagedBlockError as error:
-            if block is None or block >= self._config.state.blocks:
-                return f"no record of ours: {error}"
-            stored.damaged.add(block)
-            return f"block {block}: {error}"
-        stored.keep(record.value)
-        stored.logs.add(dict(record.headers).get(LOG_HEADER, b"").decode(errors="replace"))
-        return None
+async def read_state(
+    config: Config, features: Features, metrics: Metrics, partitions: Sequence[int]
+) -> dict[int, Stored]:
+    """Every block ever written in these partitions, the furthest of each.
+
+    Raises StageError if the broker stops answering, engine.BlockError for a block of another version's layout.
+    """
+    found = {partition: Stored() for partition in partitions}
+    if not found:
+        return found  # a consumer that stops as soon as it has started cancels its caller
+    topic = config.topics.judge_state
+    most = state_bytes(config) + FRAMING_BYTES
+    bad = 0
+    async with reader(config, max_partition_fetch_bytes=most, fetch_max_bytes=4 * most) as consumer:
+        async for record in read_log(consumer, [TopicPartition(topic, n) for n in partitions], features):
+            found[record.partition].read_bytes += len(record.value or b"")
+            problem = _take(found[record.partition], record, config.state.blocks)
+            if problem is not None:
+                bad += 1
+                metrics.damaged.labels(topic).inc()
+                if bad <= TOLD_MAX:
+                    log.warning("damaged", what=problem, at=f"{topic}[{record.partition}]@{record.offset}")
+    if bad > TOLD_MAX:
+        log.warning("damaged", records=bad, topic=topic)
+    return found
+
+
+def _take(stored: Stored, record: Any, blocks: int) -> str | None:
+    """What is wrong with a record, if anything. Deleted ones too are none of ours."""
+    block = _block(record.key, record.partition)
+    try:
+        mark = engine.block_mark(record.value or b"")
+        if (mark.partition, mark.block) != (record.partition, block):
+            raise engine.DamagedBlockError("the value of another block")
+    except engine.DamagedBlockError as error:
+        if block is None or block >= blocks:
+            return f"no record of ours: {error}"
+        stored.damaged.add(block)
+        return f"block {block}: {error}"
+    stored.keep(record.value)
+    stored.logs.add(dict(record.headers).get(LOG_HEADER, b"").decode(errors="replace"))
+    return None
 
 
 async def read_log(

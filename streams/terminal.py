@@ -62,6 +62,7 @@ def _exit_code(error: Exception) -> int | None:
 
     from detector.config_keys import ConfigError
     from models.artefacts import ArtefactError
+    from streams.archive import ArchiveError
     from streams.clients import SendError
     from streams.control import ControlError
     from streams.desk.errors import DeskError
@@ -72,6 +73,6 @@ def _exit_code(error: Exception) -> int | None:
     from streams.topics import TopicsError
 
     ours = ConfigError | SecretsError | SourceError | ArtefactError | ControlError | RolesError | DeskError
-    if isinstance(error, ours):
+    if isinstance(error, ours | ArchiveError):
         return 2
     return 1 if isinstance(error, KafkaError | SendError | EmbeddedError | TopicsError | OSError) else None

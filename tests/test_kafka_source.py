@@ -1,7 +1,6 @@
 """A range of a topic as a source, on both brokers."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from detector.frame import ControlFrame
 from models.pseudonym import pseudonym
 from streams import topics
 from streams.frames import encode_control
-from streams.kafka_source import KafkaSource
 from streams.sources import FrameBatch, RawBatch, SourceError, open_sources
 from tests.kafka_config import kafka_config
 
@@ -63,18 +61,6 @@ def test_the_requests_topic_gives_frames(config: Config) -> None:
     (batch,) = read(config, config.topics.requests)
     assert isinstance(batch, FrameBatch)
     assert [(frame.partition, frame.offset) for frame in batch.frames] == [(2, 0)]
-
-
-def test_an_archive_holds_what_the_topic_held(config: Config, tmp_path: Path) -> None:
-    source = KafkaSource(f"kafka://{config.kafka.bootstrap}/{config.topics.requests}", config)
-    assert source.archive(tmp_path / "frames.parquet") == 1
-    (archived,) = open_sources([str(tmp_path / "frames.parquet")], config)
-    assert list(archived.batches()) == list(source.batches())
-    with pytest.raises(SourceError, match="only the topic of frames"):
-        KafkaSource(f"kafka://{config.kafka.bootstrap}/{config.topics.raw[0]}", config).archive(
-            tmp_path / "raw.parquet"
-        )
-    assert [path.name for path in tmp_path.iterdir()] == ["frames.parquet"]
 
 
 def test_a_source_can_be_read_twice_and_left_early(config: Config) -> None:

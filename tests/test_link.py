@@ -18,7 +18,7 @@ from detector.frame import ShiftFrame
 from streams import frames, replay, topics
 from streams.alert_schema import validate_alert
 from streams.app import Worker
-from streams.archive import ArchiveWriter, Message
+from streams.archive import Message
 from streams.batches import Batch
 from streams.embedded import probe
 from streams.identity import Identity
@@ -30,6 +30,7 @@ from streams.sketch import Sketcher
 from streams.sketch_agent import SketchStage
 from streams.sources import open_sources
 from streams.stage import StageError
+from tests.archives import archived
 from tests.history import BEGIN_S, Row, _person, _row, write_jsonl
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, read_topic, until, write_raw
@@ -154,11 +155,9 @@ async def test_records_alerts_and_shifts_are_written_and_a_replay_says_the_same(
     await judge.release()
     await judge.stop()
 
-    with ArchiveWriter(tmp_path / "requests.parquet") as writer:
-        for message in messages:  # the partitions one after the other
-            writer.add(Message(message.partition, message.offset, None, message.value))
+    archived(tmp_path / "archive", [Message(m.partition, m.offset, None, m.value) for m in messages])
     write_jsonl(tmp_path / "day.jsonl", ROWS)
-    for source in (tmp_path / "requests.parquet", tmp_path / "day.jsonl"):
+    for source in (tmp_path / "archive", tmp_path / "day.jsonl"):
         assert {e.id: e.value for e in replayed(config, fitted, str(source))} == found, source
 
 

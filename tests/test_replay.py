@@ -11,13 +11,14 @@ import pytest
 from detector.config import Config
 from models.artefacts import Artefacts, load_artefacts
 from streams import frames, replay
-from streams.archive import ArchiveWriter, Message
+from streams.archive import Message
 from streams.calibrate import calibrate
 from streams.identity import Identity
 from streams.progress import Silent
 from streams.secrets import Secrets, create_secrets, load_secrets
 from streams.sketch import Sketcher
 from streams.sources import RawBatch, SourceError, open_sources
+from tests.archives import archived
 from tests.history import Row, benign, lines, sweeps, write_jsonl
 
 CONFIG = Config(topics={"partitions": 3}, state={"blocks": 4})
@@ -98,16 +99,13 @@ def test_frames_from_the_archive_give_the_bytes_that_the_raw_records_gave(
             part = batch.records[start : start + 37]
             for frame in sketcher.frames(batch.topic, batch.partition, CONFIG.input.incarnation, part, 3).frames:
                 messages.append(Message(frame.partition, 1_000 + len(messages), None, frames.encode(frame)))
-    with ArchiveWriter(tmp_path / "requests.parquet") as writer:
-        for message in sorted(messages):
-            writer.add(message)
-        writer.add(Message(0, 9_999, None, b"written by nobody we know"))
-    archived = judge(tmp_path / "requests.parquet")
+    messages.append(Message(0, 9_999, None, b"written by nobody we know"))
+    kept = judge(archived(tmp_path / "archive", messages))
     raw = judge(fitted.day)
     assert len(raw.events) > 4
-    assert archived.events == raw.events
-    assert [(reject.partition, reject.offset) for reject in archived.rejects] == [(0, 9_999)]
-    assert archived.summary["classes"] == raw.summary["classes"]
+    assert kept.events == raw.events
+    assert [(reject.partition, reject.offset) for reject in kept.rejects] == [(0, 9_999)]
+    assert kept.summary["classes"] == raw.summary["classes"]
 
 
 def test_kafka_positions_in_records_survive_another_cutting_into_files(
@@ -170,9 +168,9 @@ def test_records_and_frames_are_not_mixed_and_frames_hold_no_names(
     fitted: Fitted, judge: Callable[..., replay.Outcome], tmp_path: Path
 ) -> None:
     with pytest.raises(SourceError, match="cannot be replayed together"):
-        judge(fitted.day, _archive(fitted, tmp_path / "frames.parquet"))
+        judge(fitted.day, _archive(fitted, tmp_path / "archive"))
     with pytest.raises(SourceError, match="frames hold no client ids"):
-        judge(tmp_path / "frames.parquet", plain_clients=True)
+        judge(tmp_path / "archive", plain_clients=True)
 
 
 def _archive(fitted: Fitted, path: Path) -> Path:
@@ -181,6 +179,4 @@ def _archive(fitted: Fitted, path: Path) -> Path:
     batch = next(iter(source.batches()))
     assert isinstance(batch, RawBatch)
     (frame, *_) = Sketcher(fitted.artefacts, identity, CONFIG).frames("gw", 0, "0", batch.records[:5], 1).frames
-    with ArchiveWriter(path) as writer:
-        writer.add(Message(0, 0, None, frames.encode(frame)))
-    return path
+    return archived(path, [Message(0, 0, None, frames.encode(frame))])

@@ -9,11 +9,7 @@ import pytest
 import zstandard
 
 from detector.config import Config
-from detector.frame import ControlFrame
-from models.pseudonym import pseudonym
-from streams import archive, frames
-from streams.archive import ArchiveError, ArchiveWriter, Message
-from streams.sources import BATCH_RECORDS, FrameBatch, RawBatch, SourceError, open_sources
+from streams.sources import BATCH_RECORDS, RawBatch, SourceError, open_sources
 
 LINES = [json.dumps({"request_id": str(n)}).encode() for n in range(BATCH_RECORDS + 7)]
 
@@ -86,7 +82,7 @@ def test_a_folder_is_its_files_in_order(tmp_path: Path) -> None:
     [
         ("absent.jsonl", "no such file or folder"),
         ("log.csv", "not a source; expected .jsonl"),
-        ("empty", "no .jsonl, .jsonl.gz, .jsonl.zst or .parquet file in this folder"),
+        ("empty", "no .jsonl, .jsonl.gz, .jsonl.zst file in this folder, and no archive"),
         ("kafka://host:1", "expected kafka://host:port/topic"),
         ("kafka://host:1/topic?form=1", "expected kafka://host:port/topic"),
         ("kafka://host:1/topic?from=-1", "from: expected a whole number from 0; got '-1'"),
@@ -120,45 +116,6 @@ def test_a_damaged_file_is_an_error_not_an_end(tmp_path: Path, name: str, conten
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match=name):
         list(raw([tmp_path / name]))
-
-
-def test_the_archive_gives_back_what_was_written(tmp_path: Path) -> None:
-    messages = [Message(n % 3, n // 3, None if n % 2 else b"key", bytes([n]) * n) for n in range(200)]
-    path = tmp_path / "frames.parquet"
-    with ArchiveWriter(path) as writer:
-        for message in messages:
-            writer.add(message)
-        assert not path.exists()
-    assert [message for batch in archive.read_archive(path) for message in batch] == messages
-
-
-def test_an_archive_that_failed_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), ArchiveWriter(tmp_path / "frames.parquet") as writer:
-        writer.add(Message(0, 0, None, b"x"))
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_archived_frames_come_back_as_frames_and_damage_is_named(tmp_path: Path) -> None:
-    order = ControlFrame(0, 0, "allow", 7, pseudonym("k1", 7, bytes(9)), "loan", 1, "test")
-    path = tmp_path / "frames.parquet"
-    with ArchiveWriter(path) as writer:
-        writer.add(Message(2, 41, None, frames.encode_control(order)))
-        writer.add(Message(2, 42, None, b"junk"))
-    (source,) = open_sources([str(path)], Config())
-    (batch,) = source.batches()
-    assert isinstance(batch, FrameBatch)
-    assert [(frame.partition, frame.offset) for frame in batch.frames] == [(2, 41)]
-    (reject,) = batch.rejects
-    assert reject.message.startswith(
-        "frames.parquet[2]@42: record: expected a frame or a control order; got a damaged frame: its checksum"
-    )
-
-
-def test_another_parquet_file_is_no_archive(tmp_path: Path) -> None:
-    (tmp_path / "x.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(ArchiveError, match="not readable as Parquet"):
-        list(archive.read_archive(tmp_path / "x.parquet"))
 
 
 def test_a_position_is_looked_for_in_any_record_without_harm(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from bench.performance.worker import COMMAND
 from detector.config import Config
 from models.artefacts import load_artefacts
 from streams import frames
-from streams.archive import ArchiveWriter, Message
+from streams.archive import Message, Writer, open_archive
 from streams.identity import Identity
 from streams.progress import Advance, Reporter
 from streams.secrets import load_secrets
@@ -28,7 +28,7 @@ CLIENTS = 100_000
 def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
     rows, rounds = run.size(1_000_000, 60_000), run.size(3, 1)
     folder = fitted(run)
-    archive = run.folder / "frames.parquet"
+    archive = run.folder / "archive"
     messages = _archive(archive, folder, rows, reporter.task("frames to replay", rows))
     plain = Plain(run)
     done = reporter.task("replay", rounds)
@@ -43,7 +43,7 @@ def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
     return {
         "rows": rows,
         "frames": messages,
-        "archive_bytes": archive.stat().st_size,
+        "archive_bytes": open_archive(archive).size,
         "rows_a_minute": spread(60 * rate for rate in rates),
         "rows_a_minute_without_start": spread(60 * summary["rows"] / summary["seconds"] for _, summary in found),
         "events": found[-1][1]["alerts"],
@@ -58,17 +58,21 @@ def _archive(path: Path, folder: Path, rows: int, done: Advance) -> int:
     artefacts = load_artefacts(folder, secrets.projection_seed)
     identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
     sketcher, traffic = Sketcher(artefacts, identity, config), Traffic(CLIENTS, seed=11)
-    written = dict.fromkeys(range(config.topics.partitions), 0)
-    with ArchiveWriter(path) as archive:
-        for start in range(0, rows, FETCH_RECORDS):
-            batch = [
-                RawRecord(offset, traffic.record(BEGIN_S + offset / 20_000), None, (), -1)
-                for offset in range(start, min(start + FETCH_RECORDS, rows))
-            ]
-            for frame in sketcher.frames("bench", 0, "0", batch, config.topics.partitions).frames:
-                archive.add(Message(frame.partition, written[frame.partition], None, frames.encode(frame)))
-                written[frame.partition] += 1
-            done(len(batch))
+    waiting: dict[int, list[Message]] = {number: [] for number in range(config.topics.partitions)}
+    for start in range(0, rows, FETCH_RECORDS):
+        batch = [
+            RawRecord(offset, traffic.record(BEGIN_S + offset / 20_000), None, (), -1)
+            for offset in range(start, min(start + FETCH_RECORDS, rows))
+        ]
+        for frame in sketcher.frames("bench", 0, "0", batch, config.topics.partitions).frames:
+            into = waiting[frame.partition]
+            into.append(Message(frame.partition, len(into), None, frames.encode(frame)))
+        done(len(batch))
+    with Writer(path, config.topics.requests) as archive:
+        for number, messages in waiting.items():
+            archive.begin(number, 0)
+            for message in messages:
+                archive.add(message)
         return archive.messages
 
 

@@ -8,16 +8,18 @@ docs/archive.md has the columns and queries for DuckDB.
 """
 
 from streams.archive.layout import ArchiveError, is_archive
-from streams.archive.messages import ArchiveWriter, Message, read_archive
-from streams.archive.reader import Archive, Snapshot, open_archive
+from streams.archive.messages import Message, read_messages
+from streams.archive.reader import Archive, Slice, Snapshot, open_archive
+from streams.archive.writer import Writer
 
 __all__ = [
     "Archive",
     "ArchiveError",
-    "ArchiveWriter",
     "Message",
+    "Slice",
     "Snapshot",
+    "Writer",
     "is_archive",
     "open_archive",
-    "read_archive",
+    "read_messages",
 ]

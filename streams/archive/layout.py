@@ -12,7 +12,7 @@ files beyond what it says are leftovers of a run that was cut off.
 import os
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -129,6 +129,10 @@ def day_of(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).date().isoformat()
 
 
+def is_day_before(day: str, other: str) -> bool:
+    return (date.fromisoformat(other) - date.fromisoformat(day)).days == 1
+
+
 def part_path(folder: Path, day: str, kind: str, partition: int, first: int) -> Path:
     return folder / f"day={day}" / f"{kind}-{partition}-{first:020d}.parquet"
 
@@ -168,11 +172,20 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def parts(folder: Path, manifest: Manifest) -> Iterator[Part]:
     """Files that the manifest vouches for, in no particular order."""
+    for part in _parts(folder):
+        if part.first < manifest.ends.get(part.partition, 0):
+            yield part
+
+
+def leftovers(folder: Path, manifest: Manifest) -> list[Path]:
+    """What a run that was cut off left behind."""
+    beyond = [part.path for part in _parts(folder) if part.first >= manifest.ends.get(part.partition, 0)]
+    return [*beyond, *folder.glob(f"day=*/*{UNFINISHED}"), *folder.glob(f"{BLOCKS}/day=*/*{UNFINISHED}")]
+
+
+def _parts(folder: Path) -> Iterator[Part]:
     for path in folder.glob("day=*/*.parquet"):
         found = _FILE.fullmatch(path.name)
-        if found is None:
-            continue
-        kind: Literal["rows", "other"] = "rows" if found[1] == "rows" else "other"
-        partition, first = int(found[2]), int(found[3])
-        if first < manifest.ends.get(partition, 0):
-            yield Part(first, kind, partition, path.parent.name.removeprefix("day="), path)
+        if found is not None:
+            kind: Literal["rows", "other"] = "rows" if found[1] == "rows" else "other"
+            yield Part(int(found[3]), kind, int(found[2]), path.parent.name.removeprefix("day="), path)

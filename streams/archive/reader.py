@@ -14,7 +14,6 @@ from streams.archive.columns import Group
 from streams.archive.layout import (
     BEGIN,
     BLOCKS,
-    LABELS,
     ROWS,
     ArchiveError,
     Manifest,
@@ -147,7 +146,7 @@ class Archive:
         """Offset of the first frame that has a row of this time or a later one; None if there is none."""
         for part in self._parts:
             if part.partition == partition and part.kind == "rows":
-                with _opened(part.path) as file:
+                with opened(part.path) as file:
                     for number in range(file.num_row_groups):
                         if _bounds(file, number, "time_ms")[1] >= time_ms:
                             table = file.read_row_group(number, ["frame_offset", "time_ms"], use_threads=False)
@@ -179,7 +178,7 @@ class _Others:
 
 
 def _other(part: Part, wanted: Slice) -> Iterator[tuple[int, Frame | Reject]]:
-    with _opened(part.path) as file:
+    with opened(part.path) as file:
         table = file.read(["offset", "frame_ms", "value"], use_threads=False)
     for offset, time_ms, value in zip(*(column.to_pylist() for column in table.columns), strict=True):
         if not wanted.holds_offset(offset) or not wanted.holds_time(time_ms, time_ms):
@@ -198,7 +197,7 @@ def _other(part: Part, wanted: Slice) -> Iterator[tuple[int, Frame | Reject]]:
 
 def _groups(part: Part, wanted: Slice) -> Iterator[tuple[list[Frame], int]]:
     """Frames of each row group, and the bytes it takes up in its file."""
-    with _opened(part.path) as file:
+    with opened(part.path) as file:
         for number in range(file.num_row_groups):
             size = sum(
                 file.metadata.row_group(number).column(i).total_compressed_size
@@ -244,16 +243,16 @@ def _bounds(file: pq.ParquetFile, number: int, name: str) -> tuple[int, int]:
 
 
 def _snapshot(path: Path) -> Snapshot:
-    with _opened(path) as file:
+    with opened(path) as file:
         table = file.read(["mark", "value"], use_threads=False)
         begin = int((file.schema_arrow.metadata or {})[BEGIN])
     marks = table["mark"].to_pylist()
     return Snapshot(begin, max([begin, *marks]), table["value"].to_pylist())
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+def opened(path: Path) -> pq.ParquetFile:
+    """A file of an archive. Raises ArchiveError."""
     try:
-        file = pq.ParquetFile(path, read_dictionary=LABELS)
+        return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise ArchiveError(f"{path}: not readable as Parquet: {str(error).splitlines()[0]}") from error
-    return file

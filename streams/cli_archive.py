@@ -1,0 +1,100 @@
+"""`probewatch archive`: history beyond the topic's retention."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from streams.cli_arguments import AsJson, ConfigFile
+from streams.terminal import say, show, speaking
+
+
+class _WriteUnlessNamed(TyperGroup):
+    """`archive SOURCE …` is `archive write SOURCE …`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["write", *args]
+        return super().parse_args(ctx, args)
+
+
+archive_app = typer.Typer(
+    cls=_WriteUnlessNamed,
+    help="Keep frames of `requests` beyond the topic's retention, as Parquet by day; `replay` and DuckDB read them.\n\n"
+    "Example: probewatch archive kafka://localhost:9092/probewatch.requests.v1 --out archive",
+    no_args_is_help=True,
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(archive_app, name="archive")
+
+
+@archive_app.command("write")
+@speaking
+def write(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="kafka://host:port/topic?from=OFFSET&to=OFFSET&partition=N, or a .parquet file of messages.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The archive; made if missing, else gone on with.")],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read `requests` from where the archive ends, and keep a snapshot of judge's state beside it.
+
+    Run it once a day or oftener: a run that was stopped, or never came, is made up for by the next one, as long as the
+    topic still has the messages.
+
+    Example: probewatch archive kafka://localhost:9092/probewatch.requests.v1 --out archive
+    """
+    from streams.archive import taking
+    from streams.progress import Bars
+    from streams.secrets import load_settings
+
+    settings = load_settings(config)
+    with Bars() as bars:
+        if source.startswith("kafka://"):
+            taken = taking.take_topic(source, settings, out, bars)
+        else:
+            taken = taking.take_file(Path(source), settings, out, bars)
+    show([taken._asdict() | {"gaps": len(taken.gaps)}] if not as_json else [taken._asdict()], as_json)
+    for partition, first, end in taken.gaps:
+        say(f"partition {partition}: offsets {first} to {end - 1} were gone; a replay across them is not what was live")
+    if source.startswith("kafka://") and not taken.snapshots:
+        say("no snapshot of judge's state: its group has committed nothing yet, or this user may not see it")
+
+
+@archive_app.command("erase")
+@speaking
+def erase(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An archive.", show_default=False)],
+    client: Annotated[
+        str, typer.Option("--client", metavar="CLIENT", help="Pseudonym (k1-...), or the client id itself.")
+    ],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove one client's rows, the orders about it and its state in snapshots. What is said of others stays the same.
+
+    Each file is written anew and takes the old one's place when it is whole; stopped half-way, call it again.
+
+    Example: probewatch archive erase archive --client acct-1842
+    """
+    from detector.config import PSEUDONYM
+    from streams.archive.erase import erase as erased
+    from streams.control import pseudonym_of
+    from streams.identity import client_of
+    from streams.progress import Bars
+    from streams.secrets import load_secrets, load_settings
+
+    settings = load_settings(config)
+    name = client if PSEUDONYM.fullmatch(client) else pseudonym_of(client, load_secrets(settings, settings.artefacts))
+    with Bars() as bars:
+        gone = erased(folder, client_of(name), bars)
+    show([gone._asdict()], as_json)
