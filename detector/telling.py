@@ -11,8 +11,8 @@ import numpy as np
 
 from detector.events import moment
 from detector.evidence import PROCESSES
-from detector.explain import COUNTED, FEATURES, explain, phrase
-from detector.finding import LEVELS
+from detector.explain import COUNTED, explain, phrase
+from detector.finding import LEVELS, Provenance
 from detector.printable import printable
 from detector.story import Fallen, Story
 from models.artefacts import ModelArtefact
@@ -20,13 +20,21 @@ from models.certificate import BUDGETS
 from models.kernels.fold import OFF
 from models.kernels.layout import COUNTS
 from models.kernels.numbers import NEVER, size_bucket
-from models.rows import F64, FLAG_EXPLAIN, FLAG_MEMBER, FLAG_REFUSED, I64
+from models.rows import F64, FLAG_EXPLAIN, FLAG_MEMBER, FLAG_REFUSED, I64, UNIT
 
 STEPS_BEFORE = 12
 NEAREST_TOLD = 5
 CURVE_POINTS = 40
 VARIED_TOLD = 12
 VARIED_ROWS = 2_000
+NAMED = 6
+PROFILES = {
+    "walker": "steps along the decision boundary",
+    "ascender": "steps that make a score rise or fall",
+    "sweeper": "fields changed one by one",
+    "generic": "many small variants of one input",
+}
+"""What joint profiles look for, over all features of a variant at once."""
 FLAG_WORDS = ((FLAG_REFUSED, "refused"), (FLAG_EXPLAIN, "explanation asked for"), (FLAG_MEMBER, "training record"))
 
 
@@ -54,6 +62,18 @@ class Step(msgspec.Struct, frozen=True):
     flipped: bool
     repeat: bool
     marks: tuple[str, ...]
+
+
+class Near(msgspec.Struct, frozen=True):
+    """An earlier row against the one that is told about. changed : fields that differ. distance : standard units."""
+
+    rows_seen: int
+    time: str
+    request_id: str
+    label: str
+    score: float | None
+    changed: int
+    distance: float
 
 
 class Ground(msgspec.Struct, frozen=True):
@@ -133,7 +153,7 @@ class Telling(msgspec.Struct, frozen=True):
     last: str
     at: Step
     before: tuple[Step, ...]
-    nearest: tuple[Step, ...]
+    nearest: tuple[Near, ...]
     grounds: tuple[Ground, ...]
     rulings: tuple[Ruling, ...]
     orders: tuple[str, ...]
@@ -145,9 +165,7 @@ class Telling(msgspec.Struct, frozen=True):
     engine_version: str
 
 
-def tell(
-    story: Story, artefact: ModelArtefact, row: int, provenance: tuple[str, str, str], clients: int | None
-) -> Telling:
+def tell(story: Story, artefact: ModelArtefact, row: int, provenance: Provenance, clients: int | None) -> Telling:
     """About a row, by its place in the story; -1 for where its last decision fell, or else its last row.
 
     clients : of its class on its day, None if nobody counted.
@@ -166,16 +184,14 @@ def tell(
         last=when(int(story.rows.time_ms.max())),
         at=step(story, artefact, row),
         before=tuple(step(story, artefact, at) for at in range(max(0, row - STEPS_BEFORE), row)),
-        nearest=tuple(step(story, artefact, at) for at in nearest_rows(story, row)),
+        nearest=_nearest(story, artefact, row),
         grounds=grounds(story, row, level),
         rulings=tuple(ruling(story, fallen) for fallen in story.findings),
         orders=tuple(_order(order.frame.action, order.frame.until_ms, order.frame.reason) for order in story.orders),
         varied=varied(story, artefact),
         promise=_promise(story, artefact, row, level, clients),
         thresholds={LEVELS[rung]: story.thresholds[rung] / 1000 for rung in range(1, len(LEVELS))},
-        config_hash=provenance[0],
-        artefact_hash=provenance[1],
-        engine_version=provenance[2],
+        **provenance._asdict(),
     )
 
 
@@ -215,7 +231,8 @@ def step(story: Story, artefact: ModelArtefact, row: int) -> Step:
 def _off_grid(story: Story, row: int) -> tuple[str, ...]:
     bits = int(story.rows.offgrid[row])
     names = [name for i, name in enumerate(story.field_names) if bits >> min(i, 31) & 1]
-    return (f"off the grid: {', '.join(map(printable, names))}",) if names else ()
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return (f"off the grid: {', '.join(map(printable, names[:NAMED]))}{more}",) if names else ()
 
 
 def label_of(artefact: ModelArtefact, label: int) -> str:
@@ -236,6 +253,23 @@ def nearest_rows(story: Story, row: int) -> list[int]:
             break
         found.setdefault(int(story.rows.exact[at]), at)
     return list(found.values())
+
+
+def _nearest(story: Story, artefact: ModelArtefact, row: int) -> tuple[Near, ...]:
+    differ, apart = story.apart(row)
+    first = row - len(differ)
+    return tuple(
+        Near(
+            rows_seen=int(story.rows_seen[at]),
+            time=when(int(story.rows.time_ms[at])),
+            request_id=printable(story.rows.request_id(at)),
+            label=label_of(artefact, int(story.rows.output[at])),
+            score=_figure(float(story.rows.score[at])),
+            changed=int(differ[at - first]),
+            distance=round(math.sqrt(int(apart[at - first])) / UNIT, 4),
+        )
+        for at in nearest_rows(story, row)
+    )
 
 
 def needed(story: Story, row: int, level: int) -> F64:
@@ -279,11 +313,10 @@ def curve(excess: I64) -> tuple[float | None, ...]:
 def meaning(process: int) -> str:
     """What a process bets on, in words."""
     about = PROCESSES[process]
-    if about.feature:
-        return phrase(about.feature)
-    if about.name.endswith("_sum"):
-        return f"{about.name.removesuffix('_sum')}, over all families"
-    return FEATURES.get(about.name, "all features of a variant at once")
+    profile = about.name.removesuffix("_sum")
+    if profile in PROFILES:
+        return PROFILES[profile] + (", over all families" if profile != about.name else "")
+    return phrase(about.feature)
 
 
 def ruling(story: Story, fallen: Fallen) -> Ruling:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from streams import cli_archive, cli_artefacts, cli_desk
+from streams import cli_archive, cli_artefacts, cli_desk, cli_story
 from streams.cli_arguments import AsJson, Classes, ConfigFile, Out, Sources
 from streams.cli_artefacts import secrets_or_new
 from streams.terminal import say, show, speaking
@@ -37,6 +37,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The Kafka topics that the service needs.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 cli_artefacts.add_to(app)
+cli_story.add_to(app)
 cli_archive.add_to(app)
 cli_desk.add_to(app)
 

@@ -1,0 +1,223 @@
+"""Who is meant by an alert, a request or a client, and what history knows of it.
+
+seek(what, ...)   -> Subject: the client's keys, and the row if one is meant
+Reading(...)      -> frames of sources as replay folds them, counting clients along the way
+stories(...)      -> the tracing fold over a reading
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from detector import telling
+from detector.config import PSEUDONYM, Config
+from detector.engine import EngineSettings
+from detector.events import Position
+from detector.frame import Frame, RowFrame
+from detector.story import Story, follow
+from models.artefacts import Artefacts
+from models.kernels.client import DAY_MS
+from streams.desk.events import Alert, Throttle, read_events
+from streams.desk.events import Place as Where
+from streams.desk.requests import Place, SideBySide, compared, open_raw, requests_at
+from streams.identity import client_of, identities, identity_of
+from streams.progress import Reporter
+from streams.replay.census import Census
+from streams.secrets import Secrets
+from streams.sketch import Sketcher
+from streams.sources import FrameBatch, RecordFile, Source, SourceError
+
+_EVENT_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class Subject(NamedTuple):
+    """keys : of the client, one for each pseudonym key in use. place : the row that is meant, if one is. request_id :
+    or its id. model : "" for any."""
+
+    keys: frozenset[int]
+    place: Position | None = None
+    request_id: str = ""
+    model: str = ""
+
+
+class History(NamedTuple):
+    """What is needed to read a history as `judge` does."""
+
+    sources: Sequence[Source]
+    config: Config
+    artefacts: Artefacts
+    secrets: Secrets
+    reporter: Reporter
+
+
+def seek(what: str, history: History, events: Where) -> Subject:
+    """What a person wrote: the id of an event, incident or decision, a pseudonym, a request id, or a client id.
+
+    events : where events stand, asked for their ids only. Raises SourceError if nothing in the history is called so.
+    """
+    if PSEUDONYM.fullmatch(what):
+        return Subject(frozenset((client_of(what),)))
+    if _EVENT_ID.fullmatch(what):
+        found = _in_events(what, history, events)
+        if found is not None:
+            return found
+    found = _in_requests(what, history)
+    if found is None:
+        raise SourceError(
+            f"{what}: neither a request nor a client of this history, nor an event of {events or 'the topics'};"
+            " `probewatch alerts` lists events, --events names the folder of a replay"
+        )
+    return found
+
+
+def _in_events(what: str, history: History, place: Where) -> Subject | None:
+    chosen: Subject | None = None
+    for event in read_events(place, history.config):
+        if isinstance(event, Alert | Throttle) and what in (event.uid, event.incident, _decision_of(event)):
+            trigger = event.trigger if isinstance(event, Alert) else event.record.trigger
+            chosen = Subject(keys_of(event.client, history.secrets), trigger, model=event.model)
+    return chosen
+
+
+def _decision_of(event: Alert | Throttle) -> str:
+    return event.decision_id if isinstance(event, Alert) else event.uid
+
+
+def keys_of(client: str, secrets: Secrets) -> frozenset[int]:
+    """Of a pseudonym, or of a client id under every key in use."""
+    if PSEUDONYM.fullmatch(client):
+        return frozenset((client_of(client),))
+    return frozenset(identity.client(client)[0] for identity in identities(secrets))
+
+
+def _in_requests(what: str, history: History) -> Subject | None:
+    """A request of this id, else a client; read until the request is met."""
+    keys = keys_of(what, history.secrets)
+    wanted, letters, client = np.fromiter(keys, np.uint64), what.encode(), False
+    for frame in Reading(history, f"looking for {what}").frames():
+        if not isinstance(frame, RowFrame):
+            continue
+        if letters in frame.rows.id_bytes.tobytes():
+            for row in range(frame.rows.count):
+                if frame.rows.request_id(row) == what:
+                    return Subject(frozenset((int(frame.rows.client[row]),)), None, what, frame.model)
+        client = client or bool(np.isin(wanted, frame.rows.client).any())
+    return Subject(keys) if client else None
+
+
+class Reading:
+    """One reading of a history, as frames in the order and with the offsets that replay gives them.
+
+    Shifts of populations are not made from raw records: they move no decision, only what is said of a client's drift.
+    """
+
+    def __init__(self, history: History, doing: str) -> None:
+        self._history = history
+        self._doing = doing
+        self.census = Census()
+
+    def frames(self) -> Iterator[Frame]:
+        """Raises SourceError."""
+        sources, config, artefacts, secrets, reporter = self._history
+        sketcher = Sketcher(artefacts, identity_of(secrets, config.input.registry), config)
+        written: Counter[int] = Counter()
+        for source in sources:
+            for batch in source.batches(reporter.task(f"{self._doing}: {source.name}", source.size)):
+                if isinstance(batch, FrameBatch):
+                    yield from map(self._counted, batch.frames)
+                    continue
+                found = sketcher.frames(
+                    batch.topic, batch.partition, config.input.incarnation, batch.records, config.topics.partitions
+                )
+                for frame in found.frames:
+                    yield self._counted(replace(frame, offset=written[frame.partition]))
+                    written[frame.partition] += 1
+
+    def _counted(self, frame: Frame) -> Frame:
+        if isinstance(frame, RowFrame):
+            self.census.add(frame)
+        return frame
+
+
+class Told(NamedTuple):
+    """A story, the place of the row it is told about, and how many clients of its class were there that day."""
+
+    story: Story
+    row: int
+    clients: int
+
+
+def told(subject: Subject, history: History) -> Told:
+    """The subject's story: of the row that is meant, else of where its last decision fell, else of its last row.
+
+    Raises SourceError if this history has no row of the client, or not the one that is meant.
+    """
+    settings = EngineSettings(history.config, history.artefacts)
+    reading = Reading(history, "following the client")
+    found = [
+        story
+        for story in follow(settings, reading.frames(), subject.keys).values()
+        if subject.model in ("", story.model)
+    ]
+    if not found:
+        raise SourceError("this history has no judged row of that client; name the one that the alert came from")
+    story = max(found, key=lambda one: (len(one.findings), one.rows.count))
+    row = row_of(story, subject)
+    return Told(story, row, reading.census.clients_on(int(story.rows.time_ms[row]) // DAY_MS, story.client_class))
+
+
+def row_of(story: Story, subject: Subject) -> int:
+    if subject.request_id:
+        return _first(
+            story, "request", subject.request_id, lambda row: story.rows.request_id(row) == subject.request_id
+        )
+    if subject.place is not None:
+        at = subject.place
+        offset = f"{at.source}@{at.offset}"
+        return _first(story, "row", offset, lambda row: _stands_at(story, row, at))
+    ruled = [fallen.at for fallen in story.findings if fallen.at >= 0]
+    return ruled[-1] if ruled else story.rows.count - 1
+
+
+def _first(story: Story, kind: str, name: str, test: Callable[[int], bool]) -> int:
+    rows: Iterable[int] = (row for row in range(story.rows.count) if test(row))
+    found = next(iter(rows), None)
+    if found is None:
+        raise SourceError(f"{kind} {name} is not in this history; name the one that it came from")
+    return found
+
+
+def _stands_at(story: Story, row: int, at: Position) -> bool:
+    rows = story.rows
+    return (story.sources[row], int(rows.offset[row]), int(rows.index[row])) == (at.source, at.offset, at.index)
+
+
+def tell(found: Told, history: History) -> telling.Telling:
+    """As plain values. The hashes are those of the configuration and the artefacts that it was told with."""
+    artefact = history.artefacts.models[found.story.model]
+    provenance = EngineSettings(history.config, history.artefacts).provenance
+    return telling.tell(found.story, artefact, found.row, provenance, found.clients)
+
+
+def side_by_side(found: Told, history: History, raw: Sequence[str]) -> SideBySide | None:
+    """The request that is told about and the nearest earlier ones, field by field; None where nobody may read them.
+
+    raw : sources of raw records; without any the history's own files, if they hold such. Raises SourceError.
+    """
+    story = found.story
+    rows = [found.row, *telling.nearest_rows(story, found.row)]
+    at = {row: Place(story.sources[row], int(story.rows.offset[row]), int(story.rows.index[row])) for row in rows}
+    places = set(at.values())
+    opened: list[Source] = [source for source in history.sources if isinstance(source, RecordFile)]
+    if raw:
+        opened = open_raw(raw, places, history.config)
+    requests = requests_at(places, opened, history.reporter) if opened else {}
+    shown = [row for row in rows if at[row] in requests]
+    if found.row not in shown:
+        return None
+    seen = tuple(int(story.rows_seen[row]) for row in shown)
+    return SideBySide(seen, compared([requests[at[row]] for row in shown]))
