@@ -19,10 +19,10 @@ import msgspec
 import numpy as np
 import zstandard
 
-from detector import __version__, client_drift, evidence, findings, layouts
+from detector import __version__, client_drift, evidence, findings, layouts, orders
 from detector.config import Config
 from detector.events import events
-from detector.finding import Event, Finding, Provenance
+from detector.finding import Event, Finding, Provenance, Subject
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
@@ -31,7 +31,7 @@ from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls, Ta
 from models.rows import I64
 
 BLOCK_MAGIC = b"PWBK"
-BLOCK_LAYOUT = 3
+BLOCK_LAYOUT = 4
 """Goes up whenever the body of a block, or what stands in it of a client, changes; layouts.py leads there."""
 
 _BLOCK_HEAD = struct.Struct(">4sIIIIq")
@@ -60,6 +60,7 @@ class _Body(msgspec.Struct):
     spaces: dict[str, dict[str, bytes | list[tuple[_UInt32, _Int64, _Int32]]]]
     allowed: list[tuple[_Natural, str, _Int64]]
     shift: list[tuple[str, _Int64, tuple[_Int32, ...]]] = []
+    blocked: list[tuple[_Natural, str, _Natural, _Int64]] = []
 
 
 Shift = tuple[int, tuple[int, ...]]
@@ -120,6 +121,7 @@ class PartitionState:
 
     block_offset : (blocks,) next `requests` offset that each block has yet to apply. dirty : blocks changed since
     they were last dumped. allowed : (client, model or "" for all) -> end on the client's own clock, ms.
+    blocked : likewise -> whom people blocked.
     shift : (block, space) -> the newest (until_ms, vector) of a ShiftFrame that the block has applied.
     """
 
@@ -129,6 +131,7 @@ class PartitionState:
     tables: dict[str, ClientTable] = field(default_factory=dict)
     dirty: set[int] = field(default_factory=set)
     allowed: dict[tuple[int, str], int] = field(default_factory=dict)
+    blocked: orders.Held = field(default_factory=dict)
     shift: dict[tuple[int, str], Shift] = field(default_factory=dict)
     unjudged: int = 0
 
@@ -253,13 +256,19 @@ def _shift(state: PartitionState, frame: ShiftFrame, closed: I64) -> list[Event]
 
 
 def _control(state: PartitionState, frame: ControlFrame, watch: Watch | None) -> list[Event]:
-    """An allowance silences decisions until its end; a lift also forgets the evidence behind the present one."""
-    if frame.action not in ("allow", "lift"):
+    """An allowance silences decisions until its end; a lift also forgets the evidence behind the present one.
+
+    Both end what a block began. A block changes nothing else: evidence goes on under it.
+    """
+    if frame.action not in orders.ACTIONS:
         return []
     state.dirty.add(frame.client % len(state.block_offset))
+    made = orders.apply(state.blocked, frame, state.settings.provenance, _known_as(state, frame))
+    found = [event for finding in made for event in events(finding)]
+    if frame.action == "block":
+        return found
     if frame.action == "allow":
         state.allowed[(frame.client, frame.model)] = frame.until_ms
-    found: list[Event] = []
     for name, table in sorted(state.tables.items()):
         space = state.settings.spaces.get(name)
         slot = table.find(frame.client)
@@ -277,6 +286,17 @@ def _control(state: PartitionState, frame: ControlFrame, watch: Watch | None) ->
     return found
 
 
+def _known_as(state: PartitionState, frame: ControlFrame) -> Subject | None:
+    """Where the client of an order was decided on before, the first space by name; None if nowhere."""
+    for name, table in sorted(state.tables.items()):
+        space, slot = state.settings.spaces.get(name), table.find(frame.client)
+        if space is not None and slot >= 0 and frame.model in ("", space.artefact.model):
+            client = table.table.clients[slot]
+            if client["revision"] > 0:
+                return Subject(frame.model, "", findings.incident_of(name, client), int(client["rows"]))
+    return None
+
+
 def block_offset(state: PartitionState, block: int) -> int:
     """Next `requests` offset the block has yet to apply."""
     return int(state.block_offset[block])
@@ -288,7 +308,9 @@ def dump_block(state: PartitionState, block: int) -> bytes:
     blocks = len(state.block_offset)
     allowed = sorted([key, model, until] for (key, model), until in state.allowed.items() if key % blocks == block)
     shift = sorted([space, *moved] for (at, space), moved in state.shift.items() if at == block)
-    body = msgspec.msgpack.encode({"blocks": blocks, "spaces": spaces, "allowed": allowed, "shift": shift})
+    blocked = sorted([*about, *held] for about, held in state.blocked.items() if about[0] % blocks == block)
+    stored = {"blocks": blocks, "spaces": spaces, "allowed": allowed, "shift": shift, "blocked": blocked}
+    body = msgspec.msgpack.encode(stored)
     state.dirty.discard(block)
     return seal(body, state.partition, block, int(state.block_offset[block]))
 
@@ -367,6 +389,8 @@ def load_block(state: PartitionState, value: bytes) -> None:
     others = {about: until for about, until in state.allowed.items() if about[0] % blocks != block}
     stored = {(key, model): until for key, model, until in body.allowed if key % blocks == block}
     state.allowed = others | stored
+    held = {(key, model): orders.Blocked(*kept) for key, model, *kept in body.blocked if key % blocks == block}
+    state.blocked = {about: kept for about, kept in state.blocked.items() if about[0] % blocks != block} | held
     moved = {(block, space): (until, vector) for space, until, vector in body.shift}
     state.shift = {about: shift for about, shift in state.shift.items() if about[0] != block} | moved
     state.block_offset[block] = offset

@@ -17,7 +17,8 @@ def erased(value: bytes, client: int) -> bytes | None:
     except (KeyError, ValueError) as error:
         raise engine.DamagedBlockError(f"block {block} of partition {partition}: {type(error).__name__}") from error
     allowed = [one for one in body.allowed if one[0] != client]
-    if spaces == body.spaces and allowed == body.allowed:
+    blocked = [one for one in body.blocked if one[0] != client]
+    if (spaces, allowed, blocked) == (body.spaces, body.allowed, body.blocked):
         return None
-    changed = msgspec.structs.replace(body, spaces=spaces, allowed=allowed)
+    changed = msgspec.structs.replace(body, spaces=spaces, allowed=allowed, blocked=blocked)
     return engine.seal(msgspec.msgpack.encode(changed), partition, block, offset)

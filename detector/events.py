@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from detector.alert import DATA_SCHEMA, alert
-from detector.finding import LEVELS, Event, Finding
+from detector.finding import LEVELS, PERSON, Event, Finding
 from detector.printable import json_bytes
 
 ALERT_LEVEL = LEVELS.index("hard")
@@ -77,12 +77,12 @@ class Throttle(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def events(finding: Finding) -> list[Event]:
-    """The throttle record; from level 3 (hard) on also the alert."""
+    """The throttle record; from level 3 (hard) on also the alert, unless a person decided: nobody need tell people."""
     record = throttle(finding)
     client_key, time_ms = finding.client_key, finding.decision.issued_ms
     value = json_bytes(record)
     found = [Event("throttle", record.decision_id, record.key.encode(), value, (), client_key, time_ms)]
-    if finding.decision.level >= ALERT_LEVEL:
+    if finding.decision.level >= ALERT_LEVEL and finding.origin != PERSON:
         uid = _id("alert", finding)
         value = json_bytes(alert(finding, uid, record.decision_id))
         # Keyed by incident: its alerts stay in order, and together.
@@ -100,7 +100,7 @@ def throttle(finding: Finding) -> Throttle:
             "scope": "client",
             "client": finding.client,
             "model": finding.model,
-            "origin": "judge",
+            "origin": finding.origin,
             "action": decision.action,
             "level": decision.level,
             "limits": Limits(

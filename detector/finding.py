@@ -6,6 +6,9 @@ from typing import NamedTuple
 LEVELS = ("none", "watch", "soft", "hard", "block")
 """The ladder: budgets 1e-2, 1e-3, 1e-4, 1e-5 false alarms per benign client-day for levels 1 to 4."""
 
+PERSON = "person"
+"""Reason, process and origin of what people decided."""
+
 
 class Provenance(NamedTuple):
     """What decisions are made with; it stands in every event. Known beforehand: to hash takes as long as to decide."""
@@ -24,6 +27,15 @@ class Trigger:
     index: int
     request_id: str
     rows_seen: int
+
+
+class Subject(NamedTuple):
+    """Whom a person's order is about. model, space : "" for every one. rows : of the client up to then."""
+
+    model: str
+    space: str
+    incident: str
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +103,7 @@ class Finding:
     contributions : (feature, milli-nats) inside the leading profile since its last start, largest first.
     certificate : id of the one behind the threshold, "" for none; certified : it promises `budget` itself; promised :
     what it promises at this threshold, 1 for nothing. incident : id of the open incident; update : it was open before
-    this decision.
+    this decision. origin : judge | person; each speaks under a key of its own.
     """
 
     decision: Decision
@@ -119,6 +131,7 @@ class Finding:
     config_hash: str
     artefact_hash: str
     engine_version: str
+    origin: str = "judge"
 
 
 @dataclass(frozen=True, slots=True)

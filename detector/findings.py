@@ -2,13 +2,24 @@
 
 import hashlib
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from detector.config import Policy
 from detector.evidence import PROCESSES, Process
-from detector.finding import Counts, Family, FieldVariation, Finding, Provenance, Trigger
+from detector.finding import (
+    PERSON,
+    Counts,
+    Decision,
+    Family,
+    FieldVariation,
+    Finding,
+    Provenance,
+    Subject,
+    Trigger,
+)
 from detector.frame import ControlFrame, RowFrame
 from detector.policy import DAY_MS, Standing, decide
 from detector.policy import lifted as lift
@@ -84,7 +95,7 @@ def decided(
         contributions=_contributions(table, process, anchor, evidence),
         family=_family(table, artefact, anchor) if anchor >= 0 else None,
         counts=_counts(client, artefact),
-        incident=_incident(frame.space, client),
+        incident=incident_of(frame.space, client),
         update=update,
         **provenance._asdict(),
     )
@@ -100,16 +111,22 @@ def lifted(
         return None
     decision, after = lift(before, int(client["clock_ms"]))
     _remember(client, after)
+    subject = Subject(artefact.model, artefact.space, incident_of(artefact.space, client), int(client["rows"]))
+    return replace(ordered(provenance, frame, decision, subject), counts=_counts(client, artefact), origin="judge")
+
+
+def ordered(provenance: Provenance, frame: ControlFrame, decision: Decision, subject: Subject) -> Finding:
+    """What a person decided."""
     return Finding(
         decision=decision,
-        trigger=Trigger(f"requests[{frame.partition}]", frame.offset, 0, "", int(client["rows"])),
+        trigger=Trigger(f"requests[{frame.partition}]", frame.offset, 0, "", subject.rows),
         client=frame.name,
         client_key=frame.client,
         client_class=CLASSES[0],
-        model=artefact.model,
-        space=artefact.space,
-        reason="person",
-        process="person",
+        model=subject.model,
+        space=subject.space,
+        reason=PERSON,
+        process=PERSON,
         evidence_mnats=0,
         threshold_mnats=0,
         excess_milli=0,
@@ -120,9 +137,10 @@ def lifted(
         promised=BUDGETS[0],
         contributions=(),
         family=None,
-        counts=_counts(client, artefact),
-        incident=_incident(artefact.space, client),
+        counts=Counts(subject.rows, 0, 0, 0, 0, (), 0),
+        incident=subject.incident,
         update=True,
+        origin=PERSON,
         **provenance._asdict(),
     )
 
@@ -154,7 +172,8 @@ def _open_incident(client: Any, before: Standing, source: int, offset: int, inde
     return update
 
 
-def _incident(space: str, client: Any) -> str:
+def incident_of(space: str, client: Any) -> str:
+    """The id of the client's latest incident in a space."""
     where = f"{int(client['incident_source'])}:{int(client['incident_offset'])}:{int(client['incident_index'])}"
     return hashlib.sha256(f"{space}:{int(client['key'])}:{where}".encode()).hexdigest()[:32]
 

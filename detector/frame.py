@@ -28,8 +28,9 @@ class RowFrame:
 class ControlFrame:
     """An order that must be the same live and replayed, so it travels with the rows.
 
-    action : "allow" | "lift". client : uint64 of `name`, the client's pseudonym. model : "" for every model.
-    until_ms : end of an allowance, on the client's own clock (0 takes it back).
+    action : "allow" | "lift" | "block". client : uint64 of `name`, the client's pseudonym. model : "" for every model.
+    until_ms : end of an allowance, on the client's own clock (0 takes it back), or of a block, on everybody's.
+    given_ms : when the order was given, on the clock of who gave it; 0 if nobody wrote it down.
     """
 
     partition: int
@@ -40,6 +41,7 @@ class ControlFrame:
     model: str
     until_ms: int
     reason: str
+    given_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,12 @@ def unchanged(body: Body) -> Body:
     return body
 
 
-BLOCKS: Steps = {2: unchanged}
+def with_blocked(body: Body) -> Body:
+    """Layout 4 remembers whom people blocked."""
+    return body | {"blocked": []}
+
+
+BLOCKS: Steps = {2: unchanged, 3: with_blocked}
 LINK: Steps = {}
 
 

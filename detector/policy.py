@@ -57,6 +57,15 @@ def keyed_delay_ms(client: int, revision: int, longest_ms: int) -> int:
     return (mixed >> 33) % (longest_ms + 1)
 
 
+def blocked(revision: int, given_ms: int, until_ms: int) -> Decision:
+    """A person has a client refused. Whoever does so means it: shadow mode holds back only what the service decides."""
+    return Decision(
+        level=len(LEVELS) - 1, revision=revision, action="block", requests_per_minute=None, tokens_per_minute=None,
+        max_concurrency=None, delay_ms=None, mode="enforce", issued_ms=given_ms, effective_ms=given_ms,
+        expires_ms=until_ms,
+    )  # fmt: skip
+
+
 def lifted(standing: Standing, clock_ms: int) -> tuple[Decision, Standing]:
     """A person took the decision back: doors let the client through from now on."""
     revision = standing.revision + 1

@@ -8,13 +8,12 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from streams import cli_archive, cli_artefacts, cli_desk, cli_story
+from streams import cli_archive, cli_artefacts, cli_desk, cli_orders, cli_story
 from streams.cli_arguments import AsJson, Classes, ConfigFile, Out, Sources
 from streams.cli_artefacts import secrets_or_new
 from streams.terminal import say, show, speaking
@@ -40,15 +39,12 @@ cli_artefacts.add_to(app)
 cli_story.add_to(app)
 cli_archive.add_to(app)
 cli_desk.add_to(app)
+cli_orders.add_to(app)
 
-Client = Annotated[
-    str, typer.Argument(metavar="CLIENT", help="Pseudonym (k1-...), or the client id itself.", show_default=False)
-]
 RoleName = Annotated[
     Literal["gateway", "worker", "soc", "door", "analyst", "operator", "admin"],
     typer.Option("--role", help="Whose rights the configured user should have."),
 ]
-ModelName = Annotated[str, typer.Option("--model", metavar="NAME", help="Only for this model.")]
 
 
 def main() -> None:
@@ -144,52 +140,6 @@ def replay(
     else:
         show(({"class": name, **counts} for name, counts in summary["classes"].items()), False)
         say(f"{summary['rows']:,} rows, {summary['alerts']:,} alerts in {summary['seconds']} s; written to {out}")
-
-
-@app.command()
-@speaking
-def allow(
-    client: Client,
-    until: Annotated[
-        str, typer.Option("--until", metavar="TIME", help="RFC 3339, or a date; on the client's own clock.")
-    ],
-    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept with the order.")],
-    model: ModelName = "",
-    config: ConfigFile = None,
-) -> None:
-    """Leave a client alone until a time: a permitted test, say. Its evidence is kept. Takes effect in every partition.
-
-    Example: probewatch allow acct-1842 --until 2031-05-01 --reason "red team, ticket 12"
-    """
-    from streams.control import ControlError, send
-
-    try:
-        moment = datetime.fromisoformat(until)
-    except ValueError:
-        raise ControlError(f"--until: expected a date or an RFC 3339 time; got {until!r}") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    settings, secrets = _order(config, client)
-    sent = send(settings, secrets, "allow", client, model, int(moment.timestamp() * 1000), reason)
-    say(f"allowed until {moment.isoformat()}; written to {sent} partitions of {settings.topics.requests}")
-
-
-@app.command()
-@speaking
-def lift(
-    client: Client,
-    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept with the order.")] = "",
-    model: ModelName = "",
-    config: ConfigFile = None,
-) -> None:
-    """End the decisions in force on a client and start its evidence anew.
-
-    Example: probewatch lift k1-abcdefghijklmnopqrstuvwxyz --reason "false alarm"
-    """
-    from streams.control import send
-
-    settings, secrets = _order(config, client)
-    sent = send(settings, secrets, "lift", client, model, 0, reason)
-    say(f"lifted; written to {sent} partitions of {settings.topics.requests}")
 
 
 @app.command()
@@ -302,15 +252,6 @@ def _settings(file: Path | None) -> "tuple[Config, Secrets]":
 
     settings = load_settings(file)
     return settings, load_secrets(settings, settings.artefacts)
-
-
-def _order(file: Path | None, client: str) -> "tuple[Config, Secrets | None]":
-    """Whoever names a pseudonym needs no keys."""
-    from detector.config import PSEUDONYM
-    from streams.secrets import load_secrets, load_settings
-
-    settings = load_settings(file)
-    return settings, None if PSEUDONYM.fullmatch(client) else load_secrets(settings, settings.artefacts)
 
 
 def _artefacts(

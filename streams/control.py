@@ -1,7 +1,9 @@
 """Orders from people: control frames into every partition of `requests`, where a replay meets them again."""
 
 import asyncio
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from aiokafka import AIOKafkaProducer
 
@@ -10,6 +12,9 @@ from detector.frame import ControlFrame
 from streams.frames import encode_control
 from streams.identity import client_of, identities, pseudonym
 from streams.secrets import Secrets
+
+BLOCK_MAX = timedelta(days=90)
+"""For as long `throttle-state` keeps a record that nobody writes again."""
 
 
 class ControlError(ValueError):
@@ -36,18 +41,23 @@ def pseudonyms_of(client: str, secrets: Secrets | None) -> tuple[str, ...]:
 def send(
     config: Config, secrets: Secrets | None, action: str, client: str, model: str, until_ms: int, reason: str
 ) -> int:
-    """Write one order, about every name of the client, into every partition; the number of partitions.
+    """Write one order, about every name of the client, into the partitions it belongs to; their number.
 
     An order that failed half-way may be given again: it says what is to hold, not what is to change. Raises
     ControlError, KafkaError.
     """
     names = pseudonyms_of(client, secrets)
-    orders = [ControlFrame(-1, -1, action, client_of(name), name, model, until_ms, reason) for name in names]
+    given_ms = time.time_ns() // 1_000_000
+    about = [(client_of(name), name, model, until_ms, reason, given_ms) for name in names]
+    orders = [ControlFrame(-1, -1, action, *one) for one in about]
     return asyncio.run(give(config, orders))
 
 
 async def give(config: Config, orders: Sequence[ControlFrame]) -> int:
-    """Write orders into every partition; the number of partitions. Raises ControlError, KafkaError."""
+    """Write orders; the number of partitions that each stands in. Raises ControlError, KafkaError.
+
+    A block is written into the client's own partition only: it makes a record wherever it is met.
+    """
     topic = config.topics.requests
     producer = AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap, acks="all", **config.kafka.client())
     await producer.start()
@@ -58,8 +68,21 @@ async def give(config: Config, orders: Sequence[ControlFrame]) -> int:
         headers = [("probewatch-kind", b"control")]
         for order in orders:
             value = encode_control(order)
-            for partition in sorted(partitions):
+            for partition in _places(order, sorted(partitions)):
                 await producer.send_and_wait(topic, value, partition=partition, headers=headers)
-        return len(partitions)
+        return max(len(_places(order, sorted(partitions))) for order in orders)
     finally:
         await producer.stop()
+
+
+def _places(order: ControlFrame, partitions: Sequence[int]) -> Sequence[int]:
+    if order.action != "block":
+        return partitions
+    return [partitions[(order.client >> 32) % len(partitions)]]  # as columns.cut places the client's rows
+
+
+def check_block(until: datetime) -> None:
+    """Raises ControlError for an end that has passed, or that doors would forget before it has come."""
+    ahead = until - datetime.now(UTC)
+    if not timedelta(0) < ahead <= BLOCK_MAX:
+        raise ControlError(f"--until: expected a time within {BLOCK_MAX.days} days from now; got {until.isoformat()}")

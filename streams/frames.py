@@ -99,6 +99,7 @@ class _Control(msgspec.Struct):
     model: str
     until_ms: _Time
     reason: str
+    given_ms: _Time = 0
 
 
 class _Action(msgspec.Struct):
@@ -142,8 +143,8 @@ def encode_control(frame: ControlFrame | ShiftFrame) -> bytes:
         return msgspec.json.encode(
             _Shift(CONTROL_SCHEMA, SHIFT, frame.model, frame.space, *span, frame.rows, frame.vector)
         )
-    order = _Control(CONTROL_SCHEMA, frame.action, frame.name, frame.model, frame.until_ms, frame.reason)
-    return msgspec.json.encode(order)
+    about = frame.name, frame.model, frame.until_ms, frame.reason, frame.given_ms
+    return msgspec.json.encode(_Control(CONTROL_SCHEMA, frame.action, *about))
 
 
 def decode(value: bytes, partition: int, offset: int) -> Frame:
@@ -193,7 +194,8 @@ def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame |
     if order.schema != CONTROL_SCHEMA:
         raise FrameError(f"not a control frame of {CONTROL_SCHEMA}")
     name, model = order.client, order.model
-    return ControlFrame(partition, offset, order.action, client, name, model, order.until_ms, order.reason)
+    about = client, name, model, order.until_ms, order.reason, order.given_ms
+    return ControlFrame(partition, offset, order.action, *about)
 
 
 def _write_preamble(key: tuple[tuple[str, ...], int, int]) -> tuple[pa.Schema, bytes]:

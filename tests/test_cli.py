@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ COMMANDS = (
     "replay",
     "allow",
     "lift",
+    "block",
     "rekey",
     "alerts",
     "throttles",
@@ -161,10 +163,15 @@ def test_topics_doctor_and_orders_on_a_broker(at: Path, embedded_broker: str, na
     (at / "artefacts/secrets/pseudonym_key").rename(at / "elsewhere")
     assert call("lift", "acct-1").exit_code == 2
     assert call("lift", pseudonym).exit_code == 0, "who names a pseudonym needs no keys"
-    orders = _orders(embedded_broker, f"{namespace}.requests", 4)
-    assert sorted((order.partition, order.action) for order in orders) == [
-        (0, "allow"), (0, "lift"), (1, "allow"), (1, "lift")
-    ]  # fmt: skip
+    assert call("block", pseudonym, "--until", "91d", "--reason", "x").exit_code == 2, "doors would forget it"
+    blocked = call("block", pseudonym, "--until", "24h", "--reason", "copies", "--json")
+    assert json.loads(blocked.stdout)["partitions"] == 1
+    orders = _orders(embedded_broker, f"{namespace}.requests", 5)
+    home = (client_of(pseudonym) >> 32) % 2
+    assert sorted((order.partition, order.action) for order in orders) == sorted(
+        [(0, "allow"), (0, "lift"), (1, "allow"), (1, "lift"), (home, "block")]
+    )
+    assert all(abs(order.given_ms / 1000 - time.time()) < 60 for order in orders)
     assert {order.client for order in orders} == {client_of(pseudonym)}
     assert {(order.model, order.until_ms) for order in orders if order.action == "allow"} == {
         ("loan", 1_935_360_000_000)

@@ -52,6 +52,7 @@ def log() -> list[Frame]:
     third = len(frames) // 3
     frames.insert(2 * third, order("lift", "sweeper", 0))
     frames.insert(third, order("allow", "collector", end_ms))
+    frames.insert(third, order("block", "sweeper", end_ms))
     for place, by in enumerate((30, -200, 500, 450)):
         frames.insert((place + 1) * len(frames) // 6, moved(by, place))
     return [replace(frame, offset=offset) for offset, frame in enumerate(frames)]

@@ -21,7 +21,7 @@ from tests.scenarios import run
 
 SIGNING_KEY = bytes(range(64, 96))
 GOLDEN = Path(__file__).parent / "golden"
-BLOCK_FINGERPRINTS = {3: "1bd6feb473ed6b9c"}
+BLOCK_FINGERPRINTS = {4: "1bd6feb473ed6b9c"}
 """Of what stands in a block. When it changes: raise engine.BLOCK_LAYOUT, add a step to layouts.BLOCKS, pin it here."""
 
 LINK_FINGERPRINTS = {1: "59f6610495c4199b"}
@@ -113,7 +113,7 @@ def test_a_layout_without_a_step_is_refused_with_the_way_out(golden: Golden, mon
     engine.load_block(state, golden.blocks[0])
     today = engine.dump_block(state, 0)
     monkeypatch.setattr(engine, "BLOCK_LAYOUT", 5)
-    with pytest.raises(engine.BlockError, match=r"layout 3.* go on with the version .* topics.judge_state"):
+    with pytest.raises(engine.BlockError, match=r"layout 4.* go on with the version .* topics.judge_state"):
         engine.block_mark(today)
     with pytest.raises(drift.StateError, match=r"layout 7, this version reads up to 1.* topics.link_state"):
         drift.reached(b"PWL7" + struct.pack("<i", 0))

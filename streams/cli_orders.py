@@ -1,0 +1,128 @@
+"""Orders of people: they stand in `requests`, take effect at their offset there, and are replayed with it."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from streams.cli_arguments import AsJson, ConfigFile
+from streams.terminal import say, speaking
+
+if TYPE_CHECKING:
+    from detector.config import Config
+    from streams.secrets import Secrets
+
+Client = Annotated[
+    str, typer.Argument(metavar="CLIENT", help="Pseudonym (k1-...), or the client id itself.", show_default=False)
+]
+ModelName = Annotated[str, typer.Option("--model", metavar="NAME", help="Only for this model.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the order.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(allow)
+    app.command()(lift)
+    app.command()(block)
+
+
+@speaking
+def allow(
+    client: Client,
+    until: Annotated[
+        str,
+        typer.Option("--until", metavar="TIME", help="RFC 3339, a date, or a span (7d); on the client's own clock."),
+    ],
+    reason: Reason,
+    model: ModelName = "",
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Leave a client alone until a time: a permitted test, say. Its evidence is kept, and a block of it ends.
+
+    Example: probewatch allow acct-1842 --until 2031-05-01 --reason "red team, ticket 12"
+    """
+    from streams.desk.times import shown
+
+    end = _end(until)
+    _give(config, client, _Order("allow", model, end, reason), f"allowed until {shown(end)}", as_json)
+
+
+@speaking
+def lift(
+    client: Client,
+    reason: Reason = "",
+    model: ModelName = "",
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """End the decisions in force on a client, a block too, and start its evidence anew.
+
+    Example: probewatch lift k1-abcdefghijklmnopqrstuvwxyz --reason "false alarm"
+    """
+    _give(config, client, _Order("lift", model, None, reason), "lifted", as_json)
+
+
+@speaking
+def block(
+    client: Client,
+    until: Annotated[
+        str, typer.Option("--until", metavar="TIME", help="RFC 3339, a date, or a span (24h); at most 90 days ahead.")
+    ],
+    reason: Reason,
+    model: ModelName = "",
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have gateways refuse a client until a time, whatever its evidence says, in shadow mode too. `lift` ends it.
+
+    Example: probewatch block k1-abcdefghijklmnopqrstuvwxyz --until 24h --reason "copies the model, ticket 13"
+    """
+    from streams.control import check_block
+    from streams.desk.times import shown
+
+    end = _end(until)
+    check_block(end)
+    _give(config, client, _Order("block", model, end, reason), f"blocked until {shown(end)}", as_json)
+
+
+class _Order(NamedTuple):
+    action: str
+    model: str
+    until: datetime | None
+    reason: str
+
+    @property
+    def until_ms(self) -> int:
+        return 0 if self.until is None else int(self.until.timestamp() * 1000)
+
+
+def _end(text: str) -> datetime:
+    from streams.desk.events import now
+    from streams.desk.times import time_of
+
+    return time_of(text, "--until", now(), "future")
+
+
+def _give(config: Path | None, client: str, order: _Order, done: str, as_json: bool) -> None:
+    from streams.control import pseudonyms_of, send
+    from streams.desk.times import shown
+
+    settings, secrets = order_settings(config, client)
+    sent = send(settings, secrets, order.action, client, order.model, order.until_ms, order.reason)
+    if as_json:
+        said = {"action": order.action, "clients": pseudonyms_of(client, secrets), "model": order.model}
+        print(json.dumps(said | {"until": shown(order.until), "reason": order.reason, "partitions": sent}))
+    else:
+        where = f"{sent} partitions" if sent > 1 else "one partition"
+        say(f"{done}; written to {where} of {settings.topics.requests}")
+
+
+def order_settings(file: Path | None, client: str) -> "tuple[Config, Secrets | None]":
+    """Whoever names a pseudonym needs no keys."""
+    from detector.config import PSEUDONYM
+    from streams.secrets import load_secrets, load_settings
+
+    settings = load_settings(file)
+    return settings, None if PSEUDONYM.fullmatch(client) else load_secrets(settings, settings.artefacts)
