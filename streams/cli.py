@@ -7,22 +7,18 @@ command line, the configuration or a source cannot be used.
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from streams import cli_archive, cli_artefacts, cli_desk, cli_orders, cli_story
-from streams.cli_arguments import AsJson, Classes, ConfigFile, Out, Sources
-from streams.cli_artefacts import secrets_or_new
+from streams import cli_archive, cli_artefacts, cli_desk, cli_orders, cli_replay, cli_story
+from streams.cli_arguments import AsJson, ConfigFile, Sources
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
     from detector.config import Config
-    from models.artefacts import Artefacts
     from streams.secrets import Secrets
-    from streams.sources import Source
 
 
 app = typer.Typer(
@@ -37,6 +33,7 @@ topics_app = typer.Typer(help="The Kafka topics that the service needs.", no_arg
 app.add_typer(topics_app, name="topics")
 cli_artefacts.add_to(app)
 cli_story.add_to(app)
+cli_replay.add_to(app)
 cli_archive.add_to(app)
 cli_desk.add_to(app)
 cli_orders.add_to(app)
@@ -93,53 +90,6 @@ def client_id(
     _, secrets = _settings(config)
     found = pseudonym_of(name, secrets)
     print(json.dumps({"client": found}) if as_json else found)
-
-
-@app.command()
-@speaking
-def replay(
-    sources: Sources,
-    out: Out,
-    artefacts: Annotated[
-        Path | None,
-        typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote; else the configured one."),
-    ] = None,
-    config: ConfigFile = None,
-    classes: Classes = None,
-    plain_clients: Annotated[
-        bool, typer.Option("--plain-clients", help="Put the log's client ids, not pseudonyms, into `client`.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Judge history with the code that runs live: alerts, throttle, rejects (.jsonl) and summary.json go to DIR.
-
-    Without artefacts the history itself is fitted first ("cold"): good for a first look, not for figures to rely on.
-
-    Example: probewatch replay logs/june.jsonl.zst --out out/june --artefacts artefacts
-    """
-    from streams import replay as history
-    from streams.lists import with_classes
-    from streams.progress import Bars
-    from streams.secrets import load_settings
-    from streams.sources import open_sources
-
-    settings = load_settings(config)
-    opened = open_sources(sources, settings)
-    with Bars() as bars:
-        fitted, secrets, cold = _artefacts(settings, artefacts, classes, opened, out, bars)
-        settings = with_classes(settings, classes, secrets)
-        outcome = history.replay(opened, settings, fitted, secrets, bars, plain_clients=plain_clients)
-    summary = outcome.summary | {"cold": cold}
-    history.write(outcome._replace(summary=summary), out)
-    if not summary["rows"]:
-        say("no row was judged; see rejects.jsonl and `unjudged` in summary.json")
-    if summary["evicted_clients"]:
-        say(f"{summary['evicted_clients']:,} clients left for want of room and began anew: raise state.block_bytes")
-    if as_json:
-        print(json.dumps(summary))
-    else:
-        show(({"class": name, **counts} for name, counts in summary["classes"].items()), False)
-        say(f"{summary['rows']:,} rows, {summary['alerts']:,} alerts in {summary['seconds']} s; written to {out}")
 
 
 @app.command()
@@ -252,34 +202,6 @@ def _settings(file: Path | None) -> "tuple[Config, Secrets]":
 
     settings = load_settings(file)
     return settings, load_secrets(settings, settings.artefacts)
-
-
-def _artefacts(
-    config: "Config",
-    folder: Path | None,
-    classes: Path | None,
-    sources: "Sequence[Source]",
-    out: Path,
-    reporter: Any,
-) -> "tuple[Artefacts, Secrets, bool]":
-    """Fitted artefacts, their secrets, and whether this history itself had to be fitted."""
-    from models.artefacts import ArtefactError, load_artefacts
-    from streams.calibrate import calibrate as fit
-    from streams.lists import with_classes
-    from streams.secrets import load_secrets, trusted_keys
-
-    if folder is not None and not folder.is_dir():
-        raise ArtefactError(f"{folder}: no such folder; `probewatch calibrate SOURCE --out {folder}` fills it")
-    if folder is None and config.artefacts.is_dir():
-        folder = config.artefacts
-    if folder is not None:
-        secrets = load_secrets(config, folder)
-        return load_artefacts(folder, secrets.projection_seed, trusted_keys(config)), secrets, False
-    say("COLD: no artefacts; fitted on the replayed history itself, so thresholds are conditional on it")
-    fitted = out / "artefacts"
-    secrets = secrets_or_new(config, fitted)
-    fit(sources, fitted, with_classes(config, classes, secrets), secrets, reporter, cold=True)
-    return load_artefacts(fitted, secrets.projection_seed, trusted_keys(config)), secrets, True
 
 
 if __name__ == "__main__":

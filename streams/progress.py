@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from detector.printable import printable
 
@@ -23,12 +23,19 @@ class Reporter(Protocol):
         """Announce work of `total` units, None if unknown. The answer is called with units done since the last call."""
         ...
 
+    def tell(self, text: str) -> None:
+        """What else there is to say just now; it takes the place of what was said before."""
+        ...
+
 
 class Silent:
     """Nobody is watching."""
 
     def task(self, description: str, total: int | None) -> Advance:
         return lambda _: None
+
+    def tell(self, text: str) -> None:
+        pass
 
 
 class Bars:
@@ -37,18 +44,21 @@ class Bars:
     def __init__(self) -> None:
         self._begun = time.monotonic()
         self._shown = False
+        self._last: TaskID | None = None
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         self._progress = Progress(
             *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
         )
 
     def task(self, description: str, total: int | None) -> Advance:
-        task = self._progress.add_task(printable(description), total=total)
+        task = self._progress.add_task(printable(description), total=total, note="")
+        self._last = task
 
         def advance(units: int) -> None:
             self._progress.advance(task, units)
@@ -57,6 +67,10 @@ class Bars:
                 self._progress.start()
 
         return advance
+
+    def tell(self, text: str) -> None:
+        if self._last is not None:
+            self._progress.update(self._last, note=printable(text))
 
     def __enter__(self) -> Self:
         return self

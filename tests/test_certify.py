@@ -107,7 +107,9 @@ class TestPatientAttackers:
         """Rows until the rung that limits, of ten later sweepers; 999 for never."""
         write_jsonl(tmp_path / "day.jsonl", sweeps(10, 60, 77, day=2))
         sources = open_sources([str(tmp_path / "day.jsonl")], Config())
-        events = replay.replay(sources, Config(), artefacts, SECRETS, Silent(), plain_clients=True).events
+        events = replay.replay(
+            sources, Config(), artefacts, SECRETS, Silent(), replay.Options(plain_clients=True)
+        ).events
         first = dict.fromkeys((f"evil-{number}" for number in range(10)), 999)
         for event in reversed(events):
             decision = json.loads(event.value)

@@ -47,7 +47,8 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
 def judge(fitted: Fitted) -> Callable[..., replay.Outcome]:
     def judged(*paths: Path, plain_clients: bool = False) -> replay.Outcome:
         sources = open_sources([str(path) for path in paths], CONFIG)
-        return replay.replay(sources, CONFIG, fitted.artefacts, fitted.secrets, Silent(), plain_clients=plain_clients)
+        options = replay.Options(plain_clients=plain_clients)
+        return replay.replay(sources, CONFIG, fitted.artefacts, fitted.secrets, Silent(), options)
 
     return judged
 

@@ -1,9 +1,12 @@
 """History through the live functions: the same sketcher, the same fold, the same events, without a broker.
 
     replay(sources, ...) -> Outcome -> write(outcome, folder)
+      run.py        what is read in which order; jobs.py shares it among processes
+      reading.py    from where each partition is read, and with which state it begins there
       records.py    raw records, sketched and placed as if they had been written to `requests`
-      fold.py       frames through `judge` and `link`; selection.py says what is told, census.py who was there
-      outcome.py    events in order, a summary, the files
+      work.py       one fold on its way: it can be stopped, and gone on with from a checkpoint.py
+      fold.py       frames through `judge` and `link`; eras.py: under which settings; selection.py: what is told
+      outcome.py    events in order, a summary, the files; census.py: who was there
 
 Order inside a raw partition (a file, if records carry no Kafka position) is the order of the log. Clients that stand in
 several raw partitions are replayed in the order of the sources; live that order was a race, so the summary counts them.
@@ -13,8 +16,24 @@ goes into the fold at once; of anything else windows close at the end, since sou
 the other. Archives hold the shifts that `link` wrote, and none is made again.
 """
 
+from streams.replay.checkpoint import CheckpointError
+from streams.replay.eras import Eras, Switch
 from streams.replay.outcome import FILES, REJECTS_FILE, SUMMARY_FILE, Outcome, write
-from streams.replay.run import replay
+from streams.replay.run import Options, replay
 from streams.replay.selection import Selection
+from streams.replay.work import StoppedError
 
-__all__ = ["FILES", "REJECTS_FILE", "SUMMARY_FILE", "Outcome", "Selection", "replay", "write"]
+__all__ = [
+    "FILES",
+    "REJECTS_FILE",
+    "SUMMARY_FILE",
+    "CheckpointError",
+    "Eras",
+    "Options",
+    "Outcome",
+    "Selection",
+    "StoppedError",
+    "Switch",
+    "replay",
+    "write",
+]

@@ -10,6 +10,7 @@ from detector.finding import LEVELS
 from detector.frame import RowFrame
 from models.kernels.client import DAY_MS
 from models.rows import CLASSES, I64, U8, U64
+from streams.replay.checkpoint import KeptCensus
 
 GATHERED_ROWS = 500_000
 """Rows are sorted out together: by frame a small one would cost more here than in the fold."""
@@ -62,6 +63,25 @@ class Census:
         known, met = np.concatenate([self._clients, clients]), np.concatenate([self._classes, classes])
         self._clients, first = np.unique(known, return_index=True)
         self._classes = met[first]
+
+    def dump(self) -> KeptCensus:
+        self._sort_out()
+        of_day, of_source = (
+            {number: clients.tobytes() for number, clients in groups.items()}
+            for groups in (self._of_day, self._of_source)
+        )
+        by_class: list[int] = self._rows_by_class.tolist()
+        return KeptCensus(self._rows, by_class, self._clients.tobytes(), self._classes.tobytes(), of_day, of_source)
+
+    @classmethod
+    def load(cls, kept: KeptCensus) -> "Census":
+        census = cls()
+        census._rows, census._rows_by_class = kept.rows, np.array(kept.rows_by_class, np.int64)
+        census._clients = np.frombuffer(kept.clients, np.uint64)
+        census._classes = np.frombuffer(kept.classes, np.uint8)
+        for mine, theirs in ((census._of_day, kept.of_day), (census._of_source, kept.of_source)):
+            mine.update((number, np.frombuffer(clients, np.uint64)) for number, clients in theirs.items())
+        return census
 
     def join(self, other: "Census") -> None:
         """Add what another partition, or a later stretch of this one, has seen."""

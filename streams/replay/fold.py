@@ -1,7 +1,7 @@
 """Partitions of the fold as `judge` has them and drift as `link` has it, with what is counted along the way."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,7 +10,12 @@ from detector.finding import Event
 from detector.frame import Frame, RowFrame, ShiftFrame
 from streams.rejects import Reject
 from streams.replay.census import Census
+from streams.replay.checkpoint import UNUSABLE, Keeper, KeptFold, KeptPart
+from streams.replay.eras import Eras
 from streams.replay.selection import Selection
+from streams.sources import FrameBatch
+
+COUNTS = ("records", "rows", "alerts", "skipped", "evicted")
 
 
 class Told(NamedTuple):
@@ -24,7 +29,7 @@ class Told(NamedTuple):
 class Part:
     """What one fold has found; parts of several partitions add up.
 
-    records : raw records, or messages of `requests`. unjudged : rows by reason. clock_ms : the latest event time.
+    records : raw records, or messages of `requests`. unjudged : rows by reason. clock_ms : the last row's event time.
     """
 
     told: list[Told] = field(default_factory=list)
@@ -32,10 +37,10 @@ class Part:
     unjudged: Counter[str] = field(default_factory=Counter)
     census: Census = field(default_factory=Census)
     records: int = 0
+    rows: int = 0
+    alerts: int = 0
     skipped: int = 0
     evicted: int = 0
-    alerts: int = 0
-    rows: int = 0
     clock_ms: int | None = None
 
     def join(self, other: "Part") -> None:
@@ -43,45 +48,58 @@ class Part:
         self.rejects += other.rejects
         self.unjudged += other.unjudged
         self.census.join(other.census)
-        self.records += other.records
-        self.skipped += other.skipped
-        self.evicted += other.evicted
-        self.alerts += other.alerts
-        self.rows += other.rows
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def dump(self) -> KeptPart:
+        counts = {name: getattr(self, name) for name in COUNTS}
+        told = [(one.event, one.cold) for one in self.told]
+        return KeptPart(told, self.rejects, dict(self.unjudged), self.census.dump(), counts, self.clock_ms)
+
+    @classmethod
+    def load(cls, kept: KeptPart) -> "Part":
+        told = [Told(*one) for one in kept.told]
+        census = Census.load(kept.census)
+        return cls(told, kept.rejects, Counter(kept.unjudged), census, **kept.counts, clock_ms=kept.clock_ms)
 
 
 class Fold:
     """Some or all partitions of `requests`.
 
-    link : also the drift of models, which needs all of them. judge : False leaves clients alone.
+    judge : False leaves clients alone. link : also the drift of models, which needs all partitions; under the newest
+    settings, whatever a window was closed with.
     """
 
-    def __init__(
-        self, settings: engine.EngineSettings, selection: Selection, *, judge: bool = True, link: bool = True
-    ) -> None:
+    def __init__(self, eras: Eras, selection: Selection, *, judge: bool = True, link: bool = True) -> None:
+        newest = eras.newest
         self.part = Part()
-        self._settings = settings
+        self._eras = eras
         self._selection = selection
         self._judge = judge
         self._states: dict[int, engine.PartitionState] = {}
-        self._link = drift.LinkState(drift.Settings.of(settings.config, settings.artefacts)) if link else None
+        self._era: dict[int, int] = {}
+        self._drift = drift.Settings.of(newest.config, newest.artefacts)
+        self._link = drift.LinkState(self._drift) if link else None
         self._cold: set[int] = set()
+        self._link_cold = False
 
-    def open(self, partition: int, blocks: Iterable[bytes], *, cold: bool) -> None:
+    def open(self, partition: int, blocks: Sequence[bytes], *, cold: bool) -> None:
         """Begin a partition with blocks of stored state. cold : there was something before that is not in them.
 
         Raises engine.BlockError.
         """
-        state = self._state(partition)
-        for block in blocks:
-            engine.load_block(state, block)
         if cold:
             self._cold.add(partition)
+        self._link_cold |= cold or bool(blocks)  # there is no state of drift beside the blocks
+        for value in blocks if self._judge else ():
+            offset = engine.block_mark(value).offset
+            engine.load_block(self._state(partition, offset), value)
 
-    def _state(self, partition: int) -> engine.PartitionState:
-        if partition not in self._states:
-            self._states[partition] = engine.open_partition(self._settings, partition)
-        return self._states[partition]
+    def add(self, batch: FrameBatch) -> None:
+        if self._judge:
+            self.part.records += len(batch.frames) + len(batch.rejects)
+            self.part.rejects += batch.rejects
+        self.step(batch.frames)
 
     def step(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
@@ -94,7 +112,7 @@ class Fold:
         narrowed = self._selection.narrowed(frame)
         if narrowed is None:
             return
-        found = engine.step(self._state(frame.partition), narrowed)
+        found = engine.step(self._state(frame.partition, frame.offset), narrowed)
         if found:
             self._tell(self._selection.told(found, frame.offset), frame.partition in self._cold)
         if isinstance(narrowed, RowFrame) and narrowed.rows.count:
@@ -103,6 +121,19 @@ class Fold:
             counted = self._selection.counted(narrowed)
             if counted is not None:
                 self.part.census.add(counted)
+
+    def _state(self, partition: int, offset: int) -> engine.PartitionState:
+        era = self._eras.at(partition, offset)
+        state = self._states.get(partition)
+        if state is None or self._era[partition] != era:
+            opened = engine.open_partition(self._eras.settings[era], partition)
+            if state is not None:  # as a worker with other settings takes over: through the blocks
+                self._count_of(state)
+                for block in range(len(state.block_offset)):
+                    engine.load_block(opened, engine.dump_block(state, block))
+            state = self._states[partition] = opened
+            self._era[partition] = era
+        return state
 
     def _tell(self, events: Sequence[Event], cold: bool) -> None:
         self.part.told += [Told(event, cold) for event in events]
@@ -113,13 +144,49 @@ class Fold:
         if self._link is None:
             return []
         closed = drift.close(self._link, behind)
-        self._tell(self._selection.told_of_models(closed.events), bool(self._cold))
+        self._tell(self._selection.told_of_models(closed.events), self._link_cold)
         return list({shift.space: shift for shift in closed.shifts}.values())
 
     def finish(self) -> Part:
-        """What was found, counters of the states included."""
-        states = self._states.values()
-        self.part.unjudged += Counter(unknown_space=sum(state.unjudged for state in states))
-        self.part.skipped += sum(state.skipped for state in states)
-        self.part.evicted += sum(state.evicted for state in states)
+        """What was found, counters of the states included. The fold cannot go on from here."""
+        for state in self._states.values():
+            self._count_of(state)
+        self._states.clear()
         return self.part
+
+    def _count_of(self, state: engine.PartitionState) -> None:
+        self.part.unjudged["unknown_space"] += state.unjudged
+        self.part.skipped += state.skipped
+        self.part.evicted += state.evicted
+
+    def dump(self, *, states: bool = True) -> KeptFold:
+        """All of it; `load` goes on with the same bytes. states : False if only what was found is wanted."""
+        part = self.part.dump()
+        for state in self._states.values():
+            part.unjudged["unknown_space"] = part.unjudged.get("unknown_space", 0) + state.unjudged
+            part.counts["skipped"] += state.skipped
+            part.counts["evicted"] += state.evicted
+        if not states:
+            return KeptFold(part, {}, None, [], {}, self._link_cold)
+        blocks = {
+            number: [engine.dump_block(state, block) for block in range(len(state.block_offset))]
+            for number, state in self._states.items()
+        }
+        link = None if self._link is None else drift.dump(self._link)
+        return KeptFold(part, blocks, link, sorted(self._cold), dict(self._era), self._link_cold)
+
+    def load(self, kept: KeptFold, keeper: Keeper) -> None:
+        """Raises CheckpointError."""
+        self.part = Part.load(kept.part)
+        self._cold, self._link_cold = set(kept.cold), kept.link_cold
+        try:
+            for number, blocks in kept.blocks.items():
+                self._era[number] = kept.eras[number]
+                settings = self._eras.settings[kept.eras[number]]
+                self._states[number] = engine.open_partition(settings, number)
+                for block in blocks:
+                    engine.load_block(self._states[number], block)
+            if kept.link is not None:
+                self._link = drift.load(self._drift, kept.link)
+        except UNUSABLE as error:
+            raise keeper.refuse(error) from error

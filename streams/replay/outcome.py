@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from detector import __version__
-from detector.config import Config
 from detector.finding import LEVELS, Event
 from detector.printable import json_bytes
 from models.artefacts import Artefacts
@@ -17,6 +16,7 @@ from models.kernels.client import DAY_MS
 from models.rows import CLASSES
 from streams.rejects import Reject
 from streams.replay.census import Census, Reached
+from streams.replay.eras import Eras
 from streams.replay.fold import Part, Told
 
 FILES = {"alert": "alerts.jsonl", "throttle": "throttle.jsonl", "drift": "drift.jsonl"}
@@ -59,7 +59,8 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> None:
     unfinished.replace(path)
 
 
-def outcome(part: Part, config: Config, artefacts: Artefacts, seconds: float) -> Outcome:
+def outcome(part: Part, eras: Eras, seconds: float) -> Outcome:
+    config, artefacts = eras.newest.config, eras.newest.artefacts
     told = sorted(part.told, key=lambda one: (one.event.time_ms, one.event.id))
     rejects = sorted(part.rejects, key=attrgetter("topic", "partition", "offset", "index"))
     decided = [(one.event, _decided.decode(one.event.value)) for one in told if one.event.kind == "throttle"]
@@ -84,6 +85,7 @@ def outcome(part: Part, config: Config, artefacts: Artefacts, seconds: float) ->
         "cold_start_events": sum(one.cold for one in told),
         "config_hash": config.hash,
         "artefact_hash": artefacts.hash,
+        "earlier_config_hashes": [settings.config.hash for settings in eras.settings[:-1]],
         "engine_version": __version__,
         "seconds": round(seconds, 3),
         "rows_per_s": round(part.rows / seconds) if seconds else 0,

@@ -63,7 +63,12 @@ def replayed(lines: list[world.Record]) -> replay.Outcome:
     with tempfile.TemporaryDirectory() as name:
         path = world.write(Path(name) / "input.jsonl", lines)
         return replay.replay(
-            open_sources([str(path)], config), config, artefacts(), SECRETS, Silent(), plain_clients=True
+            open_sources([str(path)], config),
+            config,
+            artefacts(),
+            SECRETS,
+            Silent(),
+            replay.Options(plain_clients=True),
         )
 
 

@@ -1,0 +1,395 @@
+"""`probewatch replay` and `probewatch compare`: history judged again, and two judgements held against each other."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from streams.cli_arguments import AsJson, Classes, ConfigFile, Out, Sources
+from streams.cli_artefacts import secrets_or_new
+from streams.terminal import say, show, speaking
+
+if TYPE_CHECKING:
+    from detector.config import Config
+    from models.artefacts import Artefacts
+    from streams.compare import Comparison
+    from streams.progress import Bars
+    from streams.replay import Options, Outcome, Selection
+    from streams.secrets import Secrets
+    from streams.sources import Source
+
+SHOWN_EVENTS = 20
+"""Differing events that a terminal sees; --json has all of them."""
+
+STOPPED = 130
+WHAT_IF = "what-if"
+COMPARISON_FILE = "compare.json"
+ARROWS = {"lost": "-", "new": "+", "changed": "~"}
+
+Time = Annotated[str, typer.Option(metavar="TIME")]
+Offset = Annotated[int | None, typer.Option(metavar="OFFSET", min=0)]
+
+
+class _Made(NamedTuple):
+    """What one replay is made with. folder : of the artefacts. cold : they were fitted on the history itself."""
+
+    config: "Config"
+    artefacts: "Artefacts"
+    secrets: "Secrets"
+    folder: Path
+    cold: bool
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(replay)
+    app.command()(compare)
+
+
+@speaking
+def replay(
+    sources: Sources,
+    out: Out,
+    artefacts: Annotated[
+        Path | None,
+        typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote; else the configured one."),
+    ] = None,
+    config: ConfigFile = None,
+    classes: Classes = None,
+    plain_clients: Annotated[
+        bool, typer.Option("--plain-clients", help="Put the log's client ids, not pseudonyms, into `client`.")
+    ] = False,
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="Tell events from this event time on: RFC 3339, or a date.")
+    ] = "",
+    until: Annotated[str, typer.Option("--until", metavar="TIME", help="Tell events before this event time.")] = "",
+    first: Annotated[
+        int | None,
+        typer.Option("--from", metavar="OFFSET", min=0, help="Tell events from this offset of every partition on."),
+    ] = None,
+    end: Annotated[
+        int | None, typer.Option("--to", metavar="OFFSET", min=0, help="Tell events before this offset.")
+    ] = None,
+    client: Annotated[
+        str, typer.Option("--client", metavar="CLIENT", help="Only this client: pseudonym (k1-...), or client id.")
+    ] = "",
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="Only this model.")] = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the same replay into DIR was stopped; else begin anew.")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", min=1, max=256, help="Processes, for frames; the same bytes as one.")
+    ] = 1,
+    publish: Annotated[
+        str, typer.Option("--publish", metavar="TOPIC", help="Also write events to this topic, marked as a replay.")
+    ] = "",
+    evidence: Annotated[
+        int,
+        typer.Option(
+            "--evidence", metavar="N", min=0, max=10_000,
+            help="Also write evidence.jsonl: N rows of the client before and behind the one that alarmed.",
+        ),
+    ] = 0,
+    verify: Annotated[
+        str,
+        typer.Option(
+            "--verify", metavar="RECORDED",
+            help="Hold events against recorded ones, a replay's folder or kafka; exit code 1 if they differ.",
+        ),
+    ] = "",
+    what_if: Annotated[
+        Path | None,
+        typer.Option(
+            "--what-if", metavar="FILE", help="Also replay with this configuration, into DIR/what-if, and compare."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Judge history with the code that runs live: alerts, throttle, rejects (.jsonl) and summary.json go to DIR.
+
+    Without artefacts the history itself is fitted first ("cold"): good for a first look, not for figures to rely on.
+
+    Example: probewatch replay logs/june.jsonl.zst --out out/june --artefacts artefacts
+    """
+    from streams.lists import with_classes
+    from streams.progress import Bars
+    from streams.replay import Options
+    from streams.replay.publish import refuse_live
+    from streams.replay.stopping import stopping
+    from streams.secrets import load_settings
+    from streams.sources import open_sources
+
+    settings = load_settings(config)
+    other = None if what_if is None else load_settings(what_if)
+    if publish:
+        refuse_live(settings, publish)
+    opened = open_sources(sources, settings)
+    with Bars() as bars, stopping() as stops:
+        made = _made(settings, artefacts, classes, opened, out, bars)
+        made = made._replace(config=with_classes(settings, classes, made.secrets))
+        selection = _selection((since, until), (first, end), client, model, made.secrets)
+        options = Options(plain_clients, selection, out, resume, jobs, made.folder, None, stops)
+        outcome = _replayed(opened, made, options, bars, out)
+        if evidence:
+            _evidence(opened, made, options, bars, (out, outcome, evidence))
+        if publish:
+            _publish(settings, publish, outcome, bars)
+        if other is not None:
+            second = _other(made, other, artefacts, classes)
+            _replayed(opened, second, options._replace(kept_in=out / WHAT_IF), bars, out / WHAT_IF)
+    _told(outcome, out, as_json and other is None and not verify)
+    if other is not None:
+        _compared(out, out / WHAT_IF, settings, {}, as_json, out / COMPARISON_FILE)
+    if verify:
+        _verified(verify, outcome, selection, settings, as_json)
+
+
+@speaking
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Folder of a replay.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Folder of another one.", show_default=False)],
+    labels: Annotated[
+        str, typer.Option("--labels", metavar="PLACE", help="What `label` wrote: a file, or kafka; for precision.")
+    ] = "",
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold one replay of a history against another: another configuration, another calibration, another version.
+
+    Events lost, new and changed; how long clients were held back; false alarms promised and realised; by detector.
+
+    Example: probewatch compare out/june out/june-strict --labels feedback.jsonl
+    """
+    from streams.desk.labels import read_labels
+    from streams.secrets import load_settings
+
+    settings = load_settings(config)
+    found = read_labels(labels, settings) if labels else {}
+    _compared(a, b, settings, found, as_json, None)
+
+
+def _made(
+    config: "Config",
+    folder: Path | None,
+    classes: Path | None,
+    sources: "Sequence[Source]",
+    out: Path,
+    bars: "Bars",
+) -> _Made:
+    """Fitted artefacts and their secrets; without any, the history itself is fitted."""
+    from models.artefacts import ArtefactError, load_artefacts
+    from streams.calibrate import calibrate as fit
+    from streams.lists import with_classes
+    from streams.secrets import load_secrets, trusted_keys
+
+    if folder is not None and not folder.is_dir():
+        raise ArtefactError(f"{folder}: no such folder; `probewatch calibrate SOURCE --out {folder}` fills it")
+    if folder is None and config.artefacts.is_dir():
+        folder = config.artefacts
+    if folder is not None:
+        secrets = load_secrets(config, folder)
+        loaded = load_artefacts(folder, secrets.projection_seed, trusted_keys(config))
+        return _Made(config, loaded, secrets, folder, False)
+    say("COLD: no artefacts; fitted on the replayed history itself, so thresholds are conditional on it")
+    fitted = out / "artefacts"
+    secrets = secrets_or_new(config, fitted)
+    fit(sources, fitted, with_classes(config, classes, secrets), secrets, bars, cold=True)
+    loaded = load_artefacts(fitted, secrets.projection_seed, trusted_keys(config))
+    return _Made(config, loaded, secrets, fitted, True)
+
+
+def _other(made: _Made, config: "Config", folder: Path | None, classes: Path | None) -> _Made:
+    """The other configuration over the same history: the same names of clients, its own artefacts if it names some."""
+    from models.artefacts import load_artefacts
+    from streams.lists import with_classes
+    from streams.secrets import trusted_keys
+
+    config = with_classes(config, classes, made.secrets)
+    if folder is not None or "artefacts" not in config.model_fields_set:
+        return made._replace(config=config)
+    loaded = load_artefacts(config.artefacts, made.secrets.projection_seed, trusted_keys(config))
+    return made._replace(config=config, artefacts=loaded, folder=config.artefacts)
+
+
+def _selection(
+    times: tuple[str, str], offsets: tuple[int | None, int | None], client: str, model: str, secrets: "Secrets"
+) -> "Selection":
+    from models.pseudonym import client_of
+    from streams.control import pseudonyms_of
+    from streams.desk.events import now
+    from streams.desk.times import time_of
+    from streams.replay import Selection
+
+    since, until = (
+        int(time_of(text, option, now(), "past").timestamp() * 1000) if text else None
+        for text, option in zip(times, ("--since", "--until"), strict=True)
+    )
+    clients = frozenset(map(client_of, pseudonyms_of(client, secrets))) if client else frozenset()
+    return Selection(since, until, *offsets, clients, model)
+
+
+def _replayed(sources: "Sequence[Source]", made: _Made, options: "Options", bars: "Bars", out: Path) -> "Outcome":
+    """Replay, and write. Asked to stop, it says how to go on."""
+    from streams import replay as history
+    from streams.replay.checkpoint import forget
+
+    try:
+        outcome = history.replay(sources, made.config, made.artefacts, made.secrets, bars, options)
+    except history.StoppedError:
+        say(f"stopped; what was done is kept in {out}: the same command with --resume goes on from there")
+        raise typer.Exit(STOPPED) from None
+    outcome = outcome._replace(summary=outcome.summary | {"cold": made.cold})
+    history.write(outcome, out)
+    forget(out)
+    return outcome
+
+
+def _evidence(
+    sources: "Sequence[Source]",
+    made: _Made,
+    options: "Options",
+    bars: "Bars",
+    wanted: "tuple[Path, Outcome, int]",
+) -> None:
+    from streams.replay.evidence import around, write_evidence
+    from streams.replay.run import gather, settings_of
+
+    out, outcome, rows = wanted
+    alerts = [event for event in outcome.events if event.kind == "alert" and event.client_key]
+    clients = {event.client_key for event in alerts}
+    gathered = gather(sources, made.config, made.artefacts, made.secrets, bars, clients, options)
+    write_evidence(around(alerts, gathered, settings_of(made.config, made.artefacts, options), rows), out)
+
+
+def _publish(config: "Config", topic: str, outcome: "Outcome", bars: "Bars") -> None:
+    from streams.replay.publish import publish
+
+    written = publish(config, topic, outcome, bars.task(f"publishing to {topic}", len(outcome.events)))
+    say(f"{written:,} events written to {topic}, marked as a replay")
+
+
+def _told(outcome: "Outcome", out: Path, as_json: bool) -> None:
+    summary = outcome.summary
+    if not summary["rows"]:
+        say("no row was judged; see rejects.jsonl and `unjudged` in summary.json")
+    if summary["evicted_clients"]:
+        say(f"{summary['evicted_clients']:,} clients left for want of room and began anew: raise state.block_bytes")
+    if summary["cold_start_events"]:
+        say(
+            f"{summary['cold_start_events']:,} events are cold starts: what was before is not in this history;"
+            f" {out / 'cold_start.jsonl'} names them"
+        )
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        show(({"class": name, **counts} for name, counts in summary["classes"].items()), False)
+        say(f"{summary['rows']:,} rows, {summary['alerts']:,} alerts in {summary['seconds']} s; written to {out}")
+
+
+def _compared(a: Path, b: Path, config: "Config", labels: dict[str, Any], as_json: bool, keep: Path | None) -> None:
+    import msgspec
+
+    from streams.compare import compare, read_side
+
+    found = compare(read_side(a, config), read_side(b, config), labels)
+    text = msgspec.json.encode(found)
+    if keep is not None:
+        keep.write_bytes(msgspec.json.format(text, indent=2) + b"\n")
+    if as_json:
+        print(text.decode())
+        return
+    _show_comparison(found)
+
+
+def _show_comparison(found: "Comparison") -> None:
+    if not found.same_history:
+        say("MIND: A and B read different histories; what differs may come from there")
+    say("A and B differ in " + (", ".join(found.differs) or "nothing that they were made with"))
+    a, b = found.a, found.b
+    show(
+        [
+            {"": "alerts", "A": a.alerts, "B": b.alerts},
+            {"": "throttle records", "A": a.throttles, "B": b.throttles},
+            {"": "clients held back", "A": a.throttled_clients, "B": b.throttled_clients},
+            {"": "client-minutes held back", "A": round(a.client_minutes, 1), "B": round(b.client_minutes, 1)},
+            {"": "enforced", "A": round(a.client_minutes_enforced, 1), "B": round(b.client_minutes_enforced, 1)},
+        ],
+        False,
+    )  # fmt: skip
+    _table([{name: getattr(kind, name) for name in kind.__struct_fields__} for kind in found.events])
+    _table([_detector(one) for one in found.detectors])
+    _table(
+        {
+            "rung": left.level, "client-days": left.client_days, "A expects false": round(left.expected, 3),
+            "A alarmed": left.alarmed, "A false at most": left.false_at_most,
+            "B expects false": round(right.expected, 3), "B alarmed": right.alarmed,
+            "B false at most": right.false_at_most,
+        }
+        for left, right in zip(found.false_alarms.a, found.false_alarms.b, strict=True)
+    )  # fmt: skip
+    if found.scores is not None:
+        sides = (("A", found.scores.a), ("B", found.scores.b))
+        _table(
+            {
+                "": side, "detector": one.detector or "all", "alerted": one.alerted, "labelled": one.labelled,
+                "false": one.false, "precision": _share(one.precision), "recall": _share(one.recall),
+            }
+            for side, scores in sides
+            for one in scores
+        )  # fmt: skip
+    differing = sorted(
+        [(what, one) for what in ARROWS for one in getattr(found, what)], key=lambda pair: (pair[1].time, pair[0])
+    )
+    _table(
+        {
+            "": ARROWS[what], "time": one.time, "kind": one.kind, "client": one.client, "model": one.model,
+            "detector": one.detector,
+            "what": ", ".join(f"{change.field} {change.a} -> {change.b}" for change in getattr(one, "changes", ())),
+        }
+        for what, one in differing[:SHOWN_EVENTS]
+    )  # fmt: skip
+    if len(differing) > SHOWN_EVENTS:
+        say(f"and {len(differing) - SHOWN_EVENTS:,} more; --json has all of them")
+
+
+def _detector(one: Any) -> dict[str, Any]:
+    return {
+        "detector": one.detector,
+        "A alerts": one.a_alerts,
+        "B alerts": one.b_alerts,
+        "A throttles": one.a_throttles,
+        "B throttles": one.b_throttles,
+        "A minutes": round(one.a_client_minutes, 1),
+        "B minutes": round(one.b_client_minutes, 1),
+        "lost": one.lost,
+        "new": one.new,
+        "changed": one.changed,
+    }
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def _table(rows: Any) -> None:
+    listed = list(rows)
+    if listed:
+        print()
+        show(listed, False)
+
+
+def _verified(place: str, outcome: "Outcome", selection: "Selection", config: "Config", as_json: bool) -> None:
+    import msgspec
+
+    from streams.desk.events import read_events
+    from streams.replay.verify import sentence, verify, wanted
+
+    recorded = read_events(place, config, wanted(selection))
+    verdict = verify(outcome, recorded, selection)
+    if as_json:
+        print(msgspec.json.encode(verdict).decode())
+    else:
+        say(sentence(verdict))
+    if not verdict.equal:
+        raise typer.Exit(1)

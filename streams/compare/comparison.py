@@ -1,0 +1,179 @@
+"""The comparison as a whole."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from detector.config import Config
+from streams.compare.judged import Alarms, Score, Truth, alarms, scores
+from streams.compare.minutes import Held, held
+from streams.compare.pairs import Alone, Changed, Pairs, pairs
+from streams.desk.events import Alert, Drift, Throttle, read_events
+from streams.desk.labels import Label
+from streams.replay import SUMMARY_FILE
+from streams.sources import SourceError
+
+NEEDED = ("classes", "false_alarms", "records", "rows", "clients")
+HISTORY = ("records", "rows", "clients")
+MADE_WITH = ("config_hash", "artefact_hash", "engine_version")
+
+
+class Side(NamedTuple):
+    """One replay, read back. summary : as in docs/replay.md."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+    alerts: list[Alert]
+    throttles: list[Throttle]
+    drifts: list[Drift]
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What one side is, and for how long it held clients back, in client-minutes; `enforced` of them doors obey."""
+
+    folder: str
+    config_hash: str
+    artefact_hash: str
+    engine_version: str
+    rows: int
+    clients: int
+    alerts: int
+    throttles: int
+    throttled_clients: int
+    client_minutes: float
+    client_minutes_enforced: float
+    client_minutes_by_level: dict[str, float]
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """Events of one kind: alert, throttle or drift."""
+
+    kind: str
+    same: int
+    changed: int
+    lost: int
+    new: int
+
+
+class Detector(msgspec.Struct, frozen=True):
+    """One detector on both sides; lost, new and changed are alerts and throttle records together."""
+
+    detector: str
+    a_alerts: int
+    b_alerts: int
+    a_throttles: int
+    b_throttles: int
+    a_client_minutes: float
+    b_client_minutes: float
+    lost: int
+    new: int
+    changed: int
+
+
+class Sides(msgspec.Struct, frozen=True):
+    """Rows of A and of B."""
+
+    a: list[Alarms]
+    b: list[Alarms]
+
+
+class Scores(msgspec.Struct, frozen=True):
+    a: list[Score]
+    b: list[Score]
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """B held against A. same_history : both read as many records, rows and clients. differs : which of the hashes do.
+
+    scores : None without labels. changed, lost, new : every event, in order of time.
+    """
+
+    a: Replayed
+    b: Replayed
+    same_history: bool
+    differs: list[str]
+    events: list[Kind]
+    detectors: list[Detector]
+    false_alarms: Sides
+    labelled: int
+    scores: Scores | None
+    changed: list[Changed]
+    lost: list[Alone]
+    new: list[Alone]
+    schema: str = "probewatch.comparison/1"
+
+
+def read_side(folder: Path, config: Config) -> Side:
+    """A replay's folder. Raises SourceError, EventError."""
+    path = folder / SUMMARY_FILE
+    try:
+        summary = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}; `probewatch replay SOURCE --out {folder}` writes it") from error
+    except msgspec.MsgspecError as error:
+        raise SourceError(f"{path}: not a summary of a replay: {error}") from error
+    if missing := [name for name in NEEDED if name not in summary]:
+        raise SourceError(f"{path}: {', '.join(missing)}: missing; an older version wrote it: replay again")
+    events = list(read_events(folder, config))
+    return Side(
+        folder,
+        summary,
+        [event for event in events if isinstance(event, Alert)],
+        [event for event in events if isinstance(event, Throttle)],
+        [event for event in events if isinstance(event, Drift)],
+    )
+
+
+def compare(a: Side, b: Side, labels: Mapping[str, Label]) -> Comparison:
+    found = {
+        "alert": pairs("alert", a.alerts, b.alerts),
+        "throttle": pairs("throttle", a.throttles, b.throttles),
+        "drift": pairs("drift", a.drifts, b.drifts),
+    }
+    a_held, b_held = held(a.throttles), held(b.throttles)
+    truth = Truth(labels)
+    kinds = [Kind(name, p.same, len(p.changed), len(p.lost), len(p.new)) for name, p in found.items()]
+    return Comparison(
+        a=_replayed(a, a_held),
+        b=_replayed(b, b_held),
+        same_history=all(a.summary[name] == b.summary[name] for name in HISTORY),
+        differs=[name for name in MADE_WITH if a.summary.get(name) != b.summary.get(name)],
+        events=kinds,
+        detectors=_detectors((a, b), (a_held, b_held), [found["alert"], found["throttle"]]),
+        false_alarms=Sides(alarms(a.summary, a.throttles, truth), alarms(b.summary, b.throttles, truth)),
+        labelled=len(labels),
+        scores=Scores(scores(a.alerts, truth), scores(b.alerts, truth)) if labels else None,
+        changed=[one for p in found.values() for one in p.changed],
+        lost=[one for p in found.values() for one in p.lost],
+        new=[one for p in found.values() for one in p.new],
+    )
+
+
+def _replayed(side: Side, minutes: Held) -> Replayed:
+    made_with = [str(side.summary.get(name, "")) for name in MADE_WITH]
+    return Replayed(
+        str(side.folder), made_with[0], made_with[1], made_with[2], side.summary["rows"], side.summary["clients"],
+        len(side.alerts), len(side.throttles), minutes.clients, minutes.union, minutes.enforced,
+        dict(minutes.by_level),
+    )  # fmt: skip
+
+
+def _detectors(sides: tuple[Side, Side], minutes: tuple[Held, Held], found: Sequence[Pairs]) -> list[Detector]:
+    a, b = sides
+    alerts = [Counter(event.detector for event in side.alerts) for side in sides]
+    throttles = [Counter(event.detector for event in side.throttles) for side in sides]
+    lost = Counter(one.detector for p in found for one in p.lost)
+    new = Counter(one.detector for p in found for one in p.new)
+    changed = Counter(one.detector for p in found for one in p.changed)
+    names = {event.detector for side in (a, b) for event in [*side.alerts, *side.throttles]}
+    return [
+        Detector(
+            name, alerts[0][name], alerts[1][name], throttles[0][name], throttles[1][name],
+            minutes[0].by_detector.get(name, 0.0), minutes[1].by_detector.get(name, 0.0),
+            lost[name], new[name], changed[name],
+        )
+        for name in sorted(names)
+    ]  # fmt: skip

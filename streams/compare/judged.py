@@ -1,0 +1,110 @@
+"""How much of what was said was right: by the labels of people, and by what the certificate promised."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from detector.finding import LEVELS
+from streams.desk.events import Alert, Throttle
+from streams.desk.labels import Label, Verdict, wilson
+
+Pair = tuple[str, str]
+"""Client and model."""
+
+
+class Truth:
+    """Labels by incident, else by client and model: another configuration opens other incidents on the same people."""
+
+    def __init__(self, labels: Mapping[str, Label]) -> None:
+        self._by_incident = {uid: label.verdict for uid, label in labels.items()}
+        ordered = sorted(labels.values(), key=lambda label: label.labelled_at)
+        self.by_pair: dict[Pair, Verdict] = {(label.client, label.model): label.verdict for label in ordered}
+
+    def of(self, event: Alert | Throttle) -> Verdict | None:
+        return self._by_incident.get(event.incident) or self.by_pair.get((event.client, event.model))
+
+
+class Score(msgspec.Struct, frozen=True):
+    """Of clients (by model) with alerts. A benign one was found rightly: it did what the alert says, and was permitted.
+
+    alerted : all of them; labelled : those with a verdict. precision : of the labelled, those that are not false, with
+    its 95 % Wilson interval; recall : of everybody labelled not false, those alerted. None where there is nobody.
+    """
+
+    detector: str
+    alerted: int
+    labelled: int
+    false: int
+    precision: float | None
+    precision_low: float | None
+    precision_high: float | None
+    recall: float | None
+
+
+def scores(alerts: Iterable[Alert], truth: Truth) -> list[Score]:
+    """All detectors together under "", then each. Recall of a detector: of those that anybody found."""
+    found: dict[str, dict[Pair, Verdict | None]] = defaultdict(dict)
+    for alert in alerts:
+        if alert.client:
+            for name in ("", alert.detector):
+                found[name].setdefault((alert.client, alert.model), truth.of(alert))
+    found[""]  # also if nothing was said
+    guilty = [pair for pair, verdict in truth.by_pair.items() if verdict != "false_positive"]
+    return [_score(name, pairs, guilty) for name, pairs in sorted(found.items())]
+
+
+def _score(detector: str, pairs: Mapping[Pair, Verdict | None], guilty: Collection[Pair]) -> Score:
+    verdicts = [verdict for verdict in pairs.values() if verdict is not None]
+    false = verdicts.count("false_positive")
+    right = len(verdicts) - false
+    low, high = wilson(right, len(verdicts)) if verdicts else (None, None)
+    recalled = sum(pair in pairs for pair in guilty)
+    return Score(
+        detector, len(pairs), len(verdicts), false,
+        _rounded(right / len(verdicts) if verdicts else None), _rounded(low), _rounded(high),
+        _rounded(recalled / len(guilty) if guilty else None),
+    )  # fmt: skip
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
+
+
+class Alarms(msgspec.Struct, frozen=True):
+    """One rung of one replay, in client-days. expected : false alarms that the certificate allows for, over the classes
+    for which it promises anything; promised_days : their client-days, of all. alarmed : days on which a decision
+    reached the rung; not_false : those of clients labelled so. What is left, at most, is false.
+    """
+
+    level: str
+    client_days: int
+    promised_days: int
+    expected: float
+    alarmed: int
+    not_false: int
+    false_at_most: int
+
+
+def alarms(summary: Mapping[str, Any], throttles: Iterable[Throttle], truth: Truth) -> list[Alarms]:
+    by_class, days = summary["false_alarms"], {name: c["client_days"] for name, c in summary["classes"].items()}
+    reached: dict[tuple[str, Any], tuple[int, bool]] = {}
+    for event in throttles:
+        day = (event.client, event.time.date())
+        top, known = reached.get(day, (0, False))
+        verdict = truth.of(event)
+        reached[day] = max(top, event.level), known or verdict in ("true_positive", "benign")
+    found = []
+    for rung, level in enumerate(LEVELS[1:], 1):
+        cells = {name: rungs[level] for name, rungs in by_class.items()}
+        promised = [name for name, cell in cells.items() if cell["promised"] is not None]
+        alarmed = sum(cell["alarmed"] for cell in cells.values())
+        right = sum(known for top, known in reached.values() if top >= rung)
+        found.append(
+            Alarms(
+                level, sum(days.values()), sum(days[name] for name in promised),
+                round(sum(cells[name]["expected"] for name in promised), 6), alarmed, right, max(0, alarmed - right),
+            )
+        )  # fmt: skip
+    return found

@@ -1,0 +1,118 @@
+"""Which events of one replay are which of another."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from streams.desk.events import Alert, Drift, Throttle
+from streams.desk.times import shown
+
+E = TypeVar("E", Alert, Throttle, Drift)
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One value that differs between two events; both as text."""
+
+    field: str
+    a: str
+    b: str
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """An event that both replays have, each in its own way."""
+
+    kind: str
+    a_uid: str
+    b_uid: str
+    client: str
+    model: str
+    detector: str
+    time: str
+    changes: list[Change]
+
+
+class Alone(msgspec.Struct, frozen=True):
+    """An event that only one of them has."""
+
+    kind: str
+    uid: str
+    client: str
+    model: str
+    detector: str
+    level: int
+    time: str
+
+
+class Pairs(NamedTuple):
+    """Events of one kind. same : how many say the same of the same row; hashes and ids may differ."""
+
+    same: int
+    changed: list[Changed]
+    lost: list[Alone]
+    new: list[Alone]
+
+
+def pairs(kind: str, a: Sequence[E], b: Sequence[E]) -> Pairs:
+    """First by id; then what is left by client, model, level and order: the n-th of those in A is the n-th in B."""
+    by_uid = {event.uid: event for event in b}
+    found = [(event, by_uid.pop(event.uid)) for event in a if event.uid in by_uid]
+    matched = {left.uid for left, _ in found}
+    waiting: dict[tuple[Any, ...], list[E]] = defaultdict(list)
+    for event in sorted(by_uid.values(), key=lambda event: (event.time, event.uid), reverse=True):
+        waiting[_about(event)].append(event)
+    lost = []
+    for event in sorted((event for event in a if event.uid not in matched), key=lambda event: (event.time, event.uid)):
+        others = waiting[_about(event)]
+        if others:
+            found.append((event, others.pop()))
+        else:
+            lost.append(_alone(kind, event))
+    new = sorted((_alone(kind, event) for others in waiting.values() for event in others), key=_order)
+    differing = [(left, right, list(_changes(left, right))) for left, right in found]
+    changed = [_changed(kind, left, right, changes) for left, right, changes in differing if changes]
+    return Pairs(len(found) - len(changed), sorted(changed, key=_order), lost, new)
+
+
+def _order(one: Changed | Alone) -> tuple[str, str, str]:
+    return one.time, one.client, one.kind
+
+
+def _about(event: Alert | Throttle | Drift) -> tuple[Any, ...]:
+    statistic = event.record.statistic if isinstance(event, Drift) else ""
+    state = event.record.state if isinstance(event, Drift) else ""
+    return event.client, event.model, event.level, statistic, state
+
+
+def _alone(kind: str, event: Alert | Throttle | Drift) -> Alone:
+    return Alone(kind, event.uid, event.client, event.model, event.detector, event.level, shown(event.time))
+
+
+def _changed(kind: str, a: Alert | Throttle | Drift, b: Alert | Throttle | Drift, changes: list[Change]) -> Changed:
+    return Changed(kind, a.uid, b.uid, a.client, a.model, a.detector, shown(a.time), changes)
+
+
+def _changes(a: Alert | Throttle | Drift, b: Alert | Throttle | Drift) -> Iterable[Change]:
+    left, right = _said(a), _said(b)
+    for field, value in left.items():
+        if field in right and value != right[field]:
+            yield Change(field, str(value), str(right[field]))
+
+
+def _said(event: Alert | Throttle | Drift) -> dict[str, Any]:
+    """What an event says, without ids and hashes: they differ wherever anything that was set differs."""
+    said: dict[str, Any] = {"time": shown(event.time), "detector": event.detector, "level": event.level}
+    if isinstance(event, Alert):
+        rows = event.trigger.rows_seen if event.trigger is not None else None
+        fields = ("process", "mode", "evidence_nats", "threshold_nats", "certified")
+        return said | {"rows_seen": rows} | {name: getattr(event, name) for name in fields}
+    if isinstance(event, Drift):
+        plain = msgspec.to_builtins(event.record)
+        return said | {name: plain[name] for name in ("since", "until", "magnitude", "direction", "rows")}
+    record = event.record
+    fields = ("action", "mode", "evidence_nats", "threshold_nats", "certified")
+    limits = {name: value for name, value in msgspec.structs.asdict(record.limits).items() if value is not None}
+    times = {"effective_at": shown(record.effective_at), "expires_at": shown(record.expires_at)}
+    said |= {name: getattr(record, name) for name in fields}
+    return said | times | {"limits": limits, "rows_seen": record.trigger.rows_seen}

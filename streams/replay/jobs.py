@@ -1,0 +1,147 @@
+"""Several processes, one for each partition and one for the drift of models: the same bytes as one process."""
+
+import multiprocessing
+import queue
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event as Asked
+from pathlib import Path
+from typing import NamedTuple
+
+from detector import engine
+from detector.config import Config
+from streams.replay.checkpoint import Keeper, KeptPart
+from streams.replay.eras import Eras
+from streams.replay.fold import Fold, Part
+from streams.replay.reading import Stretch, stretches
+from streams.replay.selection import Selection
+from streams.replay.work import Outside, Pulse, Work
+from streams.secrets import Secrets
+from streams.sources import Source, SourceError
+
+LINK = "link"
+
+
+class Plan(NamedTuple):
+    """What every process needs to know. artefacts : their folder. kept_in : for checkpoints. run : whose they are."""
+
+    config: Config
+    secrets: Secrets
+    artefacts: Path | None
+    selection: Selection
+    kept_in: Path | None
+    run: str
+    resume: bool
+
+
+def fold(
+    plan: Plan,
+    sources: Sequence[Source],
+    parts: Sequence[Stretch],
+    count: int,
+    tell: Callable[[Pulse], None],
+    stops: Callable[[], bool],
+) -> Part:
+    """Raises SourceError, StoppedError once every process has kept how far it came."""
+    if plan.artefacts is None:
+        raise SourceError("--jobs: every process reads the artefacts; give their folder")
+    spawn = multiprocessing.get_context("spawn")
+    pulses: Queue[tuple[str, Pulse] | None] = spawn.Queue()
+    asked = spawn.Event()
+    listening = threading.Thread(target=_listen, args=(pulses, tell, stops, asked), daemon=True)
+    names = [LINK, *(str(number) for number in sorted({stretch.partition for stretch in parts}))]
+    with ProcessPoolExecutor(count, spawn, _begin, (plan, list(sources), pulses, asked)) as pool:
+        listening.start()
+        waiting = [pool.submit(_work, name) for name in names]
+        try:
+            found = _gathered(waiting, asked, stops)
+        finally:
+            asked.set()
+            pulses.put(None)
+            listening.join()
+    return found
+
+
+def _gathered(waiting: Sequence["Future[KeptPart]"], asked: Asked, stops: Callable[[], bool]) -> Part:
+    """The parts added up in the order of their names, whichever is ready first."""
+    for future in as_completed(waiting):
+        if (error := future.exception()) is not None:
+            asked.set()
+            raise error
+    whole = Part.load(waiting[0].result())
+    for future in waiting[1:]:
+        whole.join(Part.load(future.result()))
+    return whole
+
+
+def _listen(
+    pulses: "Queue[tuple[str, Pulse] | None]", tell: Callable[[Pulse], None], stops: Callable[[], bool], asked: Asked
+) -> None:
+    """Pulses of all works as one; and on the way, whether to stop."""
+    latest: dict[str, Pulse] = {}
+    while (entry := _next(pulses, stops, asked)) is not None:
+        name, pulse = entry
+        latest[name] = pulse
+        judged = [one for other, one in latest.items() if other != LINK]
+        clocks = [one.clock_ms for one in judged if one.clock_ms is not None]
+        rows, alerts = sum(one.rows for one in judged), sum(one.alerts for one in latest.values())
+        read = 0 if name == LINK else pulse.read
+        tell(Pulse(read, rows, alerts, min(clocks, default=None)))
+
+
+def _next(
+    pulses: "Queue[tuple[str, Pulse] | None]", stops: Callable[[], bool], asked: Asked
+) -> tuple[str, Pulse] | None:
+    while True:
+        if stops():
+            asked.set()
+        try:
+            return pulses.get(timeout=0.1)
+        except queue.Empty:
+            continue
+
+
+class _Here(NamedTuple):
+    """What a process of the pool keeps between works."""
+
+    plan: Plan
+    sources: Sequence[Source]
+    eras: Eras
+    pulses: "Queue[tuple[str, Pulse] | None]"
+    asked: Asked
+
+
+_here: list[_Here] = []
+
+
+def _begin(plan: Plan, sources: Sequence[Source], pulses: "Queue[tuple[str, Pulse] | None]", asked: Asked) -> None:
+    """Once in each process."""
+    from models.artefacts import load_artefacts
+    from streams.secrets import trusted_keys
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it, and asks
+    assert plan.artefacts is not None
+    artefacts = load_artefacts(plan.artefacts, plan.secrets.projection_seed, trusted_keys(plan.config))
+    _here.append(_Here(plan, sources, Eras([engine.EngineSettings(plan.config, artefacts)]), pulses, asked))
+
+
+def _work(name: str) -> KeptPart:
+    """One partition's clients, or the drift of all."""
+    here = _here[0]
+    plan = here.plan
+    own = [
+        stretch
+        for source in here.sources
+        for stretch in stretches(source, plan.selection) or ()
+        if name in (LINK, str(stretch.partition))
+    ]
+    folded = Fold(here.eras, plan.selection, judge=name != LINK, link=name == LINK)
+    outside = Outside(lambda pulse: here.pulses.put((name, pulse)), here.asked.is_set)
+    keeper = None if plan.kept_in is None else Keeper(plan.kept_in, name, plan.run)
+    work = Work(folded, outside, keeper, one_of_many=True)
+    if plan.resume:
+        work.resume()
+    return work.over_frames(own).dump()

@@ -1,0 +1,71 @@
+"""Replayed events to a topic of their own, marked so that nobody takes them for live ones."""
+
+import asyncio
+
+import msgspec
+
+from detector.config import Config
+from detector.events import Throttle
+from detector.finding import Event
+from detector.printable import json_bytes
+from streams.progress import Advance
+from streams.replay.outcome import Outcome
+from streams.sink import ID_HEADER
+from streams.sources import SourceError
+
+REPLAY_HEADER = "probewatch-replay"
+COLD_HEADER = "probewatch-cold-start"
+KIND_HEADER = "probewatch-kind"
+TOGETHER = 1_000
+
+_throttle = msgspec.json.Decoder(Throttle)
+
+
+def refuse_live(config: Config, topic: str) -> None:
+    """Raises SourceError if somebody takes what stands in this topic for live."""
+    names = config.topics
+    for name in sorted(type(names).model_fields):
+        value = getattr(names, name)
+        if topic == value or (isinstance(value, tuple) and topic in value):
+            raise SourceError(f"--publish {topic}: that is topics.{name}, where only live events belong; name another")
+
+
+def publish(config: Config, topic: str, outcome: Outcome, advance: Advance) -> int:
+    """Write every event; how many. Raises SourceError if the topic is a live one or missing, KafkaError."""
+    refuse_live(config, topic)
+    return asyncio.run(_publish(config, topic, outcome, advance))
+
+
+async def _publish(config: Config, topic: str, outcome: Outcome, advance: Advance) -> int:
+    from streams import clients, topics
+    from streams.embedded import probe
+
+    if not (await topics.partition_counts(config, [topic])).get(topic):
+        raise SourceError(f"--publish {topic}: there is no such topic; make it first, with any number of partitions")
+    producer = clients.producer(config, await probe(config.kafka), topics.state_bytes(config))
+    await producer.start()
+    try:
+        for start in range(0, len(outcome.events), TOGETHER):
+            chosen = outcome.events[start : start + TOGETHER]
+            sent = [
+                await producer.send(topic, _value(event), key=event.key, headers=_headers(event, outcome))
+                for event in chosen
+            ]
+            await asyncio.gather(*sent)
+            advance(len(chosen))
+    finally:
+        await producer.stop()
+    return len(outcome.events)
+
+
+def _value(event: Event) -> bytes:
+    """Doors leave throttle records alone that say they are a replay."""
+    if event.kind != "throttle":
+        return event.value
+    return json_bytes(msgspec.structs.replace(_throttle.decode(event.value), replay=True))
+
+
+def _headers(event: Event, outcome: Outcome) -> list[tuple[str, bytes]]:
+    own = [(REPLAY_HEADER, b"1"), (KIND_HEADER, event.kind.encode()), (ID_HEADER, event.id.encode())]
+    cold = [(COLD_HEADER, b"1")] if event.id in outcome.cold else []
+    return [*event.headers, *own, *cold]

@@ -1,0 +1,88 @@
+"""Frames by partition: from where a fold needs them, and with which state it begins there."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from streams.archive import Archive, ArchiveError
+from streams.archive.reader import Slice
+from streams.replay.selection import Selection
+from streams.sources import ArchiveFolder, FrameBatch, Source, SourceError
+
+if TYPE_CHECKING:
+    from streams.kafka_source import KafkaSource
+
+
+class Stretch(NamedTuple):
+    """What one source holds of one partition.
+
+    blocks : state to begin with. cold : whether something before is neither there nor in `blocks`; None if only the
+    first frame will tell. read : from an offset on (None: from the beginning), telling bytes as it goes.
+    """
+
+    source: str
+    partition: int
+    blocks: Sequence[bytes]
+    cold: bool | None
+    read: Callable[[int | None, Callable[[int], None]], Iterator[FrameBatch]]
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}#{self.partition}"
+
+
+def stretches(source: Source, selection: Selection) -> list[Stretch] | None:
+    """By partition; None for a source that cannot be read so. Raises SourceError."""
+    if isinstance(source, ArchiveFolder):
+        archive = source.archive
+        return [_archived(source.name, archive, partition, selection) for partition in archive.partitions]
+    if getattr(source, "holds_frames", False):
+        from streams.kafka_source import KafkaSource  # only this kind needs a client library
+
+        assert isinstance(source, KafkaSource)
+        return [_of_topic(source, partition, selection) for partition in source.partitions()]
+    return None
+
+
+def _archived(name: str, archive: Archive, partition: int, selection: Selection) -> Stretch:
+    """From the newest snapshot that lies before what is told, else from the beginning of what is there."""
+    snapshot = None
+    try:
+        if selection.since_ms is not None or selection.first is not None:
+            snapshot = archive.snapshot(partition, selection.first, selection.since_ms)
+    except ArchiveError as error:
+        raise SourceError(str(error)) from error
+    begin = None if snapshot is None else snapshot.begin
+    last = None if selection.end is None else selection.end - 1
+    client = next(iter(selection.clients)) if len(selection.clients) == 1 else None
+
+    def read(first: int | None, advance: Callable[[int], None]) -> Iterator[FrameBatch]:
+        try:
+            for found in archive.batches(partition, Slice(begin if first is None else first, last, client=client)):
+                yield FrameBatch(found.frames, found.rejects)
+                advance(found.size)
+        except ArchiveError as error:
+            raise SourceError(str(error)) from error
+
+    cold = snapshot is None and not archive.is_whole(partition, 0)
+    return Stretch(name, partition, () if snapshot is None else snapshot.blocks, cold, read)
+
+
+def _of_topic(source: "KafkaSource", partition: int, selection: Selection) -> Stretch:
+    """From where the topic, or the range of it that was asked for, begins: the topic of state keeps no snapshots."""
+    end = min((end for end in (source.end, selection.end) if end is not None), default=None)
+
+    def read(first: int | None, advance: Callable[[int], None]) -> Iterator[FrameBatch]:
+        for batch in source.part(partition, source.first if first is None else first, end).batches(advance):
+            assert isinstance(batch, FrameBatch)
+            yield batch
+
+    return Stretch(source.name, partition, (), None, read)
+
+
+def first_offset(batch: FrameBatch) -> int | None:
+    return min([*(frame.offset for frame in batch.frames), *(reject.offset for reject in batch.rejects)], default=None)
+
+
+def next_offset(batch: FrameBatch) -> int | None:
+    offsets = [*(frame.offset for frame in batch.frames), *(reject.offset for reject in batch.rejects)]
+    return max(offsets) + 1 if offsets else None

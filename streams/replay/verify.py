@@ -1,0 +1,183 @@
+"""Does a replay say what was said? The first difference to recorded events, and which hash differs."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from detector.config import PSEUDONYM
+from detector.events import moment
+from models.pseudonym import client_of
+from streams.desk.events import Event as Recorded
+from streams.desk.events import Filter, decode_event
+from streams.desk.times import shown
+from streams.replay.outcome import Outcome
+from streams.replay.selection import EVERYTHING, Selection
+
+HASHES = ("config_hash", "artefact_hash", "engine_version")
+SHOWN_CHARACTERS = 120
+
+
+class Field(msgspec.Struct, frozen=True):
+    """A field that differs, by its path; values as JSON, cut short."""
+
+    field: str
+    recorded: str
+    replayed: str
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """what : "only recorded", "only replayed" or "changed"; fields : of a changed one."""
+
+    what: str
+    kind: str
+    uid: str
+    time: str
+    client: str
+    model: str
+    fields: list[Field]
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """equal : byte for byte. different : how many events. hashes : of the first difference's, or else of all events'.
+
+    by_hashes_alone : how many of the different ones differ in nothing but these. beyond : the first that differs in more.
+    cold_start : how many replayed events began without what was before; they need not be equal.
+    """
+
+    equal: bool
+    recorded: int
+    replayed: int
+    different: int
+    by_hashes_alone: int
+    cold_start: int
+    first: Difference | None
+    beyond: Difference | None
+    hashes: list[Field]
+
+
+def wanted(selection: Selection) -> Filter:
+    """As far as recorded events can tell; `verify` leaves out the rest of what was not replayed."""
+    since, until = (None if ms is None else moment(ms) for ms in (selection.since_ms, selection.until_ms))
+    return Filter(since=since, until=until, model=selection.model)
+
+
+def verify(outcome: Outcome, recorded: Iterable[Recorded], selection: Selection = EVERYTHING) -> Verdict:
+    """Events under one id are held against each other; the order is that of time.
+
+    Of a range of offsets only what was replayed counts: a recorded event does not say which offset it fell at.
+    """
+    cold = len(outcome.cold)
+    ours = {event.uid: event for event in (decode_event(event.value) for event in outcome.events)}
+    theirs = {event.uid: event for event in recorded if _concerns(event, selection)}
+    if selection.first is not None or selection.end is not None:
+        theirs = {uid: event for uid, event in theirs.items() if uid in ours}
+    unequal = [uid for uid in ours.keys() | theirs.keys() if not _same(ours.get(uid), theirs.get(uid))]
+    if not unequal:
+        return Verdict(True, len(theirs), len(ours), 0, 0, cold, None, None, [])
+    ordered = sorted(unequal, key=lambda uid: (_either(ours, theirs, uid).time, uid))
+    left, right = theirs.get(ordered[0]), ours.get(ordered[0])
+    more = [uid for uid in ordered if not _by_hashes_alone(theirs.get(uid), ours.get(uid))]
+    return Verdict(
+        equal=False,
+        recorded=len(theirs),
+        replayed=len(ours),
+        different=len(unequal),
+        by_hashes_alone=len(unequal) - len(more),
+        cold_start=cold,
+        first=_difference(left, right),
+        beyond=_difference(theirs.get(more[0]), ours.get(more[0])) if more else None,
+        hashes=_hashes(left, right, theirs.values(), ours.values()),
+    )
+
+
+def _by_hashes_alone(recorded: Recorded | None, replayed: Recorded | None) -> bool:
+    """Policy of an alert is named by the hash of the configuration."""
+    if recorded is None or replayed is None:
+        return False
+    hashes = {f"{place}{name}" for place in ("", "unmapped.") for name in HASHES} | {"policy.uid"}
+    return all(one.field in hashes for one in _fields(recorded, replayed))
+
+
+def _concerns(event: Recorded, selection: Selection) -> bool:
+    if not selection.clients:
+        return True
+    return PSEUDONYM.fullmatch(event.client) is not None and client_of(event.client) in selection.clients
+
+
+def _same(ours: Recorded | None, theirs: Recorded | None) -> bool:
+    return ours is not None and theirs is not None and ours.raw == theirs.raw
+
+
+def _either(ours: dict[str, Recorded], theirs: dict[str, Recorded], uid: str) -> Recorded:
+    return theirs[uid] if uid in theirs else ours[uid]
+
+
+def _difference(recorded: Recorded | None, replayed: Recorded | None) -> Difference:
+    one = recorded or replayed
+    assert one is not None
+    what = "only replayed" if recorded is None else "only recorded" if replayed is None else "changed"
+    fields = [] if recorded is None or replayed is None else list(_fields(recorded, replayed))
+    return Difference(what, type(one).__name__.lower(), one.uid, shown(one.time), one.client, one.model, fields)
+
+
+def _fields(recorded: Recorded, replayed: Recorded) -> Iterable[Field]:
+    left, right = (dict(_leaves(msgspec.json.decode(event.raw))) for event in (recorded, replayed))
+    for path in [*left, *(path for path in right if path not in left)]:
+        if left.get(path) != right.get(path):
+            yield Field(path, _text(left.get(path)), _text(right.get(path)))
+
+
+def _leaves(value: Any, path: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list) and value:
+        for place, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}[{place}]")
+    else:
+        yield path, value
+
+
+def _text(value: Any) -> str:
+    return msgspec.json.encode(value).decode()[:SHOWN_CHARACTERS]
+
+
+def _hashes(
+    left: Recorded | None, right: Recorded | None, theirs: Iterable[Recorded], ours: Iterable[Recorded]
+) -> list[Field]:
+    """Which of the things differ that bytes depend on."""
+    recorded: Sequence[Recorded] = [left] if left is not None and right is not None else list(theirs)
+    replayed: Sequence[Recorded] = [right] if left is not None and right is not None else list(ours)
+    found = []
+    for name in HASHES:
+        before, after = ({getattr(event, name) for event in events} for events in (recorded, replayed))
+        if before and after and before != after:
+            found.append(Field(name, ", ".join(sorted(before)), ", ".join(sorted(after))))
+    return found
+
+
+def sentence(verdict: Verdict) -> str:
+    """For a terminal."""
+    if verdict.equal:
+        return f"{verdict.replayed:,} events, byte for byte those that were recorded"
+    first = verdict.first
+    assert first is not None
+    lines = [
+        f"{verdict.different:,} events differ ({verdict.recorded:,} recorded, {verdict.replayed:,} replayed)."
+        f" The first: {first.kind} {first.uid} of {first.time}, {first.what}"
+    ]
+    lines += [f"  {one.field}: recorded {one.recorded}, replayed {one.replayed}" for one in first.fields]
+    if verdict.by_hashes_alone:
+        lines.append(f"  {verdict.by_hashes_alone:,} of them in nothing but these hashes")
+    if verdict.beyond is not None and verdict.beyond != first:
+        more = verdict.beyond
+        lines.append(f"  The first in more: {more.kind} {more.uid} of {more.time}, {more.what}")
+        lines += [f"  {one.field}: recorded {one.recorded}, replayed {one.replayed}" for one in more.fields]
+    if verdict.hashes:
+        lines += [f"  {one.field} differs: {one.recorded} when recorded, {one.replayed} now" for one in verdict.hashes]
+    else:
+        lines.append("  configuration, artefacts and engine are the same: the history is another, or a part of it")
+    if verdict.cold_start:
+        lines.append(f"  {verdict.cold_start:,} replayed events are cold starts, which need not be equal")
+    return "\n".join(lines)
