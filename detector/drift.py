@@ -8,7 +8,7 @@ holds, unless rows come later than `close` waits for. Time is what records say: 
 its last fifteen clients' times, so that a wrong clock moves nothing.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -36,6 +36,9 @@ AHEAD_MS = 86_400_000
 
 GAP_WINDOWS = 2_100
 """Two weeks of ten minutes. Behind a longer silence windows go on where there are rows."""
+
+SUMMED_ROWS = 4_096
+"""Rows whose sums are taken together: each takes up a kilobyte meanwhile."""
 
 UNITS_MAX = 65_536
 """Whoever may write frames may name sources; those not heard of for longest lose their marks."""
@@ -99,19 +102,38 @@ class Closed(NamedTuple):
 
 def step(state: LinkState, frame: Frame) -> int:
     """Count a frame's rows; how many were new. Frames below the mark, orders and unknown spaces change nothing."""
+    return step_all(state, [frame])
+
+
+def step_all(state: LinkState, frames: Iterable[Frame]) -> int:
+    """The same for one frame after the other. Their rows are summed up together, which small frames need."""
+    new = waiting = 0
+    met: dict[str, list[tuple[Rows, int]]] = {}
+    for frame in frames:
+        rows = _admitted(state, frame)
+        if rows is None or not isinstance(frame, RowFrame):
+            continue
+        source = int(rows.source[0])
+        clock, reached = _advance(state, frame.partition, rows)
+        _keep_last(state.reached, source, max(reached, state.reached.get(source, reached)))
+        met.setdefault(frame.space, []).append((rows, clock))
+        new, waiting = new + rows.count, waiting + rows.count
+        if waiting >= SUMMED_ROWS:
+            _count_all(state, met)
+            met, waiting = {}, 0
+    _count_all(state, met)
+    return new
+
+
+def _admitted(state: LinkState, frame: Frame) -> Rows | None:
+    """A frame's new rows, if there are any. Moves the marks."""
     if frame.offset < state.next.get(frame.partition, 0):
-        return 0
+        return None
     state.next[frame.partition] = frame.offset + 1
     if not isinstance(frame, RowFrame) or not frame.rows.count or not _is_known(state.settings, frame):
-        return 0
+        return None
     rows = _fresh(state, frame)
-    if not rows.count:
-        return 0
-    source = int(rows.source[0])
-    clock, reached = _advance(state, frame.partition, rows)
-    _keep_last(state.reached, source, max(reached, state.reached.get(source, reached)))
-    _count(state, frame.space, rows, clock)
-    return rows.count
+    return rows if rows.count else None
 
 
 def _is_known(settings: Settings, frame: RowFrame) -> bool:
@@ -164,7 +186,19 @@ def _clock(recent: Sequence[tuple[int, int]]) -> int:
     return sorted(time_ms for _, time_ms in recent)[(len(recent) - 1) // 2]
 
 
-def _count(state: LinkState, space: str, rows: Rows, clock: int) -> None:
+def _count_all(state: LinkState, met: Mapping[str, Sequence[tuple[Rows, int]]]) -> None:
+    """met : space -> rows, each with its partition's clock when they came."""
+    for space, parts in met.items():
+        rows = parts[0][0]
+        if len(parts) > 1:
+            names = [name for name in Rows._fields if not name.startswith("id_")]
+            rows = rows._replace(**{name: np.concatenate([getattr(part, name) for part, _ in parts]) for name in names})
+        clocks = np.repeat([clock for _, clock in parts], [part.count for part, _ in parts])
+        _count(state, space, rows, clocks)
+
+
+def _count(state: LinkState, space: str, rows: Rows, clock: I64) -> None:
+    """clock : (n,) of each row's partition when it came."""
     window_ms = state.settings.window_ms
     number = rows.time_ms // window_ms
     wanted = (number >= (-(2**62) if state.closed is None else state.closed)) & (rows.time_ms <= clock + AHEAD_MS)

@@ -12,7 +12,10 @@ the position it has applied. Whatever comes again, doubled or late, lies below a
 
 import struct
 import zlib
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
@@ -28,7 +31,7 @@ from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
 from models.clients import ClientTable, no_tally
 from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls, Tally
-from models.rows import I64
+from models.rows import I64, joined
 
 BLOCK_MAGIC = b"PWBK"
 BLOCK_LAYOUT = 4
@@ -183,8 +186,8 @@ def step(state: PartitionState, frame: Frame, watch: Watch | None = None) -> lis
         found = _shift(state, frame, closed)
     elif isinstance(frame, ControlFrame):
         found = [] if closed[frame.client % len(closed)] else _control(state, frame, watch)
-    elif _is_known(state.settings, frame):
-        found = _rows(state, frame, closed, watch)
+    elif is_known(state.settings, frame):
+        found = walk(state, [frame], closed, watch)
     else:
         state.unjudged += frame.rows.count
         found = []
@@ -192,8 +195,8 @@ def step(state: PartitionState, frame: Frame, watch: Watch | None = None) -> lis
     return found
 
 
-def _is_known(settings: EngineSettings, frame: RowFrame) -> bool:
-    """A forged frame may name a known space and have rows of another width, which no kernel checks."""
+def is_known(settings: EngineSettings, frame: RowFrame) -> bool:
+    """Whether rows are judged. A forged frame may name a known space and have rows of another width."""
     space = settings.spaces.get(frame.space)
     if space is None or frame.model != space.artefact.model:
         return False
@@ -202,9 +205,15 @@ def _is_known(settings: EngineSettings, frame: RowFrame) -> bool:
     return widths == (encoder.dim, len(encoder.field_names), len(encoder.field_names))
 
 
-def _rows(state: PartitionState, frame: RowFrame, closed: I64, watch: Watch | None) -> list[Event]:
+def walk(state: PartitionState, frames: Sequence[RowFrame], closed: I64, watch: Watch | None = None) -> list[Event]:
+    """The rows of frames of one known space. closed : (blocks,) 1 where all of them lie below the block's mark.
+
+    watch : looks on at a single frame.
+    """
+    frame, ends = frames[0], list(accumulate(frame.rows.count for frame in frames))
     space, table = state.settings.spaces[frame.space], state.table(frame.space)
-    batch = table.batch(frame.rows)
+    rows = frame.rows if len(frames) == 1 else joined([frame.rows for frame in frames])
+    batch = table.batch(rows)
     tally = no_tally(batch.fields.shape[1], space.nulls.tail.shape[1])
     if watch is not None:
         tally = watch.tally(frame, table, tally)
@@ -212,13 +221,15 @@ def _rows(state: PartitionState, frame: RowFrame, closed: I64, watch: Watch | No
     found: list[Event] = []
     row, status = table.fold(space.nulls, batch, closed, 0, tally, verdict)
     while status != DONE:
+        number = bisect_right(ends, row - 1)
+        frame, place = frames[number], row - 1 - (ends[number - 1] if number else 0)
         if status & CROSSED:
-            found += _decide(state, frame, row - 1, verdict, watch)
+            found += _decide(state, frame, place, verdict, watch)
         if status & MOVED:
             made_with = state.settings.provenance
-            found.append(client_drift.event(made_with, space.artefact, table, frame, row - 1, verdict))
+            found.append(client_drift.event(made_with, space.artefact, table, frame, place, verdict))
         row, status = table.fold(space.nulls, batch, closed, row, tally, verdict)
-    state.dirty.update(np.unique(frame.rows.client % np.uint64(len(closed))).tolist())
+    state.dirty.update(np.unique(rows.client % np.uint64(len(closed))).tolist())
     return found
 
 

@@ -44,7 +44,7 @@ from models.kernels.layout import (
 )
 from models.kernels.numbers import NEVER
 from models.kernels.slots import block_slots, clear_block, entries_of, find, reindex, restore
-from models.rows import I64, Rows
+from models.rows import I32, I64, U32, Rows
 from models.soundness import check_clients, check_entries
 
 MOVED_MAX = 1 << 22
@@ -150,13 +150,12 @@ class ClientTable:
         return int(find(self.table, np.uint64(key)))
 
     def batch(self, rows: Rows) -> Batch:
-        """The columns the fold reads. All rows come from one source (or there are none)."""
-        source = int(rows.source[0]) if rows.count else 0
+        """The columns the fold reads."""
         return Batch(
             rows.offset, rows.index, rows.client, rows.klass, rows.time_ms, rows.id_offsets, rows.id_bytes, rows.exact,
             _in_lanes(rows.values), _in_lanes(rows.fields), _in_lanes(rows.surprisal), rows.offgrid, rows.output,
             rows.score, rows.margin, rows.novelty, rows.cell, rows.tokens_in, rows.tokens_out, rows.flags,
-            self._mark(source),
+            self._marks(rows.source),
         )  # fmt: skip
 
     def fold(self, nulls: Nulls, batch: Batch, closed: I64, start: int, tally: Tally, verdict: I64) -> tuple[int, int]:
@@ -168,6 +167,13 @@ class ClientTable:
             if status != GROW:
                 return int(start), int(status)
             self._grow()
+
+    def _marks(self, source: U32) -> I32:
+        """(n,) columns of rows' sources; mostly there is one."""
+        if len(source) and (source == source[0]).all():
+            return np.full(len(source), self._mark(int(source[0])), np.int32)
+        distinct, place = np.unique(source, return_inverse=True)
+        return np.array([self._mark(one) for one in distinct.tolist()], np.int32)[place]
 
     def _mark(self, source: int) -> int:
         """Column of a source's marks, added when first met."""
@@ -281,7 +287,7 @@ class ClientTable:
 
 
 def without(saved: dict[str, Any], key: int) -> dict[str, Any]:
-    """A dumped block without one client: its record and its entries in the pools. Raises ValueError for what is none."""
+    """A dumped block without one client: its record, its entries in the pools. Raises ValueError for what is none."""
     records = np.frombuffer(saved["clients"], CLIENT)
     kept = records["key"] != np.uint64(key)
     rings = np.bitwise_count(records["ring_mask"])

@@ -101,12 +101,12 @@ def has_room(table: Table) -> bool:
 @part
 def advances(table: Table, block: int, batch: Batch, row: int) -> bool:
     """True, moving the mark, if a row lies beyond what its block has applied from this source."""
-    offset, item = batch.offset[row], batch.item[row]
-    at, within = table.mark_offset[block, batch.mark], table.mark_index[block, batch.mark]
+    offset, item, mark = batch.offset[row], batch.item[row], batch.mark[row]
+    at, within = table.mark_offset[block, mark], table.mark_index[block, mark]
     if offset < at or (offset == at and item <= within):
         return False
-    table.mark_offset[block, batch.mark] = offset
-    table.mark_index[block, batch.mark] = item
+    table.mark_offset[block, mark] = offset
+    table.mark_index[block, mark] = item
     return True
 
 

@@ -196,9 +196,9 @@ class Scratch(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The columns of a frame that the fold reads, values, fields and surprisals in lanes.
+    """The columns of rows that the fold reads, values, fields and surprisals in lanes.
 
-    mark : column of its source in Table.mark_offset.
+    mark : column of the row's source in Table.mark_offset.
     """
 
     offset: I64
@@ -221,4 +221,4 @@ class Batch(NamedTuple):
     tokens_in: U32
     tokens_out: U32
     flags: U16
-    mark: int
+    mark: I32
