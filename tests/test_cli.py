@@ -29,6 +29,7 @@ COMMANDS = (
     "verify",
     "sign",
     "replay",
+    "compare",
     "allow",
     "lift",
     "block",
