@@ -47,10 +47,8 @@ class Gathering(Fold):
         if blocks:
             self.states[partition] = self._states[partition]
 
-    def _judged(self, frame: Frame) -> None:
-        narrowed = self._selection.narrowed(frame)
-        if narrowed is not None:
-            self.frames.append(_owned(narrowed))
+    def _judged(self, frames: Sequence[Frame]) -> None:
+        self.frames += map(_owned, frames)
 
 
 def _owned(frame: Frame) -> Frame:

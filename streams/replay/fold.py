@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
-from detector import drift, engine
+from detector import drift, engine, together
 from detector.finding import Event
 from detector.frame import Frame, RowFrame, ShiftFrame
 from streams.rejects import Reject
@@ -102,25 +103,31 @@ class Fold:
         self.step(batch.frames)
 
     def step(self, frames: Sequence[Frame]) -> None:
-        for frame in frames:
-            if self._link is not None:
-                drift.step(self._link, frame)
-            if self._judge:
-                self._judged(frame)
+        if self._link is not None:
+            drift.step_all(self._link, frames)
+        if self._judge:
+            narrowed = [one for frame in frames if (one := self._selection.narrowed(frame)) is not None]
+            for _, alike in groupby(narrowed, self._kind):
+                self._judged(list(alike))
 
-    def _judged(self, frame: Frame) -> None:
-        narrowed = self._selection.narrowed(frame)
-        if narrowed is None:
-            return
-        found = engine.step(self._state(frame.partition, frame.offset), narrowed)
+    def _kind(self, frame: Frame) -> tuple[int, int, bool]:
+        """Frames that differ in it cannot be folded together: partition, settings, whether it is told of."""
+        era = self._eras.at(frame.partition, frame.offset)
+        return frame.partition, era, self._selection.holds(frame.offset)
+
+    def _judged(self, frames: Sequence[Frame]) -> None:
+        """frames : of one kind, at least one."""
+        partition, offset = frames[0].partition, frames[0].offset
+        found = together.step(self._state(partition, offset), frames)
         if found:
-            self._tell(self._selection.told(found, frame.offset), frame.partition in self._cold)
-        if isinstance(narrowed, RowFrame) and narrowed.rows.count:
-            self.part.rows += narrowed.rows.count
-            self.part.clock_ms = int(narrowed.rows.time_ms[-1])
-            counted = self._selection.counted(narrowed)
-            if counted is not None:
-                self.part.census.add(counted)
+            self._tell(self._selection.told(found, offset), partition in self._cold)
+        for frame in frames:
+            if isinstance(frame, RowFrame) and frame.rows.count:
+                self.part.rows += frame.rows.count
+                self.part.clock_ms = int(frame.rows.time_ms[-1])
+                counted = self._selection.counted(frame)
+                if counted is not None:
+                    self.part.census.add(counted)
 
     def _state(self, partition: int, offset: int) -> engine.PartitionState:
         era = self._eras.at(partition, offset)

@@ -53,7 +53,7 @@ class Selection(NamedTuple):
 
     def counted(self, frame: RowFrame) -> RowFrame | None:
         """The rows that a summary of this range counts."""
-        if not self._holds(frame.offset):
+        if not self.holds(frame.offset):
             return None
         times = frame.rows.time_ms
         inside = np.ones(len(times), np.bool_)
@@ -67,7 +67,7 @@ class Selection(NamedTuple):
 
     def told(self, events: Iterable[Event], offset: int) -> list[Event]:
         """Those of a frame's events that are asked for. offset : of the frame."""
-        return [event for event in events if self._holds(offset) and self._tells(event)]
+        return [event for event in events if self.holds(offset) and self._tells(event)]
 
     def told_of_models(self, events: Iterable[Event]) -> list[Event]:
         """Of the drift of models, which no client and no frame brings about."""
@@ -75,7 +75,7 @@ class Selection(NamedTuple):
             return []
         return [event for event in events if self._tells(event)]
 
-    def _holds(self, offset: int) -> bool:
+    def holds(self, offset: int) -> bool:
         return (self.first is None or offset >= self.first) and (self.end is None or offset < self.end)
 
     def _tells(self, event: Event) -> bool:
