@@ -11,6 +11,7 @@ from detector.frame import RowFrame
 from models.kernels.client import DAY_MS
 from models.rows import CLASSES, I64, U8, U64
 from streams.replay.checkpoint import KeptCensus
+from streams.replay.survey import Survey
 
 GATHERED_ROWS = 500_000
 """Rows are sorted out together: by frame a small one would cost more here than in the fold."""
@@ -25,7 +26,10 @@ class Reached(NamedTuple):
 
 
 class Census:
-    """Counts the rows of frames. Clients of one partition are in no other, so censuses of partitions add up."""
+    """Counts the rows of frames. Clients of one partition are in no other, so censuses of partitions add up.
+
+    survey : for a report; complete once rows have been counted.
+    """
 
     def __init__(self) -> None:
         self._rows = 0
@@ -34,6 +38,7 @@ class Census:
         self._classes: U8 = np.zeros(0, np.uint8)
         self._of_day: dict[int, U64] = {}
         self._of_source: dict[int, U64] = {}
+        self.survey = Survey()
         self._frames: list[RowFrame] = []
         self._gathered = 0
 
@@ -56,6 +61,7 @@ class Census:
         _add_groups(self._of_day, np.concatenate([r.time_ms for r in rows]) // DAY_MS, clients)
         sources = np.repeat([int(r.source[0]) for r in rows], [r.count for r in rows])
         _add_groups(self._of_source, sources, clients)
+        self.survey.add(self._frames)
         self._frames, self._gathered = [], 0
 
     def _meet(self, clients: U64, classes: U8) -> None:
@@ -71,7 +77,8 @@ class Census:
             for groups in (self._of_day, self._of_source)
         )
         by_class: list[int] = self._rows_by_class.tolist()
-        return KeptCensus(self._rows, by_class, self._clients.tobytes(), self._classes.tobytes(), of_day, of_source)
+        clients, classes = self._clients.tobytes(), self._classes.tobytes()
+        return KeptCensus(self._rows, by_class, clients, classes, of_day, of_source, self.survey.dump())
 
     @classmethod
     def load(cls, kept: KeptCensus) -> "Census":
@@ -79,6 +86,7 @@ class Census:
         census._rows, census._rows_by_class = kept.rows, np.array(kept.rows_by_class, np.int64)
         census._clients = np.frombuffer(kept.clients, np.uint64)
         census._classes = np.frombuffer(kept.classes, np.uint8)
+        census.survey = Survey.load(kept.survey)
         for mine, theirs in ((census._of_day, kept.of_day), (census._of_source, kept.of_source)):
             mine.update((number, np.frombuffer(clients, np.uint64)) for number, clients in theirs.items())
         return census
@@ -87,6 +95,7 @@ class Census:
         """Add what another partition, or a later stretch of this one, has seen."""
         self._sort_out()
         other._sort_out()
+        self.survey.join(other.survey)
         self._rows += other._rows
         self._rows_by_class += other._rows_by_class
         self._meet(other._clients, other._classes)

@@ -12,6 +12,7 @@ from detector.drift import StateError
 from detector.engine import BlockError
 from detector.finding import Event
 from streams.rejects import Reject
+from streams.replay.survey import KeptSpace
 from streams.sources import SourceError
 
 FOLDER = "unfinished"
@@ -33,6 +34,7 @@ class KeptCensus(msgspec.Struct):
     classes: bytes
     of_day: dict[int, bytes]
     of_source: dict[int, bytes]
+    survey: dict[str, KeptSpace]
 
 
 class KeptPart(msgspec.Struct):

@@ -18,6 +18,7 @@ from streams.rejects import Reject
 from streams.replay.census import Census, Reached
 from streams.replay.eras import Eras
 from streams.replay.fold import Part, Told
+from streams.replay.survey import Survey
 
 FILES = {"alert": "alerts.jsonl", "throttle": "throttle.jsonl", "drift": "drift.jsonl"}
 REJECTS_FILE, SUMMARY_FILE, COLD_FILE = "rejects.jsonl", "summary.json", "cold_start.jsonl"
@@ -26,13 +27,14 @@ REJECTS_FILE, SUMMARY_FILE, COLD_FILE = "rejects.jsonl", "summary.json", "cold_s
 class Outcome(NamedTuple):
     """What a replay found. events : ordered by (time_ms, id). summary : as in docs/replay.md.
 
-    cold : ids of the events that stand on a fold that began without what was before.
+    cold : ids of the events that stand on a fold that began without what was before. survey : for a report.
     """
 
     events: list[Event]
     rejects: list[Reject]
     summary: dict[str, Any]
     cold: frozenset[str] = frozenset()
+    survey: Survey = Survey()
 
 
 def write(outcome: Outcome, out: Path) -> None:
@@ -91,7 +93,7 @@ def outcome(part: Part, eras: Eras, seconds: float) -> Outcome:
         "rows_per_s": round(part.rows / seconds) if seconds else 0,
     }
     cold = frozenset(one.event.id for one in told if one.cold)
-    return Outcome([one.event for one in told], rejects, summary, cold)
+    return Outcome([one.event for one in told], rejects, summary, cold, census.survey)
 
 
 class _Decided(msgspec.Struct):

@@ -1,0 +1,128 @@
+"""What a report needs to know of everybody: how busy it was, how much each client sent, and a sample of inputs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.frame import RowFrame
+from models.rows import I16, I64, U32, U64, Rows
+
+Key = TypeVar("Key", np.uint64, np.int64)
+
+MINUTE_MS = 60_000
+SAMPLE_ROWS = 1_200
+
+
+class KeptSpace(msgspec.Struct):
+    """A space's part of a Survey; arrays as bytes. dim : of the sample's values."""
+
+    model: str
+    clients: bytes
+    rows: bytes
+    minutes: bytes
+    busy: bytes
+    exact: bytes
+    values: bytes
+    output: bytes
+    dim: int
+
+
+class Sample(NamedTuple):
+    """Distinct inputs, each as likely as any other: those with the smallest keyed hashes. exact : (k,), rising.
+
+    values : (k, d) output : (k,) hash of the label.
+    """
+
+    exact: U64
+    values: I16
+    output: U32
+
+
+class Space(NamedTuple):
+    """clients, rows : (c,) keys, rising, and what each sent. minutes, busy : (m,) since 1970, and rows in each."""
+
+    model: str
+    clients: U64
+    rows: I64
+    minutes: I64
+    busy: I64
+    sample: Sample
+
+
+class Survey:
+    """Adds up over frames, and over partitions."""
+
+    def __init__(self) -> None:
+        self.spaces: dict[str, Space] = {}
+
+    def add(self, frames: Sequence[RowFrame]) -> None:
+        for name in {frame.space for frame in frames}:
+            own = [frame for frame in frames if frame.space == name and frame.rows.count]
+            if own:
+                self._meet(name, _counted(own[0].model, [frame.rows for frame in own]))
+
+    def join(self, other: "Survey") -> None:
+        for name, space in other.spaces.items():
+            self._meet(name, space)
+
+    def _meet(self, name: str, space: Space) -> None:
+        mine = self.spaces.get(name)
+        if mine is not None:
+            clients, rows = _summed(np.r_[mine.clients, space.clients], np.r_[mine.rows, space.rows])
+            minutes, busy = _summed(np.r_[mine.minutes, space.minutes], np.r_[mine.busy, space.busy])
+            sample = _smallest([mine.sample, space.sample])
+            space = Space(space.model, clients, rows, minutes, busy, sample)
+        self.spaces[name] = space
+
+    def dump(self) -> dict[str, KeptSpace]:
+        return {name: _kept(space) for name, space in self.spaces.items()}
+
+    @classmethod
+    def load(cls, kept: dict[str, KeptSpace]) -> "Survey":
+        survey = cls()
+        survey.spaces = {name: _space(space) for name, space in kept.items()}
+        return survey
+
+
+def _kept(space: Space) -> KeptSpace:
+    sample = space.sample
+    return KeptSpace(
+        space.model, space.clients.tobytes(), space.rows.tobytes(), space.minutes.tobytes(), space.busy.tobytes(),
+        sample.exact.tobytes(), sample.values.tobytes(), sample.output.tobytes(), sample.values.shape[1],
+    )  # fmt: skip
+
+
+def _space(kept: KeptSpace) -> Space:
+    values = np.frombuffer(kept.values, np.int16).reshape(-1, kept.dim)
+    sample = Sample(np.frombuffer(kept.exact, np.uint64), values, np.frombuffer(kept.output, np.uint32))
+    rows, minutes, busy = (np.frombuffer(part, np.int64) for part in (kept.rows, kept.minutes, kept.busy))
+    return Space(kept.model, np.frombuffer(kept.clients, np.uint64), rows, minutes, busy, sample)
+
+
+def _counted(model: str, parts: Sequence[Rows]) -> Space:
+    clients, rows = np.unique(np.concatenate([part.client for part in parts]), return_counts=True)
+    minutes, busy = np.unique(np.concatenate([part.time_ms for part in parts]) // MINUTE_MS, return_counts=True)
+    exact = np.concatenate([part.exact for part in parts])
+    limit = np.partition(exact, SAMPLE_ROWS)[SAMPLE_ROWS] if len(exact) > SAMPLE_ROWS else exact.max()
+    picked = [
+        Sample(part.exact[low], part.values[low], part.output[low])
+        for part in parts
+        if len(low := np.flatnonzero(part.exact <= limit))
+    ]
+    return Space(model, clients, rows.astype(np.int64), minutes, busy.astype(np.int64), _smallest(picked))
+
+
+def _smallest(samples: Sequence[Sample]) -> Sample:
+    """The first rows of the SAMPLE_ROWS smallest hashes (a bottom-k sample, Cohen, Kaplan 2007)."""
+    exact, chosen = np.unique(np.concatenate([sample.exact for sample in samples]), return_index=True)
+    chosen = chosen[:SAMPLE_ROWS]
+    values = np.concatenate([sample.values for sample in samples])[chosen]
+    return Sample(exact[:SAMPLE_ROWS], values, np.concatenate([sample.output for sample in samples])[chosen])
+
+
+def _summed(keys: NDArray[Key], counts: I64) -> tuple[NDArray[Key], I64]:
+    distinct, place = np.unique(keys, return_inverse=True)
+    return distinct, np.bincount(place, counts).astype(np.int64)

@@ -1,0 +1,247 @@
+"""What a client asked: its path among all inputs, the answers it got, the fields it varied."""
+
+import numpy as np
+
+from detector.story import Story
+from detector.telling import label_of
+from models.rows import F64, I64, UNIT
+from streams.report import plots
+from streams.report.plots import Figure, Json, Table, plain, rounded
+from streams.report.subject import Subject, decided, flips_of, shown, text, times
+
+FIELDS_SHOWN = 12
+DEVIATION_SHOWN = 3.0
+STYLES = (("#0072B2", "circle"), ("#C04A00", "x"), ("#00775A", "square"), ("#767676", "diamond-open"))
+
+
+def path(subject: Subject) -> Figure:
+    """Where the client's inputs lie among everybody's, in the two directions in which it went furthest."""
+    story = subject.story
+    own, others, names = _plane(subject)
+    rows = shown(story)
+    data: list[Json] = []
+    if others is not None:
+        data.append(
+            plots.markers(
+                "inputs of all clients (a sample)",
+                rounded(others[:, 0]),
+                rounded(others[:, 1]),
+                plots.GREY,
+                "circle",
+                marker={"size": 4, "opacity": 0.45, "line": {"width": 0}},
+                hoverinfo="skip",
+            )
+        )
+    x, y = rounded(own[rows, 0]), rounded(own[rows, 1])
+    thin = {"color": plots.INK, "width": 1}
+    data.append({**plots.line("path of this client", x, y, 0, hoverinfo="skip"), "line": thin, "opacity": 0.5})
+    data += _by_label(subject, rows, own[rows, 0], own[rows, 1])
+    far = float(np.linalg.norm(own.max(axis=0) - own.min(axis=0)))
+    return Figure(
+        id=f"path-{subject.id}",
+        caption=f"{story.rows.count:,} requests within {far:.2g} standard units: the client's path among all inputs",
+        how=f"Each request as a point by {names[0]} and {names[1]}, joined in order, over a sample of all inputs.",
+        data=data,
+        layout=plots.layout(plots.axis(names[0]), plots.axis(names[1]), height=400),
+        table=Table(
+            ("request", names[0], names[1], "answer"),
+            [
+                (
+                    f"{story.rows_seen[row]:,}",
+                    text(own[row, 0]),
+                    text(own[row, 1]),
+                    label_of(subject.artefact, int(story.rows.output[row])) or "-",
+                )
+                for row in plots.some(range(story.rows.count), plots.TABLE_ROWS, decided(story))
+            ],
+        ),
+    )
+
+
+def _plane(subject: Subject) -> tuple[F64, F64 | None, tuple[str, str]]:
+    """(n, 2) of the client, (k, 2) of the sample, names of both axes: of tables two fields, else principal axes."""
+    story, encoder = subject.story, subject.artefact.encoder
+    own = encoder.standard(story.rows.values)
+    others = None if subject.sample is None else encoder.standard(subject.sample.values)
+    if len(encoder.field_names) >= 2:
+        spread = np.ptp(own, axis=0)
+        first, second = np.argsort(-spread, kind="stable")[:2].tolist()
+        names = (_axis(encoder.field_names[first]), _axis(encoder.field_names[second]))
+        chosen = [first, second]
+        return own[:, chosen], None if others is None else others[:, chosen], names
+    everything = own if others is None else others
+    centre = everything.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(everything - centre, full_matrices=False)
+    turned = axes[:2].T if len(axes) > 1 else np.eye(own.shape[1], 2)
+    share = sizes**2 / max(float((sizes**2).sum()), 1e-12)
+    named = [f"direction {number + 1} of all inputs ({share[number]:.0%} of their spread)" for number in range(2)]
+    return (own - centre) @ turned, None if others is None else (others - centre) @ turned, (named[0], named[1])
+
+
+def _axis(field: str) -> str:
+    return f"{plain(field)} (standard units)"
+
+
+def _by_label(subject: Subject, rows: list[int], x: F64, y: F64) -> list[Json]:
+    """Markers by answer: the first two in colours and shapes of their own, the others together."""
+    story = subject.story
+    labels = story.rows.output[rows]
+    found, counts = np.unique(labels, return_counts=True)
+    ordered = found[np.argsort(-counts, kind="stable")].tolist()
+    data = []
+    for number, label in enumerate(ordered[: len(STYLES)]):
+        here = labels == label if number < len(STYLES) - 1 else np.isin(labels, ordered[number:])
+        name = label_of(subject.artefact, int(label)) or "no label"
+        name = name if number < len(STYLES) - 1 or len(ordered) == len(STYLES) else "other answers"
+        seen = [f"request {story.rows_seen[row]:,}" for row, own in zip(rows, here.tolist(), strict=True) if own]
+        data.append(
+            plots.markers(
+                f"answer: {name}",
+                rounded(x[here]),
+                rounded(y[here]),
+                *STYLES[number],
+                text=seen,
+                hovertemplate="%{text}<br>%{x:.2f}, %{y:.2f}",
+            )
+        )
+    return data
+
+
+def answers(subject: Subject) -> Figure | None:
+    """Scores along the decision boundary; None where the log holds none."""
+    story = subject.story
+    score = story.rows.score.astype(np.float64)
+    if not np.isfinite(score).any():
+        return None
+    rows = shown(story)
+    threshold = story.nulls.decision_threshold
+    flips = flips_of(story)
+    near = float(np.mean(np.abs(score[np.isfinite(score)] - threshold) < _band(story)))
+    data = [{**plots.line("score", story.rows_seen[rows].tolist(), rounded(score[rows], 4), 0), "opacity": 0.5}]
+    data += _by_label(subject, rows, story.rows_seen[rows].astype(np.float64), score[rows])
+    border = {
+        "type": "line",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": threshold,
+        "y1": threshold,
+        "line": {"color": plots.INK, "width": 1.5, "dash": "dash"},
+    }
+    words = {
+        "text": "decision threshold",
+        "showarrow": False,
+        "xref": "paper",
+        "x": 1,
+        "xanchor": "right",
+        "y": threshold,
+        "yanchor": "bottom",
+        "font": {"size": 12},
+    }
+    return Figure(
+        id=f"answers-{subject.id}",
+        caption=f"The answer flips {times(len(flips))}; {near:.0%} of the requests lie close to the decision threshold",
+        how="The model's score for each request, by answer, with the decision threshold as a dashed line.",
+        data=data,
+        layout=plots.layout(
+            plots.axis("request of this client (number)", rangemode="tozero"),
+            plots.axis("score of the model (its own unit)"),
+            shapes=[border],
+            annotations=[words],
+        ),
+        table=Table(
+            ("flip at request", "score before", "score after", "distance to the nearest earlier input, standard units"),
+            [
+                (
+                    f"{story.rows_seen[row]:,}",
+                    text(score[row - 1]),
+                    text(score[row]),
+                    f"{story.moment(row).distance:.3f}",
+                )
+                for row in flips[: plots.TABLE_ROWS]
+            ],
+        ),
+    )
+
+
+def _band(story: Story) -> float:
+    """What counts as a small margin for this class."""
+    limit = float(story.nulls.low_margin[min(2, int(story.rows.klass[-1]))])
+    return limit if np.isfinite(limit) and limit > 0 else 0.05
+
+
+def fields(subject: Subject) -> Figure:
+    """Which fields varied when; of embeddings, how far each input is from an earlier one."""
+    story = subject.story
+    return _field_map(subject) if story.field_names and story.rows.count > 1 else _distances(subject)
+
+
+def _field_map(subject: Subject) -> Figure:
+    story, names = subject.story, subject.story.field_names
+    units = subject.artefact.encoder.standard(story.rows.values)
+    deviation = units - np.median(units, axis=0)
+    changed = (story.rows.fields[1:] != story.rows.fields[:-1]).sum(axis=0)
+    busiest = np.lexsort((-np.ptp(units, axis=0), -changed))[:FIELDS_SHOWN]
+    busiest = busiest[changed[busiest] > 0][::-1]
+    rows = shown(story)
+    still = len(names) - int(np.count_nonzero(changed))
+    heat = {
+        "type": "heatmap",
+        "x": story.rows_seen[rows].tolist(),
+        "y": [plain(names[i]) for i in busiest.tolist()],
+        "z": [rounded(np.clip(deviation[rows, i], -9, 9), 2) for i in busiest.tolist()],
+        "zmin": -DEVIATION_SHOWN,
+        "zmax": DEVIATION_SHOWN,
+        "colorscale": "RdBu",
+        "reversescale": True,
+        "colorbar": {"title": {"text": "standard units", "side": "right"}, "thickness": 12},
+        "hovertemplate": "request %{x}, %{y}: %{z} standard units<extra></extra>",
+    }
+    return Figure(
+        id=f"fields-{subject.id}",
+        caption=_fields_caption(names, changed, story.rows.count, still),
+        how="Each field's distance from the client's own middle value, in standard units, request by request.",
+        data=[heat],
+        layout=plots.layout(
+            plots.axis("request of this client (number)"), plots.axis("field"), height=140 + 22 * len(busiest)
+        ),
+        table=Table(
+            ("field", "changed from one request to the next", "from, standard units", "to, standard units"),
+            [
+                (names[i], f"{changed[i]:,} times", f"{units[:, i].min():+.2f}", f"{units[:, i].max():+.2f}")
+                for i in busiest[::-1].tolist()
+            ],
+        ),
+    )
+
+
+def _fields_caption(names: tuple[str, ...], changed: I64, rows: int, still: int) -> str:
+    busiest = int(np.argmax(changed))
+    if not changed[busiest]:
+        return "No field changes: the same input again and again"
+    also = f"; {still:,} of {len(names):,} fields never do" if still else ""
+    return f"“{names[busiest]}” changes most, in {changed[busiest]:,} of {rows - 1:,} steps{also}"
+
+
+def _distances(subject: Subject) -> Figure:
+    story = subject.story
+    rows = [row for row in shown(story) if row > 0]
+    apart = np.array([story.moment(row).distance for row in rows])
+    reach = (story.nulls.reach2**0.5) / UNIT
+    middle = float(np.median(apart)) if len(apart) else 0.0
+    return Figure(
+        id=f"fields-{subject.id}",
+        caption=f"Half of the inputs lie within {middle:.2g} of an earlier one; variants lie within {reach:.2g}",
+        how="Distance of each input to the nearest earlier one of this client.",
+        data=[plots.line("distance to the nearest earlier input", story.rows_seen[rows].tolist(), rounded(apart), 0)],
+        layout=plots.layout(
+            plots.axis("request of this client (number)"), plots.axis("distance (of unit vectors)", rangemode="tozero")
+        ),
+        table=Table(
+            ("request", "distance"),
+            [
+                (f"{story.rows_seen[row]:,}", f"{story.moment(row).distance:.3f}")
+                for row in plots.some(rows, plots.TABLE_ROWS)
+            ],
+        ),
+    )

@@ -1,0 +1,192 @@
+"""Figures of the whole history: how busy it was and when decisions fell, who was held, promised and seen alarms."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from detector.finding import LEVELS
+from streams.desk.events import Throttle
+from streams.replay.survey import MINUTE_MS, Survey
+from streams.report import plots
+from streams.report.held import Held
+from streams.report.plots import Figure, Json, Table, clock
+
+BINS = 240
+CLIENTS_SHOWN = 24
+DECISIONS_DRAWN = 2_000
+STEPS_MIN = (1, 2, 5, 10, 15, 30, 60, 120, 240, 480, 1_440)
+"""Widths of a bin, minutes."""
+
+Alarms = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Class -> rung -> promised, certified, expected, alarmed: `false_alarms` of a replay's summary."""
+
+
+def timeline(survey: Survey, throttles: Sequence[Throttle]) -> Figure:
+    """Requests above, decisions by detector below, on one axis of time."""
+    step, starts, busy = _bins(survey)
+    width = "minute" if step == 1 else f"{step} min"
+    moments = [clock(_moment(start)) for start in starts]
+    data: list[Json] = [
+        {"type": "bar", "name": f"requests in a {width}" if step == 1 else f"requests in {width}", "x": moments,
+         "y": busy, "marker": {"color": "#9DB7C9"}, "width": step * MINUTE_MS, "offset": 0}
+    ]  # fmt: skip
+    decided = [one for one in throttles if one.level > 0]
+    strictest = sorted(decided, key=lambda one: -one.level)[:DECISIONS_DRAWN]
+    for level, rung in enumerate(LEVELS[1:], 1):
+        own = [one for one in strictest if one.level == level]
+        if own:
+            x, y = [clock(one.time) for one in own], [one.detector for one in own]
+            marks = plots.markers(f"decision: {rung}", x, y, plots.LEVEL_COLOURS[level], plots.LEVEL_SYMBOLS[level])
+            data.append({**marks, "yaxis": "y2", "hovertemplate": f"%{{x}}<br>{rung}: %{{y}}<extra></extra>"})
+    drawing = plots.layout(
+        plots.axis("time (UTC)", type="date"), plots.axis(f"requests in {width}", domain=[0.45, 1]), height=420
+    )
+    drawing["yaxis2"] = drawing["yaxis"] | plots.axis(
+        "detector", domain=[0, 0.36], type="category", categoryorder="category descending"
+    )
+    drawing["xaxis"]["anchor"] = "y2"
+    return Figure(
+        id="timeline",
+        caption=_timeline_caption(decided, busy, width),
+        how="Requests over time as bars; below them each decision as a mark in the line of its detector.",
+        data=data,
+        layout=drawing,
+        table=_by_detector(decided),
+    )
+
+
+def _bins(survey: Survey) -> tuple[int, list[int], list[int]]:
+    """Width in minutes, beginning of each bin in minutes since 1970, and requests in it."""
+    spaces = list(survey.spaces.values())
+    if not spaces:
+        return 1, [], []
+    minutes = np.concatenate([space.minutes for space in spaces])
+    busy = np.concatenate([space.busy for space in spaces])
+    span = int(minutes.max() - minutes.min()) + 1
+    step = next((step for step in STEPS_MIN if span <= BINS * step), -(-span // BINS))
+    starts, place = np.unique(minutes // step, return_inverse=True)
+    return step, (starts * step).tolist(), np.bincount(place, busy).astype(int).tolist()
+
+
+def _moment(minute: int) -> datetime:
+    return datetime.fromtimestamp(minute * 60, UTC)
+
+
+def _timeline_caption(decided: Sequence[Throttle], busy: Sequence[int], width: str) -> str:
+    most = f"{max(busy, default=0):,} requests in the busiest {width}"
+    hard = [one for one in decided if one.level >= LEVELS.index("hard")]
+    if not hard:
+        return f"No decision reaches “hard”; {most}"
+    first, last = min(one.time for one in hard), max(one.time for one in hard)
+    return f"{len(hard):,} decisions at “hard” or “block”, from {first:%F %H:%M} to {last:%F %H:%M}; {most}"
+
+
+def _by_detector(decided: Sequence[Throttle]) -> Table:
+    names = sorted({one.detector for one in decided})
+    rows = []
+    for name in names:
+        counts = [
+            sum(one.detector == name and one.level == level for one in decided) for level in range(1, len(LEVELS))
+        ]
+        rows.append((name, *(f"{count:,}" for count in counts)))
+    return Table(("detector", *LEVELS[1:]), rows)
+
+
+def throttling(held: Sequence[Held]) -> Figure | None:
+    """Who was held when; None where nobody was."""
+    if not held:
+        return None
+    minutes: dict[str, float] = {}
+    for stretch in held:
+        minutes[stretch.client] = minutes.get(stretch.client, 0.0) + (stretch.level + 1) ** 4 * stretch.minutes
+    chosen = sorted(minutes, key=lambda client: (-minutes[client], client))[:CLIENTS_SHOWN]
+    data = []
+    for level, rung in enumerate(LEVELS[1:], 1):
+        own = [one for one in held if one.level == level and one.client in chosen]
+        if own:
+            data.append(_stretches(own, level, rung))
+    limited = [one for one in held if one.limits]
+    hours = sum(one.minutes for one in limited) / 60
+    who = len({one.client for one in limited})
+    caption = f"{who:,} clients are limited, {hours:,.1f} client-hours in all" if who else "Clients are only watched"
+    drawing = plots.layout(
+        plots.axis("time (UTC)", type="date"),
+        plots.axis("client", type="category", categoryorder="array", categoryarray=[*map(_short, chosen[::-1])]),
+        height=150 + 22 * len(chosen), barmode="overlay",
+    )  # fmt: skip
+    rows = [
+        (one.client, LEVELS[one.level], one.action, one.mode, f"{one.since:%F %T}", f"{one.minutes:,.0f} min")
+        for one in sorted(held, key=lambda one: (-one.level, one.since))[: plots.TABLE_ROWS]
+    ]
+    how = "Each client's decisions as bars from when they took effect to when they ended, by rung."
+    table = Table(("client", "rung", "action", "mode", "from (UTC)", "for"), rows)
+    return Figure("throttling", caption, how, data, drawing, table)
+
+
+def _stretches(own: Sequence[Held], level: int, rung: str) -> Json:
+    pattern = ("", "", "/", "x", ".")[level]
+    hover = "%{customdata[1]} (%{customdata[2]}) for %{customdata[0]}<extra></extra>"
+    return {
+        "type": "bar", "orientation": "h", "name": rung,
+        "y": [_short(one.client) for one in own], "base": [clock(one.since) for one in own],
+        "x": [round(one.minutes * MINUTE_MS) for one in own],
+        "customdata": [[f"{one.minutes:,.0f} min", one.action, one.mode] for one in own],
+        "marker": {"color": plots.LEVEL_COLOURS[level], "pattern": {"shape": pattern, "fgcolor": "#FFFFFF"}},
+        "hovertemplate": f"%{{y}}<br>{rung}: {hover}",
+    }  # fmt: skip
+
+
+def _short(client: str) -> str:
+    """Enough of a pseudonym to tell clients apart; the tables have all of it."""
+    return plots.plain(client if len(client) <= 16 else f"{client[:14]}…")
+
+
+def alarms(found: Alarms, days: Mapping[str, int]) -> Figure | None:
+    """Client-days alarmed against those that the certificate expects; None where nobody was there."""
+    classes = [name for name in found if days.get(name)]
+    if not classes:
+        return None
+    data: list[Json] = []
+    for name, key, colour, symbol in (
+        ("expected falsely, by the certificate", "expected", "#0072B2", "line-ns-open"),
+        ("alarmed in this history, attackers among them", "alarmed", "#C04A00", "diamond"),
+    ):
+        marks = [
+            (f"{klass}: {rung}", found[klass][rung][key])
+            for klass in classes
+            for rung in LEVELS[1:]
+            if found[klass][rung][key] is not None
+        ]
+        data.append(
+            plots.markers(name, [value for _, value in marks], [label for label, _ in marks], colour, symbol,
+                          marker={"size": 12, "line": {"width": 2, "color": colour}})
+        )  # fmt: skip
+    rows = [(klass, rung, *_alarm_cells(found[klass][rung], days[klass])) for klass in classes for rung in LEVELS[1:]]
+    drawing = plots.layout(
+        plots.axis("client-days on which a rung was reached (count)", rangemode="tozero"),
+        plots.axis("class: rung", type="category", autorange="reversed"),
+        height=160 + 26 * 4 * len(classes),
+    )  # fmt: skip
+    headers = ("class", "rung", "promised share of client-days", "expected falsely", "alarmed", "client-days")
+    how = (
+        "For each class and rung: client-days that the certificate expects to be alarmed falsely, and those that were."
+    )
+    return Figure("alarms", _alarms_caption(found, days), how, data, drawing, Table(headers, rows))
+
+
+def _alarm_cells(cell: Mapping[str, Any], days: int) -> tuple[str, str, str, str]:
+    if cell["promised"] is None:
+        return "nothing is promised", "-", f"{cell['alarmed']:,}", f"{days:,}"
+    mark = "" if cell["certified"] else " (the rung's aim is lower, and conditional)"
+    return f"{cell['promised']:.2g}{mark}", f"{cell['expected']:.2g}", f"{cell['alarmed']:,}", f"{days:,}"
+
+
+def _alarms_caption(found: Alarms, days: Mapping[str, int]) -> str:
+    klass = max(found, key=lambda name: days.get(name, 0))
+    cell = found[klass]["hard"]
+    seen = f"{cell['alarmed']:,} {klass} client-days reach “hard”"
+    if cell["expected"] is None:
+        return f"{seen}; nothing is promised of them"
+    return f"{seen}; {cell['expected']:.2g} were expected to by chance"

@@ -1,0 +1,53 @@
+"""Contents as one HTML file that fetches nothing: text and tables as they are, figures and plotly.js compressed."""
+
+import base64
+import gzip
+from collections.abc import Sequence
+from importlib.resources import files
+
+import msgspec
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from detector.finding import LEVELS
+from detector.printable import printable
+from streams.report.contents import Contents
+from streams.report.plots import Figure
+
+COMPRESSION = 9
+
+
+def page(contents: Contents) -> bytes:
+    """UTF-8. All that a log brought is escaped, and made printable."""
+    from plotly.offline import get_plotlyjs  # slow to import, and only wanted here
+
+    environment = Environment(
+        loader=PackageLoader("streams.report", "parts"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, finalize=_printable,
+    )  # fmt: skip
+    drawn = [*contents.figures, *(figure for detail in contents.details for figure in detail.figures)]
+    parts = files("streams.report") / "parts"
+    text = environment.get_template("page.html").render(
+        contents=contents,
+        told={detail.incident.uid for detail in contents.details},
+        rungs=LEVELS,
+        style=(parts / "page.css").read_text("utf-8"),
+        script=(parts / "page.js").read_text("utf-8"),
+        plotly=packed(get_plotlyjs().encode()),
+        figures=packed(specs(drawn)),
+    )
+    return text.encode()
+
+
+def _printable(value: object) -> object:
+    """What templates print; their own parts are left alone."""
+    return printable(value, "\n") if type(value) is str else value
+
+
+def specs(figures: Sequence[Figure]) -> bytes:
+    """JSON: id -> data and layout."""
+    return msgspec.json.encode({figure.id: {"data": figure.data, "layout": figure.layout} for figure in figures})
+
+
+def packed(text: bytes) -> str:
+    """gzip in base64: what a browser's DecompressionStream unpacks. The same bytes for the same text."""
+    return base64.b64encode(gzip.compress(text, COMPRESSION, mtime=0)).decode()

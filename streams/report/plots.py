@@ -1,0 +1,109 @@
+"""Figures as plotly.js takes them: what all of them share. Data and layout are plain values; nothing is drawn here."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.finding import LEVELS
+from detector.printable import printable
+
+Json = dict[str, Any]
+
+LEVEL_COLOURS = ("#767676", "#0072B2", "#B97800", "#C04A00", "#7B1E7A")
+"""None, watch, soft, hard, block: told apart by the colour-blind too, and dark enough on white (3:1 at least)."""
+LEVEL_SYMBOLS = ("circle", "circle", "triangle-up", "diamond", "star")
+LINE_COLOURS = ("#0072B2", "#C04A00", "#00775A", "#7B1E7A", "#8A6D00")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+"""Lines differ in both, for whoever sees no colours, or prints without."""
+GREY, INK = "#8C8C8C", "#1B1B1B"
+TABLE_ROWS = 24
+
+
+class Table(NamedTuple):
+    """The same figures to be read instead of seen."""
+
+    headers: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+class Figure(NamedTuple):
+    """caption : a title that says what to see. how : what is drawn, for whoever does not see it."""
+
+    id: str
+    caption: str
+    how: str
+    data: list[Json]
+    layout: Json
+    table: Table
+
+
+def plain(text: str) -> str:
+    """Text from a log in plotly, which takes `<` for markup."""
+    return printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def layout(x: Json, y: Json, height: int = 340, **more: Any) -> Json:
+    """x, y : axes; their titles name quantity and unit."""
+    axis = {"automargin": True, "gridcolor": "#E4E4E4", "zerolinecolor": "#BDBDBD", "linecolor": "#767676"}
+    return {
+        "height": height,
+        "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        "paper_bgcolor": "#FFFFFF",
+        "plot_bgcolor": "#FFFFFF",
+        "legend": {"orientation": "h", "y": -0.28, "yanchor": "top", "x": 0},
+        "hovermode": "closest",
+        "xaxis": axis | x,
+        "yaxis": axis | y,
+        **more,
+    }
+
+
+def axis(title: str, **more: Any) -> Json:
+    return {"title": {"text": title}, **more}
+
+
+def line(name: str, x: Sequence[Any], y: Sequence[Any], number: int, **more: Any) -> Json:
+    style = {"color": LINE_COLOURS[number % len(LINE_COLOURS)], "dash": DASHES[number % len(DASHES)], "width": 2}
+    return {"type": "scatter", "mode": "lines", "name": plain(name), "x": x, "y": y, "line": style, **more}
+
+
+def markers(name: str, x: Sequence[Any], y: Sequence[Any], colour: str, symbol: str, **more: Any) -> Json:
+    style = {"color": colour, "symbol": symbol, "size": 8, "line": {"color": "#FFFFFF", "width": 1}}
+    style |= more.pop("marker", {})
+    return {"type": "scatter", "mode": "markers", "name": plain(name), "x": x, "y": y, "marker": style, **more}
+
+
+def rung_lines(thresholds: dict[str, float], until: float) -> tuple[list[Json], list[Json]]:
+    """Dashed lines at the thresholds of rungs up to a height, and their names at the right edge."""
+    shapes, names = [], []
+    for level, rung in enumerate(LEVELS[1:], 1):
+        height = thresholds[rung]
+        if height > until:
+            continue
+        style = {"color": LEVEL_COLOURS[level], "width": 1.5, "dash": "dash"}
+        shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": height, "y1": height, "line": style})
+        words = {"text": rung, "showarrow": False, "font": {"color": LEVEL_COLOURS[level], "size": 12}}
+        names.append({**words, "xref": "paper", "x": 1, "xanchor": "right", "y": height, "yanchor": "bottom"})
+    return shapes, names
+
+
+def rounded(numbers: NDArray[Any], digits: int = 3) -> list[float | None]:
+    """For JSON: None for what is not finite."""
+    return [None if not np.isfinite(number) else round(float(number), digits) for number in numbers]
+
+
+def clock(moment: datetime) -> str:
+    """As plotly takes times, to the millisecond, UTC."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}"
+
+
+def some(rows: Sequence[int], most: int, always: Iterable[int] = ()) -> list[int]:
+    """At most so many of some places, evenly, with the first and last and those that must be there."""
+    if len(rows) <= most:
+        return list(rows)
+    even = {rows[round(place)] for place in np.linspace(0, len(rows) - 1, most)}
+    return sorted(even | set(always))

@@ -1,0 +1,68 @@
+"""A story as figures see it."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from detector.finding import LEVELS
+from detector.story import Story
+from models.artefacts import ModelArtefact
+from models.kernels.numbers import NEVER
+from models.rows import F64
+from streams.replay.survey import Sample
+from streams.report import plots
+
+POINTS = 300
+FLOOR = -5.0
+"""Tail lengths; evidence far below what is ordinary says nothing."""
+
+
+class Subject(NamedTuple):
+    """A story with what is needed to draw it. id : of the incident. sample : of inputs of its space, None for none."""
+
+    id: str
+    story: Story
+    artefact: ModelArtefact
+    sample: Sample | None
+
+
+def decided(story: Story) -> list[int]:
+    return [fallen.at for fallen in story.findings if fallen.at >= 0]
+
+
+def shown(story: Story) -> list[int]:
+    return plots.some(range(story.rows.count), POINTS, decided(story))
+
+
+def scores(story: Story) -> F64:
+    """(n,) tail lengths; NaN where nothing is known yet."""
+    return np.where(story.statistic <= NEVER, np.nan, story.statistic / 1000)
+
+
+def rungs(story: Story) -> dict[str, float]:
+    return {LEVELS[level]: story.thresholds[level] / 1000 for level in range(1, len(LEVELS))}
+
+
+def top_of(story: Story) -> float:
+    reached = scores(story)
+    highest = float(np.nanmax(reached)) if np.isfinite(reached).any() else 0.0
+    return max(highest, story.thresholds[1] / 1000) + 1.0
+
+
+def most_of(story: Story) -> float:
+    reached = scores(story)
+    return float(np.nanmax(reached)) if np.isfinite(reached).any() else float("nan")
+
+
+def flips_of(story: Story) -> list[int]:
+    output = story.rows.output
+    known = (output[1:] != 0) & (output[:-1] != 0)
+    return (np.flatnonzero((output[1:] != output[:-1]) & known) + 1).tolist()
+
+
+def text(number: float) -> str:
+    return f"{number:.2f}" if np.isfinite(number) else "-"
+
+
+def times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"

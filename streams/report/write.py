@@ -1,0 +1,71 @@
+"""From a replay to its report."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from detector.config import Config
+from detector.explain import TITLES
+from detector.finding import Event
+from models.artefacts import Artefacts
+from streams.desk.events import decode_event
+from streams.desk.incidents import Incident, group
+from streams.desk.labels import Label
+from streams.progress import Reporter
+from streams.replay.outcome import Outcome
+from streams.replay.run import DEFAULTS, Options
+from streams.replay.survey import Survey
+from streams.report.chosen import details
+from streams.report.contents import Found, contents
+from streams.report.page import page
+from streams.secrets import Secrets
+from streams.sources import Source
+
+REPORT_FILE = "report.html"
+
+
+class Replayed(NamedTuple):
+    """What a replay read, as it was given, and what it found. labels : of analysts, by incident."""
+
+    sources: Sequence[Source]
+    config: Config
+    artefacts: Artefacts
+    secrets: Secrets
+    reporter: Reporter
+    outcome: Outcome
+    options: Options = DEFAULTS
+    labels: Mapping[str, Label] = {}
+
+    @property
+    def events(self) -> list[Event]:
+        return self.outcome.events
+
+    @property
+    def survey(self) -> Survey:
+        return self.outcome.survey
+
+
+def write_report(path: Path, replayed: Replayed) -> None:
+    """The file appears complete or not at all. Reads the sources again for the few clients that are told in full.
+
+    Raises SourceError.
+    """
+    events = [decode_event(event.value) for event in replayed.events]
+    end = max((event.time for event in events), default=datetime.fromtimestamp(0, UTC))
+    named = [_named(one) for one in group(events, replayed.labels, end) if one.level > 0]
+    incidents = sorted(named, key=lambda one: (-one.level, -one.alerts, one.first, one.uid))
+    sources = [source.name for source in replayed.sources]
+    found = Found(replayed.outcome.summary, events, incidents, replayed.survey, sources)
+    text = page(contents(found, details(replayed, incidents), replayed.config))
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_bytes(text)
+    unfinished.replace(path)
+
+
+def _named(incident: Incident) -> Incident:
+    """What never came to an alert has no title of its own."""
+    title = TITLES.get(incident.detectors[-1], incident.detectors[-1]) if incident.detectors else ""
+    return msgspec.structs.replace(incident, title=title)
