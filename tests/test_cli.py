@@ -41,6 +41,7 @@ COMMANDS = (
     "labels",
     "suppress",
     "suppressions",
+    "selftest",
     "archive",
 )
 

@@ -38,14 +38,16 @@ T = TypeVar("T")
 class _Event(msgspec.Struct, frozen=True, kw_only=True):
     """What every event has, under one name each.
 
-    uid : of this event; sent twice, it is the same. incident : finding_info.uid. time : on the client's clock. client :
-    the pseudonym, "" where a whole model is meant. detector : "person" for orders, "drift" for drift. level : 0 to 4.
-    mode : "" for drift. raw : the value as it was.
+    uid : of this event; sent twice, it is the same. incident : finding_info.uid. time : on the client's clock.
+    sequence : the decision's revision, which orders what falls at one time. client : the pseudonym, "" where a model is
+    meant. detector : "person" for orders, "drift" for drift. level : 0 to 4. mode : "" for drift. raw : the value as it
+    was.
     """
 
     uid: str
     incident: str
     time: datetime
+    sequence: int = 0
     client: str = ""
     model: str
     detector: str
@@ -71,7 +73,6 @@ class Alert(_Event, frozen=True, kw_only=True):
     severity: str
     client_class: str = ""
     process: str = ""
-    sequence: int = 0
     decision_id: str = ""
     evidence_nats: float = 0.0
     threshold_nats: float = 0.0
@@ -254,6 +255,7 @@ def _of_throttle(value: bytes) -> Throttle:
         uid=record.decision_id,
         incident=record.finding_uid,
         time=record.issued_at,
+        sequence=record.revision,
         client=record.client,
         model=record.model,
         detector=record.reason,
@@ -287,13 +289,18 @@ def _of_drift(value: bytes) -> Drift:
 def read_events(
     place: Place, config: Config, wanted: Filter = EVERYTHING, kinds: Collection[Kind] = KINDS
 ) -> Iterator[Event]:
-    """Each event once, in order of time, then id. Raises EventError, SourceError if a topic cannot be read.
+    """Each event once, in order of time, revision and id. Raises EventError, SourceError if a topic cannot be read.
 
     What stands in a topic and is no event is passed over with a warning; in a file it is an error.
     """
     found = _in_topics(config, kinds) if place in (None, KAFKA) else _in_files(Path(str(place)), kinds)
     chosen = {event.uid: event for event in found if wanted.takes(event) and _kind(event) in kinds}
-    yield from sorted(chosen.values(), key=lambda event: (event.time, event.uid))
+    yield from sorted(chosen.values(), key=order)
+
+
+def order(event: Event) -> tuple[datetime, int, str]:
+    """A lift falls at the time of what it takes back."""
+    return event.time, event.sequence, event.uid
 
 
 def _kind(event: Event) -> Kind:

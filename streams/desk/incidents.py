@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from streams.desk.events import Alert, Drift, Event, Throttle
+from streams.desk.events import Alert, Drift, Event, Throttle, order
 from streams.desk.labels import Label, Verdict
 from streams.doors.decisions import STRICTNESS
 
@@ -54,7 +54,7 @@ def group(events: Iterable[Event], labels: Mapping[str, Label], at: datetime) ->
 
 
 def ordered(events: Iterable[Event]) -> list[Event]:
-    return sorted(events, key=lambda event: (event.time, event.uid))
+    return sorted(events, key=order)
 
 
 def _incident(uid: str, events: list[Event], label: Label | None, at: datetime) -> Incident:
@@ -99,7 +99,7 @@ def holding(throttles: Iterable[Throttle], at: datetime) -> list[Throttle]:
 
 def _newest(throttles: Iterable[Throttle]) -> dict[str, Throttle]:
     found: dict[str, Throttle] = {}
-    for one in sorted(throttles, key=lambda one: (one.time, one.record.revision)):
+    for one in sorted(throttles, key=order):
         found[one.record.key] = one
     return found
 

@@ -1,0 +1,57 @@
+"""`selftest`: an armed engine and a broken pipeline both show an empty list; this tells them apart."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from streams.cli_arguments import AsJson, ConfigFile
+from streams.terminal import say, show, speaking
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(selftest)
+
+
+@speaking
+def selftest(
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME", help="Probe this model; the first by name otherwise.")
+    ] = "",
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=1, max=3600, help="How long to wait for each step.")
+    ] = 60.0,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a synthetic prober through the live path: do decision and alert come out? Exit code 1 if not.
+
+    It writes to the raw topic as a client of its own (probewatch-selftest-...), listens to every topic behind, lifts
+    what was decided, and suppresses its alert. It needs the secrets and artefacts that the workers have.
+
+    Example: probewatch selftest --model loan
+    """
+    import time
+
+    from models.artefacts import load_artefacts
+    from streams.desk.rehearsal import rehearse
+    from streams.desk.selftest import reserved_name
+    from streams.desk.selftest import selftest as run
+    from streams.secrets import load_secrets, load_settings, trusted_keys
+
+    settings = load_settings(config)
+    secrets = load_secrets(settings, settings.artefacts)
+    artefacts = load_artefacts(settings.artefacts, secrets.projection_seed, trusted_keys(settings))
+    now_ms = time.time_ns() // 1_000_000
+    rehearsal = rehearse(settings, artefacts, secrets, model, name=reserved_name(), end_ms=now_ms)
+    say(f"{len(rehearsal.values)} requests to model {rehearsal.model} as {rehearsal.client}")
+    steps = run(settings, rehearsal, timeout_s)
+    passed = all(step.state == "ok" for step in steps)
+    if as_json:
+        found = {"model": rehearsal.model, "client": rehearsal.client, "requests": len(rehearsal.values)}
+        due = [one._asdict() for one in rehearsal.due]
+        print(json.dumps(found | {"passed": passed, "due": due, "steps": [step._asdict() for step in steps]}))
+    else:
+        show((step._asdict() for step in steps), False)
+    if not passed:
+        raise typer.Exit(1)

@@ -1,0 +1,80 @@
+"""`selftest` on a worker that runs, and with each part of it missing: it says what is broken."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from detector.config import Config
+from streams import topics
+from streams.app import Worker
+from streams.desk.errors import DeskError
+from streams.desk.events import read_events
+from streams.desk.rehearsal import rehearse
+from streams.desk.selftest import RESERVED, Step, reserved_name, selftest
+from streams.desk.suppress import read_suppressions
+from streams.embedded import probe
+from tests.kafka_config import kafka_config
+from tests.pipeline import RAW_PARTITIONS, Calibrated
+from tests.test_worker import working
+
+END_MS = 1_900_000_000_000
+
+
+def test_the_prober_is_found_whatever_its_name(fitted: Calibrated) -> None:
+    for number in range(20):
+        found = rehearse(Config(), fitted.artefacts, fitted.secrets, "", name=f"{RESERVED}-{number}", end_ms=END_MS)
+        assert found.model == "loan" and found.due[-1].level >= 3
+        assert len(found.values) == found.due[-1].rows_seen <= 200
+
+
+def test_another_model_or_thresholds_out_of_reach_are_said(fitted: Calibrated) -> None:
+    with pytest.raises(DeskError, match="expected one of loan; got 'other'"):
+        rehearse(Config(), fitted.artefacts, fitted.secrets, "other", name="x", end_ms=END_MS)
+    model = fitted.artefacts.models["loan"]
+    deaf = replace(model, reference=replace(model.reference, thresholds=model.reference.thresholds + 10**8))
+    silent = replace(fitted.artefacts, models={"loan": deaf})
+    with pytest.raises(DeskError, match="make no alert under these artefacts"):
+        rehearse(Config(), silent, fitted.secrets, "", name="x", end_ms=END_MS)
+
+
+async def run(config: Config, fitted: Calibrated, timeout_s: float) -> list[Step]:
+    found = rehearse(config, fitted.artefacts, fitted.secrets, "", name=reserved_name(), end_ms=END_MS)
+    return await asyncio.to_thread(selftest, config, found, timeout_s)
+
+
+async def test_a_way_that_works_passes_twice_and_is_cleaned_up(
+    embedded_broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    config = kafka_config(embedded_broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    async with working(config, fitted):
+        for _ in range(2):
+            steps = await run(config, fitted, 20)
+            assert [(step.step, step.state) for step in steps] == [
+                (name, "ok") for name in ("sketch", "judge", "doors", "alert", "lift")
+            ], steps
+    throttles = await asyncio.to_thread(lambda: list(read_events(None, config, kinds=("throttle",))))
+    last = {event.client: event for event in throttles}
+    assert len(last) == 2 and {event.record.action for event in last.values()} == {"lift"}
+    hidden = await asyncio.to_thread(read_suppressions, None, config)
+    assert {one.client for one in hidden} == set(last)
+
+
+@pytest.mark.parametrize(("stages", "broken"), [((), "sketch"), (("sketch",), "judge")])
+async def test_what_does_not_run_is_named(
+    embedded_broker: str, namespace: str, fitted: Calibrated, stages: tuple[str, ...], broken: str
+) -> None:
+    config = kafka_config(embedded_broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    asked = asyncio.Event()
+    worker = Worker(config, await probe(config.kafka), fitted.artefacts, fitted.secrets, stages)
+    running = asyncio.create_task(worker.run(asked)) if stages else None
+    try:
+        *well, last = await run(config, fitted, 4)
+    finally:
+        asked.set()
+        await (running or asyncio.sleep(0))
+    assert (last.step, last.state) == (broken, "fault")
+    assert f"Is `{broken}` running" in last.detail or f"is `{broken}` running" in last.detail
+    assert all(step.state == "ok" for step in well) and len(well) == len(stages)
