@@ -315,7 +315,7 @@ def meaning(process: int) -> str:
     about = PROCESSES[process]
     profile = about.name.removesuffix("_sum")
     if profile in PROFILES:
-        return PROFILES[profile] + (", over all families" if profile != about.name else "")
+        return PROFILES[profile] + (", all families" if profile != about.name else "")
     return phrase(about.feature)
 
 

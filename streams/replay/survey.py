@@ -12,7 +12,7 @@ from models.rows import I16, I64, U32, U64, Rows
 
 Key = TypeVar("Key", np.uint64, np.int64)
 
-MINUTE_MS = 60_000
+SLICE_MS = 5_000
 SAMPLE_ROWS = 1_200
 
 
@@ -22,7 +22,7 @@ class KeptSpace(msgspec.Struct):
     model: str
     clients: bytes
     rows: bytes
-    minutes: bytes
+    slices: bytes
     busy: bytes
     exact: bytes
     values: bytes
@@ -42,12 +42,12 @@ class Sample(NamedTuple):
 
 
 class Space(NamedTuple):
-    """clients, rows : (c,) keys, rising, and what each sent. minutes, busy : (m,) since 1970, and rows in each."""
+    """clients, rows : (c,) keys, rising, and what each sent. slices, busy : (m,) of time since 1970, and their rows."""
 
     model: str
     clients: U64
     rows: I64
-    minutes: I64
+    slices: I64
     busy: I64
     sample: Sample
 
@@ -72,9 +72,9 @@ class Survey:
         mine = self.spaces.get(name)
         if mine is not None:
             clients, rows = _summed(np.r_[mine.clients, space.clients], np.r_[mine.rows, space.rows])
-            minutes, busy = _summed(np.r_[mine.minutes, space.minutes], np.r_[mine.busy, space.busy])
+            slices, busy = _summed(np.r_[mine.slices, space.slices], np.r_[mine.busy, space.busy])
             sample = _smallest([mine.sample, space.sample])
-            space = Space(space.model, clients, rows, minutes, busy, sample)
+            space = Space(space.model, clients, rows, slices, busy, sample)
         self.spaces[name] = space
 
     def dump(self) -> dict[str, KeptSpace]:
@@ -90,7 +90,7 @@ class Survey:
 def _kept(space: Space) -> KeptSpace:
     sample = space.sample
     return KeptSpace(
-        space.model, space.clients.tobytes(), space.rows.tobytes(), space.minutes.tobytes(), space.busy.tobytes(),
+        space.model, space.clients.tobytes(), space.rows.tobytes(), space.slices.tobytes(), space.busy.tobytes(),
         sample.exact.tobytes(), sample.values.tobytes(), sample.output.tobytes(), sample.values.shape[1],
     )  # fmt: skip
 
@@ -98,13 +98,13 @@ def _kept(space: Space) -> KeptSpace:
 def _space(kept: KeptSpace) -> Space:
     values = np.frombuffer(kept.values, np.int16).reshape(-1, kept.dim)
     sample = Sample(np.frombuffer(kept.exact, np.uint64), values, np.frombuffer(kept.output, np.uint32))
-    rows, minutes, busy = (np.frombuffer(part, np.int64) for part in (kept.rows, kept.minutes, kept.busy))
-    return Space(kept.model, np.frombuffer(kept.clients, np.uint64), rows, minutes, busy, sample)
+    rows, slices, busy = (np.frombuffer(part, np.int64) for part in (kept.rows, kept.slices, kept.busy))
+    return Space(kept.model, np.frombuffer(kept.clients, np.uint64), rows, slices, busy, sample)
 
 
 def _counted(model: str, parts: Sequence[Rows]) -> Space:
     clients, rows = np.unique(np.concatenate([part.client for part in parts]), return_counts=True)
-    minutes, busy = np.unique(np.concatenate([part.time_ms for part in parts]) // MINUTE_MS, return_counts=True)
+    slices, busy = np.unique(np.concatenate([part.time_ms for part in parts]) // SLICE_MS, return_counts=True)
     exact = np.concatenate([part.exact for part in parts])
     limit = np.partition(exact, SAMPLE_ROWS)[SAMPLE_ROWS] if len(exact) > SAMPLE_ROWS else exact.max()
     picked = [
@@ -112,7 +112,7 @@ def _counted(model: str, parts: Sequence[Rows]) -> Space:
         for part in parts
         if len(low := np.flatnonzero(part.exact <= limit))
     ]
-    return Space(model, clients, rows.astype(np.int64), minutes, busy.astype(np.int64), _smallest(picked))
+    return Space(model, clients, rows.astype(np.int64), slices, busy.astype(np.int64), _smallest(picked))
 
 
 def _smallest(samples: Sequence[Sample]) -> Sample:

@@ -1,7 +1,7 @@
 """One HTML file about a replay: what clients did, what was decided, and on what grounds. It fetches nothing.
 
     write_report(path, replayed)
-      chosen.py      the gravest incidents and an ordinary client beside each: their stories, by a second, narrow reading
+      chosen.py      the gravest incidents, an ordinary client beside each; their stories, by a second reading
       contents.py    words and figures: overview.py, evidence.py and inputs.py draw, held.py counts what was throttled
       page.py        one file; parts/ holds its markup, style and script
 

@@ -97,6 +97,7 @@ def _tells(story: Story, incident: Incident) -> bool:
 
 
 def _figures(subject: Subject, neighbour: Story | None) -> list[Figure]:
-    drawn = [evidence.evidence(subject), inputs.path(subject), inputs.answers(subject), inputs.fields(subject)]
+    drawn = [evidence.evidence(subject), inputs.path(subject), inputs.answers(subject)]
     drawn += [evidence.beside(subject, neighbour)] if neighbour is not None else []
+    drawn.append(inputs.fields(subject))
     return [figure for figure in drawn if figure is not None]

@@ -13,7 +13,7 @@ from detector.finding import LEVELS
 from detector.telling import Telling
 from streams.desk.events import Drift, Event, Throttle
 from streams.desk.incidents import Incident
-from streams.replay.survey import Survey
+from streams.replay.survey import SLICE_MS, Survey
 from streams.report import overview
 from streams.report.held import client_minutes, stretches
 from streams.report.plots import Figure, Table
@@ -89,11 +89,15 @@ def contents(found: Found, details: list[Detail], config: Config) -> Contents:
 
 
 def _period(survey: Survey) -> str:
-    minutes = [int(edge) for space in survey.spaces.values() for edge in (space.minutes[0], space.minutes[-1])]
-    if not minutes:
+    slices = [int(edge) for space in survey.spaces.values() for edge in (space.slices[0], space.slices[-1] + 1)]
+    if not slices:
         return "no judged request"
-    first, last = (datetime.fromtimestamp(edge * 60, UTC) for edge in (min(minutes), max(minutes)))
-    return f"{first:%F %H:%M} to {last:%F %H:%M} UTC"
+    first, last = (datetime.fromtimestamp(edge * SLICE_MS / 1000, UTC) for edge in (min(slices), max(slices)))
+    return (
+        f"{first:%F %H:%M} to {last:%H:%M} UTC"
+        if first.date() == last.date()
+        else f"{first:%F %H:%M} to {last:%F %H:%M} UTC"
+    )
 
 
 def _sentences(found: Found, held: Sequence[tuple[str, ...]]) -> list[str]:
@@ -107,6 +111,7 @@ def _sentences(found: Found, held: Sequence[tuple[str, ...]]) -> list[str]:
         _mild(incidents, grave),
         _effect(found.throttles, held),
         _promise(found),
+        _judged(incidents),
         _reserve(summary),
     ]
 
@@ -152,6 +157,14 @@ def _promise(found: Found) -> str:
         f" {cell['expected']:.2g} in {_counted(classes[name]['client_days'], 'client-day')}."
         f" {cell['alarmed']:,} did, attackers among them."
     )
+
+
+def _judged(incidents: Sequence[Incident]) -> str:
+    verdicts = Counter(one.verdict for one in incidents if one.verdict)
+    if not verdicts:
+        return ""
+    named = ", ".join(f"{count:,} {verdict.replace('_', ' ')}" for verdict, count in sorted(verdicts.items()))
+    return f"Analysts judged {_counted(verdicts.total(), 'incident')}: {named}."
 
 
 def _reserve(summary: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ def evidence(subject: Subject) -> Figure:
     seen = story.rows_seen[rows].tolist()
     leading = _leading(story)
     data = [
-        plots.line(f"{PROCESSES[p].name}: {meaning(p)}", seen, rounded(np.maximum(excess[rows, p], FLOOR)), number)
+        plots.line(meaning(p), seen, rounded(np.maximum(excess[rows, p], FLOOR)), number)
         for number, p in enumerate(leading)
     ]
     data += _decisions(story)
@@ -38,11 +38,11 @@ def evidence(subject: Subject) -> Figure:
     return Figure(
         id=f"evidence-{subject.id}",
         caption=_evidence_caption(story),
-        how="Evidence of the leading processes after each request, with the thresholds of the rungs as dashed lines.",
+        how="How far the leading evidence lies beyond ordinary clients', request by request; dashed, the thresholds.",
         data=data,
         layout=plots.layout(
             plots.axis("request of this client (number)", rangemode="tozero"),
-            plots.axis("evidence beyond ordinary clients' (tail lengths)", range=[FLOOR, top * 1.12]),
+            plots.axis("evidence (tail lengths)", range=[FLOOR, top * 1.12]),
             shapes=shapes,
             annotations=names,
         ),
@@ -58,6 +58,7 @@ def evidence(subject: Subject) -> Figure:
                 for row in plots.some(range(story.rows.count), plots.TABLE_ROWS, decided(story))
             ],
         ),
+        wide=True,
     )
 
 
@@ -75,7 +76,7 @@ def _evidence_caption(story: Story) -> str:
         return f"No threshold is passed in {story.rows.count:,} requests"
     last = max(fallen, key=lambda one: one.finding.decision.level)
     rung, row = LEVELS[last.finding.decision.level], int(story.rows_seen[last.at])
-    looked_for = meaning(int(story.excess[last.at].argmax()))
+    looked_for = meaning(int(story.excess[last.at].argmax())).removesuffix(", all families")
     return f"Evidence of {looked_for} passes the threshold “{rung}” at request {row:,}"
 
 
@@ -125,7 +126,7 @@ def beside(subject: Subject, neighbour: Story) -> Figure:
         ],
         layout=plots.layout(
             plots.axis("request of the client (number)", rangemode="tozero"),
-            plots.axis("score over all evidence (tail lengths)", range=[FLOOR, top * 1.12]),
+            plots.axis("score (tail lengths)", range=[FLOOR, top * 1.12]),
             shapes=shapes,
             annotations=names,
         ),

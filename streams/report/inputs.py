@@ -55,6 +55,7 @@ def path(subject: Subject) -> Figure:
                 for row in plots.some(range(story.rows.count), plots.TABLE_ROWS, decided(story))
             ],
         ),
+        wide=True,
     )
 
 
@@ -145,7 +146,7 @@ def answers(subject: Subject) -> Figure | None:
         data=data,
         layout=plots.layout(
             plots.axis("request of this client (number)", rangemode="tozero"),
-            plots.axis("score of the model (its own unit)"),
+            plots.axis("score of the model (its unit)"),
             shapes=[border],
             annotations=[words],
         ),
@@ -192,8 +193,7 @@ def _field_map(subject: Subject) -> Figure:
         "z": [rounded(np.clip(deviation[rows, i], -9, 9), 2) for i in busiest.tolist()],
         "zmin": -DEVIATION_SHOWN,
         "zmax": DEVIATION_SHOWN,
-        "colorscale": "RdBu",
-        "reversescale": True,
+        "colorscale": [[0, "#0072B2"], [0.5, "#FFFFFF"], [1, "#C04A00"]],
         "colorbar": {"title": {"text": "standard units", "side": "right"}, "thickness": 12},
         "hovertemplate": "request %{x}, %{y}: %{z} standard units<extra></extra>",
     }
@@ -212,6 +212,7 @@ def _field_map(subject: Subject) -> Figure:
                 for i in busiest[::-1].tolist()
             ],
         ),
+        wide=True,
     )
 
 

@@ -1,14 +1,14 @@
 """Figures of the whole history: how busy it was and when decisions fell, who was held, promised and seen alarms."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 
 from detector.finding import LEVELS
 from streams.desk.events import Throttle
-from streams.replay.survey import MINUTE_MS, Survey
+from streams.replay.survey import SLICE_MS, Survey
 from streams.report import plots
 from streams.report.held import Held
 from streams.report.plots import Figure, Json, Table, clock
@@ -16,8 +16,9 @@ from streams.report.plots import Figure, Json, Table, clock
 BINS = 240
 CLIENTS_SHOWN = 24
 DECISIONS_DRAWN = 2_000
-STEPS_MIN = (1, 2, 5, 10, 15, 30, 60, 120, 240, 480, 1_440)
-"""Widths of a bin, minutes."""
+MINUTE_MS = 60_000
+STEPS_S = (5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 14_400, 28_800, 86_400)
+"""Widths of a bin, seconds."""
 
 Alarms = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Class -> rung -> promised, certified, expected, alarmed: `false_alarms` of a replay's summary."""
@@ -26,11 +27,11 @@ Alarms = Mapping[str, Mapping[str, Mapping[str, Any]]]
 def timeline(survey: Survey, throttles: Sequence[Throttle]) -> Figure:
     """Requests above, decisions by detector below, on one axis of time."""
     step, starts, busy = _bins(survey)
-    width = "minute" if step == 1 else f"{step} min"
-    moments = [clock(_moment(start)) for start in starts]
+    width = _width(step)
+    moments = [clock(datetime.fromtimestamp(start, UTC)) for start in starts]
     data: list[Json] = [
-        {"type": "bar", "name": f"requests in a {width}" if step == 1 else f"requests in {width}", "x": moments,
-         "y": busy, "marker": {"color": "#9DB7C9"}, "width": step * MINUTE_MS, "offset": 0}
+        {"type": "bar", "name": f"requests in {width}", "x": moments,
+         "y": busy, "marker": {"color": "#9DB7C9"}, "width": step * 1_000, "offset": 0}
     ]  # fmt: skip
     decided = [one for one in throttles if one.level > 0]
     strictest = sorted(decided, key=lambda one: -one.level)[:DECISIONS_DRAWN]
@@ -58,20 +59,21 @@ def timeline(survey: Survey, throttles: Sequence[Throttle]) -> Figure:
 
 
 def _bins(survey: Survey) -> tuple[int, list[int], list[int]]:
-    """Width in minutes, beginning of each bin in minutes since 1970, and requests in it."""
+    """Width in seconds, beginning of each bin in seconds since 1970, and requests in it."""
     spaces = list(survey.spaces.values())
     if not spaces:
-        return 1, [], []
-    minutes = np.concatenate([space.minutes for space in spaces])
+        return STEPS_S[0], [], []
+    slices = np.concatenate([space.slices for space in spaces])
     busy = np.concatenate([space.busy for space in spaces])
-    span = int(minutes.max() - minutes.min()) + 1
-    step = next((step for step in STEPS_MIN if span <= BINS * step), -(-span // BINS))
-    starts, place = np.unique(minutes // step, return_inverse=True)
+    seconds = slices * (SLICE_MS // 1000)
+    span = int(seconds.max() - seconds.min()) + 1
+    step = next((step for step in STEPS_S if span <= BINS * step), STEPS_S[-1] * -(-span // (BINS * STEPS_S[-1])))
+    starts, place = np.unique(seconds // step, return_inverse=True)
     return step, (starts * step).tolist(), np.bincount(place, busy).astype(int).tolist()
 
 
-def _moment(minute: int) -> datetime:
-    return datetime.fromtimestamp(minute * 60, UTC)
+def _width(step: int) -> str:
+    return f"{step} s" if step < 60 else f"{step // 60} min" if step < 3_600 else f"{step // 3_600} h"
 
 
 def _timeline_caption(decided: Sequence[Throttle], busy: Sequence[int], width: str) -> str:
@@ -80,7 +82,8 @@ def _timeline_caption(decided: Sequence[Throttle], busy: Sequence[int], width: s
     if not hard:
         return f"No decision reaches “hard”; {most}"
     first, last = min(one.time for one in hard), max(one.time for one in hard)
-    return f"{len(hard):,} decisions at “hard” or “block”, from {first:%F %H:%M} to {last:%F %H:%M}; {most}"
+    until = f" to {last:%F %H:%M}" if last - first > timedelta(minutes=1) else ""
+    return f"{len(hard):,} decisions at “hard” or “block”, {first:%F %H:%M}{until}; {most}"
 
 
 def _by_detector(decided: Sequence[Throttle]) -> Table:
@@ -126,14 +129,14 @@ def throttling(held: Sequence[Held]) -> Figure | None:
 
 
 def _stretches(own: Sequence[Held], level: int, rung: str) -> Json:
-    pattern = ("", "", "/", "x", ".")[level]
+    pattern = {"shape": ("", "", "/", "x", ".")[level], "fgcolor": "#FFFFFF", "fillmode": "overlay"}
     hover = "%{customdata[1]} (%{customdata[2]}) for %{customdata[0]}<extra></extra>"
     return {
         "type": "bar", "orientation": "h", "name": rung,
         "y": [_short(one.client) for one in own], "base": [clock(one.since) for one in own],
         "x": [round(one.minutes * MINUTE_MS) for one in own],
         "customdata": [[f"{one.minutes:,.0f} min", one.action, one.mode] for one in own],
-        "marker": {"color": plots.LEVEL_COLOURS[level], "pattern": {"shape": pattern, "fgcolor": "#FFFFFF"}},
+        "marker": {"color": plots.LEVEL_COLOURS[level], "pattern": pattern},
         "hovertemplate": f"%{{y}}<br>{rung}: {hover}",
     }  # fmt: skip
 
@@ -161,7 +164,7 @@ def alarms(found: Alarms, days: Mapping[str, int]) -> Figure | None:
         ]
         data.append(
             plots.markers(name, [value for _, value in marks], [label for label, _ in marks], colour, symbol,
-                          marker={"size": 12, "line": {"width": 2, "color": colour}})
+                          marker={"size": 12, "line": {"width": 2, "color": colour}}, cliponaxis=False)
         )  # fmt: skip
     rows = [(klass, rung, *_alarm_cells(found[klass][rung], days[klass])) for klass in classes for rung in LEVELS[1:]]
     drawing = plots.layout(

@@ -11,9 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from detector.finding import LEVELS
 from detector.printable import printable
 from streams.report.contents import Contents
-from streams.report.plots import Figure
+from streams.report.plots import Figure, Json
 
 COMPRESSION = 9
+LEGEND_LINE, LEGEND_COLUMNS = 22, 2
 
 
 def page(contents: Contents) -> bytes:
@@ -44,8 +45,16 @@ def _printable(value: object) -> object:
 
 
 def specs(figures: Sequence[Figure]) -> bytes:
-    """JSON: id -> data and layout."""
-    return msgspec.json.encode({figure.id: {"data": figure.data, "layout": figure.layout} for figure in figures})
+    """JSON: id -> data and layout. `narrow` in its meta: the height where the legend takes a line an entry."""
+    return msgspec.json.encode({figure.id: {"data": figure.data, "layout": _with_legend(figure)} for figure in figures})
+
+
+def _with_legend(figure: Figure) -> Json:
+    entries = len(figure.data) if len(figure.data) > 1 else 0
+    height, lines = figure.layout["height"], -(-entries // LEGEND_COLUMNS)
+    return {
+        **figure.layout, "height": height + LEGEND_LINE * lines, "meta": {"narrow": height + LEGEND_LINE * entries},
+    }  # fmt: skip
 
 
 def packed(text: bytes) -> str:

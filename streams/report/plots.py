@@ -30,7 +30,8 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """caption : a title that says what to see. how : what is drawn, for whoever does not see it."""
+    """caption : a title that says what to see. how : what is drawn, for whoever does not see it. wide : a line of its
+    own."""
 
     id: str
     caption: str
@@ -38,6 +39,7 @@ class Figure(NamedTuple):
     data: list[Json]
     layout: Json
     table: Table
+    wide: bool = False
 
 
 def plain(text: str) -> str:
@@ -50,11 +52,11 @@ def layout(x: Json, y: Json, height: int = 340, **more: Any) -> Json:
     axis = {"automargin": True, "gridcolor": "#E4E4E4", "zerolinecolor": "#BDBDBD", "linecolor": "#767676"}
     return {
         "height": height,
-        "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
+        "margin": {"l": 40, "r": 16, "t": 8, "b": 40},
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
         "paper_bgcolor": "#FFFFFF",
         "plot_bgcolor": "#FFFFFF",
-        "legend": {"orientation": "h", "y": -0.28, "yanchor": "top", "x": 0},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left", "font": {"size": 12}},
         "hovermode": "closest",
         "xaxis": axis | x,
         "yaxis": axis | y,
@@ -63,7 +65,7 @@ def layout(x: Json, y: Json, height: int = 340, **more: Any) -> Json:
 
 
 def axis(title: str, **more: Any) -> Json:
-    return {"title": {"text": title}, **more}
+    return {"title": {"text": title, "standoff": 8, "font": {"size": 13}}, **more}
 
 
 def line(name: str, x: Sequence[Any], y: Sequence[Any], number: int, **more: Any) -> Json:

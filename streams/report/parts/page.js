@@ -21,15 +21,20 @@ function load() {
   return loading;
 }
 
-const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
+// A finger scrolls the page, and on a phone there is no room for buttons.
+const coarse = matchMedia("(pointer: coarse), (max-width: 40rem)").matches;
+const settings = { responsive: true, displaylogo: false, displayModeBar: coarse ? false : "hover", modeBarButtons: buttons };
+
+const NARROW_PX = 440;
 
 function draw(plot) {
   if (figures === null || plot.dataset.drawn) return;
   plot.dataset.drawn = "yes";
   const figure = figures[plot.id];
   const layout = { ...figure.layout };
-  // A finger scrolls the page; on a phone there is no room beside the axes either.
-  if (matchMedia("(pointer: coarse), (max-width: 40rem)").matches) layout.dragmode = false;
+  if (coarse) layout.dragmode = false;
+  if (plot.clientWidth < NARROW_PX) layout.height = layout.meta.narrow;
   Plotly.newPlot(plot, figure.data, layout, settings);
 }
 
