@@ -104,6 +104,12 @@ def replay(
             "--what-if", metavar="FILE", help="Also replay with this configuration, into DIR/what-if, and compare."
         ),
     ] = None,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html: one file that any browser opens.")
+    ] = True,
+    labels: Annotated[
+        str, typer.Option("--labels", metavar="PLACE", help="What `label` wrote, a file or kafka: for the report.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Judge history with the code that runs live: alerts, throttle, rejects (.jsonl) and summary.json go to DIR.
@@ -133,6 +139,8 @@ def replay(
         outcome = _replayed(opened, made, options, bars, out)
         if evidence:
             _evidence(opened, made, options, bars, (out, outcome, evidence))
+        if report:
+            _report(opened, made, options, bars, (out, outcome, labels))
         if publish:
             _publish(settings, publish, outcome, bars)
         if other is not None:
@@ -260,6 +268,24 @@ def _evidence(
     clients = {event.client_key for event in alerts}
     gathered = gather(sources, made.config, made.artefacts, made.secrets, bars, clients, options)
     write_evidence(around(alerts, gathered, settings_of(made.config, made.artefacts, options), rows), out)
+
+
+def _report(
+    sources: "Sequence[Source]", made: _Made, options: "Options", bars: "Bars", about: "tuple[Path, Outcome, str]"
+) -> None:
+    from streams.desk.labels import read_labels
+    from streams.replay import StoppedError
+    from streams.report import REPORT_FILE, Replayed, write_report
+
+    out, outcome, labels = about
+    found = read_labels(labels, made.config) if labels else {}
+    replayed = Replayed(sources, *made[:3], bars, outcome, options, found)
+    try:
+        write_report(out / REPORT_FILE, replayed)
+    except StoppedError:
+        say(f"stopped before {out / REPORT_FILE} was written; all events stand in {out}")
+        raise typer.Exit(STOPPED) from None
+    say(f"{out / REPORT_FILE}: open it in any browser")
 
 
 def _publish(config: "Config", topic: str, outcome: "Outcome", bars: "Bars") -> None:
