@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from streams import cli_archive, cli_artefacts, cli_desk, cli_orders, cli_replay, cli_selftest, cli_story
+from streams import (
+    cli_archive,
+    cli_artefacts,
+    cli_dead_letters,
+    cli_desk,
+    cli_orders,
+    cli_replay,
+    cli_selftest,
+    cli_story,
+)
 from streams.cli_arguments import AsJson, ConfigFile, Sources
 from streams.terminal import say, show, speaking
 
@@ -35,6 +44,7 @@ cli_artefacts.add_to(app)
 cli_story.add_to(app)
 cli_replay.add_to(app)
 cli_archive.add_to(app)
+cli_dead_letters.add_to(app)
 cli_desk.add_to(app)
 cli_orders.add_to(app)
 cli_selftest.add_to(app)

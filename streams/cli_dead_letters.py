@@ -1,0 +1,165 @@
+"""`probewatch dlq`: what could not be read, by reason; and records sent again once they can be."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.cli_arguments import AsJson, ConfigFile
+from streams.terminal import say, show, speaking
+
+if TYPE_CHECKING:
+    from detector.config import Config
+    from streams.letters import Letter
+
+dlq_app = typer.Typer(
+    help="Dead letters: what could not be read, and why. Look with [bold]list[/], mend the cause, then [bold]retry[/].",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", metavar="DIR", help="A replay's folder, or its rejects.jsonl. By default the dead-letter topic."
+    ),
+]
+Places = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[PLACE]...", help="As `show` tells them: gateway-logs[3]@18842#7", show_default=False),
+]
+Reason = Annotated[str, typer.Option("--reason", metavar="WORD", help="Only of this reason: malformed, type, time, …")]
+Field = Annotated[str, typer.Option("--field", metavar="NAME", help="Only about this field.")]
+Topic = Annotated[str, typer.Option("--topic", metavar="NAME", help="Only of this raw topic or file.")]
+Raw = Annotated[
+    list[str] | None,
+    typer.Option("--raw", metavar="SOURCE", help="Where records are looked up that no letter holds; may be repeated."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(dlq_app, name="dlq")
+
+
+@dlq_app.command("list")
+@speaking
+def list_letters(
+    place: From = None,
+    reason: Reason = "",
+    field: Field = "",
+    topic: Topic = "",
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count letters by reason, field and topic, with an example of each. Those that were sent again are left out.
+
+    Example: probewatch dlq list --from out/june
+    """
+    from streams.letters import Wanted, grouped
+
+    _, letters = _letters(config, place, Wanted(reason, field, topic))
+    show((_plain(group._asdict()) for group in grouped(letters)), as_json)
+    if not letters:
+        say("no dead letters")
+
+
+@dlq_app.command("show")
+@speaking
+def show_letters(
+    places: Places = None,
+    place: From = None,
+    reason: Reason = "",
+    field: Field = "",
+    topic: Topic = "",
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many.")] = 20,
+    record: Annotated[bool, typer.Option("--record", help="The record too: what clients sent, client ids.")] = False,
+    raw: Raw = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell letter by letter what was expected and what came; never what stood there, unless --record asks for it.
+
+    Example: probewatch dlq show --reason time --limit 5
+    """
+    from streams.letters import Wanted, looked_up
+    from streams.sources import open_sources
+
+    settings, found = _letters(config, place, Wanted(reason, field, topic, tuple(places or ())))
+    letters = found[:limit]
+    if record:
+        letters = looked_up(letters, open_sources(raw or [], settings), settings)
+    show((_plain(_line(letter, record)) for letter in letters), as_json)
+    if len(found) > limit:
+        say(f"{len(found) - limit:,} more; --limit shows them")
+
+
+@dlq_app.command("retry")
+@speaking
+def retry_letters(
+    places: Places = None,
+    place: From = None,
+    reason: Reason = "",
+    field: Field = "",
+    topic: Topic = "",
+    raw: Raw = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent.")] = False,
+    artefacts: Annotated[
+        Path | None,
+        typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote; else the configured one."),
+    ] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send records to their raw topic again, unchanged, if they can be read now: limits were raised, models calibrated.
+
+    They are judged as new requests of the time that they tell. What is refused still stays a dead letter.
+
+    Example: probewatch dlq retry --reason time --dry-run
+    """
+    from streams.letters import Wanted, looked_up, retry
+    from streams.sources import open_sources
+
+    settings, letters = _letters(config, place, Wanted(reason, field, topic, tuple(places or ())))
+    letters = looked_up(letters, open_sources(raw or [], settings), settings)
+    done = retry(letters, settings, _sketcher(settings, artefacts), dry=dry_run)
+    show((one._asdict() for one in done), as_json)
+    counts = {did: sum(one.did == did for one in done) for did in ("sent", "would be sent", "refused", "missing")}
+    say(", ".join(f"{count:,} {did}" for did, count in counts.items() if count) or "no dead letters")
+
+
+def _letters(file: Path | None, place: Path | None, wanted: Any) -> "tuple[Config, list[Letter]]":
+    from streams.letters import read_letters
+    from streams.secrets import load_settings
+
+    settings = load_settings(file)
+    return settings, [letter for letter in read_letters(place, settings) if wanted.takes(letter)]
+
+
+def _sketcher(config: "Config", folder: Path | None) -> Any:
+    from models.artefacts import load_artefacts
+    from streams.identity import Identity
+    from streams.secrets import load_secrets, trusted_keys
+    from streams.sketch import Sketcher
+
+    folder = folder or config.artefacts
+    secrets = load_secrets(config, folder)
+    artefacts = load_artefacts(folder, secrets.projection_seed, trusted_keys(config))
+    return Sketcher(artefacts, Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed), config)
+
+
+def _line(letter: "Letter", with_record: bool) -> dict[str, Any]:
+    reject = letter.reject
+    line = {"place": letter.place, "time": letter.time, "reason": reject.reason, "message": reject.message}
+    if with_record:
+        value = letter.record.value if letter.record is not None else None
+        line["record"] = None if value is None else value.decode("utf-8", "backslashreplace")
+    return line
+
+
+def _plain(line: dict[str, Any]) -> dict[str, Any]:
+    """Times as RFC 3339."""
+    return {
+        name: value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
+        for name, value in line.items()
+    }
