@@ -134,7 +134,7 @@ def test_a_replays_rejects(replayed: Path) -> None:
 
 
 def test_what_holds_no_rejects_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="`probewatch replay` writes rejects.jsonl"):
+    with pytest.raises(SourceError, match=r"`probewatch replay` writes rejects\.jsonl"):
         read_letters(tmp_path, Config())
     (tmp_path / "rejects.jsonl").write_text("{}\n")
     with pytest.raises(SourceError, match=r"rejects\.jsonl, line 1: not a reject"):
