@@ -17,7 +17,9 @@ from streams import (
     cli_artefacts,
     cli_dead_letters,
     cli_desk,
+    cli_feedback,
     cli_orders,
+    cli_render,
     cli_replay,
     cli_selftest,
     cli_story,
@@ -46,6 +48,8 @@ cli_replay.add_to(app)
 cli_archive.add_to(app)
 cli_dead_letters.add_to(app)
 cli_desk.add_to(app)
+cli_feedback.add_to(app)
+cli_render.add_to(app)
 cli_orders.add_to(app)
 cli_selftest.add_to(app)
 

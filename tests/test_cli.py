@@ -42,6 +42,7 @@ COMMANDS = (
     "suppress",
     "suppressions",
     "selftest",
+    "render",
     "archive",
 )
 

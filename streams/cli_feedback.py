@@ -1,0 +1,144 @@
+"""What analysts say of alerts: verdicts, and what they do not want to be shown."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from streams.cli_arguments import AsJson, ConfigFile
+from streams.cli_events import KAFKA, ForClient, ForDetector, ForModel, From, filter_of, place_of
+from streams.terminal import say, show, speaking
+
+To = Annotated[
+    Path | None,
+    typer.Option(
+        "--to", metavar="FILE", help="Write to this file. By default feedback.jsonl in the folder, or the topic."
+    ),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(label)
+    app.command()(labels)
+    app.command()(suppress)
+    app.command()(suppressions)
+
+
+@speaking
+def label(
+    alert: Annotated[
+        str, typer.Argument(metavar="ALERT", help="The beginning of its id, or of its incident's.", show_default=False)
+    ],
+    verdict: Annotated[
+        Literal["true", "false", "benign"],
+        typer.Option("--verdict", help="true: probing. false: a false alarm. benign: what it says, but permitted."),
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="How you know.")],
+    place: From = KAFKA,
+    to: To = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an incident was. Given again, the last verdict counts; nothing that gateways do changes.
+
+    Example: probewatch label 0123abcd --verdict false --reason "the client's own nightly test"
+    """
+    from streams.desk import feedback, view
+    from streams.desk.desk import open_desk
+    from streams.desk.events import now
+    from streams.desk.labels import WORDS, label_of
+
+    settings, _ = filter_of(config)
+    desk = open_desk(place_of(place), settings, labels=False)
+    found = desk.alert(alert)
+    made = label_of(found, desk.incident(found.incident).detectors, WORDS[verdict], reason, now())
+    kept = feedback.keep(settings, made.finding_uid, made, to or feedback.beside(place_of(place)))
+    _done(f"{made.verdict}: incident {made.finding_uid}, written to {kept}", view.builtins(made), as_json)
+
+
+@speaking
+def labels(
+    place: Annotated[
+        str, typer.Option("--from", metavar="PLACE", help="A file of labels, a replay's folder, or kafka: the topic.")
+    ] = KAFKA,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verdicts that people gave, and by detector what share of them was false, with its 95 % interval.
+
+    A share of what was labelled is that of all alerts only if nobody chose which to label.
+
+    Example: probewatch labels --json
+    """
+    from streams.desk import view
+    from streams.desk.labels import read_labels, shares
+
+    settings, _ = filter_of(config)
+    found = read_labels(place_of(place), settings).values()
+    counted = [view.builtins(share) for share in shares(found)]
+    if as_json:
+        print(json.dumps({"labels": [view.builtins(one) for one in found], "detectors": counted}))
+        return
+    show(map(view.label_row, found), False)
+    print()
+    show(counted, False)
+
+
+@speaking
+def suppress(
+    until: Annotated[str, typer.Option("--until", metavar="TIME", help="A date, RFC 3339, or a span from now (30d).")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept.")],
+    client: ForClient = "",
+    model: ForModel = "",
+    detector: ForDetector = "",
+    place: From = KAFKA,
+    to: To = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Do not show alerts of a client, model or detector before a date. Decisions still fall, and gateways obey them.
+
+    Given again for the same, the later end counts; one that has passed takes it back. `allow` leaves a client alone.
+
+    Example: probewatch suppress --client acct-7 --until 30d --reason "load test, every night"
+    """
+    from streams.desk import feedback, view
+    from streams.desk.events import now
+    from streams.desk.suppress import suppression_of
+    from streams.desk.times import shown, time_of
+
+    settings, wanted = filter_of(config, client=client)
+    end = time_of(until, "--until", now(), "future")
+    kept, names = "", wanted.client or ("",)
+    made = [suppression_of(name, model, detector, end, reason, now()) for name in names]
+    for one in made:
+        kept = feedback.keep(settings, one.suppression_id, one, to or feedback.beside(place_of(place)))
+    _done(f"not shown before {shown(end)}; written to {kept}", [view.builtins(one) for one in made], as_json)
+
+
+@speaking
+def suppressions(
+    place: Annotated[
+        str, typer.Option("--from", metavar="PLACE", help="A file of feedback, a replay's folder, or kafka: the topic.")
+    ] = KAFKA,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """What is not shown, and until when; those that have passed too.
+
+    Example: probewatch suppressions
+    """
+    from streams.desk import view
+    from streams.desk.suppress import read_suppressions
+
+    settings, _ = filter_of(config)
+    found = read_suppressions(place_of(place), settings)
+    show(map(view.builtins if as_json else view.suppression_row, found), as_json)
+
+
+def _done(said: str, record: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(record))
+    else:
+        say(said)
