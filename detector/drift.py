@@ -23,6 +23,7 @@ from detector.finding import Event
 from detector.frame import Frame, RowFrame, ShiftFrame
 from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
+from models.kernels.windows import GROUPS
 from models.rows import F64, I64, Rows
 
 STATE_MAGIC = b"PWL"
@@ -209,7 +210,7 @@ def _count(state: LinkState, space: str, rows: Rows, clock: I64) -> None:
             return
     population = state.settings.population(space)
     features: F64 = np.zeros((rows.count, 0)) if population is None else population.rff(rows.values)
-    windows.add(state.open.setdefault(space, {}), number, rows.client, windows.tally(rows, features))
+    windows.add(state.open.setdefault(space, {}), number, rows, features)
 
 
 def horizon(state: LinkState, behind: Collection[int]) -> int | None:
@@ -294,7 +295,7 @@ def _sums(state: LinkState, space: str, stored: bytes) -> I64:
     artefact, population = state.settings.artefacts[space], state.settings.population(space)
     features = 0 if population is None else len(population.rff_mean)
     try:
-        shape = windows.GROUPS, windows.width(artefact.encoder.dim, features)
+        shape = GROUPS, windows.width(artefact.encoder.dim, features)
         return np.frombuffer(stored, np.int64).reshape(shape).copy()
     except ValueError as error:
         raise StateError("the stored state is damaged: sums of another shape") from error

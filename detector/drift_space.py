@@ -10,9 +10,10 @@ import numpy as np
 from detector import windows
 from detector.change import Baseline, Change, Monitor, Watch
 from detector.config import Drift
+from models.kernels.windows import MEASURED
 from models.rows import F64, I16, I64
 
-MEANS = (*windows.MEASURED, "refusals")
+MEANS = (*MEASURED, "refusals")
 FLOORS: Mapping[str, float] = {"refusals": 0.005}
 FLOOR = 1e-4
 

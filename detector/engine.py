@@ -229,7 +229,8 @@ def walk(state: PartitionState, frames: Sequence[RowFrame], closed: I64, watch: 
             made_with = state.settings.provenance
             found.append(client_drift.event(made_with, space.artefact, table, frame, place, verdict))
         row, status = table.fold(space.nulls, batch, closed, row, tally, verdict)
-    state.dirty.update(np.unique(rows.client % np.uint64(len(closed))).tolist())
+    blocks = (rows.client % np.uint64(len(closed))).astype(np.int64)
+    state.dirty.update(np.flatnonzero(np.bincount(blocks)).tolist())
     return found
 
 

@@ -10,20 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.rows import F64, FLAG_REFUSED, I64, U64, UNIT, Rows
+from models.kernels.windows import FEATURE_BITS, GROUPS, HEAD, MEASURED, UNIT_BITS, add_rows
+from models.rows import F64, I64, UNIT, Rows
 
-GROUPS = 12
 GROUPS_MIN = 10
 """Nine could hardly be told from chance: 2 ** 8 ways to turn signs."""
-
-_GROUP_SHIFT = np.uint64(20)
-UNIT_BITS = 12
-CLIP = 1_024.0
-"""Scores and margins beyond count as this far out: squares of 2 ** 22 still sum over half a million rows."""
-
-FEATURE_BITS = 20
-MEASURED = ("score", "margin", "novelty")
-_HEAD = 2 + 3 * len(MEASURED)
 
 
 class Mean(NamedTuple):
@@ -42,38 +33,19 @@ class Sample(NamedTuple):
 
 def width(dim: int, features: int) -> int:
     """Columns of a window's sums: rows, refusals; count, sum, sum of squares of each MEASURED; values; features."""
-    return _HEAD + dim + features
+    return HEAD + dim + features
 
 
-def tally(rows: Rows, features: F64) -> I64:
-    """What each row adds: (n, width). features : (n, D), D may be 0."""
-    n, dim = rows.values.shape
-    added = np.empty((n, width(dim, features.shape[1])), np.int64)
-    added[:, 0] = 1
-    added[:, 1] = (rows.flags & FLAG_REFUSED) != 0
-    for place, name in enumerate(MEASURED):
-        column = getattr(rows, name)
-        known = np.isfinite(column)
-        fixed = np.rint(np.clip(np.where(known, column, 0.0), -CLIP, CLIP) * 2.0**UNIT_BITS).astype(np.int64)
-        start = 2 + 3 * place
-        added[:, start], added[:, start + 1], added[:, start + 2] = known, fixed, fixed * fixed
-    added[:, _HEAD : _HEAD + dim] = rows.values
-    added[:, _HEAD + dim :] = np.rint(features * 2.0**FEATURE_BITS)
-    return added
-
-
-def add(windows: dict[int, I64], window: I64, client: U64, added: I64) -> None:
-    """Sum rows into their windows' (GROUPS, width) sums. window : (n,) number of each row's window."""
-    group = ((client >> _GROUP_SHIFT) % np.uint64(GROUPS)).astype(np.int64)
-    place = window * GROUPS + group
-    order = np.argsort(place, kind="stable")
-    places, starts = np.unique(place[order], return_index=True)
-    sums = np.add.reduceat(added[order], starts, axis=0)
-    for at, total in zip(places.tolist(), sums, strict=True):
-        number, group_number = divmod(at, GROUPS)
-        if number not in windows:
-            windows[number] = np.zeros((GROUPS, added.shape[1]), np.int64)
-        windows[number][group_number] += total
+def add(windows: dict[int, I64], window: I64, rows: Rows, features: F64) -> None:
+    """Add rows to their windows' (GROUPS, width) sums. window : (n,) number of each row's. features : (n, D)."""
+    numbers, place = np.unique(window, return_inverse=True)
+    sums = np.zeros((len(numbers), GROUPS, width(rows.values.shape[1], features.shape[1])), np.int64)
+    add_rows(place, rows.client, rows.flags, (rows.score, rows.margin, rows.novelty), rows.values, features, sums)
+    for number, found in zip(numbers.tolist(), sums, strict=True):
+        if number in windows:
+            windows[number] += found
+        else:
+            windows[number] = found
 
 
 def row_count(sums: I64) -> int:
@@ -113,7 +85,7 @@ def _trimmed(means: F64) -> F64:
 def shift(sums: I64, centre: F64) -> F64:
     """(d,) how far the population stands from `centre` (standard units), in value units."""
     held = sums[:, 0] > 0
-    means = sums[held, _HEAD : _HEAD + len(centre)] / sums[held, :1]
+    means = sums[held, HEAD : HEAD + len(centre)] / sums[held, :1]
     return _trimmed(means - centre * UNIT)
 
 
