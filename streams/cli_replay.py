@@ -56,6 +56,13 @@ def replay(
         typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote; else the configured one."),
     ] = None,
     config: ConfigFile = None,
+    earlier_config: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--earlier-config", metavar="FILE",
+            help="What workers had before --config; they wrote down when it changed. Oldest first, once for each.",
+        ),
+    ] = None,
     classes: Classes = None,
     plain_clients: Annotated[
         bool, typer.Option("--plain-clients", help="Put the log's client ids, not pseudonyms, into `client`.")
@@ -135,7 +142,9 @@ def replay(
         made = _made(settings, artefacts, classes, opened, out, bars)
         made = made._replace(config=with_classes(settings, classes, made.secrets))
         selection = _selection((since, until), (first, end), client, model, made.secrets)
-        options = Options(plain_clients, selection, out, resume, jobs, made.folder, None, stops)
+        options = Options(plain_clients, selection, out, resume, None, jobs, [made.folder], stops)
+        if earlier_config:
+            options = _eras(opened, made, [load_settings(file) for file in earlier_config], classes, options)
         outcome = _replayed(opened, made, options, bars, out)
         if evidence:
             _evidence(opened, made, options, bars, (out, outcome, evidence))
@@ -145,8 +154,9 @@ def replay(
             _publish(settings, publish, outcome, bars)
         if other is not None:
             second = _other(made, other, artefacts, classes)
-            _replayed(opened, second, options._replace(kept_in=out / WHAT_IF), bars, out / WHAT_IF)
-    _told(outcome, out, as_json and other is None and not verify)
+            other_way = options._replace(kept_in=out / WHAT_IF, eras=None, folders=[second.folder])
+            _replayed(opened, second, other_way, bars, out / WHAT_IF)
+    _told(outcome, out, as_json, alone=other is None and not verify)
     if other is not None:
         _compared(out, out / WHAT_IF, settings, {}, as_json, out / COMPARISON_FILE)
     if verify:
@@ -218,6 +228,19 @@ def _other(made: _Made, config: "Config", folder: Path | None, classes: Path | N
         return made._replace(config=config)
     loaded = load_artefacts(config.artefacts, made.secrets.projection_seed, trusted_keys(config))
     return made._replace(config=config, artefacts=loaded, folder=config.artefacts)
+
+
+def _eras(
+    sources: "Sequence[Source]", made: _Made, earlier: "Sequence[Config]", classes: Path | None, options: "Options"
+) -> "Options":
+    """Settings over time: those of `earlier`, then today's."""
+    from detector.engine import EngineSettings
+    from streams.replay.eras import eras_of, known_of
+
+    before = [_other(made, config, None, classes) for config in earlier]
+    settings = [EngineSettings(one.config, one.artefacts) for one in (*before, made)]
+    eras = eras_of(settings, known_of(sources, made.config))
+    return options._replace(eras=eras, folders=[one.folder for one in (*before, made)])
 
 
 def _selection(
@@ -295,7 +318,8 @@ def _publish(config: "Config", topic: str, outcome: "Outcome", bars: "Bars") -> 
     say(f"{written:,} events written to {topic}, marked as a replay")
 
 
-def _told(outcome: "Outcome", out: Path, as_json: bool) -> None:
+def _told(outcome: "Outcome", out: Path, as_json: bool, *, alone: bool) -> None:
+    """alone : nothing else is printed; --json prints one value."""
     summary = outcome.summary
     if not summary["rows"]:
         say("no row was judged; see rejects.jsonl and `unjudged` in summary.json")
@@ -306,9 +330,9 @@ def _told(outcome: "Outcome", out: Path, as_json: bool) -> None:
             f"{summary['cold_start_events']:,} events are cold starts: what was before is not in this history;"
             f" {out / 'cold_start.jsonl'} names them"
         )
-    if as_json:
+    if as_json and alone:
         print(json.dumps(summary))
-    else:
+    elif not as_json:
         show(({"class": name, **counts} for name, counts in summary["classes"].items()), False)
         say(f"{summary['rows']:,} rows, {summary['alerts']:,} alerts in {summary['seconds']} s; written to {out}")
 

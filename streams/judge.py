@@ -20,7 +20,7 @@ from detector import engine
 from detector.config import Config
 from detector.finding import Event
 from detector.frame import Frame, RowFrame
-from streams import clients, frames, topics
+from streams import clients, frames, judged_with, topics
 from streams.batches import Batch, Memory, sticky_assignor
 from streams.dead_letters import DeadLetterTopic
 from streams.embedded import Features, log_ends
@@ -150,7 +150,7 @@ class JudgeStage:
         stored = await self._state_topic.read([tp.partition for tp in partitions if tp not in held])
         self._metrics.recovery_bytes.set(sum(one.read_bytes for one in stored.values()))
         spans = await self._spans(partitions)
-        recovered = {}
+        recovered, due = {}, []
         for tp in partitions:
             if tp in held:
                 recovered[tp] = held[tp]
@@ -158,7 +158,9 @@ class JudgeStage:
                 continue
             found = stored.pop(tp.partition)
             recovered[tp] = await self._load(tp, found)
-            recovered[tp].next = self._begin(tp, found, committed[tp] or 0, spans[tp])
+            begin = recovered[tp].next = self._begin(tp, found, committed[tp] or 0, spans[tp])
+            due.append(judged_with.due(found.settings, tp.partition, begin, self._settings.provenance))
+        await self._state_topic.write_settings([one for one in due if one is not None])
         self._partitions = recovered
         self._metrics.kept.set(len(held))
         self._metrics.recovery_s.set(time.monotonic() - started)

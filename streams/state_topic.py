@@ -14,8 +14,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from detector import engine
 from detector.config import Config
+from streams import judged_with
 from streams.clients import FRAMING_BYTES, reader
 from streams.embedded import Features, log_ends
+from streams.judged_with import JudgedWith
 from streams.metrics import Metrics
 from streams.stage import StageError
 from streams.topics import state_bytes
@@ -38,13 +40,15 @@ class Stored:
 
     blocks : block -> the value that has come furthest. marks : block -> how far. damaged : blocks with a record that
     is not whole; it may have come further than what is in `blocks`. logs : topic ids that these offsets belong to.
-    read_bytes : of all records, those superseded too.
+    settings : with which ones the partition was judged, from where on. read_bytes : of all records, those superseded
+    too.
     """
 
     blocks: dict[int, bytes] = field(default_factory=dict)
     marks: dict[int, int] = field(default_factory=dict)
     damaged: set[int] = field(default_factory=set)
     logs: set[str] = field(default_factory=set)
+    settings: list[JudgedWith] = field(default_factory=list)
     read_bytes: int = 0
 
     def keep(self, value: bytes) -> None:
@@ -87,6 +91,15 @@ class StateTopic:
         self._metrics.blocks.inc(len(blocks))
         self._metrics.block_bytes.inc(sum(map(len, blocks.values())))
 
+    async def write_settings(self, settings: Sequence[JudgedWith]) -> None:
+        """Returns when the broker has all of them; raises clients.SendError otherwise."""
+        topic = self._config.topics.judge_state
+        sent = [
+            await self._producer.send(topic, judged_with.encode(one), key=one.key, partition=one.partition)
+            for one in settings
+        ]
+        await asyncio.gather(*sent)
+
     async def read(self, partitions: Sequence[int]) -> dict[int, Stored]:
         """Every block ever written in these partitions, the furthest of each: see read_state."""
         return await read_state(self._config, self._features, self._metrics, partitions)
@@ -121,6 +134,10 @@ async def read_state(
 
 def _take(stored: Stored, record: Any, blocks: int) -> str | None:
     """What is wrong with a record, if anything. Deleted ones too are none of ours."""
+    settings = judged_with.decode(record.key, record.value, record.partition)
+    if settings is not None:
+        stored.settings.append(settings)
+        return None
     block = _block(record.key, record.partition)
     try:
         mark = engine.block_mark(record.value or b"")

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from detector import engine
 from detector.config import Config
-from streams import clients
+from streams import clients, judged_with
 from streams.archive import layout
 from streams.archive.messages import read_messages
 from streams.archive.writer import Writer, finish
@@ -126,6 +126,7 @@ async def _snapshots(config: Config, folder: Path, partitions: list[int], log_id
     ours = {number: found for number, found in stored.items() if not found.logs - {"", log_id}}
     for number, found in ours.items():
         _write_snapshot(layout.snapshot_path(folder, day, number), number, found, committed[number])
+    judged_with.keep(folder, [one for found in ours.values() for one in found.settings])
     return len(ours)
 
 

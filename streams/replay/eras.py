@@ -1,10 +1,17 @@
 """Under which settings each frame was judged: a configuration or artefacts that changed are changed in a replay too."""
 
+import asyncio
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from detector import engine
+from detector.config import Config
+from streams import judged_with
+from streams.judged_with import JudgedWith
+from streams.sources import ArchiveFolder, Source, SourceError
 
 
 class Switch(NamedTuple):
@@ -31,3 +38,55 @@ class Eras(NamedTuple):
             return len(self.settings) - 1
         place = bisect_right(switches, offset, key=lambda switch: switch.offset)
         return switches[max(0, place - 1)].era
+
+
+def eras_of(settings: Sequence[engine.EngineSettings], known: Iterable[JudgedWith]) -> Eras:
+    """settings : oldest first. known : what workers wrote about theirs; it must speak of these only.
+
+    Raises SourceError.
+    """
+    numbers = {(one.provenance.config_hash, one.provenance.artefact_hash): n for n, one in enumerate(settings)}
+    switches: dict[int, list[Switch]] = {}
+    for one in sorted(known):
+        era = numbers.get((one.config_hash, one.artefact_hash))
+        if era is None:
+            raise SourceError(
+                f"partition {one.partition} was judged from offset {one.offset} on with configuration {one.config_hash}"
+                f" and artefacts {one.artefact_hash}: give that configuration too (--earlier-config)"
+            )
+        switches.setdefault(one.partition, []).append(Switch(one.offset, era))
+    if not switches:
+        raise SourceError("--earlier-config: nothing says when the configuration changed: no worker has written it")
+    return Eras(settings, switches)
+
+
+def known_of(sources: Sequence[Source], config: Config) -> list[JudgedWith]:
+    """What stands beside the sources: in an archive, or in the topic of state. Raises SourceError, KafkaError."""
+    found: list[JudgedWith] = []
+    for source in sources:
+        if isinstance(source, ArchiveFolder):
+            try:
+                found += judged_with.read(source.archive.folder)
+            except msgspec.MsgspecError as error:
+                raise SourceError(f"{source.archive.folder / judged_with.FILE}: damaged: {error}") from error
+        elif getattr(source, "holds_frames", False):
+            found += asyncio.run(_in_topic(config))
+        else:
+            raise SourceError(f"{source.name}: --earlier-config needs frames: an archive, or the topic of requests")
+    return found
+
+
+async def _in_topic(config: Config) -> list[JudgedWith]:
+    from aiokafka import TopicPartition
+
+    from streams import clients, topics
+    from streams.embedded import probe
+    from streams.state_topic import read_log
+
+    topic, most = config.topics.judge_state, topics.state_bytes(config) + clients.FRAMING_BYTES
+    count = (await topics.partition_counts(config, [topic])).get(topic, 0)
+    places = [TopicPartition(topic, number) for number in range(count)]
+    async with clients.reader(config, max_partition_fetch_bytes=most, fetch_max_bytes=most) as consumer:
+        records = read_log(consumer, places, await probe(config.kafka))
+        found = [judged_with.decode(record.key, record.value, record.partition) async for record in records]
+    return [one for one in found if one is not None]

@@ -4,7 +4,7 @@ import multiprocessing
 import queue
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event as Asked
@@ -14,23 +14,27 @@ from typing import NamedTuple
 from detector import engine
 from detector.config import Config
 from streams.replay.checkpoint import Keeper, KeptPart
-from streams.replay.eras import Eras
+from streams.replay.eras import Eras, Switch
 from streams.replay.fold import Fold, Part
 from streams.replay.reading import Stretch, stretches
 from streams.replay.selection import Selection
 from streams.replay.work import Outside, Pulse, Work
 from streams.secrets import Secrets
-from streams.sources import Source, SourceError
+from streams.sources import Source
 
 LINK = "link"
 
 
 class Plan(NamedTuple):
-    """What every process needs to know. artefacts : their folder. kept_in : for checkpoints. run : whose they are."""
+    """What every process needs to know.
 
-    config: Config
+    made_with : configurations and the folders of their artefacts, as Eras has the settings. kept_in : for checkpoints.
+    run : whose they are.
+    """
+
+    made_with: Sequence[tuple[Config, Path]]
+    switches: Mapping[int, Sequence[Switch]]
     secrets: Secrets
-    artefacts: Path | None
     selection: Selection
     kept_in: Path | None
     run: str
@@ -45,9 +49,7 @@ def fold(
     tell: Callable[[Pulse], None],
     stops: Callable[[], bool],
 ) -> Part:
-    """Raises SourceError, StoppedError once every process has kept how far it came."""
-    if plan.artefacts is None:
-        raise SourceError("--jobs: every process reads the artefacts; give their folder")
+    """Raises SourceError; StoppedError once every process has kept how far it came."""
     spawn = multiprocessing.get_context("spawn")
     pulses: Queue[tuple[str, Pulse] | None] = spawn.Queue()
     asked = spawn.Event()
@@ -123,9 +125,11 @@ def _begin(plan: Plan, sources: Sequence[Source], pulses: "Queue[tuple[str, Puls
     from streams.secrets import trusted_keys
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it, and asks
-    assert plan.artefacts is not None
-    artefacts = load_artefacts(plan.artefacts, plan.secrets.projection_seed, trusted_keys(plan.config))
-    _here.append(_Here(plan, sources, Eras([engine.EngineSettings(plan.config, artefacts)]), pulses, asked))
+    settings = [
+        engine.EngineSettings(config, load_artefacts(folder, plan.secrets.projection_seed, trusted_keys(config)))
+        for config, folder in plan.made_with
+    ]
+    _here.append(_Here(plan, sources, Eras(settings, plan.switches), pulses, asked))
 
 
 def _work(name: str) -> KeptPart:

@@ -31,17 +31,17 @@ class Options(NamedTuple):
     """How history is replayed; whatever it says, events have the same bytes.
 
     plain_clients : the log's client ids instead of pseudonyms. selection : what is told. kept_in : folder for
-    checkpoints, None for none; resume : go on from them. jobs : processes; more than one needs frames, and the folder
-    of the artefacts. eras : settings over time, if they changed. stops : asked now and then whether to stop.
+    checkpoints, None for none; resume : go on from them. eras : settings over time, if they changed. jobs : processes;
+    more than one needs frames, and folders : of the artefacts of each of the settings. stops : asked now and then.
     """
 
     plain_clients: bool = False
     selection: Selection = EVERYTHING
     kept_in: Path | None = None
     resume: bool = False
-    jobs: int = 1
-    artefacts: Path | None = None
     eras: Eras | None = None
+    jobs: int = 1
+    folders: Sequence[Path] = ()
     stops: Callable[[], bool] = lambda: False
 
 
@@ -71,7 +71,8 @@ def replay(
     if options.kept_in is not None and not options.resume:
         forget(options.kept_in)
     if parts is not None and options.jobs > 1:
-        plan = jobs.Plan(config, secrets, options.artefacts, options.selection, options.kept_in, run, options.resume)
+        made = [(one.config, folder) for one, folder in zip(eras.settings, options.folders, strict=True)]
+        plan = jobs.Plan(made, eras.switches, secrets, options.selection, options.kept_in, run, options.resume)
         found = jobs.fold(plan, sources, parts, options.jobs, _Teller(sources, reporter), options.stops)
     elif options.jobs > 1:
         raise SourceError(f"{sources[0].name}: --jobs needs frames; raw records are read in one order, by one process")

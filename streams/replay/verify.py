@@ -39,10 +39,10 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """equal : byte for byte. different : how many events. hashes : of the first difference's, or else of all events'.
+    """equal : byte for byte. different : how many events; by_hashes_alone : those of them that differ in nothing else.
 
-    by_hashes_alone : how many of the different ones differ in nothing but these. beyond : the first that differs in more.
-    cold_start : how many replayed events began without what was before; they need not be equal.
+    beyond : the first that differs in more. hashes : of the first difference, or else of all events. cold_start : how
+    many replayed events began without what was before; they need not be equal.
     """
 
     equal: bool
