@@ -1,6 +1,7 @@
-"""How many rows of archived frames `probewatch replay` judges in a minute on one core, the command's start included.
+"""How many rows of an archive `probewatch replay` judges in a minute on one core, start and report included.
 
 The frames are what `sketch` makes of a log in batches as they are fetched behind it, for 12 partitions of `requests`.
+REPLAY_ROWS in the environment asks for another number of rows: `make bench-replay` for ten million.
 """
 
 import json
@@ -23,10 +24,13 @@ from streams.secrets import load_secrets
 from streams.sketch import RawRecord, Sketcher
 
 CLIENTS = 100_000
+SLICE_ROWS = 2_000_000
+"""Rows that are archived at a time, as by runs of `archive` one after another."""
 
 
 def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
-    rows, rounds = run.size(1_000_000, 60_000), run.size(3, 1)
+    rows = int(os.environ.get("REPLAY_ROWS", run.size(1_000_000, 60_000)))
+    rounds = 1 if rows > SLICE_ROWS else run.size(3, 1)
     folder = fitted(run)
     archive = run.folder / "archive"
     messages = _archive(archive, folder, rows, reporter.task("frames to replay", rows))
@@ -58,22 +62,25 @@ def _archive(path: Path, folder: Path, rows: int, done: Advance) -> int:
     artefacts = load_artefacts(folder, secrets.projection_seed)
     identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
     sketcher, traffic = Sketcher(artefacts, identity, config), Traffic(CLIENTS, seed=11)
-    waiting: dict[int, list[Message]] = {number: [] for number in range(config.topics.partitions)}
-    for start in range(0, rows, FETCH_RECORDS):
-        batch = [
-            RawRecord(offset, traffic.record(BEGIN_S + offset / 20_000), None, (), -1)
-            for offset in range(start, min(start + FETCH_RECORDS, rows))
-        ]
-        for frame in sketcher.frames("bench", 0, "0", batch, config.topics.partitions).frames:
-            into = waiting[frame.partition]
-            into.append(Message(frame.partition, len(into), None, frames.encode(frame)))
-        done(len(batch))
-    with Writer(path, config.topics.requests) as archive:
-        for number, messages in waiting.items():
-            archive.begin(number, 0)
-            for message in messages:
-                archive.add(message)
-        return archive.messages
+    written = dict.fromkeys(range(config.topics.partitions), 0)
+    for first in range(0, rows, SLICE_ROWS):
+        waiting: dict[int, list[Message]] = {number: [] for number in written}
+        for start in range(first, min(first + SLICE_ROWS, rows), FETCH_RECORDS):
+            batch = [
+                RawRecord(offset, traffic.record(BEGIN_S + offset / 20_000), None, (), -1)
+                for offset in range(start, min(start + FETCH_RECORDS, first + SLICE_ROWS, rows))
+            ]
+            for frame in sketcher.frames("bench", 0, "0", batch, config.topics.partitions).frames:
+                place = written[frame.partition] + len(waiting[frame.partition])
+                waiting[frame.partition].append(Message(frame.partition, place, None, frames.encode(frame)))
+            done(len(batch))
+        with Writer(path, config.topics.requests) as archive:
+            for number, messages in waiting.items():
+                archive.begin(number, written[number])
+                for message in messages:
+                    archive.add(message)
+                written[number] += len(messages)
+    return sum(written.values())
 
 
 def _replay(archive: Path, folder: Path, out: Path) -> tuple[float, dict[str, Any]]:
