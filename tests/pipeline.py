@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from detector.config import Config
 from detector.finding import Event
 from models.artefacts import Artefacts, load_artefacts
-from streams import clients, replay, topics
+from streams import clients, judged_with, replay, topics
 from streams.calibrate import calibrate
 from streams.embedded import log_ends, probe
 from streams.progress import Silent
@@ -68,6 +68,12 @@ async def read_topic(config: Config, topic: str) -> list[Any]:
             for fetched in (await consumer.getmany(timeout_ms=100)).values():
                 records += fetched
     return sorted(records, key=lambda record: (record.partition, record.offset))
+
+
+async def read_blocks(config: Config) -> list[Any]:
+    """Every record of the topic of state that is one of a block."""
+    records = await read_topic(config, config.topics.judge_state)
+    return [record for record in records if not record.key.startswith(judged_with.KEY)]
 
 
 class Written(NamedTuple):

@@ -20,14 +20,14 @@ from streams.judge import JudgeStage
 from streams.stage import StageError
 from tests import test_link as link_tests
 from tests.kafka_config import kafka_config
-from tests.pipeline import Calibrated, offline, read_events, read_topic
+from tests.pipeline import Calibrated, offline, read_blocks, read_events, read_topic
 from tests.test_stages import ROWS, anew, batches, judging, requests, sketched
 
 Write = Callable[[str, int, bytes | None, bytes | None], Awaitable[None]]
 
 
 class Halfway(NamedTuple):
-    """A judge was killed behind half of the log, everything before that committed. newest : key -> last record."""
+    """A judge was killed behind half of the log, everything before that committed. newest : key -> last block."""
 
     owned: list[TP]
     committed: dict[TP, int | None]
@@ -47,7 +47,7 @@ async def halfway(config: Config, fitted: Calibrated) -> Halfway:
             await judge.release()
         committed = dict(judge.committable())
     assert all(committed.values())
-    newest = {record.key: record for record in await read_topic(config, config.topics.judge_state)}
+    newest = {record.key: record for record in await read_blocks(config)}
     return Halfway(owned, {**committed}, newest, whole)
 
 

@@ -24,7 +24,7 @@ from streams.sketch_agent import SketchStage
 from streams.stage import StageError
 from tests.history import Row, benign, sweeps
 from tests.kafka_config import kafka_config
-from tests.pipeline import RAW_PARTITIONS, Calibrated, offline, read_events, read_topic, write_raw
+from tests.pipeline import RAW_PARTITIONS, Calibrated, offline, read_blocks, read_events, read_topic, write_raw
 
 
 @asynccontextmanager
@@ -97,7 +97,7 @@ async def test_an_old_block_written_behind_a_newer_one_is_not_what_recovery_find
         heirs = heir.committable()
         await zombie.release()  # it wakes and writes what it still holds
     assert dict(heirs) == {batch.partition: batch.end for batch in batches(frames_written)}
-    last = {record.key: record for record in await read_topic(config, config.topics.judge_state)}
+    last = {record.key: record for record in await read_blocks(config)}
     assert any(block_mark(record.value)[2] < heirs[requests(config)[record.partition]] for record in last.values())
 
     async with judging(config, fitted) as third:
@@ -126,11 +126,11 @@ async def test_offsets_wait_for_blocks_and_blocks_are_written_once_a_round(
             await judge.tick()
         ends = {b.partition: b.end for b in batches(await read_topic(config, config.topics.requests))}
         assert dict(judge.committable()) == ends
-        first_round = await read_topic(config, config.topics.judge_state)
+        first_round = await read_blocks(config)
         assert len(first_round) == len({record.key for record in first_round}) > 6
         for _ in range(5):
             await judge.tick()
-        second = await read_topic(config, config.topics.judge_state)
+        second = await read_blocks(config)
     assert sorted(record.key for record in second) == sorted(2 * [record.key for record in first_round])
 
 
