@@ -37,7 +37,7 @@ def table_of(frames: Sequence[tuple[RowFrame, int]]) -> pa.RecordBatch:
     for name in LABELS:
         columns[name] = _labels([getattr(frame, name) for frame, _ in frames], counts)
     for name in LISTS:
-        columns[name] = _lists([getattr(part, name) for part in rows], counts)
+        columns[name] = _lists([getattr(part, name) for part in rows], counts, ROWS.field(name).type)
     for name, attribute in _ATTRIBUTES.items():
         joined = np.concatenate([getattr(part, attribute) for part in rows])
         columns[name] = pa.array(joined, from_pandas=ROWS.field(name).nullable)
@@ -63,11 +63,10 @@ def _labels(texts: Sequence[str], counts: I64) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(np.repeat(places, counts)), pa.array(distinct, pa.string()))
 
 
-def _lists(cells: Sequence[NDArray[Any]], counts: I64) -> pa.Array:
+def _lists(cells: Sequence[NDArray[Any]], counts: I64, kind: pa.DataType) -> pa.Array:
     lengths = np.repeat(np.array([part.shape[1] for part in cells], np.int32), counts)
-    return pa.ListArray.from_arrays(
-        pa.array(_offsets(lengths)), pa.array(np.concatenate([part.ravel() for part in cells]))
-    )
+    flat = np.concatenate([part.ravel() for part in cells])
+    return pa.ListArray.from_arrays(pa.array(_offsets(lengths)), pa.array(flat), type=kind)
 
 
 def _offsets(lengths: NDArray[Any]) -> NDArray[np.int32]:

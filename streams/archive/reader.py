@@ -1,6 +1,6 @@
 """An archive, read: frames in the order of their partition, and the newest snapshot before a place."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +23,6 @@ from streams.archive.layout import (
 )
 from streams.rejects import WHOLE_RECORD, Reject
 
-PROJECTION = list(ROWS.names)
-
 
 class Snapshot(NamedTuple):
     """Blocks of one partition's state. begin : offset from which frames must be folded behind them.
@@ -40,15 +38,15 @@ class Snapshot(NamedTuple):
 
 class Slice(NamedTuple):
     """Which frames are wanted. first, last : offsets, both included. since_ms, until_ms : frames with a row of that
-    time, until_ms excluded; orders by the timestamp of their message. client : only this client's rows, and orders
-    about it, with the shifts of the population.
+    time, until_ms excluded; orders by the timestamp of their message. clients : only their rows, and orders about
+    them, with the shifts of the population; empty for all.
     """
 
     first: int | None = None
     last: int | None = None
     since_ms: int | None = None
     until_ms: int | None = None
-    client: int | None = None
+    clients: Collection[int] = ()
 
     def holds_offset(self, offset: int) -> bool:
         return (self.first is None or offset >= self.first) and (self.last is None or offset <= self.last)
@@ -105,7 +103,9 @@ class Archive:
 
         Raises ArchiveError.
         """
-        for read in self.batches(partition, Slice(first, last, since_ms, until_ms, client)):
+        for read in self.batches(
+            partition, Slice(first, last, since_ms, until_ms, () if client is None else (client,))
+        ):
             yield from read.frames
 
     def batches(self, partition: int, wanted: Slice = EVERYTHING) -> Iterator[Read]:
@@ -186,12 +186,11 @@ def _other(part: Part, wanted: Slice) -> Iterator[tuple[int, Frame | Reject]]:
         try:
             frame = frames.decode(value or b"", part.partition, offset)
         except frames.FrameError as error:
-            if wanted.client is None:
+            if not wanted.clients:
                 place = (part.path.name, part.partition, offset, WHOLE_RECORD)
                 yield offset, Reject(*place, "record", "a frame or a control order", str(error), "malformed")
             continue
-        about = frame.client if isinstance(frame, ControlFrame) else wanted.client
-        if wanted.client is None or about == wanted.client:
+        if not wanted.clients or not isinstance(frame, ControlFrame) or frame.client in wanted.clients:
             yield offset, frame
 
 
@@ -216,14 +215,13 @@ def _groups(part: Part, wanted: Slice) -> Iterator[tuple[list[Frame], int]]:
 
 
 def _rows_of(file: pq.ParquetFile, number: int, wanted: Slice) -> pa.Table:
-    if wanted.client is None:
-        return file.read_row_group(number, PROJECTION, use_threads=False)
-    ours = pc.equal(
-        file.read_row_group(number, ["client"], use_threads=False)["client"], pa.scalar(wanted.client, pa.uint64())
-    )
+    if not wanted.clients:
+        return file.read_row_group(number, use_threads=False)
+    keys = pa.array(sorted(wanted.clients), pa.uint64())
+    ours = pc.is_in(file.read_row_group(number, ["client"], use_threads=False)["client"], keys)
     if not pc.any(ours).as_py():
         return ROWS.empty_table()
-    return file.read_row_group(number, PROJECTION, use_threads=False).filter(ours)
+    return file.read_row_group(number, use_threads=False).filter(ours)
 
 
 def _is_wanted(frame: RowFrame, wanted: Slice) -> bool:

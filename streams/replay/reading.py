@@ -53,11 +53,12 @@ def _archived(name: str, archive: Archive, partition: int, selection: Selection)
         raise SourceError(str(error)) from error
     begin = None if snapshot is None else snapshot.begin
     last = None if selection.end is None else selection.end - 1
-    client = next(iter(selection.clients)) if len(selection.clients) == 1 else None
 
     def read(first: int | None, advance: Callable[[int], None]) -> Iterator[FrameBatch]:
         try:
-            for found in archive.batches(partition, Slice(begin if first is None else first, last, client=client)):
+            for found in archive.batches(
+                partition, Slice(begin if first is None else first, last, clients=selection.clients)
+            ):
                 yield FrameBatch(found.frames, found.rejects)
                 advance(found.size)
         except ArchiveError as error:
