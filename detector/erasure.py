@@ -1,4 +1,6 @@
-"""One client taken out of stored state; everybody else's stays what it was."""
+"""Clients taken out of stored state; everybody else's stays what it was."""
+
+from collections.abc import Collection
 
 import msgspec
 
@@ -6,18 +8,19 @@ from detector import engine
 from models.clients import without
 
 
-def erased(value: bytes, client: int) -> bytes | None:
-    """A dumped block without a client; None if it holds nothing of it. Raises engine.BlockError."""
+def erased(value: bytes, clients: Collection[int]) -> bytes | None:
+    """A dumped block without some clients; None if it holds nothing of them. Raises engine.BlockError."""
     partition, block, offset, layout = engine.block_mark(value)
     body = engine.body_of(value, layout)
-    if client % body.blocks != block:
+    here = {client for client in clients if client % body.blocks == block}
+    if not here:
         return None
     try:
-        spaces = {name: without(saved, client) for name, saved in body.spaces.items()}
+        spaces = {name: without(saved, here) for name, saved in body.spaces.items()}
     except (KeyError, ValueError) as error:
         raise engine.DamagedBlockError(f"block {block} of partition {partition}: {type(error).__name__}") from error
-    allowed = [one for one in body.allowed if one[0] != client]
-    blocked = [one for one in body.blocked if one[0] != client]
+    allowed = [one for one in body.allowed if one[0] not in here]
+    blocked = [one for one in body.blocked if one[0] not in here]
     if (spaces, allowed, blocked) == (body.spaces, body.allowed, body.blocked):
         return None
     changed = msgspec.structs.replace(body, spaces=spaces, allowed=allowed, blocked=blocked)

@@ -1,6 +1,6 @@
 """ClientTable: everything remembered about the clients of one partition and space, in flat arrays."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -286,10 +286,10 @@ class ClientTable:
             self.table.mark_index[block, mark] = index
 
 
-def without(saved: dict[str, Any], key: int) -> dict[str, Any]:
-    """A dumped block without one client: its record, its entries in the pools. Raises ValueError for what is none."""
+def without(saved: dict[str, Any], keys: Collection[int]) -> dict[str, Any]:
+    """A dumped block without some clients, their records and their entries. Raises ValueError for what is none."""
     records = np.frombuffer(saved["clients"], CLIENT)
-    kept = records["key"] != np.uint64(key)
+    kept = ~np.isin(records["key"], np.fromiter(sorted(keys), np.uint64))
     rings = np.bitwise_count(records["ring_mask"])
     per_client = (rings, records["anchor_count"], (records["page"] >= 0).astype(np.int64))
     changed: dict[str, Any] = {"clients": records[kept].tobytes(), "bets": _kept_of(saved["bets"], kept)}

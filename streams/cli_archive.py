@@ -88,13 +88,14 @@ def erase(
     """
     from detector.config import PSEUDONYM
     from streams.archive.erase import erase as erased
-    from streams.control import pseudonym_of
+    from streams.control import pseudonyms_of
     from streams.identity import client_of
     from streams.progress import Bars
     from streams.secrets import load_secrets, load_settings
 
     settings = load_settings(config)
-    name = client if PSEUDONYM.fullmatch(client) else pseudonym_of(client, load_secrets(settings, settings.artefacts))
+    secrets = None if PSEUDONYM.fullmatch(client) else load_secrets(settings, settings.artefacts)
+    names = pseudonyms_of(client, secrets)
     with Bars() as bars:
-        gone = erased(folder, client_of(name), bars)
+        gone = erased(folder, [client_of(name) for name in names], bars)
     show([gone._asdict()], as_json)

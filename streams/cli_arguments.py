@@ -14,7 +14,7 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE",
-        help="A .jsonl, .jsonl.gz or .jsonl.zst file of native records, a frame archive (.parquet), a folder of them,"
+        help="A .jsonl, .jsonl.gz or .jsonl.zst file of native records, a folder of them, an archive,"
         " or kafka://host:port/topic?from=OFFSET&to=OFFSET&partition=N",
         show_default=False,
     ),

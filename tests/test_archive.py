@@ -221,9 +221,9 @@ def test_erasure_takes_one_client_out_of_every_file(tmp_path: Path, history: lis
         client=np.array([key], np.uint64), source=np.zeros(1, np.uint32)))  # fmt: skip
     about = order(92, client=key)
     archived(tmp_path, map(at, [*history, alone, about]))
-    gone = erase(tmp_path, key, Silent())
+    gone = erase(tmp_path, [key], Silent())
     assert gone == (2, 1, 0, 3)
-    assert erase(tmp_path, key, Silent()) == (0, 0, 0, 0)
+    assert erase(tmp_path, [key], Silent()) == (0, 0, 0, 0)
     kept = open_archive(tmp_path)
     assert not list(kept.frames(0, client=key, first=90))
     for found in kept.frames(0):

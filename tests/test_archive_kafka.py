@@ -84,7 +84,7 @@ async def test_the_archive_of_a_topic(embedded_broker: str, namespace: str, fitt
 
 async def _erasure(config: Config, fitted: Calibrated, folder: Path, client: int, before: dict[str, Event]) -> None:
     assert {event.client_key for event in before.values()} > {client}
-    gone = erase(folder, client, Silent())
+    gone = erase(folder, [client], Silent())
     assert gone.rows == 120 and gone.blocks == 1 and gone.orders == 2 * config.topics.partitions
     after = replayed(config, fitted, folder)
     others = {name: event for name, event in before.items() if event.client_key not in (client, 0)}

@@ -1,6 +1,7 @@
 """One client's rows out of an archive: each file is written anew without them and takes the old one's place."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,8 +29,9 @@ class Erased(NamedTuple):
     files: int
 
 
-def erase(folder: Path, client: int, reporter: Reporter) -> Erased:
-    """client : uint64 of the pseudonym. Can be called again after it was stopped. Raises ArchiveError."""
+def erase(folder: Path, clients: Collection[int], reporter: Reporter) -> Erased:
+    """clients : numbers of one client's pseudonyms; there are two while keys rotate. Can be called again after it was
+    stopped. Raises ArchiveError."""
     manifest = layout.read_manifest(folder)
     held = lock(folder)
     try:
@@ -41,12 +43,12 @@ def erase(folder: Path, client: int, reporter: Reporter) -> Erased:
         counts = {"rows": 0, "other": 0, "blocks": 0}
         files = 0
         for part in parts:
-            gone = _rows(part, client) if part.kind == "rows" else _orders(part, client)
+            gone = _rows(part, clients) if part.kind == "rows" else _orders(part, clients)
             counts[part.kind] += gone
             files += gone > 0
             done(1)
         for path in snapshots:
-            gone = _blocks(path, client)
+            gone = _blocks(path, clients)
             counts["blocks"] += gone
             files += gone > 0
             done(1)
@@ -55,11 +57,11 @@ def erase(folder: Path, client: int, reporter: Reporter) -> Erased:
         os.close(held)
 
 
-def _rows(part: Part, client: int) -> int:
+def _rows(part: Part, clients: Collection[int]) -> int:
     """Row group by row group: a file may be larger than memory."""
-    wanted = pa.scalar(client, pa.uint64())
+    keys = pa.array(sorted(clients), pa.uint64())
     with opened(part.path) as file:
-        gone = pc.sum(pc.equal(file.read(["client"])["client"], wanted)).as_py() or 0
+        gone = pc.sum(pc.is_in(file.read(["client"])["client"], keys)).as_py() or 0
         if gone == 0 or gone == file.metadata.num_rows:
             if gone:
                 part.path.unlink()
@@ -68,28 +70,28 @@ def _rows(part: Part, client: int) -> int:
         with pq.ParquetWriter(unfinished, layout.ROWS, compression="zstd") as writer:
             for number in range(file.num_row_groups):
                 table = file.read_row_group(number)
-                kept = table.filter(pc.not_equal(table["client"], wanted))
+                kept = table.filter(pc.invert(pc.is_in(table["client"], keys)))
                 if kept.num_rows:
                     writer.write_table(kept, row_group_size=kept.num_rows)
     finish(unfinished)
     return int(gone)
 
 
-def _orders(part: Part, client: int) -> int:
+def _orders(part: Part, clients: Collection[int]) -> int:
     with opened(part.path) as file:
         table = file.read()
-    kept = [not _is_about(part, value, client) for value in table["value"].to_pylist()]
+    kept = [not _is_about(part, value, clients) for value in table["value"].to_pylist()]
     gone = kept.count(False)
     _replace(part.path, table, pa.array(kept, pa.bool_()), gone)
     return gone
 
 
-def _is_about(part: Part, value: bytes | None, client: int) -> bool:
+def _is_about(part: Part, value: bytes | None, clients: Collection[int]) -> bool:
     try:
         frame = frames.decode(value or b"", part.partition, 0)
     except frames.FrameError:
         return False
-    return isinstance(frame, ControlFrame) and frame.client == client
+    return isinstance(frame, ControlFrame) and frame.client in clients
 
 
 def _replace(path: Path, table: pa.Table, kept: pa.Array, gone: int) -> None:
@@ -101,16 +103,16 @@ def _replace(path: Path, table: pa.Table, kept: pa.Array, gone: int) -> None:
         finish(unfinished)
 
 
-def _blocks(path: Path, client: int) -> int:
+def _blocks(path: Path, clients: Collection[int]) -> int:
     with opened(path) as file:
         table = file.read()
     values: list[bytes] = table["value"].to_pylist()
     gone = 0
     for place, value in enumerate(values):
         try:
-            without = erased(value, client)
+            without = erased(value, clients)
         except DamagedBlockError:
-            without = None
+            continue  # nothing is to be had from it
         except BlockError as error:
             raise ArchiveError(f"{path}: {error}") from error
         if without is not None:
