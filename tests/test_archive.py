@@ -1,10 +1,15 @@
 """The archive: what it gives back, how it goes on, what erasure leaves, and that replays of it are what was live."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from detector.config import Config
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
@@ -12,6 +17,7 @@ from models.pseudonym import pseudonym
 from streams import archive, frames
 from streams.archive import ArchiveError, Message, Writer, layout, open_archive, writer
 from streams.archive.erase import erase
+from streams.cli import app
 from streams.progress import Silent
 from streams.sources import FrameBatch, open_sources
 from tests.archives import archived
@@ -231,3 +237,31 @@ def test_erasure_takes_one_client_out_of_every_file(tmp_path: Path, history: lis
             assert key not in found.rows.client.tolist()
     untouched = [frame for frame in history if frame.partition == 0 and frame is not chosen]
     same([frame for frame in kept.frames(0) if frame.offset != chosen.offset], untouched)
+
+
+def call(*words: object) -> Any:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_files_of_messages_are_taken_in_and_gone_on_with(tmp_path: Path, history: list[Frame]) -> None:
+    """As the first release archived: without timestamps, so that the day is that of the rows."""
+    ours = sorted((message(frame) for frame in history), key=lambda one: (one.partition, one.offset))
+    columns = {name: [getattr(one, name) for one in ours] for name in ("partition", "offset", "key", "value")}
+    pq.write_table(pa.table(columns), tmp_path / "frames.parquet")
+    kept = tmp_path / "archive"
+    (done,) = call("archive", tmp_path / "frames.parquet", "--out", kept, "--json")
+    assert (done["messages"], done["gaps"], done["snapshots"]) == (len(ours), [], 0)
+    assert done["rows"] == sum(frame.rows.count for frame in history if isinstance(frame, RowFrame))
+    same(open_archive(kept).frames(1), [frame for frame in history if frame.partition == 1])
+    (again,) = call("archive", "write", tmp_path / "frames.parquet", "--out", kept, "--json")
+    assert again["messages"] == 0
+    (gone,) = call("archive", "erase", kept, "--client", pseudonym("k1", 44, bytes(9)), "--json")
+    assert gone == {"rows": 0, "orders": 2, "blocks": 0, "files": 2}
+
+
+def test_another_parquet_file_is_none_of_messages(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"partition": [0], "value": [b""]}), tmp_path / "x.parquet")
+    result = CliRunner().invoke(app, ["archive", str(tmp_path / "x.parquet"), "--out", str(tmp_path / "archive")])
+    assert result.exit_code == 2 and "no file of frames: column offset is missing" in result.stderr
