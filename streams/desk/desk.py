@@ -17,10 +17,10 @@ from streams.desk.events import (
     now,
     read_events,
 )
-from streams.desk.feedback import beside
+from streams.desk.feedback import beside, read
 from streams.desk.incidents import Client, Incident, clients, group, holding, ordered
-from streams.desk.labels import Label, read_labels
-from streams.desk.suppress import Suppression, hidden, read_suppressions
+from streams.desk.labels import Label, labels_in
+from streams.desk.suppress import Suppression, hidden, suppressions_in
 
 ID_DIGITS_MIN = 4
 
@@ -99,9 +99,9 @@ def open_desk(
     for event in read_events(place, config, kinds=("alert", "throttle")):
         events.append(event)
         advance(1)
-    said = beside(place) if feedback is None else feedback
-    unsaid = not labels or (feedback is None and said is not None and not Path(str(said)).exists())
-    verdicts = {} if unsaid else read_labels(said, config)
-    suppressions = [] if unsaid else read_suppressions(said, config)
+    where = beside(place) if feedback is None else feedback
+    unsaid = not labels or (feedback is None and where is not None and not Path(str(where)).exists())
+    said = [] if unsaid else read(where, config)
+    verdicts, suppressions = labels_in(said), suppressions_in(said)
     at = now() if place in (None, KAFKA) or not events else max(event.time for event in events)
     return Desk(place, at, events, group(events, verdicts, at), verdicts, suppressions)

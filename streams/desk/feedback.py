@@ -5,9 +5,9 @@ not know.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -63,27 +63,46 @@ async def _send(config: Config, key: bytes, value: bytes) -> None:
         await producer.stop()
 
 
-def read(place: Place, config: Config, schema: str, decode: Callable[[bytes], T]) -> Iterator[T]:
-    """Records of one schema, those of one key oldest first.
+class Said(NamedTuple):
+    """A record of feedback. at : where it stands."""
+
+    schema: str
+    value: bytes
+    at: str
+
+
+def read(place: Place, config: Config) -> list[Said]:
+    """Everything, records of one key oldest first. What is no feedback is passed over in the topic, with a warning.
 
     Raises EventError for a file, SourceError for a topic that cannot be read.
     """
-
-    def wanted(value: bytes) -> T | None:
-        try:
-            return decode(value) if _name.decode(value).schema == schema else None
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise EventError(f"no feedback of ours: {type(error).__name__} while reading it") from error
-
     if place not in (None, KAFKA):
-        yield from (one for one in read_lines(_files(Path(str(place))), wanted) if one is not None)
-        return
+        return list(read_lines(_files(Path(str(place))), _said))
+    found = []
     for record in _records(config):
+        at = f"{record.topic}[{record.partition}]@{record.offset}"
         try:
-            if (found := wanted(record.value or b"")) is not None:
-                yield found
+            found.append(_said(record.value)._replace(at=at))
         except EventError as error:
-            log.warning("passed over", at=f"{record.topic}[{record.partition}]@{record.offset}", error=str(error))
+            log.warning("passed over", at=at, error=str(error))
+    return found
+
+
+def of(said: Iterable[Said], schema: str, decode: Callable[[bytes], T]) -> Iterator[T]:
+    """Those of one schema. One that is broken is passed over with a warning: it must not hide the others."""
+    for one in said:
+        if one.schema == schema:
+            try:
+                yield decode(one.value)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                log.warning("passed over", at=one.at, error=type(error).__name__)
+
+
+def _said(value: bytes) -> Said:
+    try:
+        return Said(_name.decode(value).schema, value, "")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise EventError(f"no feedback of ours: {type(error).__name__} while reading it") from error
 
 
 def _files(place: Path) -> list[Path]:

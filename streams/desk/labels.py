@@ -62,7 +62,12 @@ def label_of(alert: Alert, detectors: Collection[str], verdict: Verdict, reason:
 
 def read_labels(place: Place, config: Config) -> dict[str, Label]:
     """finding_uid -> the last label given. Raises EventError for a file, SourceError for an unreadable topic."""
-    return {label.finding_uid: label for label in feedback.read(place, config, SCHEMA, _label.decode)}
+    return labels_in(feedback.read(place, config))
+
+
+def labels_in(said: Iterable[feedback.Said]) -> dict[str, Label]:
+    """Likewise, of what was read."""
+    return {label.finding_uid: label for label in feedback.of(said, SCHEMA, _label.decode)}
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,7 +66,12 @@ def suppression_of(
 
 def read_suppressions(place: Place, config: Config) -> list[Suppression]:
     """The last one about each, past ones too. Raises as `labels.read_labels`."""
-    found = feedback.read(place, config, SCHEMA, _suppression.decode)
+    return suppressions_in(feedback.read(place, config))
+
+
+def suppressions_in(said: Iterable[feedback.Said]) -> list[Suppression]:
+    """Likewise, of what was read."""
+    found = feedback.of(said, SCHEMA, _suppression.decode)
     return sorted({one.suppression_id: one for one in found}.values(), key=lambda one: (one.until, one.suppression_id))
 
 
