@@ -98,7 +98,8 @@ def gather(
 ) -> Gathering:
     """The frames of some clients, read once more, as the replay folded them. Raises SourceError, StoppedError."""
     eras = _eras(config, artefacts, options)
-    parts = _stretches(sources, options)
+    narrowed = options.selection._replace(clients=frozenset(clients))
+    parts = _stretches(sources, options._replace(selection=narrowed))
     gathering = Gathering(eras, frozenset(clients), link=parts is None)
     records = None if parts is not None else Records(config, artefacts, secrets, gathering, options.plain_clients)
     work = Work(gathering, Outside(_Teller(sources, reporter), options.stops), None, records)

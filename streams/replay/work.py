@@ -78,8 +78,10 @@ class Work:
                     self._fold.open(stretch.partition, (), cold=True)
                 begun = True
                 self._fold.add(batch)
-                self._reached[stretch.name] = next_offset(batch) or self._reached[stretch.name]
-                self._after_batch()
+                after = next_offset(batch)
+                if after is not None:
+                    self._reached[stretch.name] = after
+                    self._after_batch()
         return self._finished()
 
     def over_sources(self, sources: Sequence[Source], plain_clients: bool) -> Part:
@@ -100,26 +102,26 @@ class Work:
                             f"{source.name}: frames hold no client ids; --plain-clients needs the raw records"
                         )
                     self._fold.add(batch)
-                else:
-                    # One file in order of time is followed as `link` would.
-                    self._add(source, batch, passed, len(sources) == 1 and batch.topic == source.name)
-                self._after_batch()
+                # One file in order of time is followed as `link` would.
+                elif self._add(source, batch, passed, len(sources) == 1 and batch.topic == source.name):
+                    self._after_batch()
         if RawBatch in kinds and not self._done:
             self._records.close_windows()
         return self._finished()
 
-    def _add(self, source: Source, batch: RawBatch, passed: Counter[str], follow: bool) -> None:
-        """What a checkpoint has behind it is passed over."""
+    def _add(self, source: Source, batch: RawBatch, passed: Counter[str], follow: bool) -> bool:
+        """What a checkpoint has behind it is passed over; whether there was more."""
         assert self._records is not None
         name = f"{source.name}#{batch.topic}[{batch.partition}]"
         behind = min(max(0, self._reached[name] - passed[name]), len(batch.records))
         passed[name] += len(batch.records)
         if behind == len(batch.records):
-            return
+            return False
         self._records.add(batch._replace(records=batch.records[behind:]))
         self._reached[name] = passed[name]
         if follow:
             self._records.close_windows()
+        return True
 
     def _advance(self, units: int) -> None:
         self._read += units
