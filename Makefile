@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka test-faults roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full fuzz docs lock audit sbom up down clean
+.PHONY: help setup run test test-kafka test-browser test-faults roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full fuzz docs screenshots lock audit sbom up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: setup ## The suite, on the embedded broker
 
 test-kafka: setup ## The integration suite, on Apache Kafka (needs Java >= 17)
 	$(BIN)/python -m pytest -m kafka
+
+test-browser: setup ## The report in Chromium, which must be installed: `apt-get install chromium`
+	$(BIN)/python -m pytest -m browser
 
 test-faults: setup ## Faults on purpose, on Apache Kafka, their table (20 minutes; less: FAULT_RUNS=1 FAULT="SIGKILL of judge")
 	@$(BIN)/python -m tests.faults $(ARGS)
@@ -74,6 +77,9 @@ fuzz: setup ## Mutate everything that reads foreign bytes, guided by coverage; F
 docs: setup ## Rewrite docs/configuration.md from the code
 	$(BIN)/python -m detector.config_keys > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+
+screenshots: setup ## The report as people see it, wide, on a phone and printed: out/screenshots (needs Chromium)
+	@$(BIN)/python -m tests.screenshots
 
 lock: setup ## Resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras pyproject.toml -o requirements.lock

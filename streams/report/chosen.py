@@ -20,7 +20,6 @@ from streams.report.subject import Subject
 if TYPE_CHECKING:
     from streams.report.write import Replayed
 
-TOLD = 24
 NEIGHBOURS = 3
 """Ordinary clients that are followed for each incident, until one of the same class is met."""
 NEIGHBOUR_ROWS_MIN = 3
@@ -30,12 +29,12 @@ Stories = Mapping[tuple[int, str], Story]
 
 def details(replayed: "Replayed", incidents: Sequence[Incident]) -> list[Detail]:
     """In the order of the incidents, the gravest of them only. Raises SourceError."""
-    keys = {one.uid: keys_of(one.client, replayed.secrets) for one in incidents[:TOLD]}
+    keys = {one.uid: keys_of(one.client, replayed.secrets) for one in incidents[: replayed.told]}
     decided = {event.client_key for event in replayed.events if event.kind == "throttle"}
     near = {key: _near(key, decided, replayed.survey) for found in keys.values() for key in found}
     wanted = sorted({*near, *(other for found in near.values() for other in found)})
     stories = _stories(replayed, wanted) if wanted else {}
-    found = [_detail(one, keys[one.uid], near, stories, replayed) for one in incidents[:TOLD]]
+    found = [_detail(one, keys[one.uid], near, stories, replayed) for one in incidents[: replayed.told]]
     return [detail for detail in found if detail is not None]
 
 

@@ -25,10 +25,12 @@ from streams.secrets import Secrets
 from streams.sources import Source
 
 REPORT_FILE = "report.html"
+TOLD = 24
 
 
 class Replayed(NamedTuple):
-    """What a replay read, as it was given, and what it found. labels : of analysts, by incident."""
+    """What a replay read, as it was given, and what it found. labels : of analysts, by incident. told : so many
+    incidents are told in full."""
 
     sources: Sequence[Source]
     config: Config
@@ -38,6 +40,7 @@ class Replayed(NamedTuple):
     outcome: Outcome
     options: Options = DEFAULTS
     labels: Mapping[str, Label] = {}
+    told: int = TOLD
 
     @property
     def events(self) -> list[Event]:

@@ -36,6 +36,9 @@ function draw(plot) {
   if (coarse) layout.dragmode = false;
   if (plot.clientWidth < NARROW_PX) layout.height = layout.meta.narrow;
   Plotly.newPlot(plot, figure.data, layout, settings);
+  // To a screen reader the figure is one image with a name; its numbers stand in the table. Keys pass it by.
+  for (const part of [...plot.children, document.getElementById("js-plotly-tester")]) part.setAttribute("aria-hidden", "true");
+  for (const button of plot.querySelectorAll(".modebar-btn")) button.tabIndex = -1;
 }
 
 const visible = (plot) => !plot.closest("details:not([open])");

@@ -1,0 +1,229 @@
+"""What stands in a report, without a browser: figures that say what to see and agree with events, in one file."""
+
+import base64
+import dataclasses
+import gzip
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import plotly.graph_objects
+import pytest
+
+from detector.engine import EngineSettings
+from detector.finding import LEVELS
+from detector.story import Story, follow
+from models.encoders.embedding import EmbeddingEncoder
+from models.rows import UNIT
+from streams.desk.events import Throttle, decode_event
+from streams.desk.labels import Label
+from streams.replay.run import gather
+from streams.replay.survey import SAMPLE_ROWS, Survey
+from streams.report import contents, evidence, held, inputs, write_report
+from streams.report.page import packed, page
+from streams.report.plots import Figure
+from streams.report.subject import Subject
+from tests.report_cases import HARM, REVERSED, Reported, reported
+
+BYTES_MAX = 5_000_000
+AXIS = re.compile(r".+ \(.+\)|field|detector|client|class: rung|requests in \d+ (s|min|h)")
+"""A quantity with its unit, or names on an axis of categories, or a count that names what it counts."""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    return reported(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def figures(report: Reported) -> dict[str, dict[str, Any]]:
+    (text,) = re.findall(r'id="packed-figures">([^<]+)<', report.text)
+    found: dict[str, dict[str, Any]] = json.loads(gzip.decompress(base64.b64decode(text)))
+    return found
+
+
+def _throttles(report: Reported) -> list[Throttle]:
+    events = [decode_event(event.value) for event in report.outcome.events]
+    return [event for event in events if isinstance(event, Throttle)]
+
+
+def test_every_figure_is_one_that_plotly_knows_with_axes_that_name_unit(figures: dict[str, dict[str, Any]]) -> None:
+    kinds = {name.partition("-")[0] for name in figures}
+    assert kinds == {"timeline", "throttling", "alarms", "evidence", "path", "answers", "fields", "beside"}
+    for name, figure in figures.items():
+        plotly.graph_objects.Figure(figure)  # raises for what it does not know
+        for axis in ("xaxis", "yaxis", "yaxis2"):
+            if axis in figure["layout"]:
+                assert AXIS.fullmatch(figure["layout"][axis]["title"]["text"]), (name, axis)
+
+
+def test_every_figure_has_a_title_that_says_what_to_see_and_its_numbers_as_a_table(
+    report: Reported, figures: dict[str, dict[str, Any]]
+) -> None:
+    captions = dict(re.findall(r'<figcaption id="([^"]+)-caption"><h\d>(.+?)</h\d>', report.text))
+    assert set(captions) == set(figures)
+    assert all(re.search(r"\d|No |only", caption) for caption in captions.values()), captions
+    described = re.findall(r'class="plot" id="([^"]+)" role="img" aria-label="([^"]{30,})"', report.text)
+    assert {name for name, _ in described} == set(figures)
+    tables = re.findall(r'<div class="plot" id="([^"]+)"[^>]*></div>\s*<details class="data"><summary>', report.text)
+    assert {name for name in figures if not name.startswith("answers")} <= set(tables)
+
+
+def test_curves_pass_their_threshold_where_the_throttle_records_say(
+    report: Reported, figures: dict[str, dict[str, Any]]
+) -> None:
+    throttles = _throttles(report)
+    compared = 0
+    for name, figure in figures.items():
+        if not name.startswith("evidence-"):
+            continue
+        own = [one for one in throttles if one.incident == name.removeprefix("evidence-")]
+        marks = {trace["name"]: trace for trace in figure["data"] if trace["mode"] == "markers"}
+        for level, rung in enumerate(LEVELS[1:], 1):
+            wanted = [one.record.trigger.rows_seen for one in own if one.level == level]
+            assert marks.get(f"decision: {rung}", {"x": []})["x"] == wanted
+            compared += len(wanted)
+        lines = {shape["y0"] for shape in figure["layout"]["shapes"]}
+        lead = max((trace["y"] for trace in figure["data"] if trace["mode"] == "lines"), key=lambda y: y[-1] or 0)
+        assert lines and max(value for value in lead if value is not None) > min(lines)
+    assert compared == len([one for one in throttles if one.level > 0]) > 20
+
+
+def test_it_holds_everything_that_a_report_must_show_and_no_reference_to_anywhere(report: Reported) -> None:
+    summary = report.outcome.summary
+    for part in (summary["config_hash"], summary["artefact_hash"], "policy.mode", "client-minutes", "ordinary client"):
+        assert part in report.text
+    assert len(report.text.encode()) < BYTES_MAX
+    plain = re.sub(r'<script type="text/plain"[^>]*>[^<]+</script>', "", report.text)
+    assert "default-src 'none'" in plain
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', plain)
+    assert [address for address in addresses if not address.startswith(("#", "data:,"))] == []
+
+
+class _Scripts(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+def test_names_that_mean_harm_stay_text(report: Reported, figures: dict[str, dict[str, Any]]) -> None:
+    parser = _Scripts()
+    parser.feed(report.text)
+    assert parser.tags.count("script") == 3 and "img" not in parser.tags and "i" not in parser.tags
+    assert not [name for name in parser.attributes if name.startswith("on")]
+    assert "&lt;img src=" in report.text and r"\u202eevil\x1b[31m" in report.text
+    drawn = json.dumps(figures)
+    assert "<img" not in drawn and "&lt;img" in drawn
+    for text in (report.text, drawn):
+        assert HARM not in text and REVERSED not in text and "\x1b" not in text
+
+
+def test_the_same_contents_give_the_same_bytes(report: Reported) -> None:
+    found = contents.Found(report.outcome.summary, [], [], report.outcome.survey, ["x"])
+    config = report.replayed.config
+    assert page(contents.contents(found, [], config)) == page(contents.contents(found, [], config))
+    assert packed(b"figures") == packed(b"figures")
+
+
+def test_of_an_empty_history_it_says_that_nothing_was_there(report: Reported, tmp_path: Path) -> None:
+    summary = dict(report.outcome.summary)
+    classes = {name: {key: 0 for key in counts} for name, counts in summary["classes"].items()}
+    summary |= {"rows": 0, "clients": 0, "alerts": 0, "classes": classes}
+    nothing = report.outcome._replace(events=[], summary=summary, survey=Survey())
+    write_report(tmp_path / "report.html", report.replayed._replace(outcome=nothing))
+    text = (tmp_path / "report.html").read_text()
+    assert "No client gave reason for an alert." in text and "None: no client came to a rung." in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html"]
+
+
+def test_what_analysts_judged_is_said(report: Reported, tmp_path: Path) -> None:
+    alert = next(one for one in _throttles(report) if one.level >= 3)
+    label = Label(
+        finding_uid=alert.incident, event_uid=alert.uid, verdict="false_positive", verdict_id=1, reason="a test",
+        labelled_at=datetime(2026, 1, 1, tzinfo=UTC), detectors=(alert.detector,), model=alert.model,
+        client=alert.client, config_hash="", artefact_hash="",
+    )  # fmt: skip
+    write_report(tmp_path / "report.html", report.replayed._replace(labels={alert.incident: label}))
+    assert "Analysts judged 1 incident: 1 false positive." in (tmp_path / "report.html").read_text()
+
+
+def test_clients_are_held_until_the_next_decision_or_a_lift(report: Reported) -> None:
+    first = _throttles(report)[0]
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def decided(revision: int, action: str, minutes: int) -> Throttle:
+        begin = at + timedelta(minutes=minutes)
+        record = msgspec.structs.replace(
+            first.record, revision=revision, action=action, issued_at=begin, effective_at=begin,
+            expires_at=begin + timedelta(hours=1), client="k", model="m",
+        )  # fmt: skip
+        return msgspec.structs.replace(first, record=record, client="k", model="m")
+
+    found = held.stretches([decided(1, "cap", 0), decided(2, "cap", 30), decided(3, "lift", 40)])
+    assert [(one.minutes, one.limits) for one in found] == [(30.0, first.mode == "enforce"), (10.0, True)]
+    assert held.stretches([decided(1, "cap", 0)])[0].minutes == 60.0
+
+
+@pytest.fixture(scope="module")
+def story(report: Reported) -> Story:
+    """The story of a client that was alarmed."""
+    key = next(event.client_key for event in report.outcome.events if event.kind == "alert")
+    _, config, artefacts, secrets, reporter, *_ = report.replayed
+    gathered = gather(report.replayed.sources, config, artefacts, secrets, reporter, [key], report.replayed.options)
+    (found,) = follow(EngineSettings(config, artefacts), gathered.frames, [key]).values()
+    return found
+
+
+def test_embeddings_are_drawn_by_principal_axes_and_distances(report: Reported, story: Story) -> None:
+    """The same client, as if it had sent vectors: no field names, values of their own."""
+    rng = np.random.default_rng(1)
+    encoder = EmbeddingEncoder(384, 0.3, b"s" * 32)
+    values = (rng.normal(size=(story.rows.count, encoder.dim)) * UNIT / 8).astype(np.int16)
+    none = np.zeros((story.rows.count, 0), np.uint16)
+    rows = story.rows._replace(values=values, fields=none, surprisal=none.astype(np.uint8))
+    artefact = report.replayed.artefacts.models[story.model]
+    changed = dataclasses.replace(story, rows=rows, field_names=())
+    embedded = type(artefact)(artefact.model, encoder, artefact.reference, 0.5, artefact.labels)
+    drawn: list[Figure | None] = [draw(Subject("x", changed, embedded, None)) for draw in (inputs.path, inputs.fields)]
+    for figure in drawn:
+        assert figure is not None
+        plotly.graph_objects.Figure({"data": figure.data, "layout": figure.layout})
+    path, distances = drawn
+    assert path is not None and "of their spread" in path.layout["xaxis"]["title"]["text"]
+    assert distances is not None and len(distances.data[0]["y"]) == story.rows.count - 1
+
+
+def test_an_ordinary_client_stands_beside_each_on_the_same_scale(report: Reported, story: Story) -> None:
+    subject = Subject("x", story, report.replayed.artefacts.models[story.model], None)
+    figure = evidence.beside(subject, story)
+    assert [trace["name"] for trace in figure.data] == ["this client", "an ordinary client"]
+    assert figure.table.rows[0] == ("requests", f"{story.rows.count:,}", f"{story.rows.count:,}")
+
+
+def test_a_survey_is_the_same_however_frames_are_cut_joined_or_kept(report: Reported, story: Story) -> None:
+    keys = [int(key) for key in report.outcome.survey.spaces[story.space].clients]
+    _, config, artefacts, secrets, reporter, *_ = report.replayed
+    gathered = gather(report.replayed.sources, config, artefacts, secrets, reporter, keys, report.replayed.options)
+    frames = [frame for frame in gathered.frames if hasattr(frame, "rows") and hasattr(frame.rows, "client")]
+    whole, parts = Survey(), Survey()
+    whole.add(frames)
+    for frame in frames:
+        one = Survey()
+        one.add([frame])
+        parts.join(Survey.load(one.dump()))
+    for mine, theirs in zip(whole.spaces.values(), parts.spaces.values(), strict=True):
+        for a, b in zip([*mine[1:5], *mine.sample], [*theirs[1:5], *theirs.sample], strict=True):
+            assert np.array_equal(a, b)
+    space = whole.spaces[story.space]
+    assert space.rows.sum() == space.busy.sum() == report.outcome.summary["rows"]
+    assert 100 < len(space.sample.exact) <= SAMPLE_ROWS
