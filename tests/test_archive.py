@@ -102,6 +102,11 @@ def test_ranges(tmp_path: Path, history: list[Frame]) -> None:
     same(kept.frames(0, first=14, last=40), [frame for frame in ours if 14 <= frame.offset <= 40])
     times = np.concatenate([frame.rows.time_ms for frame in ours if isinstance(frame, RowFrame)])
     since, until = int(np.quantile(times, 0.4)), int(np.quantile(times, 0.41))
+    offsets = [
+        frame.offset for frame in kept.frames(0, since_ms=BEGIN_MS - DAY_MS, until_ms=int(np.quantile(times, 0.3)))
+    ]
+    orders = [frame.offset for frame in ours if not isinstance(frame, RowFrame)]
+    assert offsets == sorted(offsets) and set(orders) < set(offsets)
     found = [frame for frame in kept.frames(0, since_ms=since, until_ms=until) if isinstance(frame, RowFrame)]
     wanted = [
         frame

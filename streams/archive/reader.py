@@ -113,9 +113,9 @@ class Archive:
         files = [part for part in self._parts if part.partition == partition]
         others = _Others([part for part in files if part.kind == "other"], wanted)
         for part in (part for part in files if part.kind == "rows"):
-            for group, size in _groups(part, wanted):
-                yield others.merged(group, size)
-        yield others.merged([], 0)
+            for taken in _groups(part, wanted):
+                yield others.merged(taken.frames, taken.last, taken.size)
+        yield others.merged([], None, 0)
 
     def snapshot(
         self, partition: int, before_offset: int | None = None, before_ms: int | None = None
@@ -165,9 +165,8 @@ class _Others:
             self._waiting += _other(part, wanted)
         self._waiting.reverse()  # the next one last
 
-    def merged(self, group: list[Frame], size: int) -> Read:
-        """A group with what stood before its last frame; an empty one with all that is left."""
-        until = group[-1].offset if group else None
+    def merged(self, group: list[Frame], until: int | None, size: int) -> Read:
+        """Frames with the messages that stood before offset `until`; None for all that are left."""
         due: list[tuple[int, Frame | Reject]] = []
         while self._waiting and (until is None or self._waiting[-1][0] < until):
             due.append(self._waiting.pop())
@@ -194,14 +193,20 @@ def _other(part: Part, wanted: Slice) -> Iterator[tuple[int, Frame | Reject]]:
             yield offset, frame
 
 
-def _groups(part: Part, wanted: Slice) -> Iterator[tuple[list[Frame], int]]:
-    """Frames of each row group, and the bytes it takes up in its file."""
+class _Taken(NamedTuple):
+    """The wanted frames of a row group. last : offset of its last frame, wanted or not. size : bytes read or passed."""
+
+    frames: list[Frame]
+    last: int
+    size: int
+
+
+def _groups(part: Part, wanted: Slice) -> Iterator[_Taken]:
+    size = 0
     with opened(part.path) as file:
         for number in range(file.num_row_groups):
-            size = sum(
-                file.metadata.row_group(number).column(i).total_compressed_size
-                for i in range(file.metadata.num_columns)
-            )
+            columns = file.metadata.row_group(number)
+            size += sum(columns.column(i).total_compressed_size for i in range(columns.num_columns))
             low, high = _bounds(file, number, "frame_offset")
             beside = (wanted.first is not None and high < wanted.first) or (
                 wanted.last is not None and low > wanted.last
@@ -211,7 +216,8 @@ def _groups(part: Part, wanted: Slice) -> Iterator[tuple[list[Frame], int]]:
             table = _rows_of(file, number, wanted)
             if table.num_rows:
                 group = Group(table, f"{part.path}, row group {number}")
-                yield [frame for frame in group.frames() if _is_wanted(frame, wanted)], size
+                yield _Taken([frame for frame in group.frames() if _is_wanted(frame, wanted)], high, size)
+                size = 0
 
 
 def _rows_of(file: pq.ParquetFile, number: int, wanted: Slice) -> pa.Table:
