@@ -97,6 +97,11 @@ class Worker:
         broker = cpu_s(self._run.broker_pid) if self._run.broker_pid else float("nan")
         return Seen(time.monotonic(), rows, int(lag), cpu_s(self._process.pid), broker)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def resident_bytes(self) -> int:
         assert self._process is not None
         return resident_bytes(self._process.pid)
