@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka test-faults scaling soak roles check fmt lint type scenarios accept bench bench-detection bench-detection-full docs lock audit sbom up down clean
+.PHONY: help setup run test test-kafka test-faults scaling soak roles check fmt lint type scenarios accept bench bench-detection bench-detection-full fuzz docs lock audit sbom up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench-detection: setup ## Who finds which attack, at the same false alarms: ours
 
 bench-detection-full: setup ## The same on more clients, all disguises and slow methods; rewrites docs/benchmark.md
 	@$(BIN)/python -m bench.detection --full --write-docs
+
+fuzz: setup ## Mutate everything that reads foreign bytes, guided by coverage; FUZZ_SECONDS (60) each
+	@$(BIN)/python -m tests.fuzz.run --seconds $${FUZZ_SECONDS:-60}
 
 docs: setup ## Rewrite docs/configuration.md from the code
 	$(BIN)/python -m detector.config_keys > docs/configuration.md.new

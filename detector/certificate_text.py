@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+from detector.printable import printable
 from models.certificate import Certificate, ClassPart, Rung
 
 PROMISE = """It promises: of ordinary clients of a class, at most the stated share reaches a rung on a day, over all
@@ -55,14 +56,19 @@ def one_in(rate: float) -> str:
 
 def page(certificate: Certificate) -> str:
     """Markdown."""
-    return "\n".join(_page(certificate)) + "\n"
+    return "\n".join(printable(line, "\n") for line in _page(certificate)) + "\n"
+
+
+def _quoted(name: str) -> str:
+    """A name from the log, so that it stays a name."""
+    return f"`{printable(name).replace('`', '')}`"
 
 
 def _page(certificate: Certificate) -> Iterator[str]:
     grounds = certificate.grounds
     yield f"# Certificate {certificate.id}"
     yield ""
-    yield f"False alarms of ordinary clients per day, for {', '.join(f'`{space}`' for space in certificate.spaces)}."
+    yield f"False alarms of ordinary clients per day, for {', '.join(map(_quoted, certificate.spaces))}."
     for warning in certificate.warnings:
         yield f"\n**Mind:** {warning}."
     for part in certificate.classes:

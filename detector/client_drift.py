@@ -8,13 +8,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from detector import __version__
-from detector.config import Config
 from detector.drift_events import CLIENT_INPUTS, DriftRecord
 from detector.events import ID_HEX_DIGITS, Position, moment
-from detector.finding import Event
+from detector.finding import Event, Provenance
 from detector.findings import name_of
 from detector.frame import RowFrame
+from detector.printable import json_bytes
 from models.artefacts import ModelArtefact
 from models.clients import ClientTable
 from models.kernels.drift import FAST, FINE_BITS, SLOW
@@ -26,8 +25,7 @@ FINE = UNIT << FINE_BITS
 
 
 def event(
-    config: Config,
-    artefact_hash: str,
+    provenance: Provenance,
     artefact: ModelArtefact,
     table: ClientTable,
     frame: RowFrame,
@@ -64,11 +62,9 @@ def event(
         certified=bool(artefact.reference.drift_certified[klass]),
         certificate=artefact.certificate,
         trigger=position,
-        config_hash=config.hash,
-        artefact_hash=artefact_hash,
-        engine_version=__version__,
+        **provenance._asdict(),
     )
-    value, time_ms = msgspec.json.encode(record), int(client["clock_ms"])
+    value, time_ms = json_bytes(record), int(client["clock_ms"])
     return Event("drift", _id("record", *where), record.key.encode(), value, (), int(client["key"]), time_ms)
 
 

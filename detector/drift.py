@@ -256,6 +256,16 @@ def _finding(settings: Settings, artefact: ModelArtefact, found: Drifted) -> dri
     )
 
 
+def _sums(state: LinkState, space: str, stored: bytes) -> I64:
+    artefact, population = state.settings.artefacts[space], state.settings.population(space)
+    features = 0 if population is None else len(population.rff_mean)
+    try:
+        shape = windows.GROUPS, windows.width(artefact.encoder.dim, features)
+        return np.frombuffer(stored, np.int64).reshape(shape).copy()
+    except ValueError as error:
+        raise StateError("the stored state is damaged: sums of another shape") from error
+
+
 class _Stored(msgspec.Struct):
     window_ms: int
     artefact_hash: str
@@ -312,8 +322,7 @@ def load(settings: Settings, value: bytes) -> LinkState:
                 state.spaces[space].forget_population()
     for space, number, sums in stored.open:
         if same and space in settings.artefacts:
-            shape = windows.GROUPS, -1
-            state.open.setdefault(space, {})[number] = np.frombuffer(sums, np.int64).reshape(shape).copy()
+            state.open.setdefault(space, {})[number] = _sums(state, space, sums)
     return state
 
 

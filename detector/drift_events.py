@@ -14,6 +14,7 @@ from detector.alert import CLASS_UID, OBSERVED, OCSF_VERSION, PROFILE, Json, att
 from detector.atlas import TECHNIQUES
 from detector.events import ID_HEX_DIGITS, Position, Time, headers, moment
 from detector.finding import Event
+from detector.printable import json_bytes
 
 DRIFT = "drift"
 LINK = "link"
@@ -105,10 +106,10 @@ def events(finding: Finding) -> list[Event]:
     """The record; once it lasts also the alert."""
     made = record(finding)
     record_id = _id("record", made.drift_id, made.state, finding.until_ms)
-    found = [Event("drift", record_id, made.key.encode(), msgspec.json.encode(made), (), 0, finding.until_ms)]
+    found = [Event("drift", record_id, made.key.encode(), json_bytes(made), (), 0, finding.until_ms)]
     if finding.lasting:
         uid = _id("alert", made.drift_id)
-        value = msgspec.json.encode(alert(finding, made, uid))
+        value = json_bytes(alert(finding, made, uid))
         key = made.drift_id.encode()
         found.append(Event("alert", uid, key, value, headers(uid, made.until, LINK), 0, finding.until_ms))
     return found

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -108,7 +108,7 @@ class Memory(msgspec.Struct):
     monitors: dict[str, Monitor] = msgspec.field(default_factory=dict)
     episodes: dict[str, Episode] = msgspec.field(default_factory=dict)
     inputs: Inputs = msgspec.field(default_factory=Inputs)
-    counts: list[float] = msgspec.field(default_factory=list)
+    counts: list[Annotated[float, msgspec.Meta(ge=0)]] = msgspec.field(default_factory=list)
     features: bytes = b""
     shift: list[float] = msgspec.field(default_factory=list)
 

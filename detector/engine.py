@@ -19,10 +19,10 @@ import msgspec
 import numpy as np
 import zstandard
 
-from detector import client_drift, evidence, findings, layouts
+from detector import __version__, client_drift, evidence, findings, layouts
 from detector.config import Config
 from detector.events import events
-from detector.finding import Event
+from detector.finding import Event, Provenance
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
@@ -99,6 +99,7 @@ class EngineSettings:
     config: Config
     artefacts: Artefacts
     spaces: dict[str, Space] = field(init=False)
+    provenance: Provenance = field(init=False)
 
     def __post_init__(self) -> None:
         spaces = {}
@@ -110,6 +111,7 @@ class EngineSettings:
             nulls = evidence.nulls(artefact.reference, encoder.reach, encoder.agreement_min, threshold)
             spaces[artefact.space] = Space(artefact, nulls)
         object.__setattr__(self, "spaces", spaces)
+        object.__setattr__(self, "provenance", Provenance(self.config.hash, self.artefacts.hash, __version__))
 
 
 @dataclass(slots=True)
@@ -196,8 +198,8 @@ def _rows(state: PartitionState, frame: RowFrame, closed: I64) -> list[Event]:
         if status & CROSSED:
             found += _decide(state, frame, space, row - 1, verdict)
         if status & MOVED:
-            config, fitted = state.settings.config, state.settings.artefacts.hash
-            found.append(client_drift.event(config, fitted, space.artefact, table, frame, row - 1, verdict))
+            made_with = state.settings.provenance
+            found.append(client_drift.event(made_with, space.artefact, table, frame, row - 1, verdict))
         row, status = table.fold(space.nulls, batch, closed, row, tally, verdict)
     state.dirty.update(np.unique(frame.rows.client % np.uint64(len(closed))).tolist())
     return found
@@ -211,8 +213,8 @@ def _decide(state: PartitionState, frame: RowFrame, space: Space, row: int, verd
     if int(client["clock_ms"]) < allowed:
         client["quiet_until_ms"] = allowed
         return []
-    config, fitted = state.settings.config, state.settings.artefacts.hash
-    finding = findings.decided(config, fitted, space.artefact, space.nulls, table, frame, row, verdict)
+    policy, made_with = state.settings.config.policy, state.settings.provenance
+    finding = findings.decided(policy, made_with, space.artefact, space.nulls, table, frame, row, verdict)
     return events(finding)
 
 
@@ -249,9 +251,7 @@ def _control(state: PartitionState, frame: ControlFrame) -> list[Event]:
         table.table.clients[slot]["quiet_until_ms"] = frame.until_ms if frame.action == "allow" else 0
         if frame.action == "lift":
             table.forget_evidence(slot)
-            finding = findings.lifted(
-                state.settings.config, state.settings.artefacts.hash, space.artefact, table, frame, slot
-            )
+            finding = findings.lifted(state.settings.provenance, space.artefact, table, frame, slot)
             found += events(finding) if finding is not None else []
     return found
 

@@ -11,6 +11,7 @@ import msgspec
 
 from detector.alert import DATA_SCHEMA, alert
 from detector.finding import LEVELS, Event, Finding
+from detector.printable import json_bytes
 
 ALERT_LEVEL = LEVELS.index("hard")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -79,11 +80,11 @@ def events(finding: Finding) -> list[Event]:
     """The throttle record; from level 3 (hard) on also the alert."""
     record = throttle(finding)
     client_key, time_ms = finding.client_key, finding.decision.issued_ms
-    value = msgspec.json.encode(record)
+    value = json_bytes(record)
     found = [Event("throttle", record.decision_id, record.key.encode(), value, (), client_key, time_ms)]
     if finding.decision.level >= ALERT_LEVEL:
         uid = _id("alert", finding)
-        value = msgspec.json.encode(alert(finding, uid, record.decision_id))
+        value = json_bytes(alert(finding, uid, record.decision_id))
         # Keyed by incident: its alerts stay in order, and together.
         key = finding.incident.encode()
         found.append(Event("alert", uid, key, value, headers(uid, record.issued_at, "judge"), client_key, time_ms))

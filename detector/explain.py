@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from detector.finding import LEVELS, Family, Finding
+from detector.printable import printable
 
 TITLES = {
     "variants": "Many variants of one input",
@@ -85,11 +86,15 @@ class Explanation(NamedTuple):
         """All lines but the title, as sentences."""
         return " ".join(f"{line[0].upper()}{line[1:]}." for line in self[1:] if line)
 
+    def printable(self) -> "Explanation":
+        """Names of fields, labels and requests come from the log: here they are read, not looked up."""
+        return Explanation(*map(printable, self))
+
 
 def explain(finding: Finding) -> Explanation:
     by_person = finding.reason == "person"
     earlier = earlier_requests(finding)
-    return Explanation(
+    explanation = Explanation(
         title=f"{TITLES.get(finding.reason, finding.reason)}: model {finding.model}",
         seen=_seen(finding),
         evidence="" if by_person else _evidence(finding),
@@ -98,6 +103,7 @@ def explain(finding: Finding) -> Explanation:
         nearest=f"nearest earlier requests: {', '.join(earlier)}" if earlier else "",
         decision=_decision(finding),
     )
+    return explanation.printable()
 
 
 def _seen(finding: Finding) -> str:

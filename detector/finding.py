@@ -1,9 +1,18 @@
 """Everything an alert or a throttle record says, before it becomes bytes."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 LEVELS = ("none", "watch", "soft", "hard", "block")
 """The ladder: budgets 1e-2, 1e-3, 1e-4, 1e-5 false alarms per benign client-day for levels 1 to 4."""
+
+
+class Provenance(NamedTuple):
+    """What decisions are made with; it stands in every event. Known beforehand: to hash takes as long as to decide."""
+
+    config_hash: str
+    artefact_hash: str
+    engine_version: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from detector import __version__
-from detector.config import Config
+from detector.config import Policy
 from detector.evidence import PROCESSES, Process
-from detector.finding import Counts, Family, FieldVariation, Finding, Trigger
+from detector.finding import Counts, Family, FieldVariation, Finding, Provenance, Trigger
 from detector.frame import ControlFrame, RowFrame
 from detector.policy import DAY_MS, Standing, decide
 from detector.policy import lifted as lift
@@ -38,8 +37,8 @@ CLIENT_FEATURES = {"margin_seek": "low_margin"}
 
 
 def decided(
-    config: Config,
-    artefact_hash: str,
+    policy: Policy,
+    provenance: Provenance,
     artefact: ModelArtefact,
     nulls: Nulls,
     table: ClientTable,
@@ -55,9 +54,7 @@ def decided(
     process, level = PROCESSES[int(verdict[LEAD_PROCESS])], int(verdict[RAISED_LEVEL])
     klass = min(2, int(rows.klass[row]))
     before = standing(client)
-    decision, after = decide(
-        config.policy, before, level, process.detector, int(client["clock_ms"]), int(client["key"])
-    )
+    decision, after = decide(policy, before, level, process.detector, int(client["clock_ms"]), int(client["key"]))
     update = _open_incident(client, before, rows.source[row], rows.offset[row], rows.index[row], level)
     _remember(client, after)
     threshold = int(nulls.thresholds[klass, level]) + threshold_offset(client["key"])
@@ -89,14 +86,12 @@ def decided(
         counts=_counts(client, artefact),
         incident=_incident(frame.space, client),
         update=update,
-        config_hash=config.hash,
-        artefact_hash=artefact_hash,
-        engine_version=__version__,
+        **provenance._asdict(),
     )
 
 
 def lifted(
-    config: Config, artefact_hash: str, artefact: ModelArtefact, table: ClientTable, frame: ControlFrame, slot: int
+    provenance: Provenance, artefact: ModelArtefact, table: ClientTable, frame: ControlFrame, slot: int
 ) -> Finding | None:
     """The record that takes a decision back; None if none was ever made."""
     client = table.table.clients[slot]
@@ -128,9 +123,7 @@ def lifted(
         counts=_counts(client, artefact),
         incident=_incident(artefact.space, client),
         update=True,
-        config_hash=config.hash,
-        artefact_hash=artefact_hash,
-        engine_version=__version__,
+        **provenance._asdict(),
     )
 
 

@@ -47,8 +47,10 @@ def check_clients(records: NDArray[np.void], block: int, blocks: int) -> None:
 
 def check_entries(name: str, entries: NDArray[np.void]) -> None:
     """name : "anchors" or "pages". entries : those of the block's clients. Raises UnsoundError."""
-    counted = "variants" if name == "anchors" else "rows"
+    counted, times = ("variants", ("first_ms", "last_ms")) if name == "anchors" else ("rows", ("since_ms",))
     _within(entries, counted, 0, np.iinfo(entries.dtype[counted]).max // 2)
+    for time in times:
+        _within(entries, time, TIME_MS_MIN, TIME_MS_MAX)
 
 
 def _within(records: NDArray[np.void], name: str, least: int, most: Any) -> None:

@@ -21,6 +21,7 @@ from faust.types import TP
 
 from detector.config import Config
 from detector.engine import EngineSettings
+from detector.printable import printable
 from models.artefacts import Artefacts, load_artefacts
 from streams.certify import standing
 from streams.clients import SendError
@@ -35,6 +36,7 @@ from streams.secrets import Secrets, load_secrets, trusted_keys
 from streams.sketch import Sketcher
 from streams.sketch_agent import SketchStage
 from streams.stage import StageError, StageRunner
+from streams.terminal import say
 from streams.warm import warm
 
 if TYPE_CHECKING:
@@ -229,10 +231,19 @@ def spare_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
+class PrintableFormatter(logging.Formatter):
+    """Libraries log what brokers and clients told them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), "\n\t")
+
+
 def quieten() -> None:
     """Faust tells each step of a rebalance, and every error once for each of its services; aiokafka each attempt to
     reach a broker that is away. Ours is told once."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("aiokafka", "faust", "mode", "streams.batches"):  # mode names loggers after the module of the subclass
         logging.getLogger(name).setLevel(logging.CRITICAL)
     structlog.configure(
@@ -242,7 +253,7 @@ def quieten() -> None:
 
 
 def _say(text: str) -> None:
-    print(f"probewatch: {text}", file=sys.stderr, flush=True)
+    say(f"probewatch: {text}")
 
 
 def _end(code: int) -> None:

@@ -242,6 +242,10 @@ class BatchConsumer(driver.Consumer):
         for tp in list(self._numbers) if partitions is None else partitions:
             self._numbers.pop(tp, None)
 
+    def on_buffer_full(self, tp: TP) -> None:
+        """Faust would not read the partition again before the queue is nearly empty, and others keep it full: with a
+        backlog it starved. The full queue itself holds up whoever puts the next batch, each in turn."""
+
     async def verify_all_partitions_active(self) -> None:
         """Faust's look at each partition fails on one whose position a rebalance has not set yet, and crashes the
         worker. `StageRunner.stuck` watches in its place."""

@@ -134,6 +134,8 @@ def replay(
     history.write(outcome._replace(summary=summary), out)
     if not summary["rows"]:
         say("no row was judged; see rejects.jsonl and `unjudged` in summary.json")
+    if summary["evicted_clients"]:
+        say(f"{summary['evicted_clients']:,} clients left for want of room and began anew: raise state.block_bytes")
     if as_json:
         print(json.dumps(summary))
     else:

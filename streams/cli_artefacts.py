@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from detector.printable import printable
 from streams.cli_arguments import AsJson, Classes, ConfigFile, Out, Sources
 from streams.terminal import say, show, speaking
 
@@ -216,7 +217,7 @@ def verify(
     else:
         for name, value in _about(folder, found):
             if name != "files":
-                print(f"{name:12} {value}")
+                print(printable(f"{name:12} {value}"))
         show(({"file": file.name, "state": file.state} for file in found.files), False)
         for fault in faults:
             say(f"FAULT: {fault}")

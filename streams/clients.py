@@ -8,6 +8,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, errors
 
 from detector.config import Config
+from streams import codecs
 from streams.embedded import Features
 
 FRAMING_BYTES = 64 * 2**10
@@ -82,6 +83,7 @@ def producer(config: Config, features: Features, value_bytes_max: int) -> Produc
 
 def bare_reader(config: Config, **arguments: Any) -> AIOKafkaConsumer:
     """A consumer of no group, not started; it reads what it is assigned and commits nothing."""
+    codecs.install()
     return AIOKafkaConsumer(
         bootstrap_servers=config.kafka.bootstrap,
         enable_auto_commit=False,
@@ -104,6 +106,7 @@ async def reader(config: Config, **arguments: Any) -> AsyncIterator[AIOKafkaCons
 
 def group_reading(config: Config, features: Features, **fetch: Any) -> dict[str, Any]:
     """Arguments of a group member's consumer. A group that has committed nothing begins at the oldest record."""
+    codecs.install()
     session_ms = int(1000 * min(config.kafka.session_timeout_s, features.session_s_max))
     return {
         "bootstrap_servers": config.kafka.bootstrap,

@@ -31,6 +31,7 @@ from streams.sink import Sink
 from streams.stage import StageError
 from streams.state_topic import StateTopic, Stored
 
+log = structlog.get_logger("probewatch")
 TICK_S = 0.1
 TICKS_A_ROUND = 30
 """Most slices that a round of block writing is cut into, and the shortest time for one."""
@@ -114,6 +115,7 @@ class JudgeStage:
         self._dead = DeadLetterTopic(self._producer, config, metrics)
         self._partitions: dict[TP, Partition] = {}
         self._log_id = ""
+        self._evicted_told = 0
 
     @property
     def consumer_arguments(self) -> dict[str, Any]:
@@ -235,8 +237,9 @@ class JudgeStage:
     async def tick(self) -> None:
         """Each block that has a record is written once a round, changed or not: that also mends what a zombie wrote."""
         before = time.monotonic() - self._config.state.round_s + self.tick_s / 2
-        for partition in self._partitions.values():
-            await self._write(partition, partition.due(before, 1 / self._ticks))
+        async with asyncio.TaskGroup() as writing:  # one after another would wait for as many answers
+            for partition in self._partitions.values():
+                writing.create_task(self._write(partition, partition.due(before, 1 / self._ticks)))
         counts: dict[str, int] = defaultdict(int)
         for partition in self._partitions.values():
             counts["clients"] += partition.state.clients
@@ -245,6 +248,13 @@ class JudgeStage:
         self._metrics.clients.set(counts["clients"])
         self._metrics.skipped.set(counts["skipped"])
         self._metrics.evicted.set(counts["evicted"])
+        self._tell_evictions(counts["evicted"])
+
+    def _tell_evictions(self, evicted: int) -> None:
+        """Whenever they have doubled: a flood of invented clients must not become one of log lines."""
+        if evicted > 2 * self._evicted_told:
+            self._evicted_told = evicted
+            log.warning("clients left for want of room: raise state.block_bytes", evicted=evicted)
 
     async def _write(self, partition: Partition, blocks: Iterable[int]) -> None:
         values = {block: engine.dump_block(partition.state, block) for block in blocks}

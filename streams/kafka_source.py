@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from detector.config import Config
-from streams import topics
+from streams import codecs, topics
 from streams.archive import ArchiveWriter, Message
 from streams.embedded import log_ends, probe
 from streams.sketch import RawRecord
@@ -107,6 +107,7 @@ class _RangeReader:
             raise _RangeError(f"there is no topic {self._topic}")
         if partition is not None and partition >= count:
             raise _RangeError(f"partition: expected 0 to {count - 1}; got {partition}")
+        codecs.install()
         consumer = AIOKafkaConsumer(
             bootstrap_servers=kafka.bootstrap, enable_auto_commit=False, auto_offset_reset="none", **kafka.client()
         )

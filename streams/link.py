@@ -28,6 +28,9 @@ from streams.stage import StageError
 from streams.state_topic import LOG_HEADER, read_log
 
 FETCH_WAIT_MS = 500
+GATHER_BYTES = 2**18
+"""Windows are minutes long: frames are fetched together, not one by one as they come."""
+
 FRAMES_A_TURN = 64
 """Then other stages of the process have theirs."""
 
@@ -74,7 +77,9 @@ class LinkStage:
 
     @property
     def consumer_arguments(self) -> dict[str, Any]:
-        arguments = clients.group_reading(self._config, self._features, fetch_max_wait_ms=FETCH_WAIT_MS)
+        arguments = clients.group_reading(
+            self._config, self._features, fetch_max_wait_ms=FETCH_WAIT_MS, fetch_min_bytes=GATHER_BYTES
+        )
         return arguments | {"partition_assignment_strategy": [SoleAssignor]}
 
     async def start(self) -> None:

@@ -9,6 +9,8 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from detector.printable import printable
+
 PATIENCE_S = 2.0
 
 Advance = Callable[[int], None]
@@ -35,13 +37,18 @@ class Bars:
     def __init__(self) -> None:
         self._begun = time.monotonic()
         self._shown = False
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(
             *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
         )
 
     def task(self, description: str, total: int | None) -> Advance:
-        task = self._progress.add_task(description, total=total)
+        task = self._progress.add_task(printable(description), total=total)
 
         def advance(units: int) -> None:
             self._progress.advance(task, units)

@@ -15,6 +15,9 @@ WHOLE_RECORD = -1
 
 Headers = Sequence[tuple[str, bytes]]
 
+PREFIXES = ("__streams.errors.", "probewatch-")
+"""Of our headers. A raw record that brings such ones, as a dead letter sent again does, loses them."""
+
 
 class Fault(NamedTuple):
     """One thing wrong with one row or record, before its place is known.
@@ -77,13 +80,14 @@ def dead_letters(
     letters = []
     for offset, group in groupby(rejects, attrgetter("offset")):
         record = records[offset]
+        own = [header for header in record.headers if not header[0].startswith(PREFIXES)]
         pieces: Sequence[bytes] | None = None
         for reject in group:
             value = record.value
             if reject.index != WHOLE_RECORD and value is not None:
                 pieces = elements(value) if pieces is None else pieces
                 value = pieces[reject.index]
-            letters.append(DeadLetter(record.key, value, [*record.headers, *_headers(reject)], reject))
+            letters.append(DeadLetter(record.key, value, [*own, *_headers(reject)], reject))
     return letters
 
 

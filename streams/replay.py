@@ -23,6 +23,7 @@ from detector import __version__, drift, engine
 from detector.config import Config
 from detector.finding import LEVELS, Event
 from detector.frame import Frame, RowFrame, ShiftFrame
+from detector.printable import json_bytes
 from models.artefacts import Artefacts
 from models.rows import CLASSES, U8, U32, U64
 from streams.identity import Identity, former_of
@@ -81,7 +82,7 @@ def write(outcome: Outcome, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for kind, name in FILES.items():
         _write_lines(out / name, (event.value for event in outcome.events if event.kind == kind))
-    _write_lines(out / REJECTS_FILE, map(msgspec.json.encode, outcome.rejects))
+    _write_lines(out / REJECTS_FILE, map(json_bytes, outcome.rejects))
     _write_lines(out / SUMMARY_FILE, [msgspec.json.format(msgspec.json.encode(outcome.summary), indent=2)])
 
 

@@ -219,11 +219,8 @@ class Sketcher:
 
     def _plain(self, source: int, records: Sequence[Message], piece: Piece) -> Sequence[Message]:
         """Take what is plain; the records that are left."""
-        most = self._config.input.max_record_bytes
-        values = [record.value for record in records]
-        messages = [b"" if value is None or len(value) > most else value for value in values]
         assert self._scanner is not None
-        found = self._scanner.scan(messages)
+        found = self._scanner.scan([record.value or b"" for record in records], self._config.input.max_record_bytes)
         left = np.ones(len(records), np.bool_)
         offsets = np.array([record.offset for record in records], np.int64)
         window = Window(self._config.input.earliest_ms, self._config.input.latest_ms)

@@ -24,8 +24,9 @@ from streams.stage import StageError
 LINGER_MS = 50
 """How long the broker may hold a fetch back to gather records: the frame's linger, at no cost to us."""
 
-GATHER_BYTES = 64 * 2**10
-"""A fetch is answered before that when so much has gathered."""
+GATHER_BYTES = 2**20
+"""A fetch is answered before that when so much has gathered. Each fetch makes a frame for every model and partition of
+`requests`: with 64 kB, ninety records, a row of traffic at 8,000 records/s cost worker and broker a quarter more."""
 
 FETCH_BYTES = 4 * 2**20
 """Most that one fetch brings from one raw partition: behind the log, larger batches make fewer, fuller frames."""

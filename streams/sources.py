@@ -6,9 +6,8 @@ partition. `open_sources` turns what the user wrote into sources and says what i
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Annotated, NamedTuple, Protocol
 
 import msgspec
 import pyarrow as pa
@@ -25,6 +24,9 @@ RECORD_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 ARCHIVE_SUFFIX = ".parquet"
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 READ_BYTES = 2**20
+BATCH_BYTES = 64 * 2**20
+RECORD_BYTES_MAX = 100_000_000
+"""The most that input.max_record_bytes can allow."""
 
 
 class SourceError(ValueError):
@@ -72,7 +74,7 @@ def open_sources(specs: Sequence[str], config: Config) -> list[Source]:
 
             sources.append(KafkaSource(spec, config))
         else:
-            sources.extend(_files(Path(spec)))
+            sources.extend(_files(Path(spec), config.input.max_record_bytes))
     seen: set[str] = set()
     for source in sources:
         if source.name in seen:
@@ -81,12 +83,12 @@ def open_sources(specs: Sequence[str], config: Config) -> list[Source]:
     return sources
 
 
-def _files(path: Path) -> Iterator[Source]:
+def _files(path: Path, record_bytes_max: int) -> Iterator[Source]:
     if path.is_dir():
         found = [file for file in sorted(path.rglob("*")) if _is_history(file)]
         if not found:
             raise SourceError(f"{path}: no {', '.join(RECORD_SUFFIXES)} or {ARCHIVE_SUFFIX} file in this folder")
-        yield from (_file(file, file.relative_to(path).as_posix()) for file in found)
+        yield from (_file(file, file.relative_to(path).as_posix(), record_bytes_max) for file in found)
     elif not path.exists():
         raise SourceError(f"{path}: no such file or folder")
     elif not _is_history(path):
@@ -95,15 +97,16 @@ def _files(path: Path) -> Iterator[Source]:
             " or kafka://host:port/topic?from=OFFSET&to=OFFSET"
         )
     else:
-        yield _file(path, path.name)
+        yield _file(path, path.name, record_bytes_max)
 
 
 def _is_history(path: Path) -> bool:
     return path.is_file() and path.name.endswith((*RECORD_SUFFIXES, ARCHIVE_SUFFIX))
 
 
-def _file(path: Path, name: str) -> Source:
-    return ArchiveFile(path, name) if name.endswith(ARCHIVE_SUFFIX) else RecordFile(path, name)
+def _file(path: Path, name: str, record_bytes_max: int) -> Source:
+    name = name.encode("utf-8", "backslashreplace").decode()  # names of files are bytes, and become part of events
+    return ArchiveFile(path, name) if name.endswith(ARCHIVE_SUFFIX) else RecordFile(path, name, record_bytes_max)
 
 
 class RecordFile:
@@ -111,10 +114,13 @@ class RecordFile:
 
     Compression is not part of the name, so packing a file moves no position. A record that carries
     `"_kafka": {"topic", "partition", "offset"}` (as the demo's log does) keeps that position instead.
+
+    record_bytes_max : of a longer line one byte more than this is kept, enough to be refused by its size.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, record_bytes_max: int = RECORD_BYTES_MAX) -> None:
         self.path = path
+        self._record_bytes_max = record_bytes_max
         self.name = next((name.removesuffix(suffix) for suffix in COMPRESSIONS if name.endswith(suffix)), name)
         self.size: int | None = path.stat().st_size
 
@@ -122,8 +128,8 @@ class RecordFile:
         try:
             with self.path.open("rb") as file:
                 told = 0
-                lines = enumerate(_decompressed(file, self.path.suffix))
-                while batch := list(islice(lines, BATCH_RECORDS)):
+                stream = _decompressed(file, self.path.suffix)  # kept: it closes the file when it is forgotten
+                for batch in _batched(enumerate(_lines(stream, self._record_bytes_max))):
                     yield from self._split(batch)
                     advance(file.tell() - told)
                     told = file.tell()
@@ -174,9 +180,11 @@ def decode_messages(messages: Iterable[archive.Message], name: str) -> FrameBatc
 
 
 class _Place(msgspec.Struct):
-    topic: str
-    partition: int
-    offset: int
+    """As Kafka has them."""
+
+    topic: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9._-]{1,249}\Z")]
+    partition: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    offset: Annotated[int, msgspec.Meta(ge=0, lt=2**63 - 1)]
 
 
 class _Placed(msgspec.Struct):
@@ -192,10 +200,32 @@ def _place(line: bytes) -> tuple[str, int, int] | None:
         place = _placed.decode(line).place
     except UNREADABLE:
         return None
-    return (place.topic, place.partition, place.offset) if place.partition >= 0 and place.offset >= 0 else None
+    return place.topic, place.partition, place.offset
 
 
-def _decompressed(file: IO[bytes], suffix: str) -> Iterable[bytes]:
+def _lines(file: IO[bytes], bytes_max: int) -> Iterator[bytes]:
+    """Lines, cut behind `bytes_max` + 1: a small packed file may hold one of gigabytes."""
+    while line := file.readline(bytes_max + 1):
+        yield line
+        while line and not line.endswith(b"\n"):
+            line = file.readline(READ_BYTES)
+
+
+def _batched(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    """BATCH_RECORDS lines at a time, fewer of long ones."""
+    batch: list[tuple[int, bytes]] = []
+    held = 0
+    for number, line in lines:
+        batch.append((number, line))
+        held += len(line)
+        if len(batch) == BATCH_RECORDS or held >= BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def _decompressed(file: IO[bytes], suffix: str) -> IO[bytes]:
     """Arrow's readers, since they alone raise OSError for a file of either kind that was cut short."""
     if suffix not in COMPRESSIONS:
         return file

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from detector.printable import printable
+
 P = ParamSpec("P")
 
 PIPED_COLUMNS = 10_000
@@ -27,12 +29,14 @@ def show(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
         return
     table = Table(*listed[0], box=None, header_style="bold", pad_edge=False)
     for row in listed:
-        table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else str(value)) for value in row.values()))
+        table.add_row(
+            *(Text(f"{value:,}" if isinstance(value, int) else printable(str(value))) for value in row.values())
+        )
     Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(table)
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(printable(text, "\n"), file=sys.stderr, flush=True)
 
 
 def speaking(command: Callable[P, None]) -> Callable[P, None]:

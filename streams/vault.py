@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from detector.config import Vault
+from detector.config_secrets import Vault
 
 TIMEOUT_S = 10
 POD_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")

@@ -3,12 +3,16 @@
 import itertools
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from streams.embedded import EmbeddedBroker
 from tests.kafka_broker import apache_kafka
 from tests.pipeline import Calibrated, calibrated
+
+if TYPE_CHECKING:
+    from tests.kafka.closed_broker import Closed
 
 _numbers = itertools.count()
 
@@ -24,6 +28,15 @@ def apache_broker() -> Iterator[str]:
     """Only for tests marked `kafka`: needs Java and Maven."""
     with apache_kafka() as bootstrap:
         yield bootstrap
+
+
+@pytest.fixture(scope="session")
+def closed() -> "Iterator[Closed]":
+    """Apache Kafka that refuses what no ACL allows."""
+    from tests.kafka.closed_broker import closed_kafka  # not for those who only want the embedded broker
+
+    with closed_kafka() as broker:
+        yield broker
 
 
 @pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.kafka)])

@@ -5,6 +5,7 @@ Nodes keep their port and their log over a restart, and can be stopped, killed a
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ START_S = 90
 STOP_S = 30
 LAST_WORDS = 2_000
 DISK_BYTES = 128 * 2**20
+PORTS = 20_000, 32_000
 
 
 class Node:
@@ -170,14 +172,14 @@ def _mounted(folder: Path) -> Iterator[None]:
 
 
 def _free_pairs(count: int) -> list[int]:
-    """Ports whose successors are free as well: the controllers listen there."""
+    """Ports whose successors are free as well: the controllers listen there. Below those that systems give to whoever
+    connects: a broker takes seconds to start, or to come back, and its port must be free until then."""
     with contextlib.ExitStack() as held:
         ports: list[int] = []
         while len(ports) < count:
-            first = held.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                held.enter_context(socket.socket()).bind(("127.0.0.1", port + 1))
+            port = random.randrange(*PORTS)
+            with contextlib.suppress(OSError):
+                for number in (port, port + 1):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", number))
                 ports.append(port)
         return ports

@@ -16,6 +16,7 @@ from detector.atlas import TECHNIQUES
 from detector.detectors import REGISTRY
 from detector.events import Throttle, events
 from detector.finding import Event, Finding
+from detector.printable import json_bytes
 from streams.alert_schema import validate_alert
 from tests.findings import FINDING, FINDINGS, SWEPT, finding
 
@@ -110,7 +111,7 @@ def test_any_finding_makes_valid_events(found: Finding) -> None:
 def test_a_throttle_record_reads_back_as_written(found: Finding) -> None:
     event = events(found)[0]
     record = msgspec.json.decode(event.value, type=Throttle)
-    assert msgspec.json.encode(record) == event.value
+    assert json_bytes(record) == event.value
     assert record.key.encode() == event.key
     assert int(record.issued_at.timestamp() * 1000 + 0.5) == found.decision.issued_ms
     assert (record.client, record.trigger.offset) == (found.client, found.trigger.offset)

@@ -44,7 +44,7 @@ def agree(values: list[bytes]) -> None:
 
 
 def plain(values: list[bytes]) -> list[bool]:
-    taken: list[bool] = Scanner().scan(values).plain.tolist()
+    taken: list[bool] = Scanner().scan(values, 1 << 20).plain.tolist()
     return taken
 
 
@@ -149,7 +149,7 @@ numbers = st.one_of(
 @settings(max_examples=400)
 @given(st.lists(numbers, min_size=1, max_size=20))
 def test_numbers_are_rounded_as_floats_are(texts: list[str]) -> None:
-    found = Scanner().scan([b'{"embedding":[%s]}' % text.encode() for text in texts])
+    found = Scanner().scan([b'{"embedding":[%s]}' % text.encode() for text in texts], 1 << 20)
     for place, text in enumerate(texts):
         if found.plain[place]:
             value = found.pool[found.values.start[5, place]].item()
@@ -169,7 +169,7 @@ def test_usual_numbers_are_plain() -> None:
 def test_times(when: datetime, decimals: int, offset: int) -> None:
     shown = when.isoformat(timespec="microseconds")[: 19 + (decimals and decimals + 1)]
     zone = f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02}:{abs(offset) % 60:02}" if offset else "Z"
-    found = Scanner().scan([b'{"ts":"%s"}' % (shown + zone).encode()])
+    found = Scanner().scan([b'{"ts":"%s"}' % (shown + zone).encode()], 1 << 20)
     seconds = found.values.number[TS].copy()
     read_times(found.text, found.values.kind[TS], found.values.start[TS], found.values.end[TS], seconds)
     if 1700 <= when.year < 2250:

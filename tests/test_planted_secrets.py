@@ -17,7 +17,7 @@ from streams.embedded import probe
 from streams.secrets import load_secrets
 from streams.topics import plans
 from tests.history import sweeps
-from tests.kafka.closed_broker import ROOT, Closed, as_user, closed_kafka
+from tests.kafka.closed_broker import ROOT, Closed, as_user
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, read_topic, until, write_raw
 from tests.planted import everything_logged, forms, leaks
@@ -128,12 +128,6 @@ def test_none_is_in_what_commands_say_of_faults(
                     said += "".join(traceback.format_exception(result.exception))
     assert "not shown" in said and "unknown key" in said
     assert leaks((said + log.getvalue()).encode(), planted(fitted)) == []
-
-
-@pytest.fixture(scope="module")
-def closed() -> Iterator[Closed]:
-    with closed_kafka() as broker:
-        yield broker
 
 
 @pytest.mark.kafka

@@ -151,7 +151,7 @@ def test_archived_frames_come_back_as_frames_and_damage_is_named(tmp_path: Path)
     assert [(frame.partition, frame.offset) for frame in batch.frames] == [(2, 41)]
     (reject,) = batch.rejects
     assert reject.message.startswith(
-        "frames.parquet[2]@42: record: expected a frame or a control order; got not a frame"
+        "frames.parquet[2]@42: record: expected a frame or a control order; got a damaged frame: its checksum"
     )
 
 

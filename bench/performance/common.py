@@ -79,19 +79,20 @@ def percentile(values: Sequence[float], share: float, missing: int = 0) -> float
     return sorted(values)[rank - 1] if rank <= len(values) else math.inf
 
 
-def cpu_s(pid: int) -> float:
-    """Processor time so far of a process with all its threads, of its children that ended, and of those that live.
+def cpu_s(*pids: int) -> list[float]:
+    """Processor time so far of each process with all its threads, its children that ended, and those that live.
 
     nan where /proc is missing or the process is gone.
     """
     known = _processes()
-    if pid not in known:
-        return math.nan
-    ours, spent = [pid], 0.0
-    for one in ours:  # grows as descendants are found
-        spent += known[one].cpu_s
-        ours += [child for child, process in known.items() if process.parent == one]
-    return spent
+    found = []
+    for pid in pids:
+        ours, spent = [pid], 0.0 if pid in known else math.nan
+        for one in ours:  # grows as descendants are found
+            spent += known[one].cpu_s if one in known else 0.0
+            ours += [child for child, process in known.items() if process.parent == one]
+        found.append(spent)
+    return found
 
 
 def children(pid: int) -> set[int]:

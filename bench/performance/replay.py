@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.performance.common import Run, ratios, spread
 from bench.performance.plain import FETCH_RECORDS, Plain
-from bench.performance.traffic import Traffic, fitted
+from bench.performance.traffic import BEGIN_S, Traffic, fitted
 from bench.performance.worker import COMMAND
 from detector.config import Config
 from models.artefacts import load_artefacts
@@ -36,6 +36,8 @@ def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
     for _ in range(rounds):
         read.append(plain.rate())
         found.append(_replay(archive, folder, run.folder / "replayed"))
+        if found[-1][1]["rows"] != rows:
+            raise RuntimeError(f"{found[-1][1]['rows']:,} of {rows:,} rows were judged")
         done(1)
     rates = [rows / cpu_s for cpu_s, _ in found]
     return {
@@ -60,7 +62,7 @@ def _archive(path: Path, folder: Path, rows: int, done: Advance) -> int:
     with ArchiveWriter(path) as archive:
         for start in range(0, rows, FETCH_RECORDS):
             batch = [
-                RawRecord(offset, traffic.record(offset / 20_000), None, (), -1)
+                RawRecord(offset, traffic.record(BEGIN_S + offset / 20_000), None, (), -1)
                 for offset in range(start, min(start + FETCH_RECORDS, rows))
             ]
             for frame in sketcher.frames("bench", 0, "0", batch, config.topics.partitions).frames:

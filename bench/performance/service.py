@@ -31,7 +31,7 @@ CLIENTS = 100_000
 LOADS = (0.5, 0.75, 1.0)
 """Steady feeding, as shares of the rate at which the backlog was drained."""
 
-LOOK_S, WINDOW_S = 0.25, 2.5
+LOOK_S, WINDOW_S = 0.5, 2.5
 STALLED_S = 60.0
 AFTER_S = 5.0
 """How long events may still come after the last record was judged; then they count as lost."""
@@ -162,6 +162,8 @@ def _steady(
         look = worker.look()
         done(look.rows - last.rows)
         last = look
+        if look.rows == begun.rows:
+            begun = look  # the feeder is still being started
         if fed is None and feeding.ended:
             fed, at_end, ended_at = feeding.result(), look, time.monotonic()
         if fed is not None and time.monotonic() - ended_at > STALLED_S:

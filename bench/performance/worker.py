@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 from bench.performance.common import Run, cpu_s, resident_bytes
 
 COMMAND = (sys.executable, "-m", "streams.cli")
+NOBODY = -1
 READY_S, STOP_S = 90.0, 40.0
 POLL_S = 0.1
 _SAMPLE = re.compile(r"^probewatch_(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
@@ -94,8 +95,7 @@ class Worker:
             if name == "rows_total" and labels == 'stage="judge"':
                 rows = int(float(value))
             lag += float(value) if name == "lag" else 0.0
-        broker = cpu_s(self._run.broker_pid) if self._run.broker_pid else float("nan")
-        return Seen(time.monotonic(), rows, int(lag), cpu_s(self._process.pid), broker)
+        return Seen(time.monotonic(), rows, int(lag), *cpu_s(self._process.pid, self._run.broker_pid or NOBODY))
 
     @property
     def pid(self) -> int:

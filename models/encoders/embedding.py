@@ -30,7 +30,7 @@ class EmbeddingEncoder:
         self.reach = reach
         key = hashlib.blake2b(b"signs", key=seed[:64], digest_size=32).digest()
         bits = np.unpackbits(np.frombuffer(hashlib.shake_256(key).digest(dim_in * 8), np.uint8))
-        self._signs: I32 = (bits.reshape(dim_in, DIM).astype(np.int32) * 2) - 1
+        self._flips: I32 = bits.reshape(dim_in, DIM).astype(np.int32) - 1
         self._salt = np.uint64(int.from_bytes(key[:8], "big"))
         check = hashlib.blake2b(b"check", key=seed[:64], digest_size=32).hexdigest()
         self.id = hashlib.sha256(f"{self.kind}:{dim_in}:{reach!r}:{check}".encode()).hexdigest()[:16]
@@ -47,7 +47,7 @@ class EmbeddingEncoder:
         exact = np.zeros(n, np.uint64)
         faulty = np.zeros(n, np.uint8)
         bad = {fault.row for fault in faults}
-        project(vectors, self._signs, self._salt, values, exact, faulty)
+        project(vectors, vectors.view(np.uint32), self._flips, self._salt, values, exact, faulty)
         for row in np.flatnonzero(faulty):
             if int(row) not in bad:
                 got = "NaN or infinity" if faulty[row] == 1 else "only zeros"

@@ -9,7 +9,7 @@ import numpy as np
 
 from models.encoders.base import Encoded, Fault
 from models.encoders.table_reader import Flags, TableReader, Value, derive
-from models.kernels.encode import encode_table, orthogonalise
+from models.kernels.encode import encode_table, orthogonalise, transpose_blocks
 from models.kernels.json_scan import Members
 from models.rows import F64, I32, I64, SURPRISAL_UNIT, U8, U64
 
@@ -157,6 +157,8 @@ class TabularEncoder:
         self._order: I64 = rng.permutation(self.dim).astype(np.int64)
         self._rotation: F64 = rng.standard_normal((self.dim, min(64, self.dim)))
         orthogonalise(self._rotation)
+        self._turned: F64 = np.zeros_like(self._rotation)
+        transpose_blocks(self._rotation, self._turned)
         salts = [derive(seed, b"field", name.encode())[:8] for name in fit.names]
         self._salt: U64 = np.array([int.from_bytes(salt, "big") for salt in salts], np.uint64)
         self._reader = TableReader(fit.names, [known or None for known in fit.categories], seed)
@@ -191,6 +193,6 @@ class TabularEncoder:
         fit = self.fit
         encode_table(
             plain, fit.centre, fit.scale, fit.step, fit.known, fit.known_surprisals, fit.known_start, fit.unknown,
-            fit.missing, self._order, self._rotation, self._salt, *encoded[:5],
+            fit.missing, self._order, self._turned, self._salt, *encoded[:5],
         )  # fmt: skip
         return encoded

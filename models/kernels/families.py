@@ -51,8 +51,10 @@ def remember(table: Table, slot: int, block: int, capacity: int, batch: Batch, r
 @part
 def write_id(place: U8, letters: U8, start: int, length: int) -> None:
     """A request id into its place, zeros behind it."""
-    for i in range(len(place)):
-        place[i] = letters[start + i] if i < length else 0
+    for i in range(length):
+        place[i] = letters[start + i]
+    for i in range(length, len(place)):
+        place[i] = 0
 
 
 @kernel
@@ -79,12 +81,15 @@ def grow_ring(table: Table, slot: int, block: int, capacity: int) -> None:
 @kernel
 def copy_anchor(table: Table, source: int, target: int) -> None:
     table.anchors[target] = table.anchors[source]
-    copy(table.anchor_values[target], table.anchor_values[source])
-    copy(table.anchor_fields[target], table.anchor_fields[source])
+    for z in range(4):
+        copy(table.anchor_values[target, z], table.anchor_values[source, z])
+        copy(table.anchor_fields[target, z], table.anchor_fields[source, z])
     copy(table.anchor_exact[target], table.anchor_exact[source])
-    copy(table.anchor_ids[target], table.anchor_ids[source])
+    for z in range(2):
+        copy(table.anchor_ids[target, z], table.anchor_ids[source, z])
     copy(table.wealth[target], table.wealth[source])
-    copy(table.parts[target], table.parts[source])
+    for p in range(table.parts.shape[1]):
+        copy(table.parts[target, p], table.parts[source, p])
     copy(table.seen[target], table.seen[source])
     copy(table.changed[target], table.changed[source])
 
@@ -141,7 +146,8 @@ def promote(table: Table, nulls: Nulls, slot: int, block: int, capacity: int, pl
         copy(table.anchor_values[a, z], table.ring_values[e])
         copy(table.anchor_fields[a, z], table.ring_fields[e])
         table.anchor_exact[a, z] = entry.exact
-    table.anchor_exact[a, 4:] = 0
+    for known in range(4, 4 + VARIANTS_KNOWN):
+        table.anchor_exact[a, known] = 0
     copy(table.anchor_ids[a, 0], table.ring_ids[e])
     copy(table.anchor_ids[a, 1], table.ring_ids[e])
     family = table.anchors[a]

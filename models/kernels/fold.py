@@ -6,6 +6,7 @@ row -> client -> clock and decay -> repeat? -> evidence of the client -> variant
 
 import numpy as np
 
+from models.kernels.ahead import look_ahead
 from models.kernels.client import bet, bet_on_client, tick
 from models.kernels.drift import FOLLOWED_FROM, follow, is_new, open_page
 from models.kernels.families import extend, level_counts, promote, remember
@@ -71,6 +72,7 @@ def fold(
     for row in range(start, len(batch.client)):
         if not has_room(table):
             return row, GROW
+        look_ahead(table, batch, row)
         key = batch.client[row]
         block = int(key % np.uint64(blocks))
         if closed[block] or not advances(table, block, batch, row):
@@ -238,7 +240,7 @@ def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anch
     return int(max(most, np.int64(-2_000_000_000)))
 
 
-@part
+@kernel
 def threshold_offset(key: np.uint64) -> int:
     """0 to 0.5, fixed per client and only upwards: two accounts cannot measure one threshold."""
     return int((key >> np.uint64(17)) % np.uint64(501))

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numba.extending
+from llvmlite import ir  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 
+PREFETCH = "llvm.prefetch.p0"
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -47,9 +51,34 @@ def part(function: F) -> F:
     A table has some 200 words of pointers, lengths and strides; handing them from function to function was two fifths
     of the fold.
     """
-    return cast(F, numba.njit(**_FLAGS, **_BORROWING, forceinline=True)(function))
+    flags = _FLAGS | {"cache": False, "forceinline": True}  # what calls it is cached
+    return cast(F, numba.njit(**flags, **_BORROWING)(function))
 
 
 def making_kernel(function: F) -> F:
     """Compile a function that makes arrays, to work in."""
     return cast(F, numba.njit(**_FLAGS)(function))
+
+
+def _fetch_line(typing: Any, array: Any, offset: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        made = context.make_array(array)(context, builder, arguments[0])
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        place = builder.gep(builder.bitcast(made.data, byte), [arguments[1]])
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        prefetch = builder.module.globals.get(PREFETCH) or ir.Function(builder.module, kind, PREFETCH)
+        builder.call(prefetch, [place, word(0), word(3), word(1)])  # to read, to keep, data
+        return context.get_dummy_value()
+
+    return numba.types.void(array, numba.types.int64), generate
+
+
+def _fetch_nothing(array: NDArray[Any], offset: int) -> None:
+    """Plain Python has no say in it."""
+
+
+fetch_line: Callable[[NDArray[Any], int], None] = cast(
+    Any,
+    _fetch_nothing if numba.config.DISABLE_JIT else numba.extending.intrinsic(_fetch_line),  # type: ignore[attr-defined]
+)
+"""fetch_line(array, offset): ask for the cache line `offset` bytes into an array, and do not wait for it."""

@@ -40,12 +40,11 @@ def mix64(word: np.uint64) -> np.uint64:
     return word ^ (word >> np.uint64(31))
 
 
-@kernel
+@part
 def copy(target: NDArray[Any], source: NDArray[Any]) -> None:
-    """All of an array into another of its shape. An assignment would make a third in between, in case they overlap."""
-    to, what = target.reshape(-1), source.reshape(-1)
-    for i in range(len(to)):
-        to[i] = what[i]
+    """One line into another. An assignment would make a third in between, in case they overlap."""
+    for i in range(len(target)):
+        target[i] = source[i]
 
 
 @part
@@ -78,7 +77,7 @@ def gap_bucket(gap_ms: int) -> int:
     return 6 if gap_ms < 3_600_000 else 7
 
 
-@part
+@kernel
 def size_bucket(count: int) -> int:
     """Number of bits of a count, at most 20: rows of the day in doubling steps."""
     bits = 0

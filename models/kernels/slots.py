@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels.jit import kernel, part
+from models.kernels.jit import kernel
 from models.kernels.layout import (
     ANCHOR_BUMP,
     ANCHOR_FREE,
@@ -21,7 +21,7 @@ from models.kernels.numbers import NEVER, mix64
 from models.rows import I32, I64
 
 
-@part
+@kernel
 def find(table: Table, key: np.uint64) -> int:
     """Slot of a client, or -1."""
     mask = np.uint64(len(table.places) - 1)

@@ -41,13 +41,17 @@ class Scanner:
         self._members = _members(0)
         self._pool: F64 = np.empty(0)
 
-    def scan(self, messages: Sequence[bytes]) -> Scanned:
-        """A message is plain if it is one object without escapes in what is read of it. What is plain decodes, and to
-        these values."""
+    def scan(self, messages: Sequence[bytes], most: int) -> Scanned:
+        """A message is plain if it is one object of at most `most` bytes, without escapes in what is read of it. What
+        is plain decodes, and to these values."""
         n = len(messages)
+        lengths = np.fromiter(map(len, messages), np.int64, n)
+        if n and lengths.max() > most:
+            messages = [b"" if len(message) > most else message for message in messages]
+            lengths[lengths > most] = 0
         text = np.frombuffer(b"\0".join(messages) + b"\0" * MARGIN, np.uint8)
         begin = np.zeros(n + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, messages), np.int64, n) + 1, out=begin[1:])
+        np.cumsum(lengths + 1, out=begin[1:])
         self._grow(len(text))
         values = Values(
             np.zeros((15, n), np.uint8), np.empty((15, n), np.int32), np.empty((15, n), np.int32), np.empty((15, n))

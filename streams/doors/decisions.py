@@ -27,6 +27,9 @@ PURGE_EVERY = 10_000
 FORGET_AFTER = timedelta(days=1)
 """An expired decision is remembered for a while, so that an older one sent again late does not come back to life."""
 
+AHEAD_MAX = timedelta(minutes=5)
+"""Clocks of gateways and brokers differ by less."""
+
 STRICTNESS = ("lift", "observe", "delay", "cap", "challenge", "block")
 
 
@@ -69,8 +72,12 @@ class Decisions:
         asked = [record for record in found if record is not None and _asks(record, model, now)]
         return max(asked, key=_strictness, default=None)
 
-    def apply(self, key: bytes | None, value: bytes | None) -> None:
-        """Take in one record of the topic, in any order and any number of times. A bad one is counted and left out."""
+    def apply(self, key: bytes | None, value: bytes | None, written_ms: int | None = None) -> None:
+        """Take in one record of the topic, in any order and any number of times. A bad one is counted and left out.
+
+        written_ms : when the topic got it. A client's own clock may be years ahead: what is decided then holds from
+        when it was written, for as long as it says.
+        """
         if value is None:
             self._forget(key or b"")
             return
@@ -78,10 +85,11 @@ class Decisions:
             record = self._decoder.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self.faults += 1
-            logger.warning("a throttle record was left out: %s", error)
+            logger.warning("a throttle record was left out: %s", type(error).__name__)  # its text may quote the record
             return
         if record.replay or record.scope != "client":
             return
+        record = record if written_ms is None else _not_ahead(record, written_ms)
         self._hold(record.key.encode() if key is None else key, record)
         self._applied += 1
         if self._applied % PURGE_EVERY == 0:
@@ -112,6 +120,15 @@ class Decisions:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
+
+
+def _not_ahead(record: Throttle, written_ms: int) -> Throttle:
+    ahead = record.issued_at - datetime.fromtimestamp(written_ms / 1000, UTC)
+    if ahead <= AHEAD_MAX or written_ms <= 0:
+        return record
+    return msgspec.structs.replace(
+        record, effective_at=record.effective_at - ahead, expires_at=record.expires_at - ahead
+    )
 
 
 def _in_effect(held: list[Throttle], now: datetime) -> Throttle | None:
@@ -188,7 +205,7 @@ class KafkaDecisions(Decisions):
         while True:
             for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
                 for record in records:
-                    self.apply(record.key, record.value)
+                    self.apply(record.key, record.value, record.timestamp)
             partitions = consumer.assignment()
             complete = complete or await _at_end(consumer)
             answers_ms = [consumer.last_poll_timestamp(partition) for partition in partitions]

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
@@ -15,7 +14,7 @@ from streams.embedded import probe
 from streams.rights import RightsError
 from streams.roles import ROLES, bindings
 from tests.history import benign, sweeps
-from tests.kafka.closed_broker import ROOT, Closed, as_user, change_acls, closed_kafka
+from tests.kafka.closed_broker import ROOT, Closed, as_user, change_acls
 from tests.kafka.roles import DOCS, Answers, measure, prepare, section
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, offline, read_events, read_topic, until, write_raw
@@ -57,12 +56,6 @@ ALLOWED = {
     },
 }
 """Everything else is refused. Written out once more, since the table in the code is what is examined."""
-
-
-@pytest.fixture(scope="module")
-def closed() -> Iterator[Closed]:
-    with closed_kafka() as broker:
-        yield broker
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,89 @@
+"""Fuzz target: any bytes as a message of a raw topic, through the adapter, the sketch and the frames they become."""
+
+import re
+
+import msgspec
+
+from streams import frames
+from streams.adapters import native
+from streams.adapters.request import EXPECTED, Request
+from streams.frames import FrameError
+from streams.rejects import Fault, Record, dead_letters
+from streams.sketch import RawRecord
+from tests.fuzz import world
+
+GOT = re.compile(
+    r"nothing|more|an empty one|(a longer|another|an earlier|a later) one"
+    r"|(an?|the) (whole )?(number|string|object|array)"
+    r"|a (smaller|larger) number|another (string|encoding|type)|true or false|null|text|something else|one beyond them"
+    r"|a number beyond 64-bit floats|a time without an offset|NaN or infinity|other text from byte \d+ on"
+    r"|text that (is not Unicode|ends too early|is no base64, or is cut off)"
+    r"|\d+ (of them|rows|bytes(, not a multiple of 4)?)"
+)
+"""All that a reject may say it got: nothing of what stood there."""
+
+FEATURES = frozenset(("income", "purpose"))
+PLACE = re.compile(r"record|features\.(income|purpose)|[a-z_]+(\.[a-z_]+)?(\[\d+\])?")
+
+
+def check(value: bytes) -> None:
+    found = native.decode(value, (), FEATURES)
+    texts = native.elements(value)
+    assert len(found) == len(texts), "an element without a result"
+    for text, item in zip(texts, found, strict=True):
+        _check_fault(item) if isinstance(item, Fault) else _check_request(item, text)
+    _check_sketch(value, len(found))
+    if value[:1] == b"{" and len(found) == len(native.elements(b"[" + value + b"]")) == 1:
+        _check_alone(value)
+
+
+def _check_fault(fault: Fault) -> None:
+    assert PLACE.fullmatch(fault.field) and _known(fault.field), fault.field
+    assert GOT.fullmatch(fault.got), fault.got
+    assert fault.expected and fault.expected.isprintable()
+
+
+def _known(field: str) -> bool:
+    name = field.split("[")[0]
+    return name in EXPECTED or name == "record" or name.removeprefix("features.") in FEATURES
+
+
+def _check_request(request: Request, text: bytes) -> None:
+    """What was read is read again, from the text and from what it says."""
+    assert native.decode_one(text) == request
+    assert native.decode_one(msgspec.json.encode(request)) == request
+
+
+def _check_sketch(value: bytes, count: int) -> None:
+    """Each element becomes one row, one reject or one that is not judged; alone in its message or not."""
+    record = RawRecord(7, value, b"key", (), -1)
+    result = world.sketcher().frames("gateway-logs", 3, "0", [record], 12)
+    rows = sum(frame.rows.count for frame in result.frames)
+    whole = any(reject.index < 0 for reject in result.rejects)
+    assert whole or rows + len(result.rejects) + sum(result.unjudged.values()) == count
+    for reject in result.rejects:
+        assert GOT.fullmatch(reject.got), reject.got
+        assert (reject.topic, reject.partition, reject.offset) == ("gateway-logs", 3, 7)
+    letters = dead_letters(result.rejects, {7: Record(record.key, value, ())}, native.elements)
+    assert len(letters) == len(result.rejects)
+    for frame in result.frames:
+        assert sum(column.nbytes for column in frame.rows) < 600 * frame.rows.count + 16 * len(value)
+        try:
+            back = frames.decode(frames.encode(frame), frame.partition, frame.offset)
+        except FrameError as error:
+            raise AssertionError("our own frame is refused") from error
+        assert [column.tobytes() for column in back.rows] == [column.tobytes() for column in frame.rows]  # type: ignore[union-attr]
+
+
+def _check_alone(value: bytes) -> None:
+    """A record says the same alone, where it is read quickly, as in an array, where it is read carefully."""
+    alone, among = (
+        world.sketcher().frames("gateway-logs", 3, "0", [RawRecord(7, text, None, (), -1)], 12)
+        for text in (value, b"[" + value + b"]")
+    )
+    assert [(reject.field, reject.reason) for reject in alone.rejects] == [
+        (reject.field, reject.reason) for reject in among.rejects
+    ]
+    assert alone.unjudged == among.unjudged and len(alone.frames) == len(among.frames)
+    for one, other in zip(alone.frames, among.frames, strict=True):
+        assert [column.tobytes() for column in one.rows] == [column.tobytes() for column in other.rows]
