@@ -172,14 +172,6 @@ def decode(value: bytes, partition: int, offset: int) -> Frame:
     return RowFrame(partition, offset, *preamble.labels, rows)
 
 
-def _check_seal(value: bytes) -> None:
-    """The first release wrote none, and archives keep what it wrote."""
-    if value.endswith(_END_OF_STREAM):
-        return
-    if zlib.crc32(memoryview(value)[:-SEAL_BYTES]) != int.from_bytes(value[-SEAL_BYTES:], "little"):
-        raise FrameError("not a frame, or a damaged one: its checksum is another")
-
-
 def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame | ShiftFrame:
     try:
         if msgspec.json.decode(value, type=_Action) == _Action(CONTROL_SCHEMA, SHIFT):
