@@ -138,11 +138,13 @@ async def test_records_alerts_and_shifts_are_written_and_a_replay_says_the_same(
     broker: str, namespace: str, fitted: Calibrated, tmp_path: Path
 ) -> None:
     config = configured(broker, namespace)
-    await sketched(config, fitted, ROWS)
+    await topics.create(config, RAW_PARTITIONS)
     owned = requests(config)
     async with linking(config, fitted) as link:
         await link.acquire(owned, dict.fromkeys(owned))
-        await drain(config, link)
+        for start in range(0, len(ROWS), 400):
+            await sketched(config, fitted, ROWS[start : start + 400])
+            await drain(config, link)
         await link.release()
     found = await said(config)
     records = [json.loads(value) for value in found.values() if b"class_uid" not in value]
