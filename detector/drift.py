@@ -1,11 +1,13 @@
 """Drift of models, as a fold: (state, frame) -> sums by window -> events. `link` runs it.
 
-    step(state, frame)      sums a frame's rows into the windows of event time they fall into
-    close(state, behind)    closes the windows that event time has passed: figures, drift, the population's shift
+    step(state, frame)    sums a frame's rows into the windows of event time they fall into
+    due(state, behind)    until when event time has passed: what to write into every partition, as a CloseFrame
+    close(state)          closes windows whose CloseFrame was met in every partition: figures, drift, the shift
 
 Sums are whole numbers and a row counts once, so neither the order of partitions nor redelivery changes what a window
-holds, unless rows come later than `close` waits for. Time is what records say: a partition's clock is the middle one of
-its last fifteen clients' times, so that a wrong clock moves nothing.
+holds; and what is too late for it is what stands behind the CloseFrame in its own partition, whoever reads it and when.
+Time is what records say: a partition's clock is the middle one of its last fifteen clients' times, so that a wrong
+clock moves nothing.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,13 +22,13 @@ from detector import drift_events, layouts, windows
 from detector.config import Config
 from detector.drift_space import Drifted, Memory, Population, SpaceDrift
 from detector.finding import Event
-from detector.frame import Frame, RowFrame, ShiftFrame
+from detector.frame import CloseFrame, Frame, RowFrame, ShiftFrame
 from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
 from models.rows import F64, I64, Rows
 
 STATE_MAGIC = b"PWL"
-STATE_LAYOUT = 1
+STATE_LAYOUT = 2
 """One digit behind the magic. Goes up whenever what is stored changes; layouts.py leads there."""
 
 CLOCK_CLIENTS = 15
@@ -37,6 +39,7 @@ AHEAD_MS = 86_400_000
 GAP_WINDOWS = 2_100
 """Two weeks of ten minutes. Behind a longer silence windows go on where there are rows."""
 
+_NEVER = -(2**62)
 UNITS_MAX = 65_536
 """Whoever may write frames may name sources; those not heard of for longest lose their marks."""
 
@@ -74,8 +77,9 @@ class LinkState:
     """All partitions and all spaces.
 
     next : partition -> offset of the next frame. marks : (partition, source, space) -> position of the last row known.
-    clocks : partition -> (client, time_ms) of the last clients. reached : source -> time_ms. closed : windows below
-    this number are closed; None before the first. open : space -> number -> (GROUPS, width). late : rows not counted.
+    clocks : partition -> (client, time_ms) of the last clients. reached : source -> time_ms. cuts : partition -> event
+    time, ms, up to which its windows are closed. closed : windows below this number are closed everywhere; None before
+    the first. open : space -> number -> (GROUPS, width). late : rows not counted.
     """
 
     settings: Settings
@@ -83,6 +87,7 @@ class LinkState:
     marks: dict[tuple[int, int, str], tuple[int, int]] = field(default_factory=dict)
     clocks: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     reached: dict[int, int] = field(default_factory=dict)
+    cuts: dict[int, int] = field(default_factory=dict)
     closed: int | None = None
     open: dict[str, dict[int, I64]] = field(default_factory=dict)
     spaces: dict[str, SpaceDrift] = field(default_factory=dict)
@@ -102,6 +107,9 @@ def step(state: LinkState, frame: Frame) -> int:
     if frame.offset < state.next.get(frame.partition, 0):
         return 0
     state.next[frame.partition] = frame.offset + 1
+    if isinstance(frame, CloseFrame):
+        state.cuts[frame.partition] = max(frame.until_ms, state.cuts.get(frame.partition, frame.until_ms))
+        return 0
     if not isinstance(frame, RowFrame) or not frame.rows.count or not _is_known(state.settings, frame):
         return 0
     rows = _fresh(state, frame)
@@ -110,7 +118,7 @@ def step(state: LinkState, frame: Frame) -> int:
     source = int(rows.source[0])
     clock, reached = _advance(state, frame.partition, rows)
     _keep_last(state.reached, source, max(reached, state.reached.get(source, reached)))
-    _count(state, frame.space, rows, clock)
+    _count(state, frame, rows, clock)
     return rows.count
 
 
@@ -164,10 +172,11 @@ def _clock(recent: Sequence[tuple[int, int]]) -> int:
     return sorted(time_ms for _, time_ms in recent)[(len(recent) - 1) // 2]
 
 
-def _count(state: LinkState, space: str, rows: Rows, clock: int) -> None:
-    window_ms = state.settings.window_ms
+def _count(state: LinkState, frame: RowFrame, rows: Rows, clock: int) -> None:
+    space, window_ms = frame.space, state.settings.window_ms
     number = rows.time_ms // window_ms
-    wanted = (number >= (-(2**62) if state.closed is None else state.closed)) & (rows.time_ms <= clock + AHEAD_MS)
+    first = max(_NEVER if state.closed is None else state.closed, state.cuts.get(frame.partition, _NEVER) // window_ms)
+    wanted = (number >= first) & (rows.time_ms <= clock + AHEAD_MS)
     if not wanted.all():
         state.late += rows.count - int(np.count_nonzero(wanted))
         rows, number = _take(rows, wanted), number[wanted]
@@ -192,16 +201,32 @@ def horizon(state: LinkState, behind: Collection[int]) -> int | None:
     oldest = now - 1_000 * drift.patience_s
     awaited = [clock for partition, clock in clocks.items() if partition in behind or clock > oldest]
     awaited += [time_ms for time_ms in state.reached.values() if time_ms > oldest]
-    return min(now, *awaited) - 1_000 * drift.lateness_s
+    return min([now, *awaited]) - 1_000 * drift.lateness_s
 
 
-def close(state: LinkState, behind: Collection[int] = ()) -> Closed:
-    """Close what event time has passed, window by window, spaces by name."""
-    closed = Closed([], [], 0)
-    passed = horizon(state, behind)
+def due(state: LinkState, behind: Collection[int] = ()) -> int | None:
+    """`until_ms` of the CloseFrame to write into every partition, None if there is none to write."""
+    passed, window_ms = horizon(state, behind), state.settings.window_ms
     if passed is None:
+        return None
+    end = passed // window_ms
+    held = any(number < end for opened in state.open.values() for number in opened)
+    return end * window_ms if held or (state.closed is not None and end > state.closed) else None
+
+
+def _cut(state: LinkState) -> int | None:
+    """Number of the first window that is not closed in every partition."""
+    cuts = [state.cuts.get(partition) for partition in range(state.settings.config.topics.partitions)]
+    known = [cut for cut in cuts if cut is not None]
+    return min(known) // state.settings.window_ms if len(known) == len(cuts) else None
+
+
+def close(state: LinkState) -> Closed:
+    """Close what every partition has closed, window by window, spaces by name."""
+    closed = Closed([], [], 0)
+    end = _cut(state)
+    if end is None:
         return closed
-    end = passed // state.settings.window_ms
     count = 0
     for number, jumped in _due(state, end):
         count += 1
@@ -273,6 +298,7 @@ class _Stored(msgspec.Struct):
     marks: list[tuple[int, int, str, int, int]]
     clocks: list[tuple[int, list[tuple[int, int]]]]
     reached: list[tuple[int, int]]
+    cuts: list[tuple[int, int]]
     closed: int | None
     open: list[tuple[str, int, bytes]]
     spaces: list[tuple[str, Memory]]
@@ -287,6 +313,7 @@ def dump(state: LinkState) -> bytes:
         marks=sorted((*unit, *mark) for unit, mark in state.marks.items()),
         clocks=sorted(state.clocks.items()),
         reached=sorted(state.reached.items()),
+        cuts=sorted(state.cuts.items()),
         closed=state.closed,
         open=[
             (space, number, sums.tobytes())
@@ -310,7 +337,7 @@ def load(settings: Settings, value: bytes) -> LinkState:
     stored = _stored(value)
     state = LinkState(settings, dict(stored.next), closed=stored.closed)
     state.marks = {(partition, source, space): (a, b) for partition, source, space, a, b in stored.marks}
-    state.clocks, state.reached = dict(stored.clocks), dict(stored.reached)
+    state.clocks, state.reached, state.cuts = dict(stored.clocks), dict(stored.reached), dict(stored.cuts)
     if stored.window_ms != settings.window_ms:
         state.closed = None
         return state

@@ -23,7 +23,7 @@ from detector import __version__, client_drift, evidence, findings, layouts
 from detector.config import Config
 from detector.events import events
 from detector.finding import Event, Provenance
-from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
+from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame
 from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
 from models.clients import ClientTable, no_tally
@@ -164,7 +164,9 @@ def open_partition(settings: EngineSettings, partition: int) -> PartitionState:
 def step(state: PartitionState, frame: Frame) -> list[Event]:
     """Apply one frame; a frame below all marks changes nothing. Rows of unknown spaces are counted, not judged."""
     closed = (state.block_offset > frame.offset).astype(np.int64)
-    if isinstance(frame, ShiftFrame):
+    if isinstance(frame, CloseFrame):
+        found = []
+    elif isinstance(frame, ShiftFrame):
         found = _shift(state, frame, closed)
     elif isinstance(frame, ControlFrame):
         found = [] if closed[frame.client % len(closed)] else _control(state, frame)

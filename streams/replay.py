@@ -5,7 +5,7 @@ several raw partitions are replayed in the order of the sources; live that order
 
 Drift of models is folded beside it. One file in order of time is followed as `link` would, and the population's shift
 goes into the fold at once; of anything else windows close at the end, since sources may cover the same time one after
-the other. Archives hold the shifts that `link` wrote, and none is made again.
+the other. Archives hold what `link` wrote, where windows closed and the shifts, and none is made again.
 """
 
 import time
@@ -22,7 +22,7 @@ import numpy as np
 from detector import __version__, drift, engine
 from detector.config import Config
 from detector.finding import LEVELS, Event
-from detector.frame import Frame, RowFrame, ShiftFrame
+from detector.frame import CloseFrame, Frame, RowFrame, ShiftFrame
 from detector.printable import json_bytes
 from models.artefacts import Artefacts
 from models.rows import CLASSES, U8, U32, U64
@@ -108,6 +108,7 @@ class _Replay:
         self._states: dict[int, engine.PartitionState] = {}
         self._link = drift.LinkState(drift.Settings.of(config, artefacts))
         self._follow = follow
+        self._closed_by_link = False
         self._written: Counter[int] = Counter()
         self._kinds: set[type[FrameBatch] | type[RawBatch]] = set()
         self._events: list[Event] = []
@@ -140,13 +141,18 @@ class _Replay:
         if self._follow and batch.topic == source.name:
             self._close()
 
-    def _placed(self, frame: RowFrame | ShiftFrame, names: dict[int, str]) -> RowFrame | ShiftFrame:
+    def _placed(self, frame: RowFrame, names: dict[int, str]) -> RowFrame:
         """The frame with the next offset of its partition, as if it had been written to `requests`."""
-        offset = self._written[frame.partition]
-        self._written[frame.partition] += 1
-        if isinstance(frame, ShiftFrame):
-            return with_fields(frame, offset=offset)
-        return with_fields(frame, offset=offset, names=names)
+        return with_fields(frame, offset=self._next(frame.partition), names=names)
+
+    def _next(self, partition: int) -> int:
+        self._written[partition] += 1
+        return self._written[partition] - 1
+
+    def _spread(self, frame: ShiftFrame | CloseFrame) -> None:
+        """Into every partition, as `link` writes it."""
+        for partition in range(self._config.topics.partitions):
+            self._step([with_fields(frame, partition=partition, offset=self._next(partition))])
 
     def _step(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
@@ -155,17 +161,22 @@ class _Replay:
                 state = self._states[frame.partition] = engine.open_partition(self._settings, frame.partition)
             self._events += engine.step(state, frame)
             drift.step(self._link, frame)
+            self._closed_by_link |= isinstance(frame, CloseFrame)
             if isinstance(frame, RowFrame):
                 self._census.add(frame)
 
     def _close(self) -> None:
-        """Close windows of drift; the shift of each space goes into every partition, as `link` writes it."""
+        """Close windows of drift. Of frames, those and only those that `link` has closed, if there was one."""
+        raw, until_ms = RawBatch in self._kinds, drift.due(self._link)
+        if until_ms is not None and raw:
+            self._spread(CloseFrame(-1, -1, until_ms))
+        elif until_ms is not None and not self._closed_by_link:
+            self._link.cuts = dict.fromkeys(range(self._config.topics.partitions), until_ms)
         closed = drift.close(self._link)
         self._events += closed.events
-        if RawBatch in self._kinds:
+        if raw:
             for shift in {shift.space: shift for shift in closed.shifts}.values():
-                for partition in range(self._config.topics.partitions):
-                    self._step([self._placed(with_fields(shift, partition=partition), {})])
+                self._spread(shift)
 
     def outcome(self, seconds: float) -> Outcome:
         self._close()

@@ -1,6 +1,6 @@
 """Frames of one model over hours, in three partitions and from two raw ones, with whatever changes on the way."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
@@ -14,9 +14,11 @@ from detector.frame import Frame, RowFrame, ShiftFrame
 from models.population import Population, fit_population
 from models.rows import FLAG_REFUSED, UNIT, Rows
 
-CONFIG = Config.model_validate({"drift": {"baseline_windows": 12, "min_rows": 50, "alert_windows": 4}})
 SPACE = "loan@0123456789abcdef"
 PARTITIONS = 3
+CONFIG = Config.model_validate(
+    {"drift": {"baseline_windows": 12, "min_rows": 50, "alert_windows": 4}, "topics": {"partitions": PARTITIONS}}
+)
 SOURCES = 2
 CLIENTS = 90
 DIM = 6
@@ -115,12 +117,20 @@ class Said(NamedTuple):
     shifts: list[ShiftFrame]
 
 
+def close(state: drift.LinkState, behind: Collection[int] = ()) -> drift.Closed:
+    """What is due, at once and everywhere."""
+    until_ms = drift.due(state, behind)
+    if until_ms is not None:
+        state.cuts = dict.fromkeys(range(state.settings.config.topics.partitions), until_ms)
+    return drift.close(state)
+
+
 def told(frames: Iterable[Frame], config: Config = CONFIG) -> Said:
     state = drift.LinkState(settings(config))
     said = Said([], [])
     for frame in frames:
         drift.step(state, frame)
-        closed = drift.close(state)
+        closed = close(state)
         said.events.extend(closed.events)
         said.shifts.extend(closed.shifts)
     return said

@@ -13,6 +13,7 @@ from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from models.rows import CLIENT_TAIL_BYTES, Rows
 from streams import frames
 from streams.frames import FrameError
+from tests.drift_cases import close
 from tests.fuzz import world
 
 ROWS_MAX = 24
@@ -98,7 +99,7 @@ def judged(frame: Frame) -> None:
         for event in engine.step(state, one):
             assert event.value.isascii() or event.value.decode().isprintable()
         drift.step(link, one)
-        drift.close(link)
+        close(link)
     assert sum(table.nbytes for table in state.tables.values()) < GROWN_MAX
     kept = drift.load(link.settings, drift.dump(link))
     assert drift.dump(kept) == drift.dump(link)

@@ -19,6 +19,7 @@ from streams.progress import Silent
 from streams.secrets import Secrets
 from streams.sketch import RawRecord, Sketcher
 from streams.sources import open_sources
+from tests.drift_cases import close
 from tests.history import benign, lines, sweeps, write_jsonl
 
 SECRETS = Secrets(bytes(range(32)), "k1", bytes(range(32, 64)))
@@ -83,4 +84,4 @@ def ready() -> None:
     engine.load_block(state, engine.dump_block(state, 0))
     link = drift.LinkState(drift.Settings.of(CONFIG, artefacts()))
     drift.step(link, probing())
-    drift.close(link)
+    close(link)
