@@ -13,6 +13,7 @@ from models.artefacts import ModelArtefact
 from streams import clients, frames, topics
 from streams.embedded import probe
 from streams.metrics import Metrics
+from streams.sink import Sink
 from streams.state_topic import StateTopic
 from tests.pipeline import RAW_PARTITIONS, Calibrated
 
@@ -21,18 +22,18 @@ ROWS_EACH = 2
 
 
 async def prepare(config: Config, fitted: Calibrated, count: int) -> int:
-    """Make all topics, and judge so many clients who did nothing wrong. Returns the bytes of their blocks."""
+    """Make all topics, and judge so many clients as if they had come before. Returns the bytes of their blocks."""
     await topics.create(config, RAW_PARTITIONS)
     features = await probe(config.kafka)
     settings = engine.EngineSettings(config, fitted.artefacts)
     producer = clients.producer(config, features, topics.state_bytes(config))
-    state_topic = StateTopic(producer, config, features, Metrics())
+    state_topic, sink = StateTopic(producer, config, features, Metrics()), Sink(producer, config.topics, Metrics())
     await producer.start()
     ends, written = {}, 0
     for partition in range(config.topics.partitions):
         state = engine.open_partition(settings, partition)
         for frame in frames_of(fitted, partition, config.topics.partitions, count):
-            assert not engine.step(state, frame), "nobody is to be decided about"
+            await sink.send(engine.step(state, frame))
             value = frames.encode(frame)
             await producer.send_and_wait(config.topics.requests, value, partition=partition)
             ends[partition] = frame.offset + 1
