@@ -20,6 +20,7 @@ from tests.scaling.takeover import Takeover
 
 CLIENTS = 100_000
 SESSION_S = 10.0
+GRACE_S = 5.0
 ROUND_S = 20.0
 AGE_ROUNDS = 3
 """For so long the state is rewritten before anything changes: what is superseded is read too."""
@@ -35,7 +36,9 @@ def main(
     clients: Annotated[int, typer.Option(help="Whose state there is.")] = CLIENTS,
     write_docs: Annotated[bool, typer.Option("--write-docs", help="Put the tables into docs/reliability.md.")] = False,
 ) -> None:
-    """Judges join, leave and are killed on an Apache Kafka of its own. Writes out/scaling/scaling.json."""
+    """Judges join, leave and are killed on an Apache Kafka of its own. Writes out/scaling/scaling.json; exit code 1 if a partition was without an owner for longer
+    than a session and five seconds.
+    """
     with apache_kafka() as bootstrap, tempfile.TemporaryDirectory(prefix="probewatch-scaling-") as name:
         folder = Path(name, "artefacts")
         folder.mkdir()
@@ -55,6 +58,7 @@ def main(
         begin, end = MARKS
         head, rest = PAGE.read_text().split(begin)
         PAGE.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+    raise typer.Exit(any(one.gap_s > SESSION_S + GRACE_S for one in takeovers[1:]))
 
 
 async def _takeovers(config: Config, fitted: Calibrated, folder: Path, clients: int) -> list[Takeover]:
