@@ -36,8 +36,9 @@ def main(
     clients: Annotated[int, typer.Option(help="Whose state there is.")] = CLIENTS,
     write_docs: Annotated[bool, typer.Option("--write-docs", help="Put the tables into docs/reliability.md.")] = False,
 ) -> None:
-    """Judges join, leave and are killed on an Apache Kafka of its own. Writes out/scaling/scaling.json; exit code 1 if a partition was without an owner for longer
-    than a session and five seconds.
+    """Judges join, leave and are killed on an Apache Kafka of its own. Writes out/scaling/scaling.json.
+
+    Exit code 1 if a partition was without an owner for longer than a session and five seconds.
     """
     with apache_kafka() as bootstrap, tempfile.TemporaryDirectory(prefix="probewatch-scaling-") as name:
         folder = Path(name, "artefacts")
