@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka test-browser test-faults roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full fuzz docs screenshots lock audit sbom up down clean
+.PHONY: help setup run test test-kafka test-browser test-faults scaling soak roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full fuzz docs screenshots lock audit sbom up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ test-faults: setup ## Faults on purpose, on Apache Kafka, their table (20 minute
 
 roles: setup ## What each role may do on Apache Kafka, tried; rewrites its table in docs/reliability.md (needs Java >= 17)
 	@$(BIN)/python -m tests.kafka.roles --write-docs
+
+scaling: setup ## Judges join, leave and are killed with the state of 100,000 clients, on Apache Kafka (5 minutes)
+	@$(BIN)/python -m tests.scaling $(ARGS)
+
+soak: setup ## Half an hour of even traffic while workers come and go: is memory flat? (SOAK_MINUTES, SOAK_RATE)
+	@$(BIN)/python -m bench.soak $(ARGS)
 
 check: lint type ## Everything that reads the code without running it
 

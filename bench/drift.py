@@ -142,7 +142,7 @@ def run(seed: int, hours: int, change: Change, at: int) -> Iterator[tuple[int, E
     state = drift.LinkState(settings)
     for number in range(hours):
         drift.step(state, traffic.hour(number, change if number >= at else Change("none")))
-        for event in drift.close(state).events:
+        for event in drift.close_due(state).events:
             yield number, event
 
 
@@ -191,7 +191,7 @@ def cost() -> float:
         if place == 10:
             begun = time.process_time()
         counted = drift.step(state, frame)
-        drift.close(state)
+        drift.close_due(state)
         count += counted if place >= 10 else 0
     return 1e6 * (time.process_time() - begun) / count
 

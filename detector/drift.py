@@ -1,11 +1,13 @@
 """Drift of models, as a fold: (state, frame) -> sums by window -> events. `link` runs it.
 
-    step(state, frame)      sums a frame's rows into the windows of event time they fall into
-    close(state, behind)    closes the windows that event time has passed: figures, drift, the population's shift
+    step(state, frame)    sums a frame's rows into the windows of event time they fall into
+    due(state, behind)    until when event time has passed: what to write into every partition, as a CloseFrame
+    close(state)          closes windows whose CloseFrame was met in every partition: figures, drift, the shift
 
 Sums are whole numbers and a row counts once, so neither the order of partitions nor redelivery changes what a window
-holds, unless rows come later than `close` waits for. Time is what records say: a partition's clock is the middle one of
-its last fifteen clients' times, so that a wrong clock moves nothing.
+holds; and what is too late for it is what stands behind the CloseFrame in its own partition, whoever reads it and when.
+Time is what records say: a partition's clock is the middle one of its last fifteen clients' times, so that a wrong
+clock moves nothing.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,14 +22,14 @@ from detector import drift_events, layouts, windows
 from detector.config import Config
 from detector.drift_space import Drifted, Memory, Population, SpaceDrift
 from detector.finding import Event
-from detector.frame import Frame, RowFrame, ShiftFrame
+from detector.frame import CloseFrame, Frame, RowFrame, ShiftFrame
 from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
 from models.kernels.windows import GROUPS
 from models.rows import F64, I64, Rows
 
 STATE_MAGIC = b"PWL"
-STATE_LAYOUT = 1
+STATE_LAYOUT = 2
 """One digit behind the magic. Goes up whenever what is stored changes; layouts.py leads there."""
 
 CLOCK_CLIENTS = 15
@@ -41,6 +43,7 @@ GAP_WINDOWS = 2_100
 SUMMED_ROWS = 4_096
 """Rows whose sums are taken together: each takes up a kilobyte meanwhile."""
 
+_NEVER = -(2**62)
 UNITS_MAX = 65_536
 """Whoever may write frames may name sources; those not heard of for longest lose their marks."""
 
@@ -78,8 +81,9 @@ class LinkState:
     """All partitions and all spaces.
 
     next : partition -> offset of the next frame. marks : (partition, source, space) -> position of the last row known.
-    clocks : partition -> (client, time_ms) of the last clients. reached : source -> time_ms. closed : windows below
-    this number are closed; None before the first. open : space -> number -> (GROUPS, width). late : rows not counted.
+    clocks : partition -> (client, time_ms) of the last clients. reached : source -> time_ms. cuts : partition -> event
+    time, ms, up to which its windows are closed. closed : windows below this number are closed everywhere; None before
+    the first. open : space -> number -> (GROUPS, width). late : rows not counted.
     """
 
     settings: Settings
@@ -87,6 +91,7 @@ class LinkState:
     marks: dict[tuple[int, int, str], tuple[int, int]] = field(default_factory=dict)
     clocks: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     reached: dict[int, int] = field(default_factory=dict)
+    cuts: dict[int, int] = field(default_factory=dict)
     closed: int | None = None
     open: dict[str, dict[int, I64]] = field(default_factory=dict)
     spaces: dict[str, SpaceDrift] = field(default_factory=dict)
@@ -101,6 +106,14 @@ class Closed(NamedTuple):
     windows: int
 
 
+class _Met(NamedTuple):
+    """New rows, with their partition's clock and cut when they came."""
+
+    rows: Rows
+    clock: int
+    cut: int
+
+
 def step(state: LinkState, frame: Frame) -> int:
     """Count a frame's rows; how many were new. Frames below the mark, orders and unknown spaces change nothing."""
     return step_all(state, [frame])
@@ -109,7 +122,7 @@ def step(state: LinkState, frame: Frame) -> int:
 def step_all(state: LinkState, frames: Iterable[Frame]) -> int:
     """The same for one frame after the other. Their rows are summed up together, which small frames need."""
     new = waiting = 0
-    met: dict[str, list[tuple[Rows, int]]] = {}
+    met: dict[str, list[_Met]] = {}
     for frame in frames:
         rows = _admitted(state, frame)
         if rows is None or not isinstance(frame, RowFrame):
@@ -117,7 +130,7 @@ def step_all(state: LinkState, frames: Iterable[Frame]) -> int:
         source = int(rows.source[0])
         clock, reached = _advance(state, frame.partition, rows)
         _keep_last(state.reached, source, max(reached, state.reached.get(source, reached)))
-        met.setdefault(frame.space, []).append((rows, clock))
+        met.setdefault(frame.space, []).append(_Met(rows, clock, state.cuts.get(frame.partition, _NEVER)))
         new, waiting = new + rows.count, waiting + rows.count
         if waiting >= SUMMED_ROWS:
             _count_all(state, met)
@@ -131,6 +144,9 @@ def _admitted(state: LinkState, frame: Frame) -> Rows | None:
     if frame.offset < state.next.get(frame.partition, 0):
         return None
     state.next[frame.partition] = frame.offset + 1
+    if isinstance(frame, CloseFrame):
+        state.cuts[frame.partition] = max(frame.until_ms, state.cuts.get(frame.partition, frame.until_ms))
+        return None
     if not isinstance(frame, RowFrame) or not frame.rows.count or not _is_known(state.settings, frame):
         return None
     rows = _fresh(state, frame)
@@ -187,22 +203,26 @@ def _clock(recent: Sequence[tuple[int, int]]) -> int:
     return sorted(time_ms for _, time_ms in recent)[(len(recent) - 1) // 2]
 
 
-def _count_all(state: LinkState, met: Mapping[str, Sequence[tuple[Rows, int]]]) -> None:
-    """met : space -> rows, each with its partition's clock when they came."""
+def _count_all(state: LinkState, met: Mapping[str, Sequence[_Met]]) -> None:
+    """met : by space."""
     for space, parts in met.items():
-        rows = parts[0][0]
+        rows = parts[0].rows
         if len(parts) > 1:
             names = [name for name in Rows._fields if not name.startswith("id_")]
-            rows = rows._replace(**{name: np.concatenate([getattr(part, name) for part, _ in parts]) for name in names})
-        clocks = np.repeat([clock for _, clock in parts], [part.count for part, _ in parts])
-        _count(state, space, rows, clocks)
+            rows = rows._replace(
+                **{name: np.concatenate([getattr(part.rows, name) for part in parts]) for name in names}
+            )
+        counts = [part.rows.count for part in parts]
+        clocks, cuts = (np.repeat([part[place] for part in parts], counts) for place in (1, 2))
+        _count(state, space, rows, clocks, cuts)
 
 
-def _count(state: LinkState, space: str, rows: Rows, clock: I64) -> None:
-    """clock : (n,) of each row's partition when it came."""
+def _count(state: LinkState, space: str, rows: Rows, clock: I64, cut: I64) -> None:
+    """clock, cut : (n,) of each row's partition when it came."""
     window_ms = state.settings.window_ms
     number = rows.time_ms // window_ms
-    wanted = (number >= (-(2**62) if state.closed is None else state.closed)) & (rows.time_ms <= clock + AHEAD_MS)
+    first = np.maximum(_NEVER if state.closed is None else state.closed, cut // window_ms)
+    wanted = (number >= first) & (rows.time_ms <= clock + AHEAD_MS)
     if not wanted.all():
         state.late += rows.count - int(np.count_nonzero(wanted))
         rows, number = _take(rows, wanted), number[wanted]
@@ -227,16 +247,40 @@ def horizon(state: LinkState, behind: Collection[int]) -> int | None:
     oldest = now - 1_000 * drift.patience_s
     awaited = [clock for partition, clock in clocks.items() if partition in behind or clock > oldest]
     awaited += [time_ms for time_ms in state.reached.values() if time_ms > oldest]
-    return min(now, *awaited) - 1_000 * drift.lateness_s
+    return min([now, *awaited]) - 1_000 * drift.lateness_s
 
 
-def close(state: LinkState, behind: Collection[int] = ()) -> Closed:
-    """Close what event time has passed, window by window, spaces by name."""
-    closed = Closed([], [], 0)
-    passed = horizon(state, behind)
+def due(state: LinkState, behind: Collection[int] = ()) -> int | None:
+    """`until_ms` of the CloseFrame to write into every partition, None if there is none to write."""
+    passed, window_ms = horizon(state, behind), state.settings.window_ms
     if passed is None:
+        return None
+    end = passed // window_ms
+    held = any(number < end for opened in state.open.values() for number in opened)
+    return end * window_ms if held or (state.closed is not None and end > state.closed) else None
+
+
+def _cut(state: LinkState) -> int | None:
+    """Number of the first window that is not closed in every partition."""
+    cuts = [state.cuts.get(partition) for partition in range(state.settings.config.topics.partitions)]
+    known = [cut for cut in cuts if cut is not None]
+    return min(known) // state.settings.window_ms if len(known) == len(cuts) else None
+
+
+def close_due(state: LinkState, behind: Collection[int] = ()) -> Closed:
+    """Close what is due in every partition at once: for logs in which nobody says where it closed."""
+    until_ms = due(state, behind)
+    if until_ms is not None:
+        state.cuts = dict.fromkeys(range(state.settings.config.topics.partitions), until_ms)
+    return close(state)
+
+
+def close(state: LinkState) -> Closed:
+    """Close what every partition has closed, window by window, spaces by name."""
+    closed = Closed([], [], 0)
+    end = _cut(state)
+    if end is None:
         return closed
-    end = passed // state.settings.window_ms
     count = 0
     for number, jumped in _due(state, end):
         count += 1
@@ -308,6 +352,7 @@ class _Stored(msgspec.Struct):
     marks: list[tuple[int, int, str, int, int]]
     clocks: list[tuple[int, list[tuple[int, int]]]]
     reached: list[tuple[int, int]]
+    cuts: list[tuple[int, int]]
     closed: int | None
     open: list[tuple[str, int, bytes]]
     spaces: list[tuple[str, Memory]]
@@ -322,6 +367,7 @@ def dump(state: LinkState) -> bytes:
         marks=sorted((*unit, *mark) for unit, mark in state.marks.items()),
         clocks=sorted(state.clocks.items()),
         reached=sorted(state.reached.items()),
+        cuts=sorted(state.cuts.items()),
         closed=state.closed,
         open=[
             (space, number, sums.tobytes())
@@ -345,7 +391,7 @@ def load(settings: Settings, value: bytes) -> LinkState:
     stored = _stored(value)
     state = LinkState(settings, dict(stored.next), closed=stored.closed)
     state.marks = {(partition, source, space): (a, b) for partition, source, space, a, b in stored.marks}
-    state.clocks, state.reached = dict(stored.clocks), dict(stored.reached)
+    state.clocks, state.reached, state.cuts = dict(stored.clocks), dict(stored.reached), dict(stored.cuts)
     if stored.window_ms != settings.window_ms:
         state.closed = None
         return state

@@ -26,7 +26,7 @@ from detector import __version__, client_drift, evidence, findings, layouts, ord
 from detector.config import Config
 from detector.events import events
 from detector.finding import Event, Finding, Provenance, Subject
-from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
+from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame
 from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
 from models.clients import ClientTable, no_tally
@@ -182,7 +182,9 @@ class Watch(Protocol):
 def step(state: PartitionState, frame: Frame, watch: Watch | None = None) -> list[Event]:
     """Apply one frame; a frame below all marks changes nothing. Rows of unknown spaces are counted, not judged."""
     closed = (state.block_offset > frame.offset).astype(np.int64)
-    if isinstance(frame, ShiftFrame):
+    if isinstance(frame, CloseFrame):
+        found = []
+    elif isinstance(frame, ShiftFrame):
         found = _shift(state, frame, closed)
     elif isinstance(frame, ControlFrame):
         found = [] if closed[frame.client % len(closed)] else _control(state, frame, watch)

@@ -61,4 +61,16 @@ class ShiftFrame:
     vector: tuple[int, ...]
 
 
-Frame = RowFrame | ControlFrame | ShiftFrame
+@dataclass(frozen=True, slots=True)
+class CloseFrame:
+    """From `link`: windows of drift that end by `until_ms` are closed for what stands behind this in its partition.
+
+    What comes too late is thereby written down, and the same whoever reads it, however far ahead of the others.
+    """
+
+    partition: int
+    offset: int
+    until_ms: int
+
+
+Frame = RowFrame | ControlFrame | ShiftFrame | CloseFrame

@@ -22,8 +22,13 @@ def with_blocked(body: Body) -> Body:
     return body | {"blocked": []}
 
 
+def without_cuts(body: Body) -> Body:
+    """Layout 2 of link's state knows what is closed in each partition; before, it was what is closed everywhere."""
+    return body | {"cuts": []}
+
+
 BLOCKS: Steps = {2: unchanged, 3: with_blocked}
-LINK: Steps = {}
+LINK: Steps = {1: without_cuts}
 
 
 def can_read(layout: int, wanted: int, steps: Steps) -> bool:

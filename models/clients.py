@@ -26,6 +26,7 @@ from models.kernels.layout import (
     GROW,
     HEADS,
     ID_BYTES,
+    LEAVING,
     PAGE,
     PAGE_BUMP,
     PAGE_FREE,
@@ -127,6 +128,7 @@ class ClientTable:
             changed=np.zeros((32, fields), np.uint16),
             pages=np.zeros(16, PAGE),
             averages=np.zeros((16, 2, dim), np.int32),
+            leaving=np.zeros(LEAVING, np.int32),
         )
 
     @property

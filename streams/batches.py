@@ -79,8 +79,8 @@ class SoleAssignor(RoundRobinPartitionAssignor):  # type: ignore[misc]
 def sticky_assignor() -> type[StickyPartitionAssignor]:
     """Partitions stay with the member that has their state, as far as shares are even.
 
-    A class for each member: the library keeps what a member owns in the class. To be offered together with another that
-    members of the release before know, or the two cannot be in one group.
+    A class for each member: the library keeps what a member owns in the class. To be offered alone: the library joins
+    once for each assignor, every join begins a rebalance, and two members may do so to each other for ever.
     """
     return type("MemberStickyAssignor", (StickyPartitionAssignor,), {})
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
+from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame
 from models.pseudonym import client_of
 from models.rows import CLASSES, CLIENT_TAIL_BYTES, F32, TIME_MS_MAX, TIME_MS_MIN, U8, Rows
 from streams.identity import TwoGenerations
@@ -26,7 +26,7 @@ WIDTH_MAX = 4_096
 PREAMBLE_BYTES_MAX = 65_536
 CACHED_PREAMBLES = 256
 SEAL_BYTES = 4
-SHIFT = "shift"
+SHIFT, CLOSE = "shift", "close"
 
 KIND_HEADER = "probewatch-kind"
 METADATA = ("model", "space", "source_name", "key_id")
@@ -120,6 +120,12 @@ class _Shift(msgspec.Struct):
     vector: Annotated[tuple[_Int32, ...], msgspec.Meta(max_length=WIDTH_MAX)]
 
 
+class _Close(msgspec.Struct):
+    schema: str
+    action: str
+    until_ms: _Time
+
+
 def encode(frame: RowFrame) -> bytes:
     """The value of a Kafka message. partition and offset are the message's own and not in it, nor are plain names."""
     labels = tuple(getattr(frame, name) for name in METADATA)
@@ -137,7 +143,9 @@ def seal(stream: bytes) -> bytes:
     return stream + zlib.crc32(stream).to_bytes(SEAL_BYTES, "little")
 
 
-def encode_control(frame: ControlFrame | ShiftFrame) -> bytes:
+def encode_control(frame: ControlFrame | ShiftFrame | CloseFrame) -> bytes:
+    if isinstance(frame, CloseFrame):
+        return msgspec.json.encode(_Close(CONTROL_SCHEMA, CLOSE, frame.until_ms))
     if isinstance(frame, ShiftFrame):
         span = frame.since_ms, frame.until_ms
         return msgspec.json.encode(
@@ -173,9 +181,12 @@ def decode(value: bytes, partition: int, offset: int) -> Frame:
     return RowFrame(partition, offset, *preamble.labels, rows)
 
 
-def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame | ShiftFrame:
+def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame | ShiftFrame | CloseFrame:
     try:
-        if msgspec.json.decode(value, type=_Action) == _Action(CONTROL_SCHEMA, SHIFT):
+        action = msgspec.json.decode(value, type=_Action)
+        if action == _Action(CONTROL_SCHEMA, CLOSE):
+            return CloseFrame(partition, offset, msgspec.json.decode(value, type=_Close).until_ms)
+        if action == _Action(CONTROL_SCHEMA, SHIFT):
             shift = msgspec.json.decode(value, type=_Shift)
             span = shift.since_ms, shift.until_ms
             return ShiftFrame(partition, offset, shift.model, shift.space, *span, shift.rows, shift.vector)

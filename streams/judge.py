@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from faust.types import TP
 
 from detector import engine
@@ -121,7 +120,7 @@ class JudgeStage:
     def consumer_arguments(self) -> dict[str, Any]:
         wait_ms = IDLE_FETCH_MS if self._features.wakes_fetches else POLLING_FETCH_MS
         arguments = clients.group_reading(self._config, self._features, fetch_max_wait_ms=wait_ms)
-        return arguments | {"partition_assignment_strategy": [sticky_assignor(), RoundRobinPartitionAssignor]}
+        return arguments | {"partition_assignment_strategy": [sticky_assignor()]}
 
     async def start(self) -> None:
         """Raises StageError unless the two topics go together."""

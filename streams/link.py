@@ -1,8 +1,9 @@
 """`link`, live: frames through the fold of drift, records and alerts out, the population's shift back into `requests`.
 
 One member of the group owns every partition, since a window is complete only with all of them; the others stand by.
-The order makes a crash harmless: events and shifts acknowledged -> state written -> offsets committable. What is
-repeated after it has the same ids and the same bytes.
+When event time has passed a window it says so in every partition of `requests`, and closes the window when it meets its
+own word there: so that where a row was too late stands in the log. The order makes a crash harmless: events and shifts
+acknowledged -> state written -> offsets committable. What is repeated after it has the same ids and the same bytes.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from faust.types import TP
 
 from detector import drift
 from detector.config import Config
-from detector.frame import ShiftFrame
+from detector.frame import CloseFrame, ShiftFrame
 from models.artefacts import Artefacts
 from streams import clients, frames, topics
 from streams.batches import Batch, Memory, SoleAssignor
@@ -73,6 +74,7 @@ class LinkStage:
         self._state = drift.LinkState(self._settings)
         self._owned: dict[TP, int] = {}  # -> offset that is safe
         self._ends: dict[int, int] = {}
+        self._asked_ms: int | None = None
         self._log_id = ""
 
     @property
@@ -97,7 +99,7 @@ class LinkStage:
 
     async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
         """Read the state, or stand by without partitions. Raises StageError, drift.StateError."""
-        self._owned, self._state, self._ends = {}, drift.LinkState(self._settings), {}
+        self._owned, self._state, self._ends, self._asked_ms = {}, drift.LinkState(self._settings), {}, None
         if not partitions:
             return
         if len(partitions) != self._config.topics.partitions:
@@ -174,10 +176,16 @@ class LinkStage:
         self._metrics.late.set(self._state.late)
         await self._close()
 
+    def _behind(self) -> set[int]:
+        """Partitions that were not yet read to the end that they had at first: the others wait for them."""
+        return {partition for partition, end in self._ends.items() if self._state.next.get(partition, 0) < end}
+
     async def _close(self) -> None:
-        """Until each partition was read to the end that it had at first, it is behind: the others wait for it."""
-        behind = {partition for partition, end in self._ends.items() if self._state.next.get(partition, 0) < end}
-        closed = drift.close(self._state, behind)
+        until_ms = drift.due(self._state, self._behind())
+        if until_ms is not None and (self._asked_ms is None or until_ms > self._asked_ms):
+            self._asked_ms = until_ms
+            await self._spread(CloseFrame(-1, -1, until_ms))
+        closed = drift.close(self._state)
         self._metrics.windows.inc(closed.windows)
         newest = {shift.space: shift for shift in closed.shifts}
         if closed.events or newest:
@@ -186,16 +194,19 @@ class LinkStage:
             )
             await self._write()
 
-    async def _spread(self, shift: ShiftFrame) -> None:
+    async def _spread(self, frame: ShiftFrame | CloseFrame) -> None:
         """Into every partition of `requests`, where a replay meets it again."""
-        value, headers = frames.encode_control(shift), [("probewatch-kind", b"control")]
+        value, headers = frames.encode_control(frame), [("probewatch-kind", b"control")]
         topic, count = self._config.topics.requests, self._config.topics.partitions
         sent = [await self._producer.send(topic, value, partition=n, headers=headers) for n in range(count)]
         await asyncio.gather(*sent)
 
     async def tick(self) -> None:
-        """Once a round, changed or not: that also mends what a zombie wrote."""
-        await self._write()
+        """Once a round, changed or not: that also mends what a zombie wrote. Not before a backlog has been read: all of
+        its windows are still open, and the former state with its offsets is good.
+        """
+        if not self._behind():
+            await self._write()
 
     async def _write(self) -> None:
         if not self._owned:
@@ -213,7 +224,8 @@ class LinkStage:
         return dict(self._owned)
 
     async def release(self) -> None:
-        await self._write()
+        if not self._behind():
+            await self._write()
 
 
 def _furthest(stored: Sequence[bytes], begin: Mapping[int, int]) -> bytes | None:

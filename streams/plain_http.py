@@ -1,8 +1,9 @@
 """The smallest HTTP server that a worker needs: GET of a few fixed paths, one answer a connection, everything bounded.
 
-Written out because common servers wait for ever for a client that sends its headers byte by byte. Here a connection has
-DEADLINE_S from its first moment to its last, whatever it sends, and CONNECTIONS_MAX at once; more are turned away.
-Nothing here changes anything, so nobody is asked who they are: any other method is refused, and so is a body.
+h11 speaks HTTP; connections are held here, since common servers wait for ever for a client that sends its headers byte
+by byte. A connection has DEADLINE_S from its first moment to its last, whatever it sends, and there are CONNECTIONS_MAX
+at once; more are turned away. Nothing here changes anything, so nobody is asked who they are: any other method is
+refused, and so is a body.
 """
 
 import asyncio
@@ -11,15 +12,17 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
+import h11
+
 DEADLINE_S = 5.0
 HEAD_BYTES_MAX = 8_192
 CONNECTIONS_MAX = 64
-METHODS = ("GET", "HEAD")
+METHODS = (b"GET", b"HEAD")
 HEADERS = (
-    "Cache-Control: no-store",
-    "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options: nosniff",
-    "Connection: close",
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Connection", "close"),
 )
 
 
@@ -61,7 +64,7 @@ class PlainServer:
                 async with asyncio.timeout(self._deadline_s):
                     writer.write(await self._answer(reader))
                     await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError):
+        except (TimeoutError, OSError):
             pass  # it was too slow, or it has gone
         finally:
             self._open -= 1
@@ -70,41 +73,37 @@ class PlainServer:
                 await writer.wait_closed()
 
     async def _answer(self, reader: asyncio.StreamReader) -> bytes:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.LimitOverrunError:
-            return _encode(_plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
-        first, *fields = head.decode("latin-1").split("\r\n")
-        words = first.split(" ")
-        if len(words) != 3 or not words[2].startswith("HTTP/1."):
-            return _encode(_plain(HTTPStatus.BAD_REQUEST))
-        method, target, _ = words
-        if method not in METHODS:
-            return _encode(_plain(HTTPStatus.METHOD_NOT_ALLOWED), f"Allow: {', '.join(METHODS)}")
-        if any(_announces_body(field) for field in fields):
-            return _encode(_plain(HTTPStatus.REQUEST_ENTITY_TOO_LARGE))
-        page = self._pages.get(target.partition("?")[0])
-        answer = _plain(HTTPStatus.NOT_FOUND) if page is None else page()
-        return _encode(answer, with_body=method != "HEAD")
+            while (request := connection.next_event()) is h11.NEED_DATA:
+                connection.receive_data(await reader.read(HEAD_BYTES_MAX))
+        except h11.RemoteProtocolError as error:
+            return _encode(connection, _plain(HTTPStatus(error.error_status_hint)))
+        if not isinstance(request, h11.Request):
+            return b""  # it has gone without a word
+        return _encode(connection, self._page(request), with_body=request.method != b"HEAD")
+
+    def _page(self, request: h11.Request) -> Answer:
+        if request.method not in METHODS:
+            return _plain(HTTPStatus.METHOD_NOT_ALLOWED)
+        if any(_announces_body(name, value) for name, value in request.headers):
+            return _plain(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        page = self._pages.get(request.target.decode("latin-1").partition("?")[0])
+        return _plain(HTTPStatus.NOT_FOUND) if page is None else page()
 
 
-def _announces_body(field: str) -> bool:
-    name, _, value = field.partition(":")
-    return name.strip().lower() == "transfer-encoding" or (
-        name.strip().lower() == "content-length" and value.strip() != "0"
-    )
+def _announces_body(name: bytes, value: bytes) -> bool:
+    return name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
 
 
 def _plain(status: HTTPStatus) -> Answer:
     return Answer(status, "text/plain; charset=utf-8", f"{status.phrase}\n".encode())
 
 
-def _encode(answer: Answer, *more: str, with_body: bool = True) -> bytes:
-    lines = (
-        f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
-        f"Content-Type: {answer.content_type}",
-        f"Content-Length: {len(answer.body)}",
-        *HEADERS,
-        *more,
-    )
-    return "\r\n".join((*lines, "", "")).encode("latin-1") + (answer.body if with_body else b"")
+def _encode(connection: h11.Connection, answer: Answer, *, with_body: bool = True) -> bytes:
+    headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body))), *HEADERS]
+    if answer.status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers.append(("Allow", b", ".join(METHODS).decode()))
+    head = h11.Response(status_code=answer.status, reason=answer.status.phrase, headers=headers)
+    body = h11.Data(data=answer.body if with_body else b"")
+    return (connection.send(head) or b"") + (connection.send(body) or b"")

@@ -14,9 +14,11 @@ from detector.frame import Frame, RowFrame, ShiftFrame
 from models.population import Population, fit_population
 from models.rows import FLAG_REFUSED, UNIT, Rows
 
-CONFIG = Config.model_validate({"drift": {"baseline_windows": 12, "min_rows": 50, "alert_windows": 4}})
 SPACE = "loan@0123456789abcdef"
 PARTITIONS = 3
+CONFIG = Config.model_validate(
+    {"drift": {"baseline_windows": 12, "min_rows": 50, "alert_windows": 4}, "topics": {"partitions": PARTITIONS}}
+)
 SOURCES = 2
 CLIENTS = 90
 DIM = 6
@@ -120,7 +122,7 @@ def told(frames: Iterable[Frame], config: Config = CONFIG) -> Said:
     said = Said([], [])
     for frame in frames:
         drift.step(state, frame)
-        closed = drift.close(state)
+        closed = drift.close_due(state)
         said.events.extend(closed.events)
         said.shifts.extend(closed.shifts)
     return said

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from detector import drift, drift_events, engine
 from detector.config import Config
 from detector.finding import Event
-from detector.frame import ControlFrame, ShiftFrame
+from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame
 from models.rows import Rows
 from streams import frames
 from streams.alert_schema import validate_alert
@@ -109,7 +109,7 @@ def test_what_stops_altogether_is_seen_in_volume() -> None:
             drift.step(state, replace(frame, offset=frame.offset, space=other))
         else:
             drift.step(state, replace(frame, offset=frame.offset + 10_000, space=other, model="other"))
-        found += drift.close(state).events
+        found += drift.close_due(state).events
     assert [(body["model"], body["statistic"], body["after"]) for body in bodies(found)][:1] == [
         ("loan", "volume", 0.0)
     ]
@@ -179,10 +179,63 @@ def test_any_order_of_partitions_redelivery_and_restarts_give_the_same_bytes(
             stored = drift.dump(state)
             state = drift.load(settings(), stored)
             assert drift.dump(state) == stored
-        closed = drift.close(state, behind)
+        closed = drift.close_due(state, behind)
         events += closed.events
         shifts += closed.shifts
     assert (events, shifts) == (EXPECTED.events, EXPECTED.shifts)
+
+
+@hypothesis_settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_what_is_too_late_stands_in_the_log(seed: int) -> None:
+    """A raw partition stalls for hours. Whoever reads, at any pace, leaves out the same rows."""
+    parts, late = closed_in_turn(stalled(LOGS))
+    state = drift.LinkState(settings(IMPATIENT))
+    events, shifts = [], []
+    for frame, _ in mixed(parts, seed):
+        drift.step(state, frame)
+        closed = drift.close(state)
+        events += closed.events
+        shifts += closed.shifts
+    assert state.late == late > 50
+    whole = drift.LinkState(settings(IMPATIENT))
+    for frame in [frame for log in parts for frame in log]:
+        drift.step(whole, frame)
+    at_once = drift.close(whole)
+    assert (at_once.events, at_once.shifts) == (events, shifts) and len(events) > 2
+    assert events != told(in_turn(LOGS), IMPATIENT).events
+
+
+IMPATIENT = CONFIG.model_copy(update={"drift": CONFIG.drift.model_copy(update={"patience_s": 0})})
+
+
+def stalled(parts: list[list[RowFrame]]) -> list[RowFrame]:
+    """In turn, but four hours of one raw partition come together, behind the last of them."""
+
+    def place(frame: RowFrame) -> int:
+        at = int(frame.rows.time_ms[0] - BEGIN_MS) // HOUR_MS
+        return 16 if frame.source_name == "raw[1]" and 12 <= at < 16 else at
+
+    return sorted(in_turn(parts), key=place)
+
+
+def closed_in_turn(frames: list[RowFrame]) -> tuple[list[list[Frame]], int]:
+    """The logs as `link` leaves them that reads each frame as it comes, and how many rows came too late for it."""
+    state = drift.LinkState(settings(IMPATIENT))
+    parts: list[list[Frame]] = [[] for _ in range(PARTITIONS)]
+
+    def add(frame: Frame) -> None:
+        parts[frame.partition].append(replace(frame, offset=len(parts[frame.partition])))
+        drift.step(state, parts[frame.partition][-1])
+
+    for frame in frames:
+        add(frame)
+        until_ms = drift.due(state)
+        if until_ms is not None:
+            for partition in range(PARTITIONS):
+                add(CloseFrame(partition, 0, until_ms))
+        drift.close(state)
+    return parts, state.late
 
 
 def test_rows_sent_again_at_new_offsets_are_not_counted_again() -> None:
@@ -245,7 +298,7 @@ def test_after_a_long_silence_windows_go_on_where_rows_are() -> None:
     count = 0
     for frame in in_turn(logs([*early, *late])):
         drift.step(state, frame)
-        count += drift.close(state).windows
+        count += drift.close_due(state).windows
     assert 55 < count < 65
 
 
@@ -253,7 +306,7 @@ def test_other_artefacts_windows_and_layouts() -> None:
     state = drift.LinkState(settings())
     for frame in in_turn(LOGS)[:100]:
         drift.step(state, frame)
-        drift.close(state)
+        drift.close_due(state)
     stored = drift.dump(state)
     assert drift.reached(stored) == state.next
     other = drift.load(replace(settings(), artefact_hash="0" * 16), stored)

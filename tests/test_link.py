@@ -66,13 +66,17 @@ def requests(config: Config) -> list[TP]:
 
 
 async def sketched(config: Config, fitted: Calibrated, rows: Sequence[Row]) -> None:
-    """Topics, raw records, and their frames in `requests`: both raw partitions by quarters of an hour, as live."""
+    """Topics, raw records, and their frames in `requests`: both raw partitions by quarters of an hour, as live.
+
+    Of further rows too, behind those that are there.
+    """
     await topics.create(config, RAW_PARTITIONS)
+    known = {(record.partition, record.offset) for record in await read_topic(config, config.topics.raw[0])}
     await write_raw(config, rows)
     identity = Identity(fitted.secrets.pseudonym_key, fitted.secrets.key_id, fitted.secrets.projection_seed)
     stage = SketchStage(config, await probe(config.kafka), Sketcher(fitted.artefacts, identity, config), Metrics())
     await stage.start()
-    raw = await read_topic(config, config.topics.raw[0])
+    raw = [r for r in await read_topic(config, config.topics.raw[0]) if (r.partition, r.offset) not in known]
     parts: dict[tuple[int, int], list[Any]] = {}
     for record in raw:
         quarter = int(json.loads(record.value)["ts"] // 900)
@@ -89,6 +93,18 @@ async def linking(config: Config, fitted: Calibrated) -> AsyncIterator[LinkStage
     await stage.start()
     yield stage
     await stage.stop()
+
+
+async def drain(config: Config, link: LinkStage, size: int = 20) -> None:
+    """Let it read all there is, and what it writes there meanwhile."""
+    reached = dict.fromkeys(requests(config), 0)
+    while True:
+        fresh = [batch for batch in await pieces(config, size) if batch.end > reached[batch.partition]]
+        if not fresh:
+            return
+        for batch in fresh:
+            await link.process(batch)
+            reached[batch.partition] = batch.end
 
 
 async def pieces(config: Config, size: int) -> Iterator[Batch]:
@@ -123,12 +139,13 @@ async def test_records_alerts_and_shifts_are_written_and_a_replay_says_the_same(
     broker: str, namespace: str, fitted: Calibrated, tmp_path: Path
 ) -> None:
     config = configured(broker, namespace)
-    await sketched(config, fitted, ROWS)
+    await topics.create(config, RAW_PARTITIONS)
     owned = requests(config)
     async with linking(config, fitted) as link:
         await link.acquire(owned, dict.fromkeys(owned))
-        for batch in await pieces(config, 20):
-            await link.process(batch)
+        for start in range(0, len(ROWS), 400):
+            await sketched(config, fitted, ROWS[start : start + 400])
+            await drain(config, link)
         await link.release()
     found = await said(config)
     records = [json.loads(value) for value in found.values() if b"class_uid" not in value]
@@ -165,35 +182,34 @@ async def test_a_state_left_anywhere_goes_on_and_zombies_change_nothing(
     embedded_broker: str, namespace: str, fitted: Calibrated
 ) -> None:
     config = configured(embedded_broker, namespace)
-    await sketched(config, fitted, ROWS)
+    await sketched(config, fitted, ROWS[: len(ROWS) // 3])
     owned = requests(config)
     async with linking(config, fitted) as zombie, linking(config, fitted) as heir, linking(config, fitted) as third:
-        batches = list(await pieces(config, 16))
-        cut = len(batches) // 2
         await zombie.acquire(owned, dict.fromkeys(owned))
-        for batch in batches[: cut // 2]:
-            await zombie.process(batch)
+        await drain(config, zombie)
         await zombie.tick()
         committed = dict(zombie.committable())
-        for batch in batches[cut // 2 : cut]:
+        assert sum(committed.values()) > 0
+        await sketched(config, fitted, ROWS[len(ROWS) // 3 : 2 * len(ROWS) // 3])
+        batches = [batch for batch in await pieces(config, 16) if batch.end > committed[batch.partition]]
+        for batch in batches[: len(batches) // 2]:
             await zombie.process(batch)  # not written before it stalls
         await heir.acquire(owned, committed)
-        for batch in [batch for batch in batches[:-9] if batch.end > (committed[batch.partition] or 0)]:
-            await heir.process(batch)
+        await drain(config, heir, 7)
         await heir.release()
-        committed = dict(heir.committable())
-        assert sum(committed.values()) > 0
-        await zombie.release()  # wakes, and writes an old state behind the newer one
-        await third.acquire(owned, committed)
-        for batch in batches:
-            await third.process(batch)  # all of it again
+        assert sum(heir.committable().values()) > sum(committed.values())
+        await sketched(config, fitted, ROWS[2 * len(ROWS) // 3 :])
+        for batch in batches[len(batches) // 2 :]:
+            await zombie.process(batch)  # wakes, goes on where it was, and closes windows in its turn
+        await zombie.release()  # an old state behind the newer one
+        await third.acquire(owned, dict(heir.committable()))
+        await drain(config, third, 5)  # all of it again
         await third.release()
     again = configured(embedded_broker, f"{namespace}-again", topics={"requests": config.topics.requests})
     await topics.create(again)
     async with linking(again, fitted) as whole:
         await whole.acquire(owned, dict.fromkeys(owned))
-        for batch in batches:
-            await whole.process(batch)
+        await drain(again, whole)
     assert await said(config) == await said(again) != {}
 
 
@@ -205,8 +221,7 @@ async def test_a_state_behind_the_offsets_and_a_topic_made_anew_stop_it(
     owned = requests(config)
     async with linking(config, fitted) as link:
         await link.acquire(owned, dict.fromkeys(owned))
-        for batch in await pieces(config, 100):
-            await link.process(batch)
+        await drain(config, link, 100)
         assert set(link.committable().values()) == {0}, "nothing is safe before the state is written"
         await link.tick()
         assert min(link.committable().values()) > 0

@@ -45,12 +45,12 @@ async def test_a_page_is_served_with_headers_that_keep_browsers_out(port: int) -
     assert (status(answer), body) == (200, b"x" * 10)
     for header in ("nosniff", "default-src 'none'", "no-store", "Connection: close", "Content-Length: 10"):
         assert header.encode() in head
-    assert (await ask(port, b"HEAD /page HTTP/1.1\r\n\r\n")).endswith(b"\r\n\r\n")
+    assert (await ask(port, b"HEAD /page HTTP/1.1\r\nHost: x\r\n\r\n")).endswith(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW"])
 async def test_nothing_can_be_changed(port: int, method: str) -> None:
-    answer = await ask(port, f"{method} /page HTTP/1.1\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+    answer = await ask(port, f"{method} /page HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode())
     assert status(answer) == 405
     assert b"Allow: GET, HEAD\r\n" in answer
 
@@ -58,13 +58,14 @@ async def test_nothing_can_be_changed(port: int, method: str) -> None:
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        (b"GET /other HTTP/1.1\r\n\r\n", 404),
-        (b"GET /../etc/passwd HTTP/1.1\r\n\r\n", 404),
-        (b"GET /page HTTP/1.1\r\nContent-Length: 1\r\n\r\nx", 413),
-        (b"GET /page HTTP/1.1\r\ntransfer-encoding : chunked\r\n\r\n0\r\n\r\n", 413),
+        (b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"GET /../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"GET /page HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", 413),
+        (b"GET /page HTTP/1.1\r\nHost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 413),
         (b"GET /page HTTP/1.1\r\nX: " + b"a" * 2 * HEAD_BYTES_MAX + b"\r\n\r\n", 431),
         (b"nonsense\r\n\r\n", 400),
-        (b"GET /page HTTP/2.0\r\n\r\n", 400),
+        (b"GET /page HTTP/1.1\r\n\r\n", 400),
+        (b"GET /page HTTP/1.1\r\nHost: x\r\ntransfer-encoding : chunked\r\n\r\n0\r\n\r\n", 400),
         (b"\x16\x03\x01\r\n\r\n", 400),
     ],
 )
@@ -95,9 +96,9 @@ async def test_a_slow_client_is_cut_off_at_the_deadline(port: int) -> None:
 
 async def test_many_idle_clients_keep_nobody_out_for_longer_than_the_deadline(port: int) -> None:
     idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS_MAX + 20)]
-    assert await ask(port, b"GET /page HTTP/1.1\r\n\r\n") == b"", "turned away while so many are open"
+    assert await ask(port, b"GET /page HTTP/1.0\r\n\r\n") == b"", "turned away while so many are open"
     await asyncio.sleep(DEADLINE_S * 2)
-    assert status(await ask(port, b"GET /page HTTP/1.1\r\n\r\n")) == 200
+    assert status(await ask(port, b"GET /page HTTP/1.0\r\n\r\n")) == 200
     for _, writer in idle:
         writer.close()
 

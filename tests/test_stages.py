@@ -18,6 +18,7 @@ from streams.clients import SendError
 from streams.embedded import probe
 from streams.identity import Identity
 from streams.judge import JudgeStage
+from streams.link import LinkStage
 from streams.metrics import Metrics
 from streams.sketch import Sketcher
 from streams.sketch_agent import SketchStage
@@ -289,3 +290,15 @@ async def shrink(config: Config) -> None:
     await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, config.topics.requests, configs=small)])
     await admin.close()
     await asyncio.sleep(0.5)
+
+
+async def test_every_stage_offers_its_group_one_assignor(
+    embedded_broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    """With two the library joins twice, and two members that come at once make each other join again without end."""
+    config = kafka_config(embedded_broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    async with sketching(config, fitted) as sketch, judging(config, fitted) as judge:
+        link = LinkStage(config, await probe(config.kafka), fitted.artefacts, Metrics())
+        offered = [stage.consumer_arguments.get("partition_assignment_strategy") for stage in (sketch, judge, link)]
+    assert offered[0] is None and [len(some or ()) for some in offered[1:]] == [1, 1]

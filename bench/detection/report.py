@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, FileSystemLoader, select_autoescape
+from jinja2 import Environment, FileSystemLoader
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 from rich.table import Table
@@ -292,7 +292,7 @@ def _plain(value: Any) -> Any:
 def write_page(results: Results, path: Path) -> None:
     """One file that needs no network."""
     folder = Path(__file__).parent
-    environment = Environment(loader=FileSystemLoader(folder), autoescape=select_autoescape())
+    environment = Environment(loader=FileSystemLoader(folder), autoescape=True)
     figures = [figure.to_html(full_html=False, include_plotlyjs=False) for figure in plots(results)]
     page = environment.get_template("page.html.j2").render(
         results=results, tables=tables(results), figures=figures, plotly=get_plotlyjs()

@@ -97,6 +97,11 @@ class Worker:
             lag += float(value) if name == "lag" else 0.0
         return Seen(time.monotonic(), rows, int(lag), *cpu_s(self._process.pid, self._run.broker_pid or NOBODY))
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def resident_bytes(self) -> int:
         assert self._process is not None
         return resident_bytes(self._process.pid)

@@ -17,6 +17,7 @@ RING_SIZES = (1, 4, 12, 32, 64)
 ANCHOR_SIZES = (2, 16)
 RING_MAX = RING_SIZES[-1]
 ANCHOR_MAX = ANCHOR_SIZES[-1]
+LEAVING = 32
 BUCKETS = 8
 CLASS_COUNT = 3
 
@@ -113,6 +114,7 @@ class Table(NamedTuple):
     mark_offset, mark_index : (blocks, sources), the position up to which a source has been applied.
     costs : bytes of a client, a ring entry, an anchor, a page of averages. d, f : in lanes, but for the last columns.
     moved : (blocks, dim), how far the population has moved as far as each block knows, 1/64 value unit.
+    leaving : (LEAVING,) room for the slots that leave a full block next.
     """
 
     clients: NDArray[np.void]
@@ -140,6 +142,7 @@ class Table(NamedTuple):
     changed: U16  # (anchors, f), variants in which a field changed
     pages: NDArray[np.void]  # (pages,)
     averages: I32  # (pages, 2, d), fast and slow, 1/64 value unit
+    leaving: I32
 
 
 class Nulls(NamedTuple):

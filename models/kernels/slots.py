@@ -20,6 +20,9 @@ from models.kernels.layout import (
 from models.kernels.numbers import NEVER, mix64
 from models.rows import I32, I64
 
+SPARE = 64
+"""A full block is brought down by this part of its capacity."""
+
 
 @kernel
 def find(table: Table, key: np.uint64) -> int:
@@ -168,21 +171,64 @@ def remove(table: Table, slot: int, block: int) -> None:
 
 @kernel
 def make_room(table: Table, block: int, need: int, capacity: int, keep: int) -> None:
-    """Let the least evident, then longest silent clients of a block leave until `need` more bytes fit.
+    """If `need` more bytes do not fit, the least evident, then longest silent clients leave until there is some.
 
+    More than needed, since each look goes through the whole block: whoever invents clients would make each cost that.
     Deterministic: by (statistic, clock, key). `keep` is the client being served; it never leaves.
     """
-    while table.block_bytes[block] + need > capacity:
-        chosen = -1
-        slot = table.block_head[block]
-        while slot >= 0:
-            if slot != keep and (chosen < 0 or leaves_before(table, slot, chosen)):
-                chosen = slot
-            slot = table.clients[slot].next
-        if chosen < 0:
+    if table.block_bytes[block] + need <= capacity:
+        return
+    enough = capacity - capacity // SPARE
+    while table.block_bytes[block] + need > enough:
+        count = choose_leaving(table, block, keep)
+        if count == 0:
             return
-        remove(table, chosen, block)
-        table.heads[EVICTED] += 1
+        for i in range(count):
+            if table.block_bytes[block] + need > enough:
+                remove(table, table.leaving[i], block)
+                table.heads[EVICTED] += 1
+
+
+@kernel
+def choose_leaving(table: Table, block: int, keep: int) -> int:
+    """The first of those to leave, in order, in `table.leaving`; how many they are.
+
+    A heap with the last of them on top, sorted in place at the end: whoever invents clients chooses their order too.
+    """
+    leaving, count = table.leaving, 0
+    slot = table.block_head[block]
+    while slot >= 0:
+        if slot != keep and count < len(leaving):
+            leaving[count] = slot
+            count += 1
+            if count == len(leaving):
+                for at in range(count // 2 - 1, -1, -1):
+                    sift_down(table, at, count)
+        elif slot != keep and leaves_before(table, slot, leaving[0]):
+            leaving[0] = slot
+            sift_down(table, 0, count)
+        slot = table.clients[slot].next
+    if count < len(leaving):
+        for at in range(count // 2 - 1, -1, -1):
+            sift_down(table, at, count)
+    for last in range(count - 1, 0, -1):
+        leaving[0], leaving[last] = leaving[last], leaving[0]
+        sift_down(table, 0, last)
+    return count
+
+
+@kernel
+def sift_down(table: Table, at: int, count: int) -> None:
+    """Bring entry `at` of the heap to where nobody below leaves after it (Williams, 1964)."""
+    leaving = table.leaving
+    while 2 * at + 1 < count:
+        below = 2 * at + 1
+        if below + 1 < count and leaves_before(table, leaving[below], leaving[below + 1]):
+            below += 1
+        if leaves_before(table, leaving[below], leaving[at]):
+            return
+        leaving[at], leaving[below] = leaving[below], leaving[at]
+        at = below
 
 
 @kernel

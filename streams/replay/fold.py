@@ -1,7 +1,7 @@
 """Partitions of the fold as `judge` has them and drift as `link` has it, with what is counted along the way."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
@@ -146,11 +146,17 @@ class Fold:
         self.part.told += [Told(event, cold) for event in events]
         self.part.alerts += sum(event.kind == "alert" for event in events)
 
-    def close_windows(self, behind: Collection[int] = ()) -> list[ShiftFrame]:
-        """Close the windows of drift that event time has passed; the newest shift of each space, not yet placed."""
+    @property
+    def due_ms(self) -> int | None:
+        """Until when windows of drift are due to be closed, if any are."""
+        return None if self._link is None else drift.due(self._link)
+
+    def close_windows(self) -> list[ShiftFrame]:
+        """Close windows of drift: where the log says so or, if it says nothing, those that event time has passed. The
+        newest shift of each space, not yet placed."""
         if self._link is None:
             return []
-        closed = drift.close(self._link, behind)
+        closed = drift.close(self._link) if self._link.cuts else drift.close_due(self._link)
         self._tell(self._selection.told_of_models(closed.events), self._link_cold)
         return list({shift.space: shift for shift in closed.shifts}.values())
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace as with_fields
 
 from detector.config import Config
-from detector.frame import RowFrame, ShiftFrame
+from detector.frame import CloseFrame, RowFrame, ShiftFrame
 from models.artefacts import Artefacts
 from models.rows import U8, U64
 from streams.identity import Identity, former_of
@@ -50,12 +50,17 @@ class Records:
         self._fold.step([self._placed(with_fields(frame, names=self._names)) for frame in result.frames])
 
     def close_windows(self) -> None:
-        """The shift of each space goes into every partition, as `link` writes it."""
+        """As `link` does it: where windows close, then the shift of each space, goes into every partition."""
+        if (until_ms := self._fold.due_ms) is not None:
+            self._spread(CloseFrame(-1, -1, until_ms))
         for shift in self._fold.close_windows():
-            for partition in range(self._partitions):
-                self._fold.step([self._placed(with_fields(shift, partition=partition))])
+            self._spread(shift)
 
-    def _placed(self, frame: RowFrame | ShiftFrame) -> RowFrame | ShiftFrame:
+    def _spread(self, frame: ShiftFrame | CloseFrame) -> None:
+        for partition in range(self._partitions):
+            self._fold.step([self._placed(with_fields(frame, partition=partition))])
+
+    def _placed(self, frame: RowFrame | ShiftFrame | CloseFrame) -> RowFrame | ShiftFrame | CloseFrame:
         offset = self.written[frame.partition]
         self.written[frame.partition] += 1
         return with_fields(frame, offset=offset)

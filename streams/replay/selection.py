@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from detector.finding import Event
-from detector.frame import ControlFrame, Frame, RowFrame
+from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame
 from models.rows import take
 
 
@@ -42,7 +42,7 @@ class Selection(NamedTuple):
         if isinstance(frame, ControlFrame):
             wanted = not self.clients or frame.client in self.clients
         else:
-            wanted = self.model in ("", frame.model)
+            wanted = isinstance(frame, CloseFrame) or self.model in ("", frame.model)
         return frame if wanted else None
 
     def _of_clients(self, frame: RowFrame) -> RowFrame | None:

@@ -59,6 +59,7 @@ class Verdict(NamedTuple):
     """rows : of the history. resent : how many stand in `requests` once more. blames : one for each strike, in order.
 
     ends : how often workers ended themselves, as planned. left_badly : who was asked to leave and did not, in order.
+    strange : what was written and not expected, and what was expected under its id.
     """
 
     rows: int
@@ -67,6 +68,7 @@ class Verdict(NamedTuple):
     ends: int
     blames: list[Blame]
     left_badly: list[str]
+    strange: list[str]
 
     @property
     def good(self) -> bool:
@@ -84,9 +86,11 @@ async def judge(scene: Scene, strikes: Sequence[Strike]) -> Verdict:
     expected |= await asyncio.to_thread(fold_models, scene.config, scene.fitted)
     tally = _Tally(strikes)
     values: set[tuple[str, bytes]] = set()
+    strange: list[str] = []
     async for at_s, name, value in _written(scene):
         if name not in expected or expected[name].value != value:
             tally.doubled[tally.at(at_s)] += 1
+            strange.append(f"{value.decode()} instead of {expected[name].value.decode() if name in expected else None}")
         elif (name, value) in values:
             tally.repeated[tally.at(at_s)] += 1
         values.add((name, value))
@@ -98,7 +102,7 @@ async def judge(scene: Scene, strikes: Sequence[Strike]) -> Verdict:
         tally.rows_lost[tally.at(due[position] / 1000)] += 1
     left = [f"{name} left with {code}" for name, code in scene.stopped if code != 0]
     blames = tally.blames(scene.exits)
-    return Verdict(len(due), len(expected), resent, len(scene.exits), blames, left)
+    return Verdict(len(due), len(expected), resent, len(scene.exits), blames, left, strange)
 
 
 def _read(scene: Scene, life: Life, stand: Container[Position]) -> Life:

@@ -98,7 +98,7 @@ def judged(frame: Frame) -> None:
         for event in engine.step(state, one):
             assert event.value.isascii() or event.value.decode().isprintable()
         drift.step(link, one)
-        drift.close(link)
+        drift.close_due(link)
     assert sum(table.nbytes for table in state.tables.values()) < GROWN_MAX
     kept = drift.load(link.settings, drift.dump(link))
     assert drift.dump(kept) == drift.dump(link)

@@ -83,4 +83,4 @@ def ready() -> None:
     engine.load_block(state, engine.dump_block(state, 0))
     link = drift.LinkState(drift.Settings.of(CONFIG, artefacts()))
     drift.step(link, probing())
-    drift.close(link)
+    drift.close_due(link)

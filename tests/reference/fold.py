@@ -415,7 +415,9 @@ class SlowFold:
         return sum(self.bytes_of(client) for client in self.clients.values() if client.key % self.blocks == block)
 
     def make_room(self, block: int, need: int, keep: Client | None) -> None:
-        while self.block_bytes(block) + need > self.capacity:
+        if self.block_bytes(block) + need <= self.capacity:
+            return
+        while self.block_bytes(block) + need > self.capacity - self.capacity // 64:
             others = [c for c in self.clients.values() if c.key % self.blocks == block and c is not keep]
             if not others:
                 return
