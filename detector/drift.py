@@ -163,8 +163,7 @@ def _fresh(state: LinkState, frame: RowFrame) -> Rows:
     rows = frame.rows
     unit = (frame.partition, int(rows.source[0]), frame.space)
     mark = state.marks.get(unit, (-1, -1))
-    forward, within = np.diff(rows.offset), np.diff(rows.index)
-    if (int(rows.offset[0]), int(rows.index[0])) > mark and ((forward > 0) | ((forward == 0) & (within > 0))).all():
+    if (int(rows.offset[0]), int(rows.index[0])) > mark and _rise(rows):
         _keep_last(state.marks, unit, (int(rows.offset[-1]), int(rows.index[-1])))
         return rows
     fresh = np.zeros(rows.count, np.bool_)
@@ -173,6 +172,15 @@ def _fresh(state: LinkState, frame: RowFrame) -> Rows:
         mark = max(mark, position)
     _keep_last(state.marks, unit, mark)
     return _take(rows, fresh)
+
+
+def _rise(rows: Rows) -> bool:
+    """Whether each row stands behind the one before it; mostly each is a record of its own."""
+    offset = rows.offset
+    if (offset[1:] > offset[:-1]).all():
+        return True
+    forward, within = np.diff(offset), np.diff(rows.index)
+    return bool(((forward > 0) | ((forward == 0) & (within > 0))).all())
 
 
 def _take(rows: Rows, chosen: Any) -> Rows:
@@ -191,11 +199,13 @@ def _keep_last(table: dict[Any, Any], key: Any, value: Any) -> None:
 def _advance(state: LinkState, partition: int, rows: Rows) -> tuple[int, int]:
     """Move the partition's clock; the clock, and the middle time of the frame's end."""
     clients, times = rows.client[-CLOCK_ROWS:].tolist(), rows.time_ms[-CLOCK_ROWS:].tolist()
-    latest = dict(zip(clients, times, strict=True))
-    seen = dict.fromkeys(reversed(clients))
+    seen: dict[int, int] = {}
+    for client, time_ms in zip(reversed(clients), reversed(times), strict=True):
+        seen.setdefault(client, time_ms)
+        if len(seen) == CLOCK_CLIENTS:
+            break
     former = [entry for entry in state.clocks.get(partition, []) if entry[0] not in seen]
-    now = [(client, latest[client]) for client in reversed(seen)]
-    state.clocks[partition] = (former + now)[-CLOCK_CLIENTS:]
+    state.clocks[partition] = (former + list(reversed(seen.items())))[-CLOCK_CLIENTS:]
     return _clock(state.clocks[partition]), sorted(times)[(len(times) - 1) // 2]
 
 
