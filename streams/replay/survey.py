@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.frame import RowFrame
-from models.rows import I16, I64, U32, U64, Rows
+from models.rows import I16, I64, U8, U32, U64, Rows
 
 Key = TypeVar("Key", np.uint64, np.int64)
 
@@ -21,6 +21,7 @@ class KeptSpace(msgspec.Struct):
 
     model: str
     clients: bytes
+    klass: bytes
     rows: bytes
     slices: bytes
     busy: bytes
@@ -42,10 +43,12 @@ class Sample(NamedTuple):
 
 
 class Space(NamedTuple):
-    """clients, rows : (c,) keys, rising, and what each sent. slices, busy : (m,) of time since 1970, and their rows."""
+    """clients, klass, rows : (c,) keys, rising; the class each was first seen in, and how many rows it sent. slices,
+    busy : (m,) of SLICE_MS since 1970, and rows in each."""
 
     model: str
     clients: U64
+    klass: U8
     rows: I64
     slices: I64
     busy: I64
@@ -71,10 +74,11 @@ class Survey:
     def _meet(self, name: str, space: Space) -> None:
         mine = self.spaces.get(name)
         if mine is not None:
-            clients, rows = _summed(np.r_[mine.clients, space.clients], np.r_[mine.rows, space.rows])
-            slices, busy = _summed(np.r_[mine.slices, space.slices], np.r_[mine.busy, space.busy])
+            clients, rows, first = _summed(np.r_[mine.clients, space.clients], np.r_[mine.rows, space.rows])
+            klass = np.r_[mine.klass, space.klass][first]
+            slices, busy, _ = _summed(np.r_[mine.slices, space.slices], np.r_[mine.busy, space.busy])
             sample = _smallest([mine.sample, space.sample])
-            space = Space(space.model, clients, rows, slices, busy, sample)
+            space = Space(space.model, clients, klass, rows, slices, busy, sample)
         self.spaces[name] = space
 
     def dump(self) -> dict[str, KeptSpace]:
@@ -90,8 +94,9 @@ class Survey:
 def _kept(space: Space) -> KeptSpace:
     sample = space.sample
     return KeptSpace(
-        space.model, space.clients.tobytes(), space.rows.tobytes(), space.slices.tobytes(), space.busy.tobytes(),
-        sample.exact.tobytes(), sample.values.tobytes(), sample.output.tobytes(), sample.values.shape[1],
+        space.model, space.clients.tobytes(), space.klass.tobytes(), space.rows.tobytes(), space.slices.tobytes(),
+        space.busy.tobytes(), sample.exact.tobytes(), sample.values.tobytes(), sample.output.tobytes(),
+        sample.values.shape[1],
     )  # fmt: skip
 
 
@@ -99,11 +104,14 @@ def _space(kept: KeptSpace) -> Space:
     values = np.frombuffer(kept.values, np.int16).reshape(-1, kept.dim)
     sample = Sample(np.frombuffer(kept.exact, np.uint64), values, np.frombuffer(kept.output, np.uint32))
     rows, slices, busy = (np.frombuffer(part, np.int64) for part in (kept.rows, kept.slices, kept.busy))
-    return Space(kept.model, np.frombuffer(kept.clients, np.uint64), rows, slices, busy, sample)
+    clients, klass = np.frombuffer(kept.clients, np.uint64), np.frombuffer(kept.klass, np.uint8)
+    return Space(kept.model, clients, klass, rows, slices, busy, sample)
 
 
 def _counted(model: str, parts: Sequence[Rows]) -> Space:
-    clients, rows = np.unique(np.concatenate([part.client for part in parts]), return_counts=True)
+    client = np.concatenate([part.client for part in parts])
+    clients, first, rows = np.unique(client, return_index=True, return_counts=True)
+    klass = np.concatenate([part.klass for part in parts])[first]
     slices, busy = np.unique(np.concatenate([part.time_ms for part in parts]) // SLICE_MS, return_counts=True)
     exact = np.concatenate([part.exact for part in parts])
     limit = np.partition(exact, SAMPLE_ROWS)[SAMPLE_ROWS] if len(exact) > SAMPLE_ROWS else exact.max()
@@ -112,7 +120,7 @@ def _counted(model: str, parts: Sequence[Rows]) -> Space:
         for part in parts
         if len(low := np.flatnonzero(part.exact <= limit))
     ]
-    return Space(model, clients, rows.astype(np.int64), slices, busy.astype(np.int64), _smallest(picked))
+    return Space(model, clients, klass, rows.astype(np.int64), slices, busy.astype(np.int64), _smallest(picked))
 
 
 def _smallest(samples: Sequence[Sample]) -> Sample:
@@ -123,6 +131,7 @@ def _smallest(samples: Sequence[Sample]) -> Sample:
     return Sample(exact[:SAMPLE_ROWS], values, np.concatenate([sample.output for sample in samples])[chosen])
 
 
-def _summed(keys: NDArray[Key], counts: I64) -> tuple[NDArray[Key], I64]:
-    distinct, place = np.unique(keys, return_inverse=True)
-    return distinct, np.bincount(place, counts).astype(np.int64)
+def _summed(keys: NDArray[Key], counts: I64) -> tuple[NDArray[Key], I64, I64]:
+    """Each key once, rising; the sum of its counts; where it stands first."""
+    distinct, first, place = np.unique(keys, return_index=True, return_inverse=True)
+    return distinct, np.bincount(place, counts).astype(np.int64), first

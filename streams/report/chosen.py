@@ -8,10 +8,11 @@ import numpy as np
 from detector import telling
 from detector.finding import LEVELS
 from detector.story import Story, follow
+from models.rows import U64
 from streams.desk.incidents import Incident
 from streams.desk.story import keys_of
 from streams.replay.run import gather, settings_of
-from streams.replay.survey import Space, Survey
+from streams.replay.survey import Space
 from streams.report import evidence, inputs
 from streams.report.contents import Detail, attack_names
 from streams.report.plots import Figure
@@ -20,8 +21,6 @@ from streams.report.subject import Subject
 if TYPE_CHECKING:
     from streams.report.write import Replayed
 
-NEIGHBOURS = 3
-"""Ordinary clients that are followed for each incident, until one of the same class is met."""
 NEIGHBOUR_ROWS_MIN = 3
 
 Stories = Mapping[tuple[int, str], Story]
@@ -29,12 +28,18 @@ Stories = Mapping[tuple[int, str], Story]
 
 def details(replayed: "Replayed", incidents: Sequence[Incident]) -> list[Detail]:
     """In the order of the incidents, the gravest of them only. Raises SourceError."""
-    keys = {one.uid: keys_of(one.client, replayed.secrets) for one in incidents[: replayed.told]}
-    decided = {event.client_key for event in replayed.events if event.kind == "throttle"}
-    near = {key: _near(key, decided, replayed.survey) for found in keys.values() for key in found}
-    wanted = sorted({*near, *(other for found in near.values() for other in found)})
+    told = incidents[: replayed.told]
+    keys = {one.uid: keys_of(one.client, replayed.secrets) for one in told}
+    decided = np.unique(
+        np.array([event.client_key for event in replayed.events if event.kind == "throttle"], np.uint64)
+    )
+    beside: dict[tuple[int, str], int] = {}
+    for name, space in replayed.survey.spaces.items():
+        about = [key for one in told if one.model == space.model for key in keys[one.uid]]
+        beside |= {(key, name): other for key, other in _ordinary(space, about, decided).items()}
+    wanted = sorted({*(key for found in keys.values() for key in found), *beside.values()})
     stories = _stories(replayed, wanted) if wanted else {}
-    found = [_detail(one, keys[one.uid], near, stories, replayed) for one in incidents[: replayed.told]]
+    found = [_detail(one, keys[one.uid], beside, stories, replayed) for one in told]
     return [detail for detail in found if detail is not None]
 
 
@@ -45,28 +50,24 @@ def _stories(replayed: "Replayed", clients: Sequence[int]) -> Stories:
     return follow(settings, gathered.frames, clients, states=gathered.states)
 
 
-def _near(key: int, decided: Collection[int], survey: Survey) -> list[int]:
-    """Clients without any decision that sent about as many rows to the same model, the nearest first."""
-    for space in survey.spaces.values():
-        place = int(np.searchsorted(space.clients, np.uint64(key)))
-        if place < len(space.clients) and int(space.clients[place]) == key:
-            return _like(space, int(space.rows[place]), decided)
-    return []
-
-
-def _like(space: Space, rows: int, decided: Collection[int]) -> list[int]:
-    ordinary = np.flatnonzero(
-        (space.rows >= NEIGHBOUR_ROWS_MIN) & ~np.isin(space.clients, np.fromiter(sorted(decided), np.uint64))
-    )
-    apart = np.abs(np.log(space.rows[ordinary] / rows))
-    chosen = ordinary[np.lexsort((space.clients[ordinary], apart))[:NEIGHBOURS]]
-    return [int(key) for key in space.clients[chosen]]
+def _ordinary(space: Space, keys: Sequence[int], decided: U64) -> dict[int, int]:
+    """For each client one of its class without any decision that sent about as many rows."""
+    places = np.searchsorted(space.clients, np.array(keys, np.uint64))
+    known = [(key, int(at)) for key, at in zip(keys, places, strict=True) if key in space.clients[at : at + 1].tolist()]
+    ordinary = np.flatnonzero((space.rows >= NEIGHBOUR_ROWS_MIN) & ~np.isin(space.clients, decided))
+    found = {}
+    for key, at in known:
+        alike = ordinary[space.klass[ordinary] == space.klass[at]]
+        if len(alike):
+            apart = np.abs(np.log(space.rows[alike] / space.rows[at]))
+            found[key] = int(space.clients[alike[int(apart.argmin())]])
+    return found
 
 
 def _detail(
     incident: Incident,
     keys: Collection[int],
-    near: Mapping[int, Sequence[int]],
+    beside: Mapping[tuple[int, str], int],
     stories: Stories,
     replayed: "Replayed",
 ) -> Detail | None:
@@ -80,8 +81,7 @@ def _detail(
     provenance = settings_of(replayed.config, replayed.artefacts, replayed.options).provenance
     space = replayed.survey.spaces.get(story.space)
     subject = Subject(incident.uid, story, artefact, None if space is None else space.sample)
-    others = (stories.get((key, story.space)) for key in near[story.key])
-    neighbour = next((one for one in others if one is not None and one.client_class == story.client_class), None)
+    neighbour = stories.get((beside.get((story.key, story.space), -1), story.space))
     return Detail(
         incident,
         telling.tell(story, artefact, row, provenance, None),
@@ -96,7 +96,9 @@ def _tells(story: Story, incident: Incident) -> bool:
 
 
 def _figures(subject: Subject, neighbour: Story | None) -> list[Figure]:
-    drawn = [evidence.evidence(subject), inputs.path(subject), inputs.answers(subject)]
-    drawn += [evidence.beside(subject, neighbour)] if neighbour is not None else []
-    drawn.append(inputs.fields(subject))
-    return [figure for figure in drawn if figure is not None]
+    answers = inputs.answers(subject)
+    beside = None if neighbour is None else evidence.beside(subject, neighbour)
+    pair = [figure for figure in (answers, beside) if figure is not None]
+    if len(pair) == 1:
+        pair = [pair[0]._replace(wide=True)]
+    return [evidence.evidence(subject), inputs.path(subject), *pair, inputs.fields(subject)]

@@ -11,7 +11,7 @@ from detector.config import Config
 from detector.explain import TITLES
 from detector.finding import LEVELS
 from detector.telling import Telling
-from streams.desk.events import Drift, Event, Throttle
+from streams.desk.events import Alert, Drift, Event, Throttle
 from streams.desk.incidents import Incident
 from streams.replay.survey import SLICE_MS, Survey
 from streams.report import overview
@@ -47,12 +47,34 @@ class Contents(NamedTuple):
     facts: list[tuple[str, str]]
 
 
+class Ranked(NamedTuple):
+    """Enough of an incident to count it. detector : of its strictest decision, the last of those."""
+
+    uid: str
+    client: str
+    level: int
+    detector: str
+
+
+def ranked_by_gravity(events: Sequence[Event]) -> list[Ranked]:
+    """Every incident, the highest rung first, then those with most alerts, then the earliest. events : in order."""
+    alerts = Counter(event.incident for event in events if isinstance(event, Alert))
+    found: dict[str, Ranked] = {}
+    for event in events:
+        known = found.get(event.incident)
+        if event.level > 0 and (known is None or event.level >= known.level):
+            found[event.incident] = Ranked(event.incident, event.client, event.level, event.detector)
+    return sorted(found.values(), key=lambda one: (-one.level, -alerts[one.uid]))  # stable: the earliest first
+
+
 class Found(NamedTuple):
-    """What a replay found, decoded. summary : as in docs/replay.md. incidents : the gravest first."""
+    """What a replay found, decoded. summary : as in docs/replay.md. incidents : the gravest of them, in
+    that order; ranked : all of them."""
 
     summary: Mapping[str, Any]
     events: Sequence[Event]
     incidents: Sequence[Incident]
+    ranked: Sequence[Ranked]
     survey: Survey
     sources: Sequence[str]
 
@@ -79,8 +101,8 @@ def contents(found: Found, details: list[Detail], config: Config) -> Contents:
         period=_period(found.survey),
         sentences=list(filter(None, _sentences(found, rows))),
         figures=[figure for figure in figures if figure is not None],
-        listed=list(found.incidents[:LISTED]),
-        unlisted=max(0, len(found.incidents) - LISTED),
+        listed=list(found.incidents),
+        unlisted=len(found.ranked) - len(found.incidents),
         details=details,
         held=Table(("rung", "action", "mode", "clients", "client-minutes"), rows),
         drifts=_drifts([event for event in found.events if isinstance(event, Drift)]),
@@ -103,12 +125,12 @@ def _period(survey: Survey) -> str:
 def _sentences(found: Found, held: Sequence[tuple[str, ...]]) -> list[str]:
     summary, incidents = found.summary, found.incidents
     models = sorted({space.model for space in found.survey.spaces.values()})
-    grave = [one for one in incidents if one.level >= LEVELS.index("hard")]
+    grave = [one for one in found.ranked if one.level >= LEVELS.index("hard")]
     return [
         f"{summary['rows']:,} requests of {summary['clients']:,} clients to"
         f" {_counted(len(models), 'model')} were judged: {_period(found.survey)}.",
         _told(grave, summary["alerts"]),
-        _mild(incidents, grave),
+        _mild(len(found.ranked) - len(grave)),
         _effect(found.throttles, held),
         _promise(found),
         _judged(incidents),
@@ -116,10 +138,10 @@ def _sentences(found: Found, held: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def _told(grave: Sequence[Incident], alerts: int) -> str:
+def _told(grave: Sequence[Ranked], alerts: int) -> str:
     if not grave:
         return "No client gave reason for an alert."
-    kinds = Counter(TITLES.get(one.detectors[-1], one.detectors[-1]) for one in grave)
+    kinds = Counter(TITLES.get(one.detector, one.detector) for one in grave)
     named = "; ".join(f"{kind.lower()} ({count:,})" for kind, count in kinds.most_common())
     return (
         f"{_counted(len({one.client for one in grave}), 'client')} gave reason for {_counted(alerts, 'alert')}"
@@ -127,8 +149,7 @@ def _told(grave: Sequence[Incident], alerts: int) -> str:
     )
 
 
-def _mild(incidents: Sequence[Incident], grave: Sequence[Incident]) -> str:
-    mild = len(incidents) - len(grave)
+def _mild(mild: int) -> str:
     return f"{_counted(mild, 'milder incident')} stayed below “hard”, without an alert." if mild else ""
 
 

@@ -19,13 +19,13 @@ from streams.replay.outcome import Outcome
 from streams.replay.run import DEFAULTS, Options
 from streams.replay.survey import Survey
 from streams.report.chosen import details
-from streams.report.contents import Found, contents
+from streams.report.contents import Found, contents, ranked_by_gravity
 from streams.report.page import page
 from streams.secrets import Secrets
 from streams.sources import Source
 
 REPORT_FILE = "report.html"
-TOLD = 24
+TOLD, LISTED = 24, 500
 
 
 class Replayed(NamedTuple):
@@ -58,10 +58,12 @@ def write_report(path: Path, replayed: Replayed) -> None:
     """
     events = [decode_event(event.value) for event in replayed.events]
     end = max((event.time for event in events), default=datetime.fromtimestamp(0, UTC))
-    named = [_named(one) for one in group(events, replayed.labels, end) if one.level > 0]
-    incidents = sorted(named, key=lambda one: (-one.level, -one.alerts, one.first, one.uid))
+    ranked = ranked_by_gravity(events)
+    chosen = {one.uid: place for place, one in enumerate(ranked[:LISTED])}
+    grouped = group((event for event in events if event.incident in chosen), replayed.labels, end)
+    incidents = sorted(map(_named, grouped), key=lambda one: chosen[one.uid])
     sources = [source.name for source in replayed.sources]
-    found = Found(replayed.outcome.summary, events, incidents, replayed.survey, sources)
+    found = Found(replayed.outcome.summary, events, incidents, ranked, replayed.survey, sources)
     text = page(contents(found, details(replayed, incidents), replayed.config))
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_bytes(text)
