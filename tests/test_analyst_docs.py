@@ -1,20 +1,23 @@
 """docs/analyst.md is walked through: every command, in its order, on a worker that runs, with two sweepers on it."""
 
+import asyncio
 import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pytest
 from typer.testing import CliRunner
 
+from streams.app import Worker
 from streams.cli import app
+from streams.embedded import probe
+from streams.secrets import load_settings
 from tests.history import BEGIN_S, DAY_S, benign, sweeps
 from tests.kafka_config import kafka_config
 from tests.pipeline import Calibrated, write_raw
@@ -49,19 +52,34 @@ def said(tmp_path_factory: pytest.TempPathFactory, embedded_broker: str, fitted:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("desk"))
         requests = configure(embedded_broker, fitted)
-        worker = subprocess.Popen([sys.executable, "-m", "streams.cli", "run"], stderr=subprocess.PIPE, text=True)
-        try:
+        with Working(fitted) as worker:
             incident = attack(embedded_broker, worker)
-            places = {
-                INCIDENT: incident["uid"],
-                CLIENT: incident["client"],
-                BROKER: embedded_broker,
-                REQUESTS: requests,
-            }
+            places = {INCIDENT: incident["uid"], CLIENT: incident["client"]}
+            places |= {BROKER: embedded_broker, REQUESTS: requests}
             yield [walk(line, sample, places) for line, sample in lines()]
-        finally:
-            worker.terminate()
-            worker.wait(20)
+
+
+class Working:
+    """A worker on a thread of its own: commands have event loops themselves."""
+
+    def __init__(self, fitted: Calibrated) -> None:
+        self._fitted = fitted
+        self._asked = asyncio.Event()
+        self._loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
+
+    async def _run(self) -> None:
+        config = load_settings(None)
+        worker = Worker(config, await probe(config.kafka), self._fitted.artefacts, self._fitted.secrets)
+        await worker.run(self._asked)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._asked.set)
+        self.thread.join(20)
 
 
 def configure(bootstrap: str, fitted: Calibrated) -> str:
@@ -69,7 +87,7 @@ def configure(bootstrap: str, fitted: Calibrated) -> str:
     topics = kafka_config(bootstrap, "analyst").topics
     names = "\n".join(f'{name} = "{value}"' for name, value in topics.model_dump().items() if isinstance(value, str))
     settings = (
-        f'artefacts = "artefacts"\n[kafka]\nbootstrap = "{bootstrap}"\ngroup = "analyst"\nsession_timeout_s = 3\n'
+        f'artefacts = "artefacts"\n[kafka]\nbootstrap = "{bootstrap}"\ngroup = "analyst"\nsession_timeout_s = 10\n'
         '[web]\nport = 0\n[secrets]\ndirectory = "artefacts/secrets"\n'
         f'[topics]\nraw = ["{topics.raw[0]}"]\npartitions = 3\n{names}\n'
     )
@@ -81,17 +99,15 @@ def configure(bootstrap: str, fitted: Calibrated) -> str:
     return topics.requests
 
 
-def attack(bootstrap: str, worker: "subprocess.Popen[str]") -> Any:
+def attack(bootstrap: str, worker: Working) -> Any:
     """An ordinary day, then two sweepers until now; one of their incidents, once it has become a block."""
-    import asyncio
-
     late = time.time() - BEGIN_S - 1.5 * DAY_S - 100
     rows = [*benign(100, seed=5), *sweeps(2, 60, seed=6, day=1)]
     config = kafka_config(bootstrap, "analyst")
     asyncio.run(write_raw(config, [row | {"ts": row["ts"] + late} for row in rows]))
     deadline = time.monotonic() + 60
     while len(found := [one for one in listed("alerts") if one["level"] == 4]) < 2:
-        assert worker.poll() is None and time.monotonic() < deadline, "no alerts"
+        assert worker.thread.is_alive() and time.monotonic() < deadline, "no alerts"
         time.sleep(0.5)
     return found[0]
 

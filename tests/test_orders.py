@@ -1,5 +1,6 @@
 """A person's block: refused at once and until its end, whatever the judge says; taken back; replayed alike."""
 
+import asyncio
 import itertools
 import json
 from collections.abc import Iterable
@@ -17,9 +18,22 @@ from detector.events import Throttle
 from detector.finding import Event
 from detector.frame import ControlFrame, Frame
 from models.pseudonym import client_of, pseudonym
-from streams import frames
+from streams import control, frames, topics
 from streams.doors.decisions import Decisions
 from tests import engine_cases as cases
+from tests.history import sweeps
+from tests.kafka_config import kafka_config
+from tests.pipeline import (
+    RAW_PARTITIONS,
+    Calibrated,
+    all_handled,
+    offline,
+    read_events,
+    read_topic,
+    until,
+    write_raw,
+)
+from tests.test_worker import working
 
 SCHEMA = Draft202012Validator(json.loads((Path(__file__).parents[1] / "docs/formats/throttle.schema.json").read_text()))
 UNSEEN = pseudonym("k1", 77, bytes(9))
@@ -135,3 +149,33 @@ def _action(view: Decisions) -> str | None:
     actions = {one.action if one else None for one in found}
     assert len(actions) == 1
     return next(itertools.chain(actions))
+
+
+async def test_live_and_replayed_alike_and_doors_have_it(
+    embedded_broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    """A block in the middle of an attack, and its end: the worker's bytes are those of a replay of its frames."""
+    config = kafka_config(embedded_broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    rows = sweeps(2, 60, seed=6)
+    orders = [("block", "evil-0", 0), ("block", "acct-never-seen", 0), ("lift", "evil-0", 60)]
+    async with working(config, fitted):
+        for action, client, first in orders:
+            await write_raw(config, rows[first : first + 60] if client == "evil-0" else [])
+            await until(lambda: all_handled(config), 20, "rows")
+            until_ms = END_MS if action == "block" else 0
+            await asyncio.to_thread(control.send, config, fitted.secrets, action, client, "", until_ms, "ticket 12")
+        await until(lambda: all_handled(config), 20, "orders")
+    written = await read_events(config)
+    expected = await offline(config, fitted, config.topics.requests)
+    assert {name: values.pop() for name, values in written.values.items() if len(values) == 1} == expected
+    by_person = [record for record in map(_record, expected.values()) if record is not None]
+    assert sorted((record.action, record.revision) for record in by_person) == [("block", 1), ("block", 1), ("lift", 2)]
+    kept = {record.key.decode(): record.value for record in await read_topic(config, config.topics.throttle_state)}
+    assert {key.split(":")[-1] for key in kept} == {"judge", "person"}
+
+
+def _record(value: bytes) -> Throttle | None:
+    if b'"origin":"person"' not in value:
+        return None
+    return msgspec.json.decode(value, type=Throttle)
