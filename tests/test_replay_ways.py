@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from detector import engine
 from detector.config import Config
 from detector.finding import Event
+from detector.frame import ControlFrame
 from models.pseudonym import client_of
 from streams import frames, replay
 from streams.archive import Message, Writer, layout, taking
@@ -191,6 +192,29 @@ def split(history: History) -> int:
         if 2 < len(head) < len(history.whole.events) - 2:
             return offset
     raise AssertionError("everything is said at once")
+
+
+def test_behind_a_range_of_time_only_orders_are_read_and_whom_they_are_about(history: History, tmp_path: Path) -> None:
+    """Two clients are lifted at the very end: one whose last row lies in the range, one who was there later."""
+    alarmed = sorted({event.client_key for event in history.whole.events if event.kind == "alert"})
+    rows = {key: [event for event in history.whole.events if event.client_key == key] for key in alarmed}
+    first, *_, last = sorted(alarmed, key=lambda key: rows[key][0].time_ms)
+    names = {json.loads(event.value)["client"] for event in history.whole.events if event.kind == "throttle"}
+    name = {client_of(name): name for name in names}
+    orders = [
+        Message(partition, 10_000 + number, None, frames.encode_control(
+            ControlFrame(partition, 0, "lift", key, name[key], "", 0, "a test")), BEGIN_MS + 9 * DAY_MS, ())
+        for number, key in enumerate((first, last)) for partition in range(3)
+    ]  # fmt: skip
+    archive = archived(tmp_path, [*history.messages, *orders])
+    config = Config(topics={"partitions": 3}, state={"blocks": 4}, drift={"window_s": 60, "lateness_s": 0})
+    whole = history.said(archive, config=config)
+    until = rows[last][0].time_ms - 60_000 * 60
+    found = history.said(archive, config=config, selection=replay.Selection(until_ms=until))
+    expected = told(whole.events, lambda event: event.time_ms < until)
+    assert found.events == expected
+    assert [event.client_key for event in expected if b'"reason":"person"' in event.value] == [first]
+    assert found.summary["records"] < whole.summary["records"]
 
 
 def test_a_range_of_offsets_is_a_part_of_the_whole(history: History, split: int) -> None:

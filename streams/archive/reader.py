@@ -154,6 +154,25 @@ class Archive:
                             return int(late["frame_offset"][0].as_py())
         return None
 
+    def offset_behind(self, partition: int, time_ms: int) -> int | None:
+        """Offset of the last frame that has a row before this time; None if there is none."""
+        for part in reversed(self._parts):
+            if part.partition == partition and part.kind == "rows":
+                with opened(part.path) as file:
+                    for number in reversed(range(file.num_row_groups)):
+                        if _bounds(file, number, "time_ms")[0] < time_ms:
+                            table = file.read_row_group(number, ["frame_offset", "time_ms"], use_threads=False)
+                            early = table.filter(pc.less(table["time_ms"], time_ms))
+                            return int(early["frame_offset"][-1].as_py())
+        return None
+
+    def ordered(self, partition: int, first: int, last: int | None) -> set[int]:
+        """Clients about whom orders stand between these offsets, both included."""
+        wanted = Slice(first, last)
+        files = [part for part in self._parts if part.partition == partition and part.kind == "other"]
+        found = (frame for part in files for _, frame in _other(part, wanted))
+        return {frame.client for frame in found if isinstance(frame, ControlFrame)}
+
 
 class _Others:
     """The messages without rows, told between the frames that have some."""

@@ -139,7 +139,7 @@ def _work(name: str) -> KeptPart:
     own = [
         stretch
         for source in here.sources
-        for stretch in stretches(source, plan.selection) or ()
+        for stretch in stretches(source, plan.selection, plan.made_with[-1][0]) or ()
         if name in (LINK, str(stretch.partition))
     ]
     folded = Fold(here.eras, plan.selection, judge=name != LINK, link=name == LINK)

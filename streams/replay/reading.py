@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from detector.config import Config
 from streams.archive import Archive, ArchiveError
 from streams.archive.reader import Slice
 from streams.replay.selection import Selection
@@ -30,11 +31,12 @@ class Stretch(NamedTuple):
         return f"{self.source}#{self.partition}"
 
 
-def stretches(source: Source, selection: Selection) -> list[Stretch] | None:
+def stretches(source: Source, selection: Selection, config: Config) -> list[Stretch] | None:
     """By partition; None for a source that cannot be read so. Raises SourceError."""
     if isinstance(source, ArchiveFolder):
         archive = source.archive
-        return [_archived(source.name, archive, partition, selection) for partition in archive.partitions]
+        tail_ms = 1_000 * (config.drift.window_s + config.drift.lateness_s)
+        return [_archived(source.name, archive, partition, selection, tail_ms) for partition in archive.partitions]
     if getattr(source, "holds_frames", False):
         from streams.kafka_source import KafkaSource  # only this kind needs a client library
 
@@ -43,10 +45,17 @@ def stretches(source: Source, selection: Selection) -> list[Stretch] | None:
     return None
 
 
-def _archived(name: str, archive: Archive, partition: int, selection: Selection) -> Stretch:
-    """From the newest snapshot that lies before what is told, else from the beginning of what is there."""
-    snapshot = None
+def _archived(name: str, archive: Archive, partition: int, selection: Selection, tail_ms: int) -> Stretch:
+    """From the newest snapshot that lies before what is told, else from the beginning of what is there.
+
+    Until behind the last row that is told of, and long enough for windows of drift to close. Behind that only clients
+    matter about whom there are orders: whether their last time lies in the range shows in their rows.
+    """
+    snapshot, stop = None, None
     try:
+        if selection.until_ms is not None:
+            found = archive.offset_behind(partition, selection.until_ms + tail_ms)
+            stop = -1 if found is None else found
         if selection.since_ms is not None or selection.first is not None:
             snapshot = archive.snapshot(partition, selection.first, selection.since_ms)
     except ArchiveError as error:
@@ -54,13 +63,22 @@ def _archived(name: str, archive: Archive, partition: int, selection: Selection)
     begin = None if snapshot is None else snapshot.begin
     last = None if selection.end is None else selection.end - 1
 
+    def slices(first: int | None) -> Iterator[Slice]:
+        if stop is None or (last is not None and last <= stop):
+            yield Slice(first, last, clients=selection.clients)
+            return
+        yield Slice(first, stop, clients=selection.clients)
+        behind = max(stop + 1, first or 0)
+        clients = archive.ordered(partition, behind, last)
+        if clients := clients & selection.clients if selection.clients else clients:
+            yield Slice(behind, last, clients=clients)
+
     def read(first: int | None, advance: Callable[[int], None]) -> Iterator[FrameBatch]:
         try:
-            for found in archive.batches(
-                partition, Slice(begin if first is None else first, last, clients=selection.clients)
-            ):
-                yield FrameBatch(found.frames, found.rejects)
-                advance(found.size)
+            for wanted in slices(begin if first is None else first):
+                for found in archive.batches(partition, wanted):
+                    yield FrameBatch(found.frames, found.rejects)
+                    advance(found.size)
         except ArchiveError as error:
             raise SourceError(str(error)) from error
 

@@ -62,7 +62,7 @@ def replay(
     """
     begun = time.perf_counter()
     eras = _eras(config, artefacts, options)
-    parts = _stretches(sources, options)
+    parts = _stretches(sources, config, options)
     run = fingerprint(
         [(source.name, source.size) for source in sources], [(s.config.hash, s.artefacts.hash) for s in eras.settings],
         eras.switches, config.topics.partitions, config.state.blocks, options.selection, options.plain_clients,
@@ -99,7 +99,7 @@ def gather(
     """The frames of some clients, read once more, as the replay folded them. Raises SourceError, StoppedError."""
     eras = _eras(config, artefacts, options)
     narrowed = options.selection._replace(clients=frozenset(clients))
-    parts = _stretches(sources, options._replace(selection=narrowed))
+    parts = _stretches(sources, config, options._replace(selection=narrowed))
     gathering = Gathering(eras, frozenset(clients), link=parts is None)
     records = None if parts is not None else Records(config, artefacts, secrets, gathering, options.plain_clients)
     work = Work(gathering, Outside(_Teller(sources, reporter), options.stops), None, records)
@@ -116,11 +116,11 @@ def _eras(config: Config, artefacts: Artefacts, options: Options) -> Eras:
     return options.eras or Eras([engine.EngineSettings(config, artefacts)])
 
 
-def _stretches(sources: Sequence[Source], options: Options) -> list[Stretch] | None:
+def _stretches(sources: Sequence[Source], config: Config, options: Options) -> list[Stretch] | None:
     """By partition, then in the order of the sources; None if any of them holds raw records."""
     found: list[Stretch] = []
     for source in sources:
-        own = stretches(source, options.selection)
+        own = stretches(source, options.selection, config)
         if own is None:
             if options.selection.first is not None or options.selection.end is not None:
                 raise SourceError(
