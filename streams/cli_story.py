@@ -25,7 +25,7 @@ def explain(
         str,
         typer.Argument(
             metavar="ALERT|REQUEST|CLIENT",
-            help="Id of an alert, incident or decision; a request id; a pseudonym, or a client id.",
+            help="Beginning of the id of an alert, incident or decision; a request id; a pseudonym, or a client id.",
             show_default=False,
         ),
     ],
@@ -57,7 +57,7 @@ def explain(
     With what the certificate promises, the nearest earlier requests and the fields that varied. Raw records, as SOURCE
     or by --raw, also show the requests side by side.
 
-    Example: probewatch explain 0f4b2c9d6a1e4d7f8b3a5c6e7d8f9a0b archive/ --events out/june
+    Example: probewatch explain 0f4b2c9d archive/ --events out/june
     """
     import msgspec
     from rich.console import Console

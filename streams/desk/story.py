@@ -21,6 +21,7 @@ from detector.frame import Frame, RowFrame
 from detector.story import Story, follow
 from models.artefacts import Artefacts
 from models.kernels.client import DAY_MS
+from streams.desk.desk import ID_DIGITS_MIN
 from streams.desk.events import Alert, Throttle, read_events
 from streams.desk.events import Place as Where
 from streams.desk.requests import Place, SideBySide, compared, open_raw, requests_at
@@ -31,7 +32,7 @@ from streams.secrets import Secrets
 from streams.sketch import Sketcher
 from streams.sources import FrameBatch, RecordFile, Source, SourceError
 
-_EVENT_ID = re.compile(r"[0-9a-f]{32}")
+_EVENT_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS_MIN},32}}")
 
 
 class Subject(NamedTuple):
@@ -55,7 +56,8 @@ class History(NamedTuple):
 
 
 def seek(what: str, history: History, events: Where) -> Subject:
-    """What a person wrote: the id of an event, incident or decision, a pseudonym, a request id, or a client id.
+    """What a person wrote: the beginning of the id of an event, incident or decision, a pseudonym, a request id, or a
+    client id.
 
     events : where events stand, asked for their ids only. Raises SourceError if nothing in the history is called so.
     """
@@ -75,12 +77,20 @@ def seek(what: str, history: History, events: Where) -> Subject:
 
 
 def _in_events(what: str, history: History, place: Where) -> Subject | None:
-    chosen: Subject | None = None
+    """The newest event whose id, incident or decision begins so. Raises SourceError if several incidents do."""
+    chosen: dict[str, Subject] = {}
     for event in read_events(place, history.config):
-        if isinstance(event, Alert | Throttle) and what in (event.uid, event.incident, _decision_of(event)):
+        if not isinstance(event, Alert | Throttle):
+            continue
+        ids = event.uid, event.incident, _decision_of(event)
+        if any(one.startswith(what) for one in ids):
+            if not event.client:
+                raise SourceError(f"{what}: it is about all of model {event.model}, not about one client")
             trigger = event.trigger if isinstance(event, Alert) else event.record.trigger
-            chosen = Subject(keys_of(event.client, history.secrets), trigger, model=event.model)
-    return chosen
+            chosen[event.incident] = Subject(keys_of(event.client, history.secrets), trigger, model=event.model)
+    if len(chosen) > 1:
+        raise SourceError(f"{what}: {len(chosen)} incidents have an id that begins so; give more of it")
+    return next(iter(chosen.values()), None)
 
 
 def _decision_of(event: Alert | Throttle) -> str:
