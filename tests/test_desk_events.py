@@ -112,10 +112,10 @@ def test_a_file_names_place_and_line_of_what_is_no_event(tmp_path: Path) -> None
         list(read_events(tmp_path / "empty", Config(), kinds=("alert",)))
 
 
-async def test_topics_give_what_was_sent_once_and_go_on(embedded_broker: str, namespace: str) -> None:
-    config = kafka_config(embedded_broker, namespace)
+async def test_topics_give_what_was_sent_once_and_go_on(broker: str, namespace: str) -> None:
+    config = kafka_config(broker, namespace)
     await topics.create(config)
-    producer = AIOKafkaProducer(bootstrap_servers=embedded_broker)
+    producer = AIOKafkaProducer(bootstrap_servers=broker)
     await producer.start()
     sink = Sink(producer, config.topics, Metrics())
     await sink.send(written(FINDING))

@@ -151,11 +151,9 @@ def _action(view: Decisions) -> str | None:
     return next(itertools.chain(actions))
 
 
-async def test_live_and_replayed_alike_and_doors_have_it(
-    embedded_broker: str, namespace: str, fitted: Calibrated
-) -> None:
+async def test_live_and_replayed_alike_and_doors_have_it(broker: str, namespace: str, fitted: Calibrated) -> None:
     """A block in the middle of an attack, and its end: the worker's bytes are those of a replay of its frames."""
-    config = kafka_config(embedded_broker, namespace)
+    config = kafka_config(broker, namespace)
     await topics.create(config, RAW_PARTITIONS)
     rows = sweeps(2, 60, seed=6)
     orders = [("block", "evil-0", 0), ("block", "acct-never-seen", 0), ("lift", "evil-0", 60)]

@@ -43,10 +43,8 @@ async def run(config: Config, fitted: Calibrated, timeout_s: float) -> list[Step
     return await asyncio.to_thread(selftest, config, found, timeout_s)
 
 
-async def test_a_way_that_works_passes_twice_and_is_cleaned_up(
-    embedded_broker: str, namespace: str, fitted: Calibrated
-) -> None:
-    config = kafka_config(embedded_broker, namespace)
+async def test_a_way_that_works_passes_twice_and_is_cleaned_up(broker: str, namespace: str, fitted: Calibrated) -> None:
+    config = kafka_config(broker, namespace)
     await topics.create(config, RAW_PARTITIONS)
     async with working(config, fitted):
         for _ in range(2):
