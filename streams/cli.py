@@ -110,7 +110,7 @@ def client_id(
 @app.command()
 @speaking
 def rekey(sources: Sources, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """While pseudonym keys rotate: give allowances again under the new names of clients.
+    """While pseudonym keys rotate: give allowances and blocks again under the new names of clients.
 
     SOURCE are raw records that name the clients. Prints the lines of input.registry under the new names; orders are
     written into every partition of `requests`. Set secrets.previous_key_id first.
@@ -125,7 +125,7 @@ def rekey(sources: Sources, config: ConfigFile = None, as_json: AsJson = False) 
     with Bars() as bars:
         found = rotation.rekey(settings, secrets, open_sources(sources, settings), bars)
     show(({"client": name, "class": klass} for name, klass in found.registry.items()), as_json)
-    say(f"{len(found.orders)} allowances given again; {found.unknown} of clients that these records do not name")
+    say(f"{len(found.orders)} orders given again; {found.unknown} clients with orders that these records do not name")
 
 
 @app.command()

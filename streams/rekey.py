@@ -5,33 +5,34 @@ key before need no such help while `secrets.previous_key_id` is set: `sketch` me
 """
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
-
-from aiokafka import TopicPartition
 
 from detector import engine
 from detector.config import Config
 from detector.frame import ControlFrame
 from models.artefacts import Artefacts
-from streams import clients, topics
+from streams import topics
 from streams.adapters import REGISTRY
 from streams.control import ControlError, give
-from streams.embedded import log_ends, probe
+from streams.embedded import probe
 from streams.history import raw_batches
 from streams.identity import client_of, identities, pseudonym
+from streams.metrics import Metrics
 from streams.progress import Reporter
 from streams.secrets import Secrets
 from streams.sketch import read_records
 from streams.sources import Source
+from streams.state_topic import read_state
 
-Allowed = dict[tuple[int, str], int]
-"""(client, model or "" for all) -> end on the client's own clock, ms."""
+InForce = dict[tuple[int, str, str], int]
+"""(client, "allow" or "block", model or "" for all) -> until_ms of the order."""
 
 
 class Carried(NamedTuple):
-    """orders : allowances under today's names. registry : declared classes under them. unknown : allowances of clients
-    that the records do not name."""
+    """orders : allowances and blocks under today's names. registry : declared classes under them. unknown : how many
+    clients with orders the records do not name."""
 
     orders: list[ControlFrame]
     registry: dict[str, str]
@@ -39,11 +40,11 @@ class Carried(NamedTuple):
 
 
 def rekey(config: Config, secrets: Secrets, sources: Sequence[Source], reporter: Reporter) -> Carried:
-    """Give the allowances again. May be done any number of times. Raises ControlError, SourceError, KafkaError."""
+    """Give allowances and blocks again, any number of times. Raises ControlError, SourceError, KafkaError."""
     if secrets.previous is None:
         raise ControlError("secrets.previous_key_id is not set: there is no key that names would come from")
-    allowed = asyncio.run(allowances(config))
-    found = carry(config, secrets, allowed, set(client_ids(sources, config, reporter)))
+    in_force = asyncio.run(orders_in_force(config))
+    found = carry(config, secrets, in_force, set(client_ids(sources, config, reporter)))
     if found.orders:
         asyncio.run(give(config, found.orders))
     return found
@@ -55,45 +56,39 @@ def client_ids(sources: Sequence[Source], config: Config, reporter: Reporter) ->
             yield request.client_id
 
 
-def carry(config: Config, secrets: Secrets, allowed: Allowed, ids: set[str]) -> Carried:
+def carry(config: Config, secrets: Secrets, in_force: InForce, ids: set[str]) -> Carried:
     """What holds of the former names of these clients, under the names of today."""
     today, former = identities(secrets)
-    by_client: dict[int, dict[str, int]] = {}
-    for (client, model), until_ms in allowed.items():
-        by_client.setdefault(client, {})[model] = until_ms
+    given_ms = time.time_ns() // 1_000_000
+    by_client: dict[int, dict[tuple[str, str], int]] = {}
+    for (client, action, model), until_ms in in_force.items():
+        by_client.setdefault(client, {})[(action, model)] = until_ms
     found, known = Carried([], {}, 0), set()
     for client_id in sorted(ids):
         name, before = (pseudonym(key.key_id, *key.client(client_id)) for key in (today, former))
-        known |= {client_of(name), client_of(before)}
-        for model, until_ms in sorted(by_client.get(client_of(before), {}).items()):
-            if allowed.get((client_of(name), model), 0) < until_ms:
-                reason = f"given to {before} before"
-                found.orders.append(ControlFrame(-1, -1, "allow", client_of(name), name, model, until_ms, reason))
+        client = client_of(name)
+        known |= {client, client_of(before)}
+        for (action, model), until_ms in sorted(by_client.get(client_of(before), {}).items()):
+            if in_force.get((client, action, model), 0) < until_ms:
+                about = client, name, model, until_ms, f"given to {before} before", given_ms
+                found.orders.append(ControlFrame(-1, -1, action, *about))
         if before in config.input.registry:
             found.registry[name] = config.input.registry[before]
     return found._replace(unknown=len(by_client.keys() - known))
 
 
-async def allowances(config: Config) -> Allowed:
-    """All that the state topic holds. Raises engine.BlockError, KafkaError."""
-    nobody = engine.EngineSettings(config, Artefacts("", {}))  # without spaces a block is only its orders
-    topic, features = config.topics.judge_state, await probe(config.kafka)
+async def orders_in_force(config: Config) -> InForce:
+    """All that the state topic holds. Raises engine.BlockError, StageError, KafkaError."""
+    nobody = engine.EngineSettings(config, Artefacts("", {}))  # without spaces only orders are left of it
+    topic = config.topics.judge_state
     count = (await topics.partition_counts(config, [topic])).get(topic, 0)
-    states = [engine.open_partition(nobody, number) for number in range(count)]
-    async with clients.reader(config, max_partition_fetch_bytes=topics.state_bytes(config)) as consumer:
-        places = [TopicPartition(topic, number) for number in range(count)]
-        ends = await log_ends(consumer, places, features)
-        consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
-        while any([await consumer.position(place) < end for place, end in ends.items()]):
-            for records in (await consumer.getmany(timeout_ms=200)).values():
-                for record in records:
-                    _keep(states[record.partition], record.value)
-    return {about: until for state in states for about, until in state.allowed.items()}
-
-
-def _keep(state: engine.PartitionState, value: bytes | None) -> None:
-    if value is not None:
-        mark = engine.block_mark(value)
-        if mark.offset >= engine.block_offset(state, mark.block):
+    found: InForce = {}
+    stored = await read_state(config, await probe(config.kafka), Metrics(), range(count))
+    for number, held in stored.items():
+        state = engine.open_partition(nobody, number)
+        for value in held.blocks.values():
             engine.load_block(state, value)
+        found |= {(client, "allow", model): until_ms for (client, model), until_ms in state.allowed.items()}
+        blocked = {about: kept.until_ms for about, kept in state.blocked.items() if kept.until_ms}
+        found |= {(client, "block", model): until_ms for (client, model), until_ms in blocked.items()}
+    return found
