@@ -8,11 +8,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from detector.config import Config
-from streams import replay
+from streams import frames, replay
+from streams.archive import Message
 from streams.cli import app
 from streams.control import pseudonym_of
+from streams.desk import story
 from streams.progress import Silent
 from streams.sources import open_sources
+from tests.archives import archived
 from tests.history import Row, benign, sweeps, write_jsonl
 from tests.pipeline import Calibrated
 
@@ -90,6 +93,27 @@ def test_requests_stand_side_by_side_with_what_differs_marked(day: Day) -> None:
     assert not any(fields["features.age"]["differs"])
     assert told["varied"][0]["field"] == "income"
     assert told["at"]["changed"] == ["income"]
+
+
+def test_from_an_archive_the_same_is_told_and_requests_only_to_who_may_read_them(
+    day: Day, fitted: Calibrated, tmp_path: Path
+) -> None:
+    history = story.History(open_sources([str(day.folder / "day.jsonl")], Config()), Config(), *fitted[1:], Silent())
+    read = story.Reading(history, "archiving").frames()
+    messages = [Message(one.partition, one.offset, None, frames.encode(one), 0) for one in read]  # type: ignore[arg-type]
+    folder = str(archived(tmp_path / "archive", messages))
+    options = ("--config", str(day.folder / "probewatch.toml"), "--json")
+
+    def told(*arguments: str) -> dict[str, Any]:
+        result = CliRunner().invoke(app, ["explain", ATTACKER, folder, *arguments, *options])
+        assert result.exit_code == 0, result.output
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
+
+    from_records = day.told(ATTACKER)
+    assert told() == from_records | {"requests": None}
+    assert told("--raw", str(day.folder / "day.jsonl")) == from_records
+    assert from_records["requests"] is not None
 
 
 def test_another_row_than_the_deciding_one_is_told_as_it_was_then(day: Day) -> None:
