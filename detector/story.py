@@ -87,7 +87,7 @@ class Story:
 
     rows : (n,) sources : (n,) names of raw partitions. rows_seen : (n,) the client's rows up to each. rows_today : (n,)
     evidence : (n, processes) statistic : (n,), see Moment. thresholds : by level 0 to 4, of this client, thousandths.
-    events : all that fell, in order, with the client's drift.
+    events : all that fell at its rows, in order, with the client's drift and what a lift took back.
     """
 
     client: str

@@ -348,7 +348,7 @@ def ruling(story: Story, fallen: Fallen) -> Ruling:
 
 
 def _order(action: str, until_ms: int, reason: str) -> str:
-    until = f" until {when(until_ms)}" if action == "allow" and until_ms else ""
+    until = f" until {when(until_ms)}" if action != "lift" and until_ms else ""
     return printable(f"{action}{until}{f': {reason}' if reason else ''}")
 
 

@@ -9,7 +9,7 @@ from detector.atlas import techniques
 from detector.certificate_text import one_in
 from detector.config import Config
 from detector.explain import TITLES
-from detector.finding import LEVELS
+from detector.finding import LEVELS, PERSON
 from detector.telling import Telling
 from streams.desk.events import Alert, Drift, Event, Throttle
 from streams.desk.incidents import Incident
@@ -57,12 +57,15 @@ class Ranked(NamedTuple):
 
 
 def ranked_by_gravity(events: Sequence[Event]) -> list[Ranked]:
-    """Every incident, the highest rung first, then those with most alerts, then the earliest. events : in order."""
+    """Every incident, the highest rung first, then those with most alerts, then the earliest. events : in order.
+
+    What a person alone had refused is none: it stands among what was throttled.
+    """
     alerts = Counter(event.incident for event in events if isinstance(event, Alert))
     found: dict[str, Ranked] = {}
     for event in events:
         known = found.get(event.incident)
-        if event.level > 0 and (known is None or event.level >= known.level):
+        if event.level > 0 and event.detector != PERSON and (known is None or event.level >= known.level):
             found[event.incident] = Ranked(event.incident, event.client, event.level, event.detector)
     return sorted(found.values(), key=lambda one: (-one.level, -alerts[one.uid]))  # stable: the earliest first
 
