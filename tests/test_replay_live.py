@@ -1,10 +1,8 @@
-"""A replay says what was said live: after rebalances, orders in the middle of it, and another configuration.
-
-On the embedded broker, and on Apache Kafka where tests marked `kafka` run.
-"""
+"""A replay says what was said live: after rebalances, orders in the middle of it, and another configuration."""
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,13 +18,14 @@ from streams.control import send
 from streams.embedded import probe
 from streams.progress import Silent
 from streams.replay.eras import eras_of, known_of
-from streams.sources import Source, SourceError, open_sources
-from tests.history import Row, benign, sweeps
+from streams.sources import SourceError, open_sources
+from tests.history import BEGIN_S, Row, _person, _row, benign, sweeps
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, read_events, until, write_raw
 
 pytestmark = pytest.mark.timeout(180)
 
+DRIFT = {"baseline_windows": 8, "min_rows": 50, "alert_windows": 3}
 STRICTER = {
     "policy": {"mode": "enforce", "hard": {"duration_s": 600}, "soft": {"action": "delay", "delay_ms": 250}},
     "models": {"loan": {"decision_threshold": 0.62}},
@@ -70,7 +69,7 @@ async def installation(fitted: Calibrated) -> AsyncIterator[Callable[[Config], A
 @contextlib.asynccontextmanager
 async def feeding(config: Config, rows: list[Row]) -> AsyncIterator[None]:
     """The rows flow while something else goes on, and all of them are handled at the end."""
-    flowing = asyncio.create_task(write_raw(config, rows, pause_s=0.2))
+    flowing = asyncio.create_task(write_raw(config, rows, pause_s=0.05))
     yield
     await flowing
     await until(lambda: all_handled(config), 60, "all committed")
@@ -80,84 +79,95 @@ async def order(config: Config, fitted: Calibrated, action: str, client: str, un
     await asyncio.to_thread(send, config, fitted.secrets, action, client, "", until_ms, "a test")
 
 
-def day(number: int) -> list[Row]:
-    """Ordinary people, and the same four sweepers every day."""
-    return sorted([*benign(120, seed=20 + number, day=number), *sweeps(4, 60, seed=7, day=number)], key=_time)
-
-
-def _time(row: Row) -> float:
-    return float(row["ts"])
+def phase(number: int) -> list[Row]:
+    """Eleven hours of people who ask for more from phase to phase, and the same four sweepers in the middle."""
+    rng = random.Random(number)
+    rows = []
+    for hour in range(11 * number, 11 * number + 11):
+        for _ in range(80):
+            person = _person(rng)
+            person |= {"income": 10 * (person["income"] * (2 + number) // 20)}
+            rows.append(_row(f"acct-{rng.randrange(150)}", person, BEGIN_S + 3_600 * (hour + rng.random())))
+    swept = [row | {"ts": row["ts"] + 3_600 * (11 * number + 5 - 12)} for row in sweeps(4, 60, seed=7)]
+    return sorted([*rows, *swept], key=lambda row: float(row["ts"]))
 
 
 async def lived(before: Config, after: Config, fitted: Calibrated) -> None:
-    """Two days under one configuration, with rebalances and orders in the middle; a third under another."""
+    """Two phases under one configuration, with rebalances and orders in the middle; a third under another."""
     async with installation(fitted) as start:
         first = await start(before)
-        async with feeding(before, day(1)):
-            await order(before, fitted, "allow", "evil-0", until_ms=int(day(3)[-1]["ts"] * 1000))
+        async with feeding(before, phase(0)):
+            await order(before, fitted, "allow", "evil-0", until_ms=int(phase(2)[-1]["ts"] * 1000))
             second = await start(before)
-        async with feeding(before, day(2)):
+        async with feeding(before, phase(1)):
             await order(before, fitted, "lift", "evil-1")
             await first.leave()
         await order(before, fitted, "lift", "evil-2")
         await until(lambda: all_handled(before), 60, "the order committed")
         await second.leave()
         await start(after)
-        async with feeding(after, day(3)):
+        async with feeding(after, phase(2)):
             await start(after)
 
 
-def replayed(source: str, before: Config, after: Config, fitted: Calibrated) -> dict[str, bytes]:
-    """Also in processes of their own: the same."""
+def replayed(source: str, before: Config, after: Config, fitted: Calibrated, jobs: int = 1) -> dict[str, bytes]:
     sources = open_sources([source], after)
     settings = [EngineSettings(config, fitted.artefacts) for config in (before, after)]
     eras = eras_of(settings, known_of(sources, after))
     assert {switch.era for switches in eras.switches.values() for switch in switches} == {0, 1}
-    options = replay.Options(eras=eras, folders=[fitted.folder] * 2)
-    alone = _events(sources, after, fitted, options)
-    assert _events(sources, after, fitted, options._replace(jobs=2)) == alone
-    return alone
-
-
-def _events(sources: list[Source], config: Config, fitted: Calibrated, options: replay.Options) -> dict[str, bytes]:
-    found = replay.replay(sources, config, fitted.artefacts, fitted.secrets, Silent(), options)
+    options = replay.Options(eras=eras, folders=[fitted.folder] * 2, jobs=jobs)
+    found = replay.replay(sources, after, fitted.artefacts, fitted.secrets, Silent(), options)
     assert not found.cold
     return {event.id: event.value for event in found.events}
 
 
+@pytest.mark.kafka
 async def test_a_replay_is_live_byte_for_byte_after_rebalances_orders_and_another_configuration(
-    broker: str, namespace: str, fitted: Calibrated, tmp_path: Path
+    apache_broker: str, namespace: str, fitted: Calibrated, tmp_path: Path
 ) -> None:
-    before, after = kafka_config(broker, namespace), kafka_config(broker, namespace, **STRICTER)
+    before = kafka_config(apache_broker, namespace, drift=DRIFT)
+    after = kafka_config(apache_broker, namespace, drift=DRIFT, **STRICTER)
     await topics.create(before, RAW_PARTITIONS)
     await lived(before, after, fitted)
-    written = await read_events(before)
-    live = {name: values.pop() for name, values in written.values.items() if len(values) == 1}
-    assert len(live) == len(written.values)
+    live = await said(before)
     assert {b'"mode":"shadow"' in value for value in live.values()} == {True, False}
     assert sum(b'"reason":"person"' in value for value in live.values()) >= 2
+    drifted = [value for value in live.values() if value.startswith(b'{"schema":"probewatch.drift/1"')]
+    assert all(any(config.hash.encode() in value for value in drifted) for config in (before, after))
 
-    requests = f"kafka://{broker}/{before.topics.requests}"
+    requests = f"kafka://{apache_broker}/{before.topics.requests}"
     assert await asyncio.to_thread(replayed, requests, before, after, fitted) == live
-
     await asyncio.to_thread(taking.take_topic, requests, after, tmp_path, Silent())
-    assert await asyncio.to_thread(replayed, str(tmp_path), before, after, fitted) == live
+    assert await asyncio.to_thread(replayed, str(tmp_path), before, after, fitted, jobs=2) == live
 
 
-async def test_what_was_judged_with_something_else_is_not_replayed_as_if_it_were_the_same(
+async def said(config: Config) -> dict[str, bytes]:
+    """Id -> the one value that was ever written under it."""
+    written = await read_events(config)
+    assert all(len(values) == 1 for values in written.values.values())
+    return {name: values.pop() for name, values in written.values.items()}
+
+
+async def test_a_configuration_that_changed_is_changed_where_it_did_or_the_replay_refuses(
     embedded_broker: str, namespace: str, fitted: Calibrated
 ) -> None:
     before, after = kafka_config(embedded_broker, namespace), kafka_config(embedded_broker, namespace, **STRICTER)
     await topics.create(before, RAW_PARTITIONS)
+    rows = [*benign(60, seed=5), *sweeps(2, 60, seed=6)]
     async with installation(fitted) as start:
-        await start(before)
-        async with feeding(before, day(1)[:50]):
+        first = await start(before)
+        async with feeding(before, rows[:130]):
             pass
-    sources = open_sources([f"kafka://{embedded_broker}/{before.topics.requests}"], after)
-    known = await asyncio.to_thread(known_of, sources, after)
-    assert {(one.partition, one.offset, one.config_hash) for one in known} == {
-        (number, 0, before.hash) for number in range(before.topics.partitions)
+        await first.leave()
+        await start(after)
+        async with feeding(after, rows[130:]):
+            pass
+    requests = f"kafka://{embedded_broker}/{before.topics.requests}"
+    known = await asyncio.to_thread(known_of, open_sources([requests], after), after)
+    assert {(one.partition, one.config_hash) for one in known} == {
+        (number, config.hash) for number in range(before.topics.partitions) for config in (before, after)
     }
+    assert await asyncio.to_thread(replayed, requests, before, after, fitted) == await said(before)
     with pytest.raises(SourceError, match=rf"configuration {before.hash}.*--earlier-config"):
         eras_of([EngineSettings(after, fitted.artefacts)], known)
 

@@ -5,7 +5,7 @@
       reading.py    from where each partition is read, and with which state it begins there
       records.py    raw records, sketched and placed as if they had been written to `requests`
       work.py       one fold on its way: it can be stopped, and gone on with from a checkpoint.py
-      fold.py       frames through `judge` and `link`; eras.py: under which settings; selection.py: what is told
+      fold.py       frames through `judge` and link.py; eras.py: under which settings; selection.py: what is told
       outcome.py    events in order, a summary, the files; census.py: who was there
 
 Order inside a raw partition (a file, if records carry no Kafka position) is the order of the log. Clients that stand in

@@ -12,6 +12,7 @@ from detector.drift import StateError
 from detector.engine import BlockError
 from detector.finding import Event
 from streams.rejects import Reject
+from streams.replay.link import KeptLink
 from streams.replay.survey import KeptSpace
 from streams.sources import SourceError
 
@@ -53,7 +54,7 @@ class KeptFold(msgspec.Struct):
 
     part: KeptPart
     blocks: dict[int, list[bytes]]
-    link: bytes | None
+    link: KeptLink | None
     cold: list[int]
     eras: dict[int, int]
     link_cold: bool

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
-from detector import drift, engine, together
+from detector import engine, together
 from detector.finding import Event
 from detector.frame import Frame, RowFrame, ShiftFrame
 from streams.rejects import Reject
 from streams.replay.census import Census
 from streams.replay.checkpoint import UNUSABLE, Keeper, KeptFold, KeptPart
 from streams.replay.eras import Eras
+from streams.replay.link import Link
 from streams.replay.selection import Selection
 from streams.sources import FrameBatch
 
@@ -67,20 +68,17 @@ class Part:
 class Fold:
     """Some or all partitions of `requests`.
 
-    judge : False leaves clients alone. link : also the drift of models, which needs all partitions; under the newest
-    settings, whatever a window was closed with.
+    judge : False leaves clients alone. link : also the drift of models, which needs all partitions.
     """
 
     def __init__(self, eras: Eras, selection: Selection, *, judge: bool = True, link: bool = True) -> None:
-        newest = eras.newest
         self.part = Part()
         self._eras = eras
         self._selection = selection
         self._judge = judge
         self._states: dict[int, engine.PartitionState] = {}
         self._era: dict[int, int] = {}
-        self._drift = drift.Settings.of(newest.config, newest.artefacts)
-        self._link = drift.LinkState(self._drift) if link else None
+        self._link = Link(eras) if link else None
         self._cold: set[int] = set()
         self._link_cold = False
 
@@ -104,7 +102,7 @@ class Fold:
 
     def step(self, frames: Sequence[Frame]) -> None:
         if self._link is not None:
-            drift.step_all(self._link, frames)
+            self._link.step(frames)
         if self._judge:
             narrowed = [one for frame in frames if (one := self._selection.narrowed(frame)) is not None]
             for _, alike in groupby(narrowed, self._kind):
@@ -149,16 +147,15 @@ class Fold:
     @property
     def due_ms(self) -> int | None:
         """Until when windows of drift are due to be closed, if any are."""
-        return None if self._link is None else drift.due(self._link)
+        return None if self._link is None else self._link.due_ms
 
     def close_windows(self) -> list[ShiftFrame]:
-        """Close windows of drift: where the log says so or, if it says nothing, those that event time has passed. The
-        newest shift of each space, not yet placed."""
+        """Close windows of drift; the newest shift of each space, not yet placed."""
         if self._link is None:
             return []
-        closed = drift.close(self._link) if self._link.cuts else drift.close_due(self._link)
-        self._tell(self._selection.told_of_models(closed.events), self._link_cold)
-        return list({shift.space: shift for shift in closed.shifts}.values())
+        events, shifts = self._link.close()
+        self._tell(self._selection.told_of_models(events), self._link_cold)
+        return shifts
 
     def finish(self) -> Part:
         """What was found, counters of the states included. The fold cannot go on from here."""
@@ -185,7 +182,7 @@ class Fold:
             number: [engine.dump_block(state, block) for block in range(len(state.block_offset))]
             for number, state in self._states.items()
         }
-        link = None if self._link is None else drift.dump(self._link)
+        link = None if self._link is None else self._link.dump()
         return KeptFold(part, blocks, link, sorted(self._cold), dict(self._era), self._link_cold)
 
     def load(self, kept: KeptFold, keeper: Keeper) -> None:
@@ -199,7 +196,7 @@ class Fold:
                 self._states[number] = engine.open_partition(settings, number)
                 for block in blocks:
                     engine.load_block(self._states[number], block)
-            if kept.link is not None:
-                self._link = drift.load(self._drift, kept.link)
+            if kept.link is not None and self._link is not None:
+                self._link.load(kept.link)
         except UNUSABLE as error:
             raise keeper.refuse(error) from error
