@@ -135,6 +135,15 @@ class Memory(NamedTuple):
             return {}
 
 
+class Stand(NamedTuple):
+    """Of a group. offsets : committed. other : topics that are not those it read before. gone : how many records
+    retention has taken before they were read."""
+
+    offsets: dict[TP, int]
+    other: set[str]
+    gone: dict[TP, int]
+
+
 class BatchConsumer(driver.Consumer):
     """Every topic is read in batches. topic_ids : of what is read, as far as the broker tells."""
 
@@ -154,19 +163,21 @@ class BatchConsumer(driver.Consumer):
         """Everything below `offset` need never be read again; the next commit says so. Never goes back."""
         self._done[partition] = max(offset, self._done.get(partition, 0))
 
-    async def look(self, partitions: Sequence[TP], topics: Sequence[str]) -> tuple[dict[TP, int], set[str]]:
-        """Where the group stands, as the broker knows it, and which topics are not those that it read before."""
+    async def look(self, partitions: Sequence[TP], topics: Sequence[str]) -> "Stand":
+        """What the broker knows of the group, and of what it reads."""
         consumer, memory = self._thread._ensure_consumer(), self.memory
         places = [aiokafka.TopicPartition(*tp) for tp in (*partitions, *([memory.place] if memory else ()))]
 
-        async def ask() -> tuple[dict[str, str], Mapping[Any, OffsetAndMetadata]]:
-            ids = await topic_ids(consumer._client, topics)
-            return ids, await consumer._coordinator.fetch_committed_offsets(places)
+        async def ask() -> tuple[dict[str, str], Mapping[Any, int], Mapping[Any, OffsetAndMetadata]]:
+            ids, starts = await topic_ids(consumer._client, topics), await consumer.beginning_offsets(places)
+            return ids, starts, await consumer._coordinator.fetch_committed_offsets(places)
 
-        self.topic_ids, found = await self._thread.call_thread(ask)
+        self.topic_ids, starts, found = await self._thread.call_thread(ask)
         known = memory.ids(found.pop(places[-1]).metadata) if memory and places[-1] in found else {}
         other = {topic for topic, now in self.topic_ids.items() if known.get(topic, now) != now}
-        return {TP(*place): at.offset for place, at in found.items()}, other
+        stood = {TP(*place): at.offset for place, at in found.items()}
+        gone = {tp: starts[tp] - at for tp, at in stood.items() if 0 <= at < starts.get(tp, 0)}
+        return Stand(stood, other, gone)
 
     async def put_back(self, offsets: Mapping[TP, int]) -> bool:
         """Commit offsets below those that stand. False if the group is rebalancing again."""

@@ -14,10 +14,13 @@ from collections.abc import Coroutine, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import mode
+import structlog
 from faust.types import TP, StreamT
 
 from streams.batches import Batch, BatchApp, Memory
 from streams.waits import Wait, Waits
+
+log = structlog.get_logger("probewatch")
 
 SILENT_S = 60.0
 """Faust asks for records about every second, and whatever it asks for comes at once."""
@@ -243,9 +246,12 @@ class StageRunner:
         """False if the next rebalance began meanwhile."""
         consumer = self.app.batch_consumer
         consumer.memory = self.stage.memory
-        stood, other = await consumer.look(partitions, self.stage.topics)
+        stood, other, gone = await consumer.look(partitions, self.stage.topics)
         if other:
             raise StageError(f"{', '.join(sorted(other))} was made anew under its old name. {self.stage.remedy}")
+        for tp, records in gone.items():
+            at = f"{tp.topic}[{tp.partition}]"
+            log.error("lost: retention took records that were not read", records=records, at=at, stage=self.stage.name)
         committed = {tp: stood.get(tp) for tp in partitions}
         self._step = "acquire"
         self._acquiring = asyncio.create_task(self.stage.acquire(partitions, committed))

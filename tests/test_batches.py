@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import aiokafka
 import pytest
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from faust.types import TP
 
 from detector.config import Config
@@ -314,6 +315,27 @@ async def test_a_topic_made_anew_is_refused_by_its_id(apache_broker: str, namesp
     await third.start()
     await until(lambda: len(renamed.records) > 0)
     await third.stop()
+
+
+@pytest.mark.kafka
+async def test_what_retention_took_unread_is_told(apache_broker: str, namespace: str) -> None:
+    config = kafka_config(apache_broker, namespace)
+    topic = await filled_topic(config, 1, 10)
+    first = await runner_of(config, before := Collecting(topic))
+    await first.start()
+    await until(lambda: len(before.records) == 10)
+    await first.stop()
+    await fill(config, 1, 20)
+    admin = AIOKafkaAdminClient(bootstrap_servers=config.kafka.bootstrap)
+    await admin.start()
+    await admin.delete_records({aiokafka.TopicPartition(topic, 0): RecordsToDelete(17)})
+    await admin.close()
+    second = await runner_of(config, after := Collecting(topic))
+    with structlog.testing.capture_logs() as said:
+        await second.start()
+        await until(lambda: len(after.records) == 13)
+    assert [(line["at"], line["records"]) for line in said if line["log_level"] == "error"] == [(f"{topic}[0]", 7)]
+    await second.stop()
 
 
 async def test_a_consumer_that_has_stopped_is_noticed(embedded_broker: str, namespace: str) -> None:
