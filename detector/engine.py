@@ -25,7 +25,7 @@ import zstandard
 from detector import __version__, client_drift, evidence, findings, layouts, orders
 from detector.config import Config
 from detector.events import events
-from detector.finding import Event, Finding, Provenance, Subject
+from detector.finding import Event, Finding, Provenance
 from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame
 from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
@@ -277,7 +277,7 @@ def _control(state: PartitionState, frame: ControlFrame, watch: Watch | None) ->
     if frame.action not in orders.ACTIONS:
         return []
     state.dirty.add(frame.client % len(state.block_offset))
-    made = orders.apply(state.blocked, frame, state.settings.provenance, _known_as(state, frame))
+    made = orders.apply(state.blocked, frame, state.settings.provenance, state.settings.artefacts, state.tables)
     found = [event for finding in made for event in events(finding)]
     if frame.action == "block":
         return found
@@ -298,17 +298,6 @@ def _control(state: PartitionState, frame: ControlFrame, watch: Watch | None) ->
                 if watch is not None:
                     watch.fell(frame, -1, finding, lifted)
     return found
-
-
-def _known_as(state: PartitionState, frame: ControlFrame) -> Subject | None:
-    """Where the client of an order was decided on before, the first space by name; None if nowhere."""
-    for name, table in sorted(state.tables.items()):
-        space, slot = state.settings.spaces.get(name), table.find(frame.client)
-        if space is not None and slot >= 0 and frame.model in ("", space.artefact.model):
-            client = table.table.clients[slot]
-            if client["revision"] > 0:
-                return Subject(frame.model, "", findings.incident_of(name, client), int(client["rows"]))
-    return None
 
 
 def block_offset(state: PartitionState, block: int) -> int:

@@ -5,6 +5,8 @@ order was given by: a client that is to be refused has none that counts.
 """
 
 import hashlib
+from collections.abc import Mapping
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -12,8 +14,10 @@ import msgspec
 from detector import policy
 from detector.events import ID_HEX_DIGITS
 from detector.finding import LEVELS, Finding, Provenance, Subject
-from detector.findings import ordered
+from detector.findings import incident_of, ordered
 from detector.frame import ControlFrame
+from models.artefacts import Artefacts
+from models.clients import ClientTable
 from models.rows import TIME_MS_MAX, TIME_MS_MIN
 
 ACTIONS = ("allow", "lift", "block")
@@ -30,12 +34,14 @@ Held = dict[tuple[int, str], Blocked]
 """(client, model or "" for all) -> what people last decided. What they took back stays, for its revision."""
 
 
-def apply(held: Held, frame: ControlFrame, provenance: Provenance, known: Subject | None) -> list[Finding]:
+def apply(
+    held: Held, frame: ControlFrame, provenance: Provenance, artefacts: Artefacts, tables: Mapping[str, ClientTable]
+) -> list[Finding]:
     """What an order changes of blocks, remembered in `held`. An order about every model also ends those about one.
 
-    known : where the client was decided on before; the block then belongs to that incident.
+    tables : by space. A block of a client that was decided on before belongs to that incident.
     """
-    subject = known or Subject(frame.model, "", _incident(frame), 0)
+    subject = _known_as(frame, artefacts, tables) or Subject(frame.model, "", _incident(frame), 0)
     given_ms = _possible(frame.given_ms)
     if frame.action == "block":
         about = (frame.client, frame.model)
@@ -50,6 +56,18 @@ def apply(held: Held, frame: ControlFrame, provenance: Provenance, known: Subjec
             held[about] = Blocked(after.revision, 0)
             found.append(ordered(provenance, frame, decision, subject._replace(model=about[1])))
     return found
+
+
+def _known_as(frame: ControlFrame, artefacts: Artefacts, tables: Mapping[str, ClientTable]) -> Subject | None:
+    """Where the client of an order was decided on before, the first space by name; None if nowhere."""
+    for artefact in sorted(artefacts.models.values(), key=attrgetter("space")):
+        table = tables.get(artefact.space)
+        slot = -1 if table is None or frame.model not in ("", artefact.model) else table.find(frame.client)
+        if table is not None and slot >= 0:
+            client = table.table.clients[slot]
+            if client["revision"] > 0:
+                return Subject(frame.model, "", incident_of(artefact.space, client), int(client["rows"]))
+    return None
 
 
 def _possible(ms: int) -> int:

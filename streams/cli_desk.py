@@ -95,7 +95,7 @@ def alerts(
     else:
         _show(found, view.incident_row, view.builtins, as_json)
     if len(found) < len(all_found):
-        say(f"{len(all_found) - len(found):,} incidents are suppressed; --suppressed shows them")
+        say(f"suppressed, and shown by --suppressed: {len(all_found) - len(found):,}")
 
 
 @speaking

@@ -58,9 +58,10 @@ def render(
     import contextlib
 
     from streams.desk.errors import EventError
-    from streams.desk.events import Alert, follow, read_events
+    from streams.desk.events import Alert, Kind, follow, read_events
     from streams.render import FORMATS
 
+    kinds: tuple[Kind, ...] = ("alert",)
     settings, wanted = filter_of(config, since, until, client, model, detector, level, mode)
     if following and place_of(place) is not None:
         raise EventError("--follow: expected the configured topics; a file does not go on")
@@ -71,7 +72,7 @@ def render(
             sys.stdout.buffer.flush()
 
     async def go_on() -> None:
-        async for event in follow(settings, wanted, ("alert",), past=True):
+        async for event in follow(settings, wanted, kinds, past=True):
             if isinstance(event, Alert):
                 put(event)
 
@@ -79,6 +80,6 @@ def render(
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(go_on())
         return
-    for event in read_events(place_of(place), settings, wanted, ("alert",)):
+    for event in read_events(place_of(place), settings, wanted, kinds):
         if isinstance(event, Alert):
             put(event)

@@ -137,7 +137,7 @@ def test_a_suppression_hides_until_its_end_and_says_so() -> None:
     made = rows("suppress", "--detector", "sweep", "--until", "2099-01-01", "--reason", "test", "--from", "out")
     assert [one["detector"] for one in made] == ["sweep"]
     hidden = call("alerts", "--from", "out", "--json")
-    assert len(json.loads(hidden.stdout)) == 2 and "1 incidents are suppressed" in hidden.stderr
+    assert len(json.loads(hidden.stdout)) == 2 and "shown by --suppressed: 1" in hidden.stderr
     assert len(rows("alerts", "--from", "out", "--each")) == 2
     assert len(rows("alerts", "--from", "out", "--suppressed")) == 3
     assert len(rows("throttles", "--from", "out")) == 5, "decisions are shown all the same"

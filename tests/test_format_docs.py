@@ -1,12 +1,17 @@
 """The pages on formats name what the code writes."""
 
 import json
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from detector.atlas import API_ACCESS, TECHNIQUES
 from detector.events import Limits, Position, Throttle, events
+from streams.desk.labels import Label
+from streams.desk.suppress import Suppression, suppression_of
 from streams.doors.asgi import ANSWERS, ProbewatchDoor
 from tests.findings import FINDING
 
@@ -46,3 +51,15 @@ def test_every_argument_of_the_door_and_its_metric_are_explained() -> None:
     assert not [name for name in arguments if f"`{name}`" not in DOORS]
     assert {metric.name for metric in ANSWERS.collect()} == {"probewatch_door_requests"}
     assert "probewatch_door_requests_total" in DOORS
+
+
+def test_the_feedback_page_shows_records_that_are_read_and_names_every_field() -> None:
+    page = (DOCS / "formats/feedback.md").read_text()
+    samples = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    for kind, sample in zip((Label, Suppression), samples, strict=True):
+        record = msgspec.json.decode(sample, type=kind)
+        assert json.loads(msgspec.json.encode(record)) == json.loads(sample)
+        assert not [name for name in kind.__struct_fields__ if f"`{name}`" not in page]
+    noon = datetime(2023, 11, 14, 12, tzinfo=UTC)
+    made = suppression_of("", "loan", "offgrid", noon, "", noon)
+    assert json.loads(samples[1])["suppression_id"] == made.suppression_id
