@@ -125,9 +125,10 @@ def replay(
 
     Example: probewatch replay logs/june.jsonl.zst --out out/june --artefacts artefacts
     """
+    from streams.desk.labels import read_labels
     from streams.lists import with_classes
     from streams.progress import Bars
-    from streams.replay import Options
+    from streams.replay import Options, StoppedError
     from streams.replay.publish import refuse_live
     from streams.replay.stopping import stopping
     from streams.secrets import load_settings
@@ -146,10 +147,14 @@ def replay(
         if earlier_config:
             options = _eras(opened, made, [load_settings(file) for file in earlier_config], classes, options)
         outcome = _replayed(opened, made, options, bars, out)
-        if evidence:
-            _evidence(opened, made, options, bars, (out, outcome, evidence))
-        if report:
-            _report(opened, made, options, bars, (out, outcome, labels))
+        try:
+            if evidence:
+                _evidence(opened, made, options, bars, (out, outcome, evidence))
+            if report:
+                _report(opened, made, options, bars, (out, outcome, labels))
+        except StoppedError:
+            say(f"stopped; events and summary are in {out}, what should have come with them is not complete")
+            raise typer.Exit(STOPPED) from None
         if publish:
             _publish(settings, publish, outcome, bars)
         if other is not None:
@@ -158,7 +163,8 @@ def replay(
             _replayed(opened, second, other_way, bars, out / WHAT_IF)
     _told(outcome, out, as_json, alone=other is None and not verify)
     if other is not None:
-        _compared(out, out / WHAT_IF, settings, {}, as_json, out / COMPARISON_FILE)
+        known = read_labels(labels, settings) if labels else {}
+        _compared(out, out / WHAT_IF, settings, known, as_json, out / COMPARISON_FILE)
     if verify:
         _verified(verify, outcome, selection, settings, as_json)
 

@@ -15,13 +15,16 @@ from streams import judged_with, replay, topics
 from streams.app import Worker
 from streams.archive import taking
 from streams.control import send
+from streams.desk.events import KAFKA, read_events
 from streams.embedded import probe
 from streams.progress import Silent
 from streams.replay.eras import eras_of, known_of
+from streams.replay.verify import verify
 from streams.sources import SourceError, open_sources
+from tests import pipeline
 from tests.history import BEGIN_S, Row, _person, _row, benign, sweeps
 from tests.kafka_config import kafka_config
-from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, read_events, until, write_raw
+from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, until, write_raw
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -110,7 +113,7 @@ async def lived(before: Config, after: Config, fitted: Calibrated) -> None:
             await start(after)
 
 
-def replayed(source: str, before: Config, after: Config, fitted: Calibrated, jobs: int = 1) -> dict[str, bytes]:
+def replayed(source: str, before: Config, after: Config, fitted: Calibrated, jobs: int = 1) -> replay.Outcome:
     sources = open_sources([source], after)
     settings = [EngineSettings(config, fitted.artefacts) for config in (before, after)]
     eras = eras_of(settings, known_of(sources, after))
@@ -118,6 +121,10 @@ def replayed(source: str, before: Config, after: Config, fitted: Calibrated, job
     options = replay.Options(eras=eras, folders=[fitted.folder] * 2, jobs=jobs)
     found = replay.replay(sources, after, fitted.artefacts, fitted.secrets, Silent(), options)
     assert not found.cold
+    return found
+
+
+def values(found: replay.Outcome) -> dict[str, bytes]:
     return {event.id: event.value for event in found.events}
 
 
@@ -136,16 +143,15 @@ async def test_a_replay_is_live_byte_for_byte_after_rebalances_orders_and_anothe
     assert all(any(config.hash.encode() in value for value in drifted) for config in (before, after))
 
     requests = f"kafka://{apache_broker}/{before.topics.requests}"
-    assert await asyncio.to_thread(replayed, requests, before, after, fitted) == live
+    assert values(await asyncio.to_thread(replayed, requests, before, after, fitted)) == live
     await asyncio.to_thread(taking.take_topic, requests, after, tmp_path, Silent())
-    assert await asyncio.to_thread(replayed, str(tmp_path), before, after, fitted, jobs=2) == live
+    assert values(await asyncio.to_thread(replayed, str(tmp_path), before, after, fitted, jobs=2)) == live
 
 
 async def said(config: Config) -> dict[str, bytes]:
     """Id -> the one value that was ever written under it."""
-    written = await read_events(config)
-    assert all(len(values) == 1 for values in written.values.values())
-    return {name: values.pop() for name, values in written.values.items()}
+    written = await pipeline.read_events(config)
+    return {name: value for name, (value,) in written.values.items()}
 
 
 async def test_a_configuration_that_changed_is_changed_where_it_did_or_the_replay_refuses(
@@ -167,7 +173,10 @@ async def test_a_configuration_that_changed_is_changed_where_it_did_or_the_repla
     assert {(one.partition, one.config_hash) for one in known} == {
         (number, config.hash) for number in range(before.topics.partitions) for config in (before, after)
     }
-    assert await asyncio.to_thread(replayed, requests, before, after, fitted) == await said(before)
+    found = await asyncio.to_thread(replayed, requests, before, after, fitted)
+    assert values(found) == await said(before)
+    verdict = verify(found, await asyncio.to_thread(lambda: list(read_events(KAFKA, after))))
+    assert verdict.equal and verdict.recorded == len(found.events) > 4
     with pytest.raises(SourceError, match=rf"configuration {before.hash}.*--earlier-config"):
         eras_of([EngineSettings(after, fitted.artefacts)], known)
 
