@@ -34,7 +34,10 @@ class Admin:
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 500})
+        self._client = self._connected()
+
+    def _connected(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 500})
 
     async def _all(self, answers: Mapping[Any, Any]) -> list[Any]:
         return [await asyncio.to_thread(future.result, TIMEOUT_S + 5) for future in answers.values()]
@@ -83,6 +86,7 @@ class Admin:
 
     async def delete_topic(self, topic: str) -> None:
         await self._all(self._client.delete_topics([topic], operation_timeout=TIMEOUT_S))
+        self._client = self._connected()  # the old one goes on asking with the leader epoch of the topic that is gone
 
     async def create_topic(self, topic: str, partitions: int, replication: int) -> None:
         wanted = NewTopic(topic, num_partitions=partitions, replication_factor=replication)
