@@ -13,6 +13,7 @@ from detector.events import moment
 from detector.evidence import PROCESSES
 from detector.explain import COUNTED, explain, phrase
 from detector.finding import LEVELS, Provenance
+from detector.findings import CLIENT_FEATURES
 from detector.printable import printable
 from detector.story import Fallen, Story
 from models.artefacts import ModelArtefact
@@ -316,7 +317,7 @@ def meaning(process: int) -> str:
     profile = about.name.removesuffix("_sum")
     if profile in PROFILES:
         return PROFILES[profile] + (", all families" if profile != about.name else "")
-    return phrase(about.feature)
+    return phrase(CLIENT_FEATURES.get(about.name, about.feature))
 
 
 def ruling(story: Story, fallen: Fallen) -> Ruling:

@@ -71,7 +71,7 @@ def test_every_figure_has_a_title_that_says_what_to_see_and_its_numbers_as_a_tab
     described = re.findall(r'class="plot" id="([^"]+)" role="img" aria-label="([^"]{30,})"', report.text)
     assert {name for name, _ in described} == set(figures)
     tables = re.findall(r'<div class="plot" id="([^"]+)"[^>]*></div>\s*<details class="data"><summary>', report.text)
-    assert {name for name in figures if not name.startswith("answers")} <= set(tables)
+    assert set(tables) == set(figures)
 
 
 def test_curves_pass_their_threshold_where_the_throttle_records_say(

@@ -38,7 +38,7 @@ def evidence(subject: Subject) -> Figure:
     return Figure(
         id=f"evidence-{subject.id}",
         caption=_evidence_caption(story),
-        how="How far the leading evidence lies beyond ordinary clients', request by request; dashed, the thresholds.",
+        how="How far the leading evidence lies beyond ordinary clients'; dashed, the thresholds. Curves may go on.",
         data=data,
         layout=plots.layout(
             plots.axis("request of this client (number)", rangemode="tozero"),

@@ -141,7 +141,7 @@ def answers(subject: Subject) -> Figure | None:
     }
     return Figure(
         id=f"answers-{subject.id}",
-        caption=f"The answer flips {times(len(flips))}; {near:.0%} of the requests lie close to the decision threshold",
+        caption=f"The answer {_flipped(len(flips))}; {near:.0%} of the requests lie close to the decision threshold",
         how="The model's score for each request, by answer, with the decision threshold as a dashed line.",
         data=data,
         layout=plots.layout(
@@ -151,18 +151,23 @@ def answers(subject: Subject) -> Figure | None:
             annotations=[words],
         ),
         table=Table(
-            ("flip at request", "score before", "score after", "distance to the nearest earlier input, standard units"),
+            ("request", "score", "answer", "flips", "distance to the nearest earlier input, standard units"),
             [
                 (
                     f"{story.rows_seen[row]:,}",
-                    text(score[row - 1]),
                     text(score[row]),
+                    label_of(subject.artefact, int(story.rows.output[row])) or "-",
+                    "yes" if row in flips else "no",
                     f"{story.moment(row).distance:.3f}",
                 )
-                for row in flips[: plots.TABLE_ROWS]
+                for row in plots.some(range(story.rows.count), plots.TABLE_ROWS, flips[: plots.TABLE_ROWS])
             ],
         ),
     )
+
+
+def _flipped(flips: int) -> str:
+    return f"flips {times(flips)}" if flips else "never flips"
 
 
 def _band(story: Story) -> float:
@@ -194,7 +199,7 @@ def _field_map(subject: Subject) -> Figure:
         "zmin": -DEVIATION_SHOWN,
         "zmax": DEVIATION_SHOWN,
         "colorscale": [[0, "#0072B2"], [0.5, "#FFFFFF"], [1, "#C04A00"]],
-        "colorbar": {"title": {"text": "standard units", "side": "right"}, "thickness": 12},
+        "colorbar": {"title": {"text": "standard units", "side": "right", "font": {"size": 12}}, "thickness": 12},
         "hovertemplate": "request %{x}, %{y}: %{z} standard units<extra></extra>",
     }
     return Figure(

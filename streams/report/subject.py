@@ -13,6 +13,7 @@ from streams.replay.survey import Sample
 from streams.report import plots
 
 POINTS = 300
+CUT = 2.5
 FLOOR = -5.0
 """Tail lengths; evidence far below what is ordinary says nothing."""
 
@@ -44,9 +45,10 @@ def rungs(story: Story) -> dict[str, float]:
 
 
 def top_of(story: Story) -> float:
-    reached = scores(story)
-    highest = float(np.nanmax(reached)) if np.isfinite(reached).any() else 0.0
-    return max(highest, story.thresholds[1] / 1000) + 1.0
+    """Where a figure ends: little above what was reached, but not so far above the rungs that they run together."""
+    highest, thresholds = most_of(story), rungs(story)
+    reached = highest if np.isfinite(highest) else 0.0
+    return min(max(reached, thresholds[LEVELS[1]]), CUT * max(thresholds.values())) + 1.0
 
 
 def most_of(story: Story) -> float:
