@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from detector.printable import printable
 
@@ -49,7 +50,7 @@ class Bars:
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),  # the bar gives way
             TextColumn("{task.fields[note]}", markup=False),
         )
         self._progress = Progress(

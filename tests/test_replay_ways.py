@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from streams import frames, replay
 from streams.archive import Message, Writer, layout, taking
 from streams.desk.events import read_events
 from streams.identity import Identity
-from streams.progress import Silent
+from streams.progress import Advance, Silent
 from streams.replay.checkpoint import FOLDER, CheckpointError
 from streams.replay.evidence import EVIDENCE_FILE, around, write_evidence
 from streams.replay.outcome import COLD_FILE
@@ -122,6 +123,36 @@ def test_the_history_is_of_interest(history: History) -> None:
     assert len(history.whole.events) > 10 and not history.whole.cold
     assert {message.partition for message in history.messages} == {0, 1, 2}
     assert history.whole.events == history.said(history.raw).events
+
+
+class Listening:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.totals: list[int | None] = []
+        self.done = 0
+        self.said: list[str] = []
+
+    def task(self, description: str, total: int | None) -> Advance:
+        self.totals.append(total)
+        return self._advance
+
+    def _advance(self, units: int) -> None:
+        self.done += units
+
+    def tell(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_it_tells_how_far_it_is_at_what_rate_and_what_was_said_so_far(history: History) -> None:
+    listening, sources = Listening(), open_sources([str(history.archive)], CONFIG)
+    made = history.fitted
+    replay.replay(sources, CONFIG, made.artefacts, made.secrets, listening)
+    (total,) = listening.totals
+    assert total is not None and 0.5 * total < listening.done <= total
+    alerts, rows = history.whole.summary["alerts"], history.whole.summary["rows"]
+    assert re.fullmatch(rf"{rows} rows · [\d.]+k?M?/s · 2023-11-1\d \d\d:\d\d · {alerts} alerts", listening.said[-1])
+    assert len(listening.said) > 6
 
 
 def test_frames_stopped_at_every_place_and_gone_on_with(history: History, tmp_path: Path) -> None:

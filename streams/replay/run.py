@@ -148,5 +148,13 @@ class _Teller:
     def __call__(self, pulse: Pulse) -> None:
         rate = pulse.rows / max(1e-3, time.monotonic() - self._begun)
         clock = "" if pulse.clock_ms is None else f" · {datetime.fromtimestamp(pulse.clock_ms / 1000, UTC):%F %H:%M}"
-        self._reporter.tell(f"{pulse.rows:,} rows · {rate:,.0f} rows/s{clock} · {pulse.alerts:,} alerts")
+        self._reporter.tell(f"{_short(pulse.rows)} rows · {_short(rate)}/s{clock} · {_short(pulse.alerts)} alerts")
         self._advance(pulse.read)
+
+
+def _short(number: float) -> str:
+    """Three digits or four: a line has to hold all of it."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return f"{number:.0f}"
