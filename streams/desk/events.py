@@ -35,7 +35,7 @@ Place = Path | str | None
 T = TypeVar("T")
 
 
-class _Event(msgspec.Struct, frozen=True, kw_only=True):
+class _Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What every event has, under one name each.
 
     uid : of this event; sent twice, it is the same. incident : finding_info.uid. time : on the client's clock.
@@ -59,8 +59,8 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True):
     raw: bytes
 
 
-class Alert(_Event, frozen=True, kw_only=True):
-    """An OCSF finding (docs/formats/alerts.md). `record` : all of it, as JSON values.
+class Alert(_Event, frozen=True, kw_only=True, gc=False):
+    """An OCSF finding (docs/formats/alerts.md).
 
     requests : request ids that it names, the deciding one first. trigger : None for drift. The figures of a statistic
     and its threshold are 0 for drift; budget and promised are shares of ordinary clients in a day.
@@ -82,16 +82,21 @@ class Alert(_Event, frozen=True, kw_only=True):
     certificate: str = ""
     requests: tuple[str, ...] = ()
     trigger: Position | None = None
-    record: dict[str, Any]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All of it, as JSON values. Read when asked for: most who list alerts do not."""
+        found: dict[str, Any] = msgspec.json.decode(self.raw)
+        return found
 
 
-class Throttle(_Event, frozen=True, kw_only=True):
+class Throttle(_Event, frozen=True, kw_only=True, gc=False):
     """A throttle record (docs/formats/throttle.md). `record` : all its fields."""
 
     record: ThrottleRecord
 
 
-class Drift(_Event, frozen=True, kw_only=True):
+class Drift(_Event, frozen=True, kw_only=True, gc=False):
     """A drift record (docs/formats/drift.md). `record` : all its fields."""
 
     record: DriftRecord
@@ -244,7 +249,6 @@ def _alert(value: bytes) -> Alert:
         sequence=found.metadata.sequence,
         requests=requests,
         trigger=trigger,
-        record=msgspec.json.decode(value),
         **msgspec.structs.asdict(unmapped),
     )
 

@@ -53,8 +53,8 @@ def alert_row(alert: Alert) -> Row:
 
 
 def alert_json(alert: Alert) -> Row:
-    """Without the whole record: `alerts ALERT --json` has that."""
-    return {name: value for name, value in builtins(alert).items() if name not in ("raw", "record")}
+    """Without the bytes themselves: `alerts ALERT --json` has all that they say."""
+    return {name: value for name, value in builtins(alert).items() if name != "raw"}
 
 
 def throttle_row(throttle: Throttle) -> Row:
