@@ -15,6 +15,7 @@ import typer
 from streams import (
     cli_archive,
     cli_artefacts,
+    cli_compare,
     cli_dead_letters,
     cli_desk,
     cli_feedback,
@@ -45,6 +46,7 @@ app.add_typer(topics_app, name="topics")
 cli_artefacts.add_to(app)
 cli_story.add_to(app)
 cli_replay.add_to(app)
+cli_compare.add_to(app)
 cli_archive.add_to(app)
 cli_dead_letters.add_to(app)
 cli_desk.add_to(app)

@@ -1,35 +1,97 @@
-"""`probewatch replay` and `probewatch compare`: history judged again, and two judgements held against each other."""
+"""`probewatch replay`: history judged again."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from streams.cli_arguments import AsJson, Classes, ConfigFile, Out, Sources
 from streams.cli_artefacts import secrets_or_new
+from streams.cli_compare import compared
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
     from detector.config import Config
     from models.artefacts import Artefacts
-    from streams.compare import Comparison
     from streams.progress import Bars
     from streams.replay import Options, Outcome, Selection
     from streams.secrets import Secrets
     from streams.sources import Source
 
-SHOWN_EVENTS = 20
-"""Differing events that a terminal sees; --json has all of them."""
-
 STOPPED = 130
 WHAT_IF = "what-if"
 COMPARISON_FILE = "compare.json"
-ARROWS = {"lost": "-", "new": "+", "changed": "~"}
 
-Time = Annotated[str, typer.Option(metavar="TIME")]
-Offset = Annotated[int | None, typer.Option(metavar="OFFSET", min=0)]
+ArtefactFolder = Annotated[
+    Path | None,
+    typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote; else the configured one."),
+]
+EarlierConfig = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--earlier-config",
+        metavar="FILE",
+        help="What workers had before --config; they wrote down when it changed. Oldest first, once for each.",
+    ),
+]
+PlainClients = Annotated[
+    bool, typer.Option("--plain-clients", help="Put the log's client ids, not pseudonyms, into `client`.")
+]
+Since = Annotated[
+    str, typer.Option("--since", metavar="TIME", help="Tell events from this event time on: RFC 3339, or a date.")
+]
+Until = Annotated[str, typer.Option("--until", metavar="TIME", help="Tell events before this event time.")]
+First = Annotated[
+    int | None,
+    typer.Option("--from", metavar="OFFSET", min=0, help="Tell events from this offset of every partition on."),
+]
+End = Annotated[int | None, typer.Option("--to", metavar="OFFSET", min=0, help="Tell events before this offset.")]
+OfClient = Annotated[
+    str, typer.Option("--client", metavar="CLIENT", help="Only this client: pseudonym (k1-...), or client id.")
+]
+OfModel = Annotated[str, typer.Option("--model", metavar="NAME", help="Only this model.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where the same replay into DIR was stopped; else begin anew.")
+]
+Jobs = Annotated[
+    int, typer.Option("--jobs", metavar="N", min=1, max=256, help="Processes, for frames; the same bytes as one.")
+]
+Publish = Annotated[
+    str, typer.Option("--publish", metavar="TOPIC", help="Also write events to this topic, marked as a replay.")
+]
+Evidence = Annotated[
+    int,
+    typer.Option(
+        "--evidence",
+        metavar="N",
+        min=0,
+        max=10_000,
+        help="Also write evidence.jsonl: N rows of the client before and behind the one that alarmed.",
+    ),
+]
+Verify = Annotated[
+    str,
+    typer.Option(
+        "--verify",
+        metavar="RECORDED",
+        help="Hold events against recorded ones, a replay's folder or kafka; exit code 1 if they differ.",
+    ),
+]
+WhatIf = Annotated[
+    Path | None,
+    typer.Option(
+        "--what-if", metavar="FILE", help="Also replay with this configuration, into DIR/what-if, and compare."
+    ),
+]
+Report = Annotated[
+    bool, typer.Option("--report/--no-report", help="Write report.html: one file that any browser opens.")
+]
+Labels = Annotated[
+    str,
+    typer.Option("--labels", metavar="PLACE", help="What `label` wrote, a file or kafka: for report and comparison."),
+]
 
 
 class _Made(NamedTuple):
@@ -44,81 +106,33 @@ class _Made(NamedTuple):
 
 def add_to(app: typer.Typer) -> None:
     app.command()(replay)
-    app.command()(compare)
 
 
 @speaking
 def replay(
     sources: Sources,
     out: Out,
-    artefacts: Annotated[
-        Path | None,
-        typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote; else the configured one."),
-    ] = None,
+    artefacts: ArtefactFolder = None,
     config: ConfigFile = None,
-    earlier_config: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--earlier-config", metavar="FILE",
-            help="What workers had before --config; they wrote down when it changed. Oldest first, once for each.",
-        ),
-    ] = None,
+    earlier_config: EarlierConfig = None,
     classes: Classes = None,
-    plain_clients: Annotated[
-        bool, typer.Option("--plain-clients", help="Put the log's client ids, not pseudonyms, into `client`.")
-    ] = False,
-    since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="Tell events from this event time on: RFC 3339, or a date.")
-    ] = "",
-    until: Annotated[str, typer.Option("--until", metavar="TIME", help="Tell events before this event time.")] = "",
-    first: Annotated[
-        int | None,
-        typer.Option("--from", metavar="OFFSET", min=0, help="Tell events from this offset of every partition on."),
-    ] = None,
-    end: Annotated[
-        int | None, typer.Option("--to", metavar="OFFSET", min=0, help="Tell events before this offset.")
-    ] = None,
-    client: Annotated[
-        str, typer.Option("--client", metavar="CLIENT", help="Only this client: pseudonym (k1-...), or client id.")
-    ] = "",
-    model: Annotated[str, typer.Option("--model", metavar="NAME", help="Only this model.")] = "",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the same replay into DIR was stopped; else begin anew.")
-    ] = False,
-    jobs: Annotated[
-        int, typer.Option("--jobs", metavar="N", min=1, max=256, help="Processes, for frames; the same bytes as one.")
-    ] = 1,
-    publish: Annotated[
-        str, typer.Option("--publish", metavar="TOPIC", help="Also write events to this topic, marked as a replay.")
-    ] = "",
-    evidence: Annotated[
-        int,
-        typer.Option(
-            "--evidence", metavar="N", min=0, max=10_000,
-            help="Also write evidence.jsonl: N rows of the client before and behind the one that alarmed.",
-        ),
-    ] = 0,
-    verify: Annotated[
-        str,
-        typer.Option(
-            "--verify", metavar="RECORDED",
-            help="Hold events against recorded ones, a replay's folder or kafka; exit code 1 if they differ.",
-        ),
-    ] = "",
-    what_if: Annotated[
-        Path | None,
-        typer.Option(
-            "--what-if", metavar="FILE", help="Also replay with this configuration, into DIR/what-if, and compare."
-        ),
-    ] = None,
-    report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Write report.html: one file that any browser opens.")
-    ] = True,
-    labels: Annotated[
-        str, typer.Option("--labels", metavar="PLACE", help="What `label` wrote, a file or kafka: for the report.")
-    ] = "",
+    plain_clients: PlainClients = False,
+    since: Since = "",
+    until: Until = "",
+    first: First = None,
+    end: End = None,
+    client: OfClient = "",
+    model: OfModel = "",
+    resume: Resume = False,
+    jobs: Jobs = 1,
+    publish: Publish = "",
+    evidence: Evidence = 0,
+    verify: Verify = "",
+    what_if: WhatIf = None,
+    report: Report = True,
+    labels: Labels = "",
     as_json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Judge history with the code that runs live: alerts, throttle, rejects (.jsonl) and summary.json go to DIR.
 
     Without artefacts the history itself is fitted first ("cold"): good for a first look, not for figures to rely on.
@@ -164,33 +178,9 @@ def replay(
     _told(outcome, out, as_json, alone=other is None and not verify)
     if other is not None:
         known = read_labels(labels, settings) if labels else {}
-        _compared(out, out / WHAT_IF, settings, known, as_json, out / COMPARISON_FILE)
+        compared(out, out / WHAT_IF, settings, known, as_json, out / COMPARISON_FILE)
     if verify:
         _verified(verify, outcome, selection, settings, as_json)
-
-
-@speaking
-def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Folder of a replay.", show_default=False)],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Folder of another one.", show_default=False)],
-    labels: Annotated[
-        str, typer.Option("--labels", metavar="PLACE", help="What `label` wrote: a file, or kafka; for precision.")
-    ] = "",
-    config: ConfigFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Hold one replay of a history against another: another configuration, another calibration, another version.
-
-    Events lost, new and changed; how long clients were held back; false alarms promised and realised; by detector.
-
-    Example: probewatch compare out/june out/june-strict --labels feedback.jsonl
-    """
-    from streams.desk.labels import read_labels
-    from streams.secrets import load_settings
-
-    settings = load_settings(config)
-    found = read_labels(labels, settings) if labels else {}
-    _compared(a, b, settings, found, as_json, None)
 
 
 def _made(
@@ -341,98 +331,6 @@ def _told(outcome: "Outcome", out: Path, as_json: bool, *, alone: bool) -> None:
     elif not as_json:
         show(({"class": name, **counts} for name, counts in summary["classes"].items()), False)
         say(f"{summary['rows']:,} rows, {summary['alerts']:,} alerts in {summary['seconds']} s; written to {out}")
-
-
-def _compared(a: Path, b: Path, config: "Config", labels: dict[str, Any], as_json: bool, keep: Path | None) -> None:
-    import msgspec
-
-    from streams.compare import compare, read_side
-
-    found = compare(read_side(a, config), read_side(b, config), labels)
-    text = msgspec.json.encode(found)
-    if keep is not None:
-        keep.write_bytes(msgspec.json.format(text, indent=2) + b"\n")
-    if as_json:
-        print(text.decode())
-        return
-    _show_comparison(found)
-
-
-def _show_comparison(found: "Comparison") -> None:
-    if not found.same_history:
-        say("MIND: A and B read different histories; what differs may come from there")
-    say("A and B differ in " + (", ".join(found.differs) or "nothing that they were made with"))
-    a, b = found.a, found.b
-    show(
-        [
-            {"": "alerts", "A": a.alerts, "B": b.alerts},
-            {"": "throttle records", "A": a.throttles, "B": b.throttles},
-            {"": "clients held back", "A": a.throttled_clients, "B": b.throttled_clients},
-            {"": "client-minutes held back", "A": round(a.client_minutes, 1), "B": round(b.client_minutes, 1)},
-            {"": "enforced", "A": round(a.client_minutes_enforced, 1), "B": round(b.client_minutes_enforced, 1)},
-        ],
-        False,
-    )  # fmt: skip
-    _table([{name: getattr(kind, name) for name in kind.__struct_fields__} for kind in found.events])
-    _table([_detector(one) for one in found.detectors])
-    _table(
-        {
-            "rung": left.level, "client-days": left.client_days, "A expects false": round(left.expected, 3),
-            "A alarmed": left.alarmed, "A false at most": left.false_at_most,
-            "B expects false": round(right.expected, 3), "B alarmed": right.alarmed,
-            "B false at most": right.false_at_most,
-        }
-        for left, right in zip(found.false_alarms.a, found.false_alarms.b, strict=True)
-    )  # fmt: skip
-    if found.scores is not None:
-        sides = (("A", found.scores.a), ("B", found.scores.b))
-        _table(
-            {
-                "": side, "detector": one.detector or "all", "alerted": one.alerted, "labelled": one.labelled,
-                "false": one.false, "precision": _share(one.precision), "recall": _share(one.recall),
-            }
-            for side, scores in sides
-            for one in scores
-        )  # fmt: skip
-    differing = sorted(
-        [(what, one) for what in ARROWS for one in getattr(found, what)], key=lambda pair: (pair[1].time, pair[0])
-    )
-    _table(
-        {
-            "": ARROWS[what], "time": one.time, "kind": one.kind, "client": one.client, "model": one.model,
-            "detector": one.detector,
-            "what": ", ".join(f"{change.field} {change.a} -> {change.b}" for change in getattr(one, "changes", ())),
-        }
-        for what, one in differing[:SHOWN_EVENTS]
-    )  # fmt: skip
-    if len(differing) > SHOWN_EVENTS:
-        say(f"and {len(differing) - SHOWN_EVENTS:,} more; --json has all of them")
-
-
-def _detector(one: Any) -> dict[str, Any]:
-    return {
-        "detector": one.detector,
-        "A alerts": one.a_alerts,
-        "B alerts": one.b_alerts,
-        "A throttles": one.a_throttles,
-        "B throttles": one.b_throttles,
-        "A minutes": round(one.a_client_minutes, 1),
-        "B minutes": round(one.b_client_minutes, 1),
-        "lost": one.lost,
-        "new": one.new,
-        "changed": one.changed,
-    }
-
-
-def _share(share: float | None) -> str:
-    return "" if share is None else f"{share:.1%}"
-
-
-def _table(rows: Any) -> None:
-    listed = list(rows)
-    if listed:
-        print()
-        show(listed, False)
 
 
 def _verified(place: str, outcome: "Outcome", selection: "Selection", config: "Config", as_json: bool) -> None:

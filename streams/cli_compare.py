@@ -1,0 +1,138 @@
+"""`probewatch compare`: two judgements of one history held against each other."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.cli_arguments import AsJson, ConfigFile
+from streams.terminal import say, show, speaking
+
+if TYPE_CHECKING:
+    from detector.config import Config
+    from streams.compare import Comparison
+
+SHOWN_EVENTS = 20
+"""Differing events that a terminal sees; --json has all of them."""
+
+ARROWS = {"lost": "-", "new": "+", "changed": "~"}
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(compare)
+
+
+@speaking
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Folder of a replay.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Folder of another one.", show_default=False)],
+    labels: Annotated[
+        str, typer.Option("--labels", metavar="PLACE", help="What `label` wrote: a file, or kafka; for precision.")
+    ] = "",
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold one replay of a history against another: another configuration, another calibration, another version.
+
+    Events lost, new and changed; how long clients were held back; false alarms promised and realised; by detector.
+
+    Example: probewatch compare out/june out/june-strict --labels feedback.jsonl
+    """
+    from streams.desk.labels import read_labels
+    from streams.secrets import load_settings
+
+    settings = load_settings(config)
+    found = read_labels(labels, settings) if labels else {}
+    compared(a, b, settings, found, as_json, None)
+
+
+def compared(a: Path, b: Path, config: "Config", labels: dict[str, Any], as_json: bool, keep: Path | None) -> None:
+    import msgspec
+
+    from streams.compare import compare, read_side
+
+    found = compare(read_side(a, config), read_side(b, config), labels)
+    text = msgspec.json.encode(found)
+    if keep is not None:
+        keep.write_bytes(msgspec.json.format(text, indent=2) + b"\n")
+    if as_json:
+        print(text.decode())
+        return
+    _show_comparison(found)
+
+
+def _show_comparison(found: "Comparison") -> None:
+    if not found.same_history:
+        say("MIND: A and B read different histories; what differs may come from there")
+    say("A and B differ in " + (", ".join(found.differs) or "nothing that they were made with"))
+    a, b = found.a, found.b
+    show(
+        [
+            {"": "alerts", "A": a.alerts, "B": b.alerts},
+            {"": "throttle records", "A": a.throttles, "B": b.throttles},
+            {"": "clients held back", "A": a.throttled_clients, "B": b.throttled_clients},
+            {"": "client-minutes held back", "A": round(a.client_minutes, 1), "B": round(b.client_minutes, 1)},
+            {"": "enforced", "A": round(a.client_minutes_enforced, 1), "B": round(b.client_minutes_enforced, 1)},
+        ],
+        False,
+    )  # fmt: skip
+    _table([{name: getattr(kind, name) for name in kind.__struct_fields__} for kind in found.events])
+    _table([_detector(one) for one in found.detectors])
+    _table(
+        {
+            "rung": left.level, "client-days": left.client_days, "A expects false": round(left.expected, 3),
+            "A alarmed": left.alarmed, "A false at most": left.false_at_most,
+            "B expects false": round(right.expected, 3), "B alarmed": right.alarmed,
+            "B false at most": right.false_at_most,
+        }
+        for left, right in zip(found.false_alarms.a, found.false_alarms.b, strict=True)
+    )  # fmt: skip
+    if found.scores is not None:
+        sides = (("A", found.scores.a), ("B", found.scores.b))
+        _table(
+            {
+                "": side, "detector": one.detector or "all", "alerted": one.alerted, "labelled": one.labelled,
+                "false": one.false, "precision": _share(one.precision), "recall": _share(one.recall),
+            }
+            for side, scores in sides
+            for one in scores
+        )  # fmt: skip
+    differing = sorted(
+        [(what, one) for what in ARROWS for one in getattr(found, what)], key=lambda pair: (pair[1].time, pair[0])
+    )
+    _table(
+        {
+            "": ARROWS[what], "time": one.time, "kind": one.kind, "client": one.client, "model": one.model,
+            "detector": one.detector,
+            "what": ", ".join(f"{change.field} {change.a} -> {change.b}" for change in getattr(one, "changes", ())),
+        }
+        for what, one in differing[:SHOWN_EVENTS]
+    )  # fmt: skip
+    if len(differing) > SHOWN_EVENTS:
+        say(f"and {len(differing) - SHOWN_EVENTS:,} more; --json has all of them")
+
+
+def _detector(one: Any) -> dict[str, Any]:
+    return {
+        "detector": one.detector,
+        "A alerts": one.a_alerts,
+        "B alerts": one.b_alerts,
+        "A throttles": one.a_throttles,
+        "B throttles": one.b_throttles,
+        "A minutes": round(one.a_client_minutes, 1),
+        "B minutes": round(one.b_client_minutes, 1),
+        "lost": one.lost,
+        "new": one.new,
+        "changed": one.changed,
+    }
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def _table(rows: Any) -> None:
+    listed = list(rows)
+    if listed:
+        print()
+        show(listed, False)
