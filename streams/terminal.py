@@ -18,6 +18,9 @@ P = ParamSpec("P")
 PIPED_COLUMNS = 10_000
 """A pipe has no edge to wrap at."""
 
+WORD_COLUMNS = 40
+"""Sentences wrap; ids and times stand whole, since people copy them: a narrow terminal breaks the line instead."""
+
 
 def show(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
     """A table for people, or a JSON list of its rows."""
@@ -27,12 +30,16 @@ def show(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
         return
     if not listed:
         return
-    table = Table(*listed[0], box=None, header_style="bold", pad_edge=False)
-    for row in listed:
-        table.add_row(
-            *(Text(f"{value:,}" if isinstance(value, int) else printable(str(value))) for value in row.values())
-        )
-    Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(table)
+    cells = [
+        [f"{value:,}" if isinstance(value, int) else printable(str(value)) for value in row.values()] for row in listed
+    ]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, column in zip(listed[0], zip(*cells, strict=True), strict=True):
+        words = [len(word) for text in column for word in text.split()]
+        table.add_column(name, min_width=min(WORD_COLUMNS, max(words, default=0)))
+    for row in cells:
+        table.add_row(*map(Text, row))
+    Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(table, crop=False)
 
 
 def say(text: str) -> None:

@@ -48,7 +48,7 @@ def alert_row(alert: Alert) -> Row:
         "detector": alert.detector,
         "level": LEVELS[alert.level],
         "mode": alert.mode,
-        "": "update" if alert.update else "new",
+        "what": "update" if alert.update else "new",
     }
 
 
