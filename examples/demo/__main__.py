@@ -104,6 +104,7 @@ async def _play(view: View, demo: Demo) -> int:
     wrong = report.failures(found)
     view.say("[green]ok[/]" if not wrong else f"[red]{'; '.join(wrong)}[/]")
     view.say(f"written: {OUT}/requests.jsonl, alerts.jsonl, throttle.jsonl, summary.json")
+    view.say(f"to look at, in any browser: {OUT}/replay/report.html")
     if sys.stdin.isatty() and view.console.is_terminal:
         await _stay(view, demo)
     return 1 if wrong else 0
