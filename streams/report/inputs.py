@@ -120,25 +120,7 @@ def answers(subject: Subject) -> Figure | None:
     near = float(np.mean(np.abs(score[np.isfinite(score)] - threshold) < _band(story)))
     data = [{**plots.line("score", story.rows_seen[rows].tolist(), rounded(score[rows], 4), 0), "opacity": 0.5}]
     data += _by_label(subject, rows, story.rows_seen[rows].astype(np.float64), score[rows])
-    border = {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": threshold,
-        "y1": threshold,
-        "line": {"color": plots.INK, "width": 1.5, "dash": "dash"},
-    }
-    words = {
-        "text": "decision threshold",
-        "showarrow": False,
-        "xref": "paper",
-        "x": 1,
-        "xanchor": "right",
-        "y": threshold,
-        "yanchor": "bottom",
-        "font": {"size": 12},
-    }
+    border, words = plots.across(threshold, "decision threshold", plots.INK)
     return Figure(
         id=f"answers-{subject.id}",
         caption=f"The answer {_flipped(len(flips))}; {near:.0%} of the requests lie close to the decision threshold",
@@ -150,20 +132,24 @@ def answers(subject: Subject) -> Figure | None:
             shapes=[border],
             annotations=[words],
         ),
-        table=Table(
-            ("request", "score", "answer", "flips", "distance to the nearest earlier input, standard units"),
-            [
-                (
-                    f"{story.rows_seen[row]:,}",
-                    text(score[row]),
-                    label_of(subject.artefact, int(story.rows.output[row])) or "-",
-                    "yes" if row in flips else "no",
-                    f"{story.moment(row).distance:.3f}",
-                )
-                for row in plots.some(range(story.rows.count), plots.TABLE_ROWS, flips[: plots.TABLE_ROWS])
-            ],
-        ),
+        table=_answers_table(subject, score, flips[: plots.TABLE_ROWS]),
     )
+
+
+def _answers_table(subject: Subject, score: F64, flips: list[int]) -> Table:
+    story = subject.story
+    rows = [
+        (
+            f"{story.rows_seen[row]:,}",
+            text(score[row]),
+            label_of(subject.artefact, int(story.rows.output[row])) or "-",
+            "yes" if row in flips else "no",
+            f"{story.moment(row).distance:.3f}",
+        )
+        for row in plots.some(range(story.rows.count), plots.TABLE_ROWS, flips)
+    ]
+    headers = ("request", "score", "answer", "flips", "distance to the nearest earlier input, standard units")
+    return Table(headers, rows)
 
 
 def _flipped(flips: int) -> str:

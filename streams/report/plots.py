@@ -79,18 +79,22 @@ def markers(name: str, x: Sequence[Any], y: Sequence[Any], colour: str, symbol: 
     return {"type": "scatter", "mode": "markers", "name": plain(name), "x": x, "y": y, "marker": style, **more}
 
 
+def across(height: float, name: str, colour: str) -> tuple[Json, Json]:
+    """A dashed line at a height, and its name at the right edge."""
+    style = {"color": colour, "width": 1.5, "dash": "dash"}
+    shape = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": height, "y1": height, "line": style}
+    words = {"text": name, "showarrow": False, "font": {"color": colour, "size": 12}, "xref": "paper", "x": 1}
+    return shape, words | {"xanchor": "right", "y": height, "yanchor": "bottom"}
+
+
 def rung_lines(thresholds: dict[str, float], until: float) -> tuple[list[Json], list[Json]]:
-    """Dashed lines at the thresholds of rungs up to a height, and their names at the right edge."""
-    shapes, names = [], []
-    for level, rung in enumerate(LEVELS[1:], 1):
-        height = thresholds[rung]
-        if height > until:
-            continue
-        style = {"color": LEVEL_COLOURS[level], "width": 1.5, "dash": "dash"}
-        shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": height, "y1": height, "line": style})
-        words = {"text": rung, "showarrow": False, "font": {"color": LEVEL_COLOURS[level], "size": 12}}
-        names.append({**words, "xref": "paper", "x": 1, "xanchor": "right", "y": height, "yanchor": "bottom"})
-    return shapes, names
+    """Lines at the thresholds of rungs up to a height, and their names."""
+    drawn = [
+        across(thresholds[rung], rung, LEVEL_COLOURS[level])
+        for level, rung in enumerate(LEVELS[1:], 1)
+        if thresholds[rung] <= until
+    ]
+    return [shape for shape, _ in drawn], [words for _, words in drawn]
 
 
 def rounded(numbers: NDArray[Any], digits: int = 3) -> list[float | None]:
