@@ -166,7 +166,7 @@ def results() -> dict[str, Any]:
             },
             "replay": {
                 "rows": 10**6, "frames": 3_000, "archive_bytes": 2e8, "rows_a_minute": _of(1.1e7),
-                "rows_a_minute_without_start": _of(1.3e7), "of_plain": _of(0.9),
+                "rows_a_minute_without_start": _of(1.3e7), "of_plain": _of(0.9), "report": False, "cpu_s": _of(5),
             },
             "river": {"lines": [_beside_river("many", 500), _beside_river("busy", 18)]},
             "widths": {

@@ -1,7 +1,8 @@
-"""How many rows of an archive `probewatch replay` judges in a minute on one core, start and report included.
+"""How many rows of an archive `probewatch replay` judges in a minute on one core, the command's start included.
 
-The frames are what `sketch` makes of a log in batches as they are fetched behind it, for 12 partitions of `requests`.
-REPLAY_ROWS in the environment asks for another number of rows: `make bench-replay` for ten million.
+The frames are what `sketch` makes of a log in batches as they are fetched behind it, for 12 partitions of `requests`;
+ten rows a client. REPLAY_ROWS in the environment asks for another number of rows: `make bench-replay` for ten million,
+with report.html.
 """
 
 import json
@@ -30,7 +31,8 @@ SLICE_ROWS = 2_000_000
 
 def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
     rows = int(os.environ.get("REPLAY_ROWS", run.size(1_000_000, 60_000)))
-    rounds = 1 if rows > SLICE_ROWS else run.size(3, 1)
+    large = rows > SLICE_ROWS
+    rounds = 1 if large else run.size(3, 1)
     folder = fitted(run)
     archive = run.folder / "archive"
     messages = _archive(archive, folder, rows, reporter.task("frames to replay", rows))
@@ -39,13 +41,15 @@ def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
     read, found = [], []
     for _ in range(rounds):
         read.append(plain.rate())
-        found.append(_replay(archive, folder, run.folder / "replayed"))
+        found.append(_replay(archive, folder, run.folder / "replayed", report=large))
         if found[-1][1]["rows"] != rows:
             raise RuntimeError(f"{found[-1][1]['rows']:,} of {rows:,} rows were judged")
         done(1)
     rates = [rows / cpu_s for cpu_s, _ in found]
     return {
         "rows": rows,
+        "report": large,
+        "cpu_s": spread(cpu_s for cpu_s, _ in found),
         "frames": messages,
         "archive_bytes": open_archive(archive).size,
         "rows_a_minute": spread(60 * rate for rate in rates),
@@ -61,7 +65,7 @@ def _archive(path: Path, folder: Path, rows: int, done: Advance) -> int:
     secrets = load_secrets(config, folder)
     artefacts = load_artefacts(folder, secrets.projection_seed)
     identity = Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed)
-    sketcher, traffic = Sketcher(artefacts, identity, config), Traffic(CLIENTS, seed=11)
+    sketcher, traffic = Sketcher(artefacts, identity, config), Traffic(max(CLIENTS, rows // 10), seed=11)
     written = dict.fromkeys(range(config.topics.partitions), 0)
     for first in range(0, rows, SLICE_ROWS):
         waiting: dict[int, list[Message]] = {number: [] for number in written}
@@ -83,9 +87,10 @@ def _archive(path: Path, folder: Path, rows: int, done: Advance) -> int:
     return sum(written.values())
 
 
-def _replay(archive: Path, folder: Path, out: Path) -> tuple[float, dict[str, Any]]:
+def _replay(archive: Path, folder: Path, out: Path, *, report: bool) -> tuple[float, dict[str, Any]]:
     """Processor seconds of the command, and its summary."""
     command = [*COMMAND, "replay", str(archive), "--artefacts", str(folder), "--out", str(out)]
+    command += [] if report else ["--no-report"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, preexec_fn=_one_core)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -154,6 +154,7 @@ def _steady(part: Any) -> Shown:
 
 def _replay(part: Any) -> Shown:
     note = "`probewatch replay` on one core, processor time of the command; without its start, by its own clock."
+    note += " With report.html." if part["report"] else ""
     cells = [
         [
             f"{part['rows']:,}", f"{part['frames']:,}", f"{part['archive_bytes'] / 1e6:.0f}",
