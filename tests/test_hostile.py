@@ -131,8 +131,11 @@ def test_replay_of_files_with_hostile_names_and_lines(tmp_path: Path, fitted: Ca
     assert ran.exit_code == 0, ran.output
     assert is_plain(ran.output)
     written = {path.name for path in out.iterdir()}
-    assert written == {"alerts.jsonl", "throttle.jsonl", "drift.jsonl", "rejects.jsonl", "summary.json"}
-    for path in out.iterdir():
+    told = {"alerts.jsonl", "throttle.jsonl", "drift.jsonl", "rejects.jsonl", "summary.json"}
+    assert written == told | {"report.html"}
+    report = (out / "report.html").read_text()
+    assert "&lt;img src=x onerror" in report and "<img src=x" not in report and "\x1b" not in report
+    for path in map(out.joinpath, told):
         text = path.read_text()
         assert is_plain(text)
         for line in text.splitlines() if path.suffix == ".jsonl" else [text]:
