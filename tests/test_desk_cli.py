@@ -191,6 +191,7 @@ def test_topics_keep_what_was_said_and_following_goes_on_until_ctrl_c(
     following = subprocess.Popen(
         [sys.executable, "-m", "streams.cli", "alerts", "--follow", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job would ignore it
     )  # fmt: skip
     assert following.stdout is not None and following.stderr is not None
     assert json.loads(following.stdout.readline())["incident"] == FINDING.incident

@@ -104,6 +104,7 @@ async def lived(before: Config, after: Config, fitted: Calibrated) -> None:
             second = await start(before)
         async with feeding(before, phase(1)):
             await order(before, fitted, "lift", "evil-1")
+            await order(before, fitted, "block", "evil-3", until_ms=int(phase(2)[-1]["ts"] * 1000))
             await first.leave()
         await order(before, fitted, "lift", "evil-2")
         await until(lambda: all_handled(before), 60, "the order committed")
@@ -138,7 +139,7 @@ async def test_a_replay_is_live_byte_for_byte_after_rebalances_orders_and_anothe
     await lived(before, after, fitted)
     live = await said(before)
     assert {b'"mode":"shadow"' in value for value in live.values()} == {True, False}
-    assert sum(b'"reason":"person"' in value for value in live.values()) >= 2
+    assert sum(b'"reason":"person"' in value for value in live.values()) >= 3
     drifted = [value for value in live.values() if value.startswith(b'{"schema":"probewatch.drift/1"')]
     assert all(any(config.hash.encode() in value for value in drifted) for config in (before, after))
 

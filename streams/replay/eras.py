@@ -56,7 +56,10 @@ def eras_of(settings: Sequence[engine.EngineSettings], known: Iterable[JudgedWit
             )
         switches.setdefault(one.partition, []).append(Switch(one.offset, era))
     if not switches:
-        raise SourceError("--earlier-config: nothing says when the configuration changed: no worker has written it")
+        raise SourceError(
+            "--earlier-config: nothing says when the configuration changed; workers write it into topics.judge_state,"
+            " and `archive` keeps it if it may read that topic"
+        )
     return Eras(settings, switches)
 
 

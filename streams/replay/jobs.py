@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event as Asked
 from pathlib import Path
@@ -20,7 +21,7 @@ from streams.replay.reading import Stretch, stretches
 from streams.replay.selection import Selection
 from streams.replay.work import Outside, Pulse, Work
 from streams.secrets import Secrets
-from streams.sources import Source
+from streams.sources import Source, SourceError
 
 LINK = "link"
 
@@ -72,6 +73,8 @@ def _gathered(waiting: Sequence["Future[KeptPart]"], asked: Asked, stops: Callab
     for future in as_completed(waiting):
         if (error := future.exception()) is not None:
             asked.set()
+            if isinstance(error, BrokenProcessPool):
+                raise SourceError("--jobs: a process was killed, for want of memory perhaps; give fewer") from error
             raise error
     whole = Part.load(waiting[0].result())
     for future in waiting[1:]:

@@ -5,6 +5,7 @@ import asyncio
 from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
+from streams.batches import sticky_assignor
 from tests.faults.fault import Fault
 from tests.faults.scene import Scene
 from tests.faults.workers import all_ready
@@ -54,7 +55,9 @@ class Usurped(Fault):
             group_id=scene.group(self._stage),
             enable_auto_commit=False,
             session_timeout_ms=int(1000 * scene.config.kafka.session_timeout_s),
-            partition_assignment_strategy=[RoundRobinPartitionAssignor],
+            partition_assignment_strategy=[
+                sticky_assignor() if self._stage == "judge" else RoundRobinPartitionAssignor
+            ],
         )
         await stranger.start()
         try:
