@@ -20,7 +20,7 @@ from streams.judge import JudgeStage
 from streams.stage import StageError
 from tests import test_link as link_tests
 from tests.kafka_config import kafka_config
-from tests.pipeline import Calibrated, offline, read_blocks, read_events, read_topic
+from tests.pipeline import RAW_PARTITIONS, Calibrated, offline, read_blocks, read_events, read_topic
 from tests.test_stages import ROWS, anew, batches, judging, requests, sketched
 
 Write = Callable[[str, int, bytes | None, bytes | None], Awaitable[None]]
@@ -199,16 +199,15 @@ async def test_a_damaged_state_of_link_costs_reading_again_and_no_record(
     embedded_broker: str, namespace: str, fitted: Calibrated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = link_tests.configured(embedded_broker, namespace)
-    await link_tests.sketched(config, fitted, link_tests.ROWS)
-    owned, pieces = requests(config), list(await link_tests.pieces(config, 20))
-    half = len(pieces) // 2
+    third = len(link_tests.ROWS) // 3
+    await topics.create(config, RAW_PARTITIONS)
+    owned = requests(config)
     async with link_tests.linking(config, fitted) as first:
         await first.acquire(owned, anew(owned))
-        for batch in pieces[: half // 2]:
-            await first.process(batch)
-        await first.tick()
-        for batch in pieces[half // 2 : half]:
-            await first.process(batch)
+        for start in (0, third):
+            await link_tests.sketched(config, fitted, link_tests.ROWS[start : start + third])
+            await link_tests.drain(config, first)
+            await first.tick()
         await first.release()
         committed: dict[TP, int | None] = {**first.committable()}
     states = await read_topic(config, config.topics.link_state)
@@ -230,10 +229,8 @@ async def test_a_damaged_state_of_link_costs_reading_again_and_no_record(
         assert link._metrics.damaged.labels(config.topics.link_state)._value.get() == count + 3
         begin = link.committable()
         assert any(begin[tp] < (committed[tp] or 0) for tp in owned)
-        for batch in pieces:
-            records = [record for record in batch.records if record.offset >= begin[batch.partition]]
-            if records:
-                await link.process(Batch(batch.partition, records, 0))
+        await link_tests.sketched(config, fitted, link_tests.ROWS[2 * third :])
+        await link_tests.drain(config, link)
         await link.release()
     found = await link_tests.said(config)
     source = f"kafka://{config.kafka.bootstrap}/{config.topics.requests}"

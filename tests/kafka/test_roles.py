@@ -94,7 +94,7 @@ async def test_the_whole_way_under_users_of_their_own(
     base = kafka_config(closed.scram, namespace, policy={"mode": "enforce"})
     users = {role: as_user(base, closed, role, way) for role in (*ROLES, ROOT)}
     closed.grant(base)
-    assert len(await topics.create(users["admin"])) == 8
+    assert len(await topics.create(users["admin"])) == 9
     await topics.create(users[ROOT], RAW_PARTITIONS)
     assert await topics.check(users["worker"]) == []
     rows = [*benign(60, seed=5), *sweeps(2, 60, seed=6), {"client_id": "broken", "ts": "never"}]
