@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.group import LeaveGroupRequest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -22,7 +22,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-TIMEOUT_S = 20
+TIMEOUT_S = 10
 EVERYBODY = "User:ANONYMOUS"
 """Whom an authorizer sees behind a connection without TLS and SASL."""
 
@@ -30,7 +30,11 @@ Offsets = dict[int, int]
 
 
 class Admin:
-    """Every call waits for the cluster's answer and raises KafkaException if it is no."""
+    """Every call waits for the cluster's answer and raises KafkaException if it is no.
+
+    The client goes with it: one that knows a leader epoch which the cluster has lost (a topic made anew, a metadata log
+    cut short by a full disk) asks with it for ever.
+    """
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
@@ -40,7 +44,11 @@ class Admin:
         return AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 500})
 
     async def _all(self, answers: Mapping[Any, Any]) -> list[Any]:
-        return [await asyncio.to_thread(future.result, TIMEOUT_S + 5) for future in answers.values()]
+        try:
+            return [await asyncio.to_thread(future.result, TIMEOUT_S + 5) for future in answers.values()]
+        except KafkaException:
+            self._client = self._connected()
+            raise
 
     async def configure(self, topic: str, **settings: str | None) -> None:
         """Settings with underscores for dots; None takes one back."""
@@ -86,7 +94,7 @@ class Admin:
 
     async def delete_topic(self, topic: str) -> None:
         await self._all(self._client.delete_topics([topic], operation_timeout=TIMEOUT_S))
-        self._client = self._connected()  # the old one goes on asking with the leader epoch of the topic that is gone
+        self._client = self._connected()
 
     async def create_topic(self, topic: str, partitions: int, replication: int) -> None:
         wanted = NewTopic(topic, num_partitions=partitions, replication_factor=replication)

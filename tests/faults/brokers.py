@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 from tests.faults.fault import Fault
 from tests.faults.scene import Scene
@@ -26,6 +26,7 @@ REQUEST_S = 40
 """aiokafka's own time-out of a request."""
 
 FULL_S = 15
+FILLING = bytes(2**16)
 
 
 class Restarted(Fault):
@@ -88,13 +89,19 @@ class Full(Fault):
     async def strike(self, scene: Scene) -> None:
         node = scene.rng.choice(scene.cluster.nodes)
         filler = node.log / "filler"
-        with contextlib.suppress(OSError):  # what the broker wrote meanwhile is not free any more
-            filler.write_bytes(bytes(shutil.disk_usage(node.log).free))
+        await asyncio.to_thread(fill, filler)
         with contextlib.suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(node.wait, FULL_S)
         filler.unlink()
         if not node.running:
             await revived(node)
+
+
+def fill(filler: Path) -> None:
+    """A file that takes all the room there is."""
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(FILLING):
+            pass
 
 
 async def frozen(node: Node, seconds: float) -> None:
