@@ -32,22 +32,28 @@ Offsets = dict[int, int]
 class Admin:
     """Every call waits for the cluster's answer and raises KafkaException if it is no.
 
-    The client goes with it: one that knows a leader epoch which the cluster has lost (a topic made anew, a metadata log
-    cut short by a full disk) asks with it for ever.
+    Then another client asks next time: one that knows a leader epoch which the cluster has lost (a topic made anew, a
+    metadata log cut short by a full disk) asks with it for ever.
     """
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._client = self._connected()
+        self._clients: list[AdminClient] = []  # all of them: one that goes with questions open takes the process along
+        self._connect()
 
-    def _connected(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 500})
+    def _connect(self) -> None:
+        settings = {"bootstrap.servers": self._bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 500}
+        self._clients.append(AdminClient(settings))
+
+    @property
+    def _client(self) -> AdminClient:
+        return self._clients[-1]
 
     async def _all(self, answers: Mapping[Any, Any]) -> list[Any]:
         try:
             return [await asyncio.to_thread(future.result, TIMEOUT_S + 5) for future in answers.values()]
         except KafkaException:
-            self._client = self._connected()
+            self._connect()
             raise
 
     async def configure(self, topic: str, **settings: str | None) -> None:
@@ -94,7 +100,7 @@ class Admin:
 
     async def delete_topic(self, topic: str) -> None:
         await self._all(self._client.delete_topics([topic], operation_timeout=TIMEOUT_S))
-        self._client = self._connected()
+        self._connect()
 
     async def create_topic(self, topic: str, partitions: int, replication: int) -> None:
         wanted = NewTopic(topic, num_partitions=partitions, replication_factor=replication)
