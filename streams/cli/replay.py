@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from streams.cli_arguments import AsJson, Classes, ConfigFile, Out, Sources
-from streams.cli_artefacts import secrets_or_new
-from streams.cli_compare import compared
+from streams.cli.arguments import AsJson, Classes, ConfigFile, Out, Sources
+from streams.cli.artefacts import secrets_or_new
+from streams.cli.compare import compared
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ class _Made(NamedTuple):
     cold: bool
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(replay)
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.command(rich_help_panel=panel)(replay)
 
 
 @speaking

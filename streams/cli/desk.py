@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from streams.cli_arguments import AsJson, ConfigFile
-from streams.cli_events import (
+from streams.cli.arguments import AsJson, ConfigFile
+from streams.cli.events import (
     KAFKA,
     Follow,
     ForClient,
@@ -44,10 +44,10 @@ Feedback = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(alerts)
-    app.command()(throttles)
-    app.command()(clients)
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.command(rich_help_panel=panel)(alerts)
+    app.command(rich_help_panel=panel)(throttles)
+    app.command(rich_help_panel=panel)(clients)
 
 
 @speaking
