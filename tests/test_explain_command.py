@@ -104,8 +104,8 @@ def test_from_an_archive_the_same_is_told_and_requests_only_to_who_may_read_them
     folder = str(archived(tmp_path / "archive", messages))
     options = ("--config", str(day.folder / "probewatch.toml"), "--json")
 
-    def told(*arguments: str) -> dict[str, Any]:
-        result = CliRunner().invoke(app, ["explain", ATTACKER, folder, *arguments, *options])
+    def told(*arguments: str, what: str = ATTACKER) -> dict[str, Any]:
+        result = CliRunner().invoke(app, ["explain", what, folder, *arguments, *options])
         assert result.exit_code == 0, result.output
         found: dict[str, Any] = json.loads(result.stdout)
         return found
@@ -114,6 +114,8 @@ def test_from_an_archive_the_same_is_told_and_requests_only_to_who_may_read_them
     assert told() == from_records | {"requests": None}
     assert told("--raw", str(day.folder / "day.jsonl")) == from_records
     assert from_records["requests"] is not None
+    early = next(row["request_id"] for row in day.rows if row["client_id"] == ATTACKER)
+    assert told(what=early) == day.told(early) | {"requests": None}
 
 
 def test_another_row_than_the_deciding_one_is_told_as_it_was_then(day: Day) -> None:

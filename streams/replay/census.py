@@ -146,11 +146,12 @@ class Census:
             for number, name in enumerate(CLASSES)
         }
 
-    def clients_on(self, day: int, name: str) -> int:
-        """Clients of a class that were there on a day, since 1970."""
+    def clients_on(self, day: int, name: str) -> U64:
+        """Clients of a class that were there on a day, since 1970; rising."""
         self._sort_out()
         there = self._of_day.get(day, self._clients[:0])
-        return int(np.count_nonzero(self._classes[np.searchsorted(self._clients, there)] == CLASSES.index(name)))
+        found: U64 = there[self._classes[np.searchsorted(self._clients, there)] == CLASSES.index(name)]
+        return found
 
     def _client_days(self) -> I64:
         days: I64 = np.zeros(len(CLASSES), np.int64)
