@@ -148,6 +148,8 @@ def replay(
     from streams.secrets import load_settings
     from streams.sources import open_sources
 
+    if as_json and verify and what_if is not None:
+        raise typer.BadParameter("prints one value: with --verify, or with --what-if", param_hint="--json")
     settings = load_settings(config)
     other = None if what_if is None else load_settings(what_if)
     if publish:
