@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from detector.frame import ControlFrame, Frame, RowFrame
-from models.rows import U64
+from models.rows import U64, distinct
 from streams import frames
 from streams.archive.columns import Group
 from streams.archive.layout import (
@@ -193,8 +193,8 @@ class Archive:
         found = [np.zeros(0, np.uint64)]
         for table in self._columns(["client", "class", "time_ms"], Slice(since_ms=since_ms, until_ms=until_ms)):
             client, known, time_ms = (table[name].to_numpy() for name in ("client", "class", "time_ms"))
-            found.append(np.unique(client[(known == klass) & (time_ms >= since_ms) & (time_ms < until_ms)]))
-        return np.unique(np.concatenate(found))
+            found.append(distinct(client[(known == klass) & (time_ms >= since_ms) & (time_ms < until_ms)]))
+        return distinct(np.concatenate(found))
 
     def _columns(self, names: list[str], wanted: Slice = EVERYTHING) -> Iterator[pa.Table]:
         """By row group; those without a row of the wanted time are passed over."""

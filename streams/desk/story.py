@@ -23,7 +23,7 @@ from detector.frame import Frame, RowFrame
 from detector.story import Story, follow
 from models.artefacts import Artefacts
 from models.kernels.client import DAY_MS
-from models.rows import CLASSES
+from models.rows import CLASSES, distinct
 from streams.archive import Archive, ArchiveError
 from streams.desk.desk import ID_DIGITS_MIN
 from streams.desk.events import Alert, Throttle, read_events
@@ -214,7 +214,7 @@ def _there(history: History, census: Census, day: int, name: str) -> int:
     with _readable():
         for archive in _archives(history):
             found.append(archive.clients_between(day * DAY_MS, (day + 1) * DAY_MS, CLASSES.index(name)))
-    return len(np.unique(np.concatenate(found)))
+    return len(distinct(np.concatenate(found)))
 
 
 def row_of(story: Story, subject: Subject) -> int:
