@@ -1,7 +1,7 @@
 """What remains of one model input, as columns: the only thing that travels from `sketch` to `judge`."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+Key = TypeVar("Key", np.uint64, np.int64)
 
 CLASSES = ("consumer", "broker", "system")
 """Client classes; a row's `klass` is the index here. Unknown clients are consumers, the strictest."""
@@ -97,3 +98,9 @@ def joined(parts: Sequence[Rows]) -> Rows:
     ends = np.cumsum([0, *(len(part.id_bytes) for part in parts)])
     offsets = [part.id_offsets[:-1] + end for part, end in zip(parts, ends.tolist(), strict=False)]
     return Rows(**columns | {"id_offsets": np.concatenate([*offsets, ends[-1:]]).astype(np.int32)})
+
+
+def distinct(values: NDArray[Key]) -> NDArray[Key]:
+    """Each value once, rising. (Without indices np.unique hashes since numpy 2.3: ten times as slow for a million.)"""
+    ordered = np.sort(values, kind="stable")  # in linear time where they are runs that rise already
+    return ordered[np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)])]

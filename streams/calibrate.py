@@ -27,7 +27,7 @@ from models.encoders.tabular import TabularEncoder, fit_table
 from models.members import Members
 from models.population import CLIENT_ROWS_MAX, ROWS_MAX, Population, fit_population
 from models.reference import Reference
-from models.rows import CLASSES, U64
+from models.rows import CLASSES, U64, distinct
 from streams import columns, history, training_set
 from streams.adapters import REGISTRY, embeddings
 from streams.adapters.request import Output, Request
@@ -174,7 +174,7 @@ def _fit(models: SketchedModels, kept: History, reporter: Reporter, *, cold: boo
         references[name] = with_drift_limits(reference, days)
         set_aside.append(aside)
         advance(1)
-    return Fitted(references, certify(maxima, cold=cold), np.unique(np.concatenate(set_aside)))
+    return Fitted(references, certify(maxima, cold=cold), distinct(np.concatenate(set_aside)))
 
 
 def _certificate(

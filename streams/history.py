@@ -11,7 +11,7 @@ import numpy as np
 
 from detector.config import Config
 from detector.days import select
-from models.rows import Rows
+from models.rows import Rows, distinct
 from streams.identity import Identity
 from streams.progress import Reporter
 from streams.sketch import SketchedModels, Sketcher
@@ -42,7 +42,7 @@ class History(NamedTuple):
     def clients(self) -> "np.ndarray[Any, np.dtype[np.uint64]]":
         """Every client once."""
         keys = [part.client for parts in self.rows.values() for part in parts]
-        return np.unique(np.concatenate(keys or [np.zeros(0, np.uint64)]))
+        return distinct(np.concatenate(keys or [np.zeros(0, np.uint64)]))
 
     def without(self, clients: Iterable[int]) -> "History":
         gone = np.fromiter(clients, np.uint64)

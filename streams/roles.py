@@ -4,7 +4,8 @@ Nobody has more than the role needs. Three decisions stand behind the table:
 
 - Orders (`allow`, `lift`) stand in `requests`, where a replay meets them at their offset. Kafka cannot tell an order
   from a frame of rows, so whoever gives orders could also forge rows. That right is the operator's; analysts only read.
-- Dead letters are raw records. The operator reads them; the SOC and analysts, who see no raw records, do not.
+- Dead letters are raw records. The operator reads them, sends them again and notes that beside them; the SOC and
+  analysts, who see no raw records, do not.
 - Topics and their settings are made under a principal of their own, `admin`. The worker can change neither.
 """
 
@@ -59,7 +60,10 @@ def rights(config: Config) -> Mapping[Role, tuple[Right, ...]]:
             *_each("topic", (topics.requests, *events), "Read"),
             Right("topic", topics.feedback, ("Read", "Write")),
         ),
-        "operator": (Right("topic", topics.requests, ("Write",)), Right("topic", topics.dlq, ("Read",))),
+        "operator": (
+            *_each("topic", (topics.requests, *topics.raw), "Write"),
+            Right("topic", topics.dlq, ("Read", "Write")),
+        ),
         "admin": (
             *_each("topic", topics.raw, "Describe"),
             *_each("topic", (*own, topics.feedback), "Create", "Describe", "DescribeConfigs", "AlterConfigs"),

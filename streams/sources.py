@@ -5,7 +5,7 @@ partition. `open_sources` turns what the user wrote into sources and says what i
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Annotated, NamedTuple, Protocol
 
@@ -159,9 +159,13 @@ class ArchiveFolder:
         self.size: int | None = self.archive.size
 
     def batches(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[FrameBatch]:
+        yield from self.about((), advance)
+
+    def about(self, clients: Collection[int], advance: Callable[[int], None] = lambda _: None) -> Iterator[FrameBatch]:
+        """Only rows of these clients, orders about them and shifts; of all if there are none."""
         try:
             for partition in self.archive.partitions:
-                for read in self.archive.batches(partition):
+                for read in self.archive.batches(partition, archive.Slice(clients=clients)):
                     yield FrameBatch(read.frames, read.rejects)
                     advance(read.size)
         except archive.ArchiveError as error:

@@ -99,6 +99,13 @@ def replays(fitted: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+def test_json_prints_one_value_or_says_so(tmp_path: Path) -> None:
+    both = ("--verify", tmp_path, "--what-if", tmp_path / "other.toml")
+    refused = call("replay", tmp_path / "day.jsonl", "--out", tmp_path / "out", *both, "--json")
+    assert refused.exit_code == 2 and "prints one value" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def call(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 

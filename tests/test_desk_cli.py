@@ -14,9 +14,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from detector import drift_events
+from detector.config import Config
 from detector.events import events as written
 from streams.cli import app
+from streams.desk.events import decode_event
 from streams.desk.labels import wilson
+from streams.desk.suppress import Unseen
 from tests.findings import FINDING, finding
 from tests.test_desk_events import MODEL_DRIFT, OTHER, write
 
@@ -214,3 +217,17 @@ def _send(bootstrap: str, topic: str, values: list[bytes]) -> None:
                 await producer.send_and_wait(topic, value)
 
     asyncio.run(send())
+
+
+def test_who_follows_for_hours_meets_what_was_suppressed_meanwhile(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (alert,) = (decode_event(event.value) for event in written(FINDING) if event.kind == "alert")
+    unseen = Unseen(at / "out", Config())
+    rows("suppress", "--model", FINDING.model, "--until", "30d", "--reason", "x", "--from", "out")
+    unseen.refresh()
+    assert not unseen.hides(alert), "it was read a moment ago"
+    monkeypatch.setattr("streams.desk.suppress.REREAD_S", 0.0)
+    unseen.refresh()
+    assert unseen.hides(alert)
+    (at / "out" / "feedback.jsonl").write_bytes(b"not feedback\n")
+    unseen.refresh()
+    assert unseen.hides(alert), "what cannot be read stays as it was"

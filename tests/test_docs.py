@@ -8,7 +8,8 @@ import pytest
 from detector.detectors import REGISTRY
 from detector.evidence import PROCESSES
 from models.kernels.layout import FEATURES
-from streams.cli import app, topics_app
+from streams.cli import app
+from streams.cli.topics import topics_app
 from streams.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]

@@ -1,5 +1,6 @@
 """`probewatch explain` of a replayed day: whoever is meant, the same story is told, and it is the right one."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,16 +9,19 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from detector.config import Config
-from streams import frames, replay
+from streams import frames, replay, topics
 from streams.archive import Message
 from streams.cli import app
 from streams.control import pseudonym_of
 from streams.desk import story
+from streams.desk.events import Alert, decode_event
 from streams.progress import Silent
 from streams.sources import open_sources
 from tests.archives import archived
 from tests.history import Row, benign, sweeps, write_jsonl
-from tests.pipeline import Calibrated
+from tests.kafka_config import kafka_config
+from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, read_events, until, write_raw
+from tests.test_worker import working
 
 ATTACKER = "evil-0"
 
@@ -104,8 +108,8 @@ def test_from_an_archive_the_same_is_told_and_requests_only_to_who_may_read_them
     folder = str(archived(tmp_path / "archive", messages))
     options = ("--config", str(day.folder / "probewatch.toml"), "--json")
 
-    def told(*arguments: str) -> dict[str, Any]:
-        result = CliRunner().invoke(app, ["explain", ATTACKER, folder, *arguments, *options])
+    def told(*arguments: str, what: str = ATTACKER) -> dict[str, Any]:
+        result = CliRunner().invoke(app, ["explain", what, folder, *arguments, *options])
         assert result.exit_code == 0, result.output
         found: dict[str, Any] = json.loads(result.stdout)
         return found
@@ -114,13 +118,15 @@ def test_from_an_archive_the_same_is_told_and_requests_only_to_who_may_read_them
     assert told() == from_records | {"requests": None}
     assert told("--raw", str(day.folder / "day.jsonl")) == from_records
     assert from_records["requests"] is not None
+    early = next(row["request_id"] for row in day.rows if row["client_id"] == ATTACKER)
+    assert told(what=early) == day.told(early) | {"requests": None}
 
 
 def test_another_row_than_the_deciding_one_is_told_as_it_was_then(day: Day) -> None:
     early = [row for row in day.rows if row["client_id"] == ATTACKER][2]
     told = day.told(early["request_id"])
     assert told["at"]["rows_seen"] == 3
-    assert told["at"]["statistic"] < told["thresholds"]["hard"]
+    assert told["at"]["statistic"] < day.told(ATTACKER)["at"]["statistic"]
     assert [step["rows_seen"] for step in told["before"]] == [1, 2]
 
 
@@ -137,3 +143,32 @@ def test_who_is_nobody_is_said_with_a_way_out(day: Day) -> None:
         result = day.run(name, str(day.folder / "day.jsonl"))
         assert result.exit_code == 2
         assert name in result.stderr and "probewatch alerts" in result.stderr
+
+
+async def test_in_service_the_topics_are_all_that_is_needed(
+    broker: str, namespace: str, fitted: Calibrated, tmp_path: Path
+) -> None:
+    """By default alerts are looked up in theirs, and the history is the topic of frames."""
+    config = kafka_config(broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    async with working(config, fitted):
+        await write_raw(config, [*benign(60, seed=5), *sweeps(2, 60, seed=6)])
+        await until(lambda: all_handled(config), 40, "all committed")
+    names = config.topics.model_dump(mode="json")
+    lines = [f"{name} = {json.dumps(value)}" for name, value in names.items() if value is not None]
+    (tmp_path / "probewatch.toml").write_text(
+        f'artefacts = "{fitted.folder}"\nsecrets = {{ directory = "{fitted.folder}/secrets" }}\n'
+        f'[kafka]\nbootstrap = "{broker}"\n[state]\nblocks = 4\n[topics]\n' + "\n".join(lines)
+    )
+    written = (await read_events(config)).values.values()
+    alerts = [found for values in written for value in values if isinstance(found := decode_event(value), Alert)]
+    about = max((one for one in alerts if one.client), key=lambda one: one.time)
+    words = ["explain", about.uid, "--raw", f"kafka://{broker}/{config.topics.raw[0]}", "--json"]
+    options = ("--config", str(tmp_path / "probewatch.toml"))
+    result = await asyncio.to_thread(CliRunner().invoke, app, [*words, *options])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert about.trigger is not None
+    assert (told["client"], told["at"]["offset"]) == (about.client, about.trigger.offset)
+    income = next(field for field in told["requests"]["fields"] if field["field"] == "features.income")
+    assert len(income["values"]) > 3 and all(income["differs"][1:])

@@ -13,7 +13,7 @@ from detector import engine
 from detector.config import Config
 from detector.engine import EngineSettings
 from detector.frame import ControlFrame, RowFrame
-from models.rows import Rows
+from models.rows import Rows, distinct
 from streams import frames
 from streams.frames import FrameError
 from tests import frame_rows
@@ -223,3 +223,9 @@ def test_rows_of_another_width_are_counted_and_not_judged(fitted: Calibrated) ->
         forged = RowFrame(0, offset, "loan", name, "gateway-logs[3]", "k1", content(5, width, fields))
         assert engine.step(state, frames.decode(frames.encode(forged), 0, offset)) == []
     assert (state.unjudged, state.clients) == (25, 0)
+
+
+@given(st.lists(st.integers(0, 50), max_size=40))
+def test_distinct_is_what_unique_finds(numbers: list[int]) -> None:
+    values = np.array(numbers, np.uint64)
+    assert distinct(values).tolist() == sorted(set(numbers))

@@ -2,18 +2,26 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from detector.config import Config
+from models.artefacts import load_artefacts
 from streams import topics
 from streams.app import Worker
+from streams.calibrate import calibrate
 from streams.desk.errors import DeskError
 from streams.desk.events import read_events
 from streams.desk.rehearsal import rehearse
 from streams.desk.selftest import RESERVED, Step, reserved_name, selftest
 from streams.desk.suppress import read_suppressions
 from streams.embedded import probe
+from streams.progress import Silent
+from streams.secrets import create_secrets, load_secrets
+from streams.sources import open_sources
+from tests.history import BEGIN_S, DAY_S, write_jsonl
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated
 from tests.test_worker import working
@@ -36,6 +44,30 @@ def test_another_model_or_thresholds_out_of_reach_are_said(fitted: Calibrated) -
     silent = replace(fitted.artefacts, models={"loan": deaf})
     with pytest.raises(DeskError, match="make no alert under these artefacts"):
         rehearse(Config(), silent, fitted.secrets, "", name="x", end_ms=END_MS)
+
+
+def test_a_model_of_embeddings_gets_its_prober(tmp_path: Path) -> None:
+    """Ordinary clients ask about a topic each, two or three times a day."""
+    rng = np.random.default_rng(31)
+    rows = []
+    for client in range(300):
+        topic = rng.standard_normal(16)
+        for turn in range(int(rng.integers(2, 4))):
+            asked = topic + 0.8 * rng.standard_normal(16)
+            ts = BEGIN_S + DAY_S * (client + turn / 5) / 301
+            output = {"label": str(rng.choice(["ok", "refused"], p=[0.95, 0.05]))}
+            rows.append(
+                {"ts": ts, "client_id": f"c{client}", "model": "chat", "embedding": asked.tolist(), "output": output}
+            )
+    create_secrets(tmp_path)
+    config, secrets = Config(), load_secrets(Config(), tmp_path)
+    write_jsonl(tmp_path / "day.jsonl", sorted(rows, key=lambda row: row["ts"]))
+    calibrate(open_sources([str(tmp_path / "day.jsonl")], config), tmp_path, config, secrets, Silent())
+    artefacts = load_artefacts(tmp_path, secrets.projection_seed)
+    assert artefacts.models["chat"].encoder.kind == "embedding"
+    for number in range(10):
+        found = rehearse(config, artefacts, secrets, "chat", name=f"{RESERVED}-{number}", end_ms=END_MS)
+        assert found.due[-1].level >= 3 and len(found.values) == found.due[-1].rows_seen
 
 
 async def run(config: Config, fitted: Calibrated, timeout_s: float) -> list[Step]:

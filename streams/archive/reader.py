@@ -4,11 +4,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from detector.frame import ControlFrame, Frame, RowFrame
+from models.rows import U64, distinct
 from streams import frames
 from streams.archive.columns import Group
 from streams.archive.layout import (
@@ -172,6 +174,36 @@ class Archive:
         files = [part for part in self._parts if part.partition == partition and part.kind == "other"]
         found = (frame for part in files for _, frame in _other(part, wanted))
         return {frame.client for frame in found if isinstance(frame, ControlFrame)}
+
+    def request(self, name: str) -> tuple[int, str] | None:
+        """The client and the model of the first row with this request id. Raises ArchiveError."""
+        for table in self._columns(["request_id", "client", "model"]):
+            found = table.filter(pc.equal(table["request_id"], name))
+            if found.num_rows:
+                return int(found["client"][0].as_py()), str(found["model"][0].as_py())
+        return None
+
+    def holds(self, clients: Collection[int]) -> bool:
+        """Whether any row is of one of these clients. Raises ArchiveError."""
+        keys = pa.array(sorted(clients), pa.uint64())
+        return any(pc.any(pc.is_in(table["client"], keys)).as_py() for table in self._columns(["client"]))
+
+    def clients_between(self, since_ms: int, until_ms: int, klass: int) -> U64:
+        """Clients of a class that have a row of that time, until_ms excluded; rising. Raises ArchiveError."""
+        found = [np.zeros(0, np.uint64)]
+        for table in self._columns(["client", "class", "time_ms"], Slice(since_ms=since_ms, until_ms=until_ms)):
+            client, known, time_ms = (table[name].to_numpy() for name in ("client", "class", "time_ms"))
+            found.append(distinct(client[(known == klass) & (time_ms >= since_ms) & (time_ms < until_ms)]))
+        return distinct(np.concatenate(found))
+
+    def _columns(self, names: list[str], wanted: Slice = EVERYTHING) -> Iterator[pa.Table]:
+        """By row group; those without a row of the wanted time are passed over."""
+        for part in self._parts:
+            if part.kind == "rows":
+                with opened(part.path) as file:
+                    for number in range(file.num_row_groups):
+                        if wanted.holds_time(*_bounds(file, number, "time_ms")):
+                            yield file.read_row_group(number, names, use_threads=False)
 
 
 class _Others:

@@ -5,10 +5,12 @@ Reading(...)      -> frames of sources as replay folds them, counting clients al
 stories(...)      -> the tracing fold over a reading
 """
 
+import contextlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +23,8 @@ from detector.frame import Frame, RowFrame
 from detector.story import Story, follow
 from models.artefacts import Artefacts
 from models.kernels.client import DAY_MS
+from models.rows import CLASSES, distinct
+from streams.archive import Archive, ArchiveError
 from streams.desk.desk import ID_DIGITS_MIN
 from streams.desk.events import Alert, Throttle, read_events
 from streams.desk.events import Place as Where
@@ -30,7 +34,7 @@ from streams.progress import Reporter
 from streams.replay.census import Census
 from streams.secrets import Secrets
 from streams.sketch import Sketcher
-from streams.sources import FrameBatch, RecordFile, Source, SourceError
+from streams.sources import ArchiveFolder, FrameBatch, RecordFile, Source, SourceError
 
 _EVENT_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS_MIN},32}}")
 
@@ -108,7 +112,15 @@ def _in_requests(what: str, history: History) -> Subject | None:
     """A request of this id, else a client; read until the request is met."""
     keys = keys_of(what, history.secrets)
     wanted, letters, client = np.fromiter(keys, np.uint64), what.encode(), False
-    for frame in Reading(history, f"looking for {what}").frames():
+    for archive in _archives(history):
+        with _readable():
+            found = archive.request(what)
+            client = client or archive.holds(keys)
+        if found is not None:
+            key, model = found
+            return Subject(frozenset((key,)), None, what, model)
+    others = [source for source in history.sources if not isinstance(source, ArchiveFolder)]
+    for frame in Reading(history._replace(sources=others), f"looking for {what}").frames():
         if not isinstance(frame, RowFrame):
             continue
         if letters in frame.rows.id_bytes.tobytes():
@@ -119,15 +131,29 @@ def _in_requests(what: str, history: History) -> Subject | None:
     return Subject(keys) if client else None
 
 
+def _archives(history: History) -> list[Archive]:
+    return [source.archive for source in history.sources if isinstance(source, ArchiveFolder)]
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except ArchiveError as error:
+        raise SourceError(str(error)) from error
+
+
 class Reading:
     """One reading of a history, as frames in the order and with the offsets that replay gives them.
 
     Shifts of populations are not made from raw records: they move no decision, only what is said of a client's drift.
+    clients : archives are asked for their rows only, and the census holds nobody else of them; empty for all.
     """
 
-    def __init__(self, history: History, doing: str) -> None:
+    def __init__(self, history: History, doing: str, clients: Collection[int] = ()) -> None:
         self._history = history
         self._doing = doing
+        self._clients = clients
         self.census = Census()
 
     def frames(self) -> Iterator[Frame]:
@@ -136,7 +162,9 @@ class Reading:
         sketcher = Sketcher(artefacts, identity_of(secrets, config.input.registry), config)
         written: Counter[int] = Counter()
         for source in sources:
-            for batch in source.batches(reporter.task(f"{self._doing}: {source.name}", source.size)):
+            advance = reporter.task(f"{self._doing}: {source.name}", source.size)
+            batches = source.batches if not isinstance(source, ArchiveFolder) else partial(source.about, self._clients)
+            for batch in batches(advance):
                 if isinstance(batch, FrameBatch):
                     yield from map(self._counted, batch.frames)
                     continue
@@ -167,7 +195,7 @@ def told(subject: Subject, history: History) -> Told:
     Raises SourceError if this history has no row of the client, or not the one that is meant.
     """
     settings = EngineSettings(history.config, history.artefacts)
-    reading = Reading(history, "following the client")
+    reading = Reading(history, "following the client", subject.keys)
     found = [
         story
         for story in follow(settings, reading.frames(), subject.keys).values()
@@ -177,7 +205,16 @@ def told(subject: Subject, history: History) -> Told:
         raise SourceError("this history has no judged row of that client; name the one that the alert came from")
     story = max(found, key=lambda one: (len(one.findings), one.rows.count))
     row = row_of(story, subject)
-    return Told(story, row, reading.census.clients_on(int(story.rows.time_ms[row]) // DAY_MS, story.client_class))
+    return Told(story, row, _there(history, reading.census, int(story.rows.time_ms[row]) // DAY_MS, story.client_class))
+
+
+def _there(history: History, census: Census, day: int, name: str) -> int:
+    """How many clients of a class were there on a day, since 1970."""
+    found = [census.clients_on(day, name)]
+    with _readable():
+        for archive in _archives(history):
+            found.append(archive.clients_between(day * DAY_MS, (day + 1) * DAY_MS, CLASSES.index(name)))
+    return len(distinct(np.concatenate(found)))
 
 
 def row_of(story: Story, subject: Subject) -> int:

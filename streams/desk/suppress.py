@@ -1,20 +1,26 @@
 """Suppressions: alerts that analysts do not want to see until a date. Nothing else changes: gateways still obey."""
 
 import hashlib
+import time
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
 import msgspec
+import structlog
 
 from detector.config import Config
 from detector.events import ID_HEX_DIGITS, Time
 from streams.desk import feedback
-from streams.desk.errors import FeedbackError
+from streams.desk.errors import EventError, FeedbackError
 from streams.desk.events import Event, Place
 from streams.desk.incidents import Incident
+from streams.sources import SourceError
+
+log = structlog.get_logger()
 
 SCHEMA = "probewatch.suppression/1"
+REREAD_S = 30.0
 
 
 class Suppression(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,3 +83,26 @@ def suppressions_in(said: Iterable[feedback.Said]) -> list[Suppression]:
 
 def hidden(found: Event | Incident, suppressions: Iterable[Suppression]) -> bool:
     return any(one.hides(found) for one in suppressions)
+
+
+class Unseen:
+    """What is suppressed, for whoever looks on for hours."""
+
+    def __init__(self, place: Place, config: Config) -> None:
+        """Raises as `read_suppressions`."""
+        self._place, self._config = place, config
+        self._found = read_suppressions(place, config)
+        self._read_s = time.monotonic()
+
+    def refresh(self) -> None:
+        """Read again, if that is long ago; what cannot be read stays as it was, with a warning."""
+        if time.monotonic() - self._read_s < REREAD_S:
+            return
+        self._read_s = time.monotonic()
+        try:
+            self._found = read_suppressions(self._place, self._config)
+        except (EventError, SourceError) as error:
+            log.warning("suppressions as read before", error=str(error))
+
+    def hides(self, found: Event | Incident) -> bool:
+        return hidden(found, self._found)

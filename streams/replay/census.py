@@ -9,7 +9,7 @@ import numpy as np
 from detector.finding import LEVELS
 from detector.frame import RowFrame
 from models.kernels.client import DAY_MS
-from models.rows import CLASSES, I64, U8, U64
+from models.rows import CLASSES, I64, U8, U64, distinct
 from streams.replay.checkpoint import KeptCensus
 from streams.replay.survey import Survey
 
@@ -101,7 +101,7 @@ class Census:
         self._meet(other._clients, other._classes)
         for mine, theirs in ((self._of_day, other._of_day), (self._of_source, other._of_source)):
             for number, clients in theirs.items():
-                mine[number] = np.union1d(mine.get(number, clients), clients)
+                mine[number] = distinct(np.concatenate([mine.get(number, clients[:0]), clients]))
 
     @property
     def rows(self) -> int:
@@ -146,11 +146,12 @@ class Census:
             for number, name in enumerate(CLASSES)
         }
 
-    def clients_on(self, day: int, name: str) -> int:
-        """Clients of a class that were there on a day, since 1970."""
+    def clients_on(self, day: int, name: str) -> U64:
+        """Clients of a class that were there on a day, since 1970; rising."""
         self._sort_out()
         there = self._of_day.get(day, self._clients[:0])
-        return int(np.count_nonzero(self._classes[np.searchsorted(self._clients, there)] == CLASSES.index(name)))
+        found: U64 = there[self._classes[np.searchsorted(self._clients, there)] == CLASSES.index(name)]
+        return found
 
     def _client_days(self) -> I64:
         days: I64 = np.zeros(len(CLASSES), np.int64)
@@ -181,4 +182,4 @@ def _add_groups(groups: dict[int, U64], numbers: I64, clients: U64) -> None:
     starts = np.flatnonzero(np.diff(numbers[order])) + 1
     for places in np.split(order, starts):
         number = int(numbers[places[0]])
-        groups[number] = np.union1d(groups.get(number, clients[:0]), clients[places])
+        groups[number] = distinct(np.concatenate([groups.get(number, clients[:0]), distinct(clients[places])]))

@@ -17,7 +17,7 @@ from streams.replay.survey import KeptSpace
 from streams.sources import SourceError
 
 FOLDER = "unfinished"
-FIRST_S = 60.0
+FIRST_S = 120.0
 SHARE = 20
 """A checkpoint is due when this many times the last one's cost has passed: they take at most a twentieth."""
 

@@ -1,16 +1,14 @@
 """What a report needs to know of everybody: how busy it was, how much each client sent, and a sample of inputs."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.frame import RowFrame
-from models.rows import I16, I64, U8, U32, U64, Rows
-
-Key = TypeVar("Key", np.uint64, np.int64)
+from models.rows import I16, I64, U8, U32, U64, Key, Rows
 
 SLICE_MS = 5_000
 SAMPLE_ROWS = 1_200

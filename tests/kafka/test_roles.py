@@ -49,7 +49,7 @@ ALLOWED = {
     "soc": {"read alerts", "read throttle", "read drift", "group soc"},
     "door": {"read throttle_state"},
     "analyst": {"read requests", "read alerts", "read throttle", "read drift", "read feedback", "write feedback"},
-    "operator": {"write requests", "read dlq"},
+    "operator": {"write requests", "write raw", "read dlq", "write dlq"},
     "admin": {
         f"{verb} settings {topic}"
         for verb in ("see", "change")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from detector.printable import printable
-from streams.cli_arguments import AsJson, Classes, ConfigFile, Out, Sources
+from streams.cli.arguments import AsJson, Classes, ConfigFile, Out, Sources
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `calibrate` wrote.", show_default=False)]
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(calibrate)
-    app.command("training-set")(training_set)
-    app.command("certify-check")(certify_check)
-    app.command()(verify)
-    app.command()(sign)
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.command(rich_help_panel=panel)(calibrate)
+    app.command("training-set", rich_help_panel=panel)(training_set)
+    app.command("certify-check", rich_help_panel=panel)(certify_check)
+    app.command(rich_help_panel=panel)(verify)
+    app.command(rich_help_panel=panel)(sign)
 
 
 @speaking

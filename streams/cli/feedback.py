@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from streams.cli_arguments import AsJson, ConfigFile
-from streams.cli_events import KAFKA, ForClient, ForDetector, ForModel, From, filter_of, place_of
+from streams.cli.arguments import AsJson, ConfigFile
+from streams.cli.events import KAFKA, ForClient, ForDetector, ForModel, From, filter_of, place_of
 from streams.terminal import say, show, speaking
 
 To = Annotated[
@@ -18,11 +18,11 @@ To = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(label)
-    app.command()(labels)
-    app.command()(suppress)
-    app.command()(suppressions)
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.command(rich_help_panel=panel)(label)
+    app.command(rich_help_panel=panel)(labels)
+    app.command(rich_help_panel=panel)(suppress)
+    app.command(rich_help_panel=panel)(suppressions)
 
 
 @speaking

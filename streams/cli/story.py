@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli_arguments import AsJson, ConfigFile
+from streams.cli.arguments import AsJson, ConfigFile
 from streams.terminal import PIPED_COLUMNS, speaking
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from streams.progress import Reporter
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(explain)
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.command(rich_help_panel=panel)(explain)
 
 
 @speaking

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from streams.cli_arguments import ConfigFile
-from streams.cli_events import (
+from streams.cli.arguments import ConfigFile
+from streams.cli.events import (
     KAFKA,
     Follow,
     ForClient,
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from streams.desk.events import Alert
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(render)
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.command(rich_help_panel=panel)(render)
 
 
 @speaking

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from streams.cli_arguments import AsJson, ConfigFile
+from streams.cli.arguments import AsJson, ConfigFile
 from streams.terminal import say, speaking
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ ModelName = Annotated[str, typer.Option("--model", metavar="NAME", help="Only fo
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the order.")]
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(allow)
-    app.command()(lift)
-    app.command()(block)
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.command(rich_help_panel=panel)(allow)
+    app.command(rich_help_panel=panel)(lift)
+    app.command(rich_help_panel=panel)(block)
 
 
 @speaking

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from streams.cli_arguments import AsJson, ConfigFile
+from streams.cli.arguments import AsJson, ConfigFile
 from streams.terminal import say, show, speaking
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(selftest)
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.command(rich_help_panel=panel)(selftest)
 
 
 @speaking

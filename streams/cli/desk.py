@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from streams.cli_arguments import AsJson, ConfigFile
-from streams.cli_events import (
+from streams.cli.arguments import AsJson, ConfigFile
+from streams.cli.events import (
     KAFKA,
     Follow,
     ForClient,
@@ -26,7 +26,8 @@ from streams.terminal import say, show, speaking
 if TYPE_CHECKING:
     from detector.config import Config
     from streams.desk.desk import Desk
-    from streams.desk.events import Event, Filter, Kind
+    from streams.desk.events import Filter, Kind
+    from streams.desk.suppress import Unseen
 
 Name = Annotated[
     str,
@@ -44,10 +45,10 @@ Feedback = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(alerts)
-    app.command()(throttles)
-    app.command()(clients)
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.command(rich_help_panel=panel)(alerts)
+    app.command(rich_help_panel=panel)(throttles)
+    app.command(rich_help_panel=panel)(clients)
 
 
 @speaking
@@ -75,13 +76,12 @@ def alerts(
     Example: probewatch alerts --since 24h --level 4
     """
     from streams.desk import view
-    from streams.desk.suppress import hidden, read_suppressions
+    from streams.desk.suppress import Unseen
 
     settings, wanted = filter_of(config, since, until, client, model, detector, level, mode)
     if following:
-        unseen = () if suppressed else read_suppressions(place_of(feedback or place), settings)
-        shown = _Shown("alert", view.alert_row, view.alert_json, lambda event: not hidden(event, unseen))
-        _follow(settings, place, wanted, shown, as_json)
+        unseen = None if suppressed else Unseen(place_of(feedback or place), settings)
+        _follow(settings, place, wanted, _Shown("alert", view.alert_row, view.alert_json, unseen), as_json)
         return
     desk = _desk(settings, place, feedback)
     if alert:
@@ -197,12 +197,12 @@ def _show_one(desk: "Desk", name: str, as_json: bool) -> None:
 
 
 class _Shown(NamedTuple):
-    """Events of which kind, and how: a row for people, all of it for programs."""
+    """Events of which kind, and how: a row for people, all of it for programs; but for what is not to be seen."""
 
     kind: "Kind"
     row: Callable[[Any], dict[str, Any]]
     whole: Callable[[Any], dict[str, Any]]
-    takes: "Callable[[Event], bool]" = lambda _: True
+    unseen: "Unseen | None" = None
 
 
 def _follow(settings: "Config", place: str, wanted: "Filter", shown: _Shown, as_json: bool) -> None:
@@ -218,7 +218,9 @@ def _follow(settings: "Config", place: str, wanted: "Filter", shown: _Shown, as_
 
     async def print_all() -> None:
         async for event in follow(settings, wanted, (shown.kind,), past=True):
-            if shown.takes(event):
+            if shown.unseen is not None:
+                await asyncio.to_thread(shown.unseen.refresh)
+            if shown.unseen is None or not shown.unseen.hides(event):
                 _print([json.dumps(shown.whole(event)) if as_json else "  ".join(map(str, shown.row(event).values()))])
 
     with contextlib.suppress(KeyboardInterrupt):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from streams.cli_arguments import AsJson, Classes, ConfigFile, Out, Sources
-from streams.cli_artefacts import secrets_or_new
-from streams.cli_compare import compared
+from streams.cli.arguments import AsJson, Classes, ConfigFile, Out, Sources
+from streams.cli.artefacts import secrets_or_new
+from streams.cli.compare import compared
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ class _Made(NamedTuple):
     cold: bool
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(replay)
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.command(rich_help_panel=panel)(replay)
 
 
 @speaking
@@ -148,6 +148,8 @@ def replay(
     from streams.secrets import load_settings
     from streams.sources import open_sources
 
+    if as_json and verify and what_if is not None:
+        raise typer.BadParameter("prints one value: with --verify, or with --what-if", param_hint="--json")
     settings = load_settings(config)
     other = None if what_if is None else load_settings(what_if)
     if publish:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli_arguments import AsJson, ConfigFile
+from streams.cli.arguments import AsJson, ConfigFile
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ Raw = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
-    app.add_typer(dlq_app, name="dlq")
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.add_typer(dlq_app, name="dlq", rich_help_panel=panel)
 
 
 @dlq_app.command("list")

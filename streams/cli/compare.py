@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli_arguments import AsJson, ConfigFile
+from streams.cli.arguments import AsJson, ConfigFile
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ SHOWN_EVENTS = 20
 ARROWS = {"lost": "-", "new": "+", "changed": "~"}
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(compare)
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.command(rich_help_panel=panel)(compare)
 
 
 @speaking

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from streams.cli_arguments import AsJson, ConfigFile
+from streams.cli.arguments import AsJson, ConfigFile
 from streams.terminal import say, show, speaking
 
 
@@ -27,8 +27,8 @@ archive_app = typer.Typer(
 )
 
 
-def add_to(app: typer.Typer) -> None:
-    app.add_typer(archive_app, name="archive")
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.add_typer(archive_app, name="archive", rich_help_panel=panel)
 
 
 @archive_app.command("write")

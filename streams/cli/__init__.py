@@ -1,0 +1,49 @@
+"""`probewatch`: the commands. What they do stands in other modules, imported only by the command that needs them.
+
+Exit codes: 0 done, 1 something was found wrong (`doctor`, `verify`, `certify-check`, `topics check`) or failed, 2 the
+command line, the configuration or a source cannot be used.
+"""
+
+import logging
+
+import typer
+
+from streams.cli import (
+    archive,
+    artefacts,
+    compare,
+    dead_letters,
+    desk,
+    feedback,
+    orders,
+    render,
+    replay,
+    selftest,
+    service,
+    story,
+    topics,
+)
+
+app = typer.Typer(
+    help="Finds clients that study a model, from the logs that AI gateways already write to Kafka.\n\n"
+    "Begin with [bold]calibrate[/] on ordinary history, look at it with [bold]replay[/], then [bold]run[/].",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+_PANELS = {
+    "Calibration": (artefacts,),
+    "Service": (service, topics, selftest),
+    "The analyst's desk": (desk, story, feedback, orders, render, dead_letters),
+    "History": (archive, replay, compare),
+}
+for _panel, _modules in _PANELS.items():
+    for _commands in _modules:
+        _commands.add_to(app, _panel)
+
+
+def main() -> None:
+    # A client that cannot connect is an error of the command, told once; the library would tell it once more.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    app()

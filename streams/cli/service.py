@@ -1,0 +1,107 @@
+"""`probewatch run | doctor | client-id | rekey`: the service and what is around it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from streams.cli.arguments import AsJson, ConfigFile, Sources
+from streams.terminal import say, show, speaking
+
+if TYPE_CHECKING:
+    from detector.config import Config
+    from streams.secrets import Secrets
+
+RoleName = Annotated[
+    Literal["gateway", "worker", "soc", "door", "analyst", "operator", "admin"],
+    typer.Option("--role", help="Whose rights the configured user should have."),
+]
+
+
+def add_to(app: typer.Typer, panel: str) -> None:
+    app.command(rich_help_panel=panel)(run)
+    app.command("client-id", rich_help_panel=panel)(client_id)
+    app.command(rich_help_panel=panel)(rekey)
+    app.command(rich_help_panel=panel)(doctor)
+
+
+@speaking
+def run(
+    stage: Annotated[
+        Literal["sketch", "judge", "link"] | None,
+        typer.Option("--stage", help="Only this stage; all three by default."),
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Work until SIGTERM: read gateway logs, judge clients, watch models, write throttle decisions and alerts.
+
+    Start as many as there is work for; partitions are shared among them. A worker that fails ends with exit code 1 and
+    loses nothing: start it again. /live, /ready and /metrics are served at web.host and web.port.
+
+    Example: probewatch run --config probewatch.toml
+    """
+    from streams.app import STAGES, run_worker
+    from streams.secrets import load_settings
+
+    raise typer.Exit(run_worker(load_settings(config), (stage,) if stage else STAGES))
+
+
+@speaking
+def client_id(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The client id as the gateway logs it.", show_default=False)
+    ],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """The pseudonym of a client: what alerts and throttle records call it.
+
+    Example: probewatch client-id acct-1842
+    """
+    from streams.control import pseudonym_of
+
+    _, secrets = _settings(config)
+    found = pseudonym_of(name, secrets)
+    print(json.dumps({"client": found}) if as_json else found)
+
+
+@speaking
+def rekey(sources: Sources, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """While pseudonym keys rotate: give allowances and blocks again under the new names of clients.
+
+    SOURCE are raw records that name the clients. Prints the lines of input.registry under the new names; orders are
+    written into every partition of `requests`. Set secrets.previous_key_id first.
+
+    Example: probewatch rekey kafka://localhost:9092/gateway-logs
+    """
+    from streams import rekey as rotation
+    from streams.progress import Bars
+    from streams.sources import open_sources
+
+    settings, secrets = _settings(config)
+    with Bars() as bars:
+        found = rotation.rekey(settings, secrets, open_sources(sources, settings), bars)
+    show(({"client": name, "class": klass} for name, klass in found.registry.items()), as_json)
+    say(f"{len(found.orders)} orders given again; {found.unknown} clients with orders that these records do not name")
+
+
+@speaking
+def doctor(config: ConfigFile = None, role: RoleName = "worker", as_json: AsJson = False) -> None:
+    """Look at configuration, secrets, artefacts, broker, rights and topics: what is wrong, and how to mend it.
+
+    Example: probewatch doctor --config probewatch.toml
+    """
+    from streams.doctor import examine
+
+    checks = examine(config, role)
+    show((check._asdict() for check in checks), as_json)
+    if any(check.state == "fault" for check in checks):
+        raise typer.Exit(1)
+
+
+def _settings(file: Path | None) -> "tuple[Config, Secrets]":
+    from streams.secrets import load_secrets, load_settings
+
+    settings = load_settings(file)
+    return settings, load_secrets(settings, settings.artefacts)
