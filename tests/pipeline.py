@@ -124,12 +124,10 @@ async def committed(config: Config, stage: str, topic: str, partitions: int) -> 
         enable_auto_commit=False,
         **config.kafka.client(),
     )
-    await consumer.start()
     places = [TopicPartition(topic, number) for number in range(partitions)]
-    consumer.assign(places)
-    offsets = {place.partition: await consumer.committed(place) or 0 for place in places}
-    await consumer.stop()
-    return offsets
+    async with consumer:
+        consumer.assign(places)
+        return {place.partition: await consumer.committed(place) or 0 for place in places}
 
 
 async def ends(config: Config, topic: str, partitions: int) -> dict[int, int]:

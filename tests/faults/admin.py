@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.group import LeaveGroupRequest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -17,12 +17,11 @@ from confluent_kafka.admin import (
     ConfigEntry,
     ConfigResource,
     NewTopic,
-    OffsetSpec,
     ResourcePatternType,
     ResourceType,
 )
 
-TIMEOUT_S = 10
+TIMEOUT_S = 20
 EVERYBODY = "User:ANONYMOUS"
 """Whom an authorizer sees behind a connection without TLS and SASL."""
 
@@ -30,31 +29,17 @@ Offsets = dict[int, int]
 
 
 class Admin:
-    """Every call waits for the cluster's answer and raises KafkaException if it is no.
-
-    Then another client asks next time: one that knows a leader epoch which the cluster has lost (a topic made anew, a
-    metadata log cut short by a full disk) asks with it for ever.
-    """
+    """Every call waits for the cluster's answer and raises KafkaException if it is no."""
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._clients: list[AdminClient] = []  # all of them: one that goes with questions open takes the process along
-        self._connect()
+        self._client = self._connected()
 
-    def _connect(self) -> None:
-        settings = {"bootstrap.servers": self._bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 500}
-        self._clients.append(AdminClient(settings))
-
-    @property
-    def _client(self) -> AdminClient:
-        return self._clients[-1]
+    def _connected(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 500})
 
     async def _all(self, answers: Mapping[Any, Any]) -> list[Any]:
-        try:
-            return [await asyncio.to_thread(future.result, TIMEOUT_S + 5) for future in answers.values()]
-        except KafkaException:
-            self._connect()
-            raise
+        return [await asyncio.to_thread(future.result, TIMEOUT_S + 5) for future in answers.values()]
 
     async def configure(self, topic: str, **settings: str | None) -> None:
         """Settings with underscores for dots; None takes one back."""
@@ -100,7 +85,7 @@ class Admin:
 
     async def delete_topic(self, topic: str) -> None:
         await self._all(self._client.delete_topics([topic], operation_timeout=TIMEOUT_S))
-        self._connect()
+        self._client = self._connected()  # the old one goes on asking with the leader epoch of the topic that is gone
 
     async def create_topic(self, topic: str, partitions: int, replication: int) -> None:
         wanted = NewTopic(topic, num_partitions=partitions, replication_factor=replication)
@@ -110,22 +95,6 @@ class Admin:
         wanted = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
         request = [ConsumerGroupTopicPartitions(group, wanted)]
         await self._all(self._client.alter_consumer_group_offsets(request, request_timeout=TIMEOUT_S))
-
-    async def committed(self, group: str, topic: str, partitions: int) -> Offsets:
-        """0 where nothing is committed."""
-        wanted = ConsumerGroupTopicPartitions(group, _places(topic, partitions))
-        (answer,) = await self._all(self._client.list_consumer_group_offsets([wanted], request_timeout=TIMEOUT_S))
-        return {place.partition: max(0, place.offset) for place in answer.topic_partitions}
-
-    async def ends(self, topic: str, partitions: int) -> Offsets:
-        wanted = {place: OffsetSpec.latest() for place in _places(topic, partitions)}
-        answers = self._client.list_offsets(wanted, request_timeout=TIMEOUT_S)
-        results = await self._all(answers)
-        return {place.partition: result.offset for place, result in zip(answers, results, strict=True)}
-
-
-def _places(topic: str, partitions: int) -> list[TopicPartition]:
-    return [TopicPartition(topic, number) for number in range(partitions)]
 
 
 def _rule(topic: str, operation: Any) -> Any:

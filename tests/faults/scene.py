@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaException
+from aiokafka.errors import KafkaError
 
 from streams import topics
 from tests.faults.admin import Admin, Offsets
@@ -19,11 +19,12 @@ from tests.faults.history import Life
 from tests.faults.workers import Exit, WorkerProcess, all_ready, installed, kernels
 from tests.kafka_broker import Cluster
 from tests.kafka_config import kafka_config
-from tests.pipeline import RAW_PARTITIONS, Calibrated
+from tests.pipeline import RAW_PARTITIONS, Calibrated, committed, ends
 
 WORKERS = {"sketch": 2, "judge": 2, "link": 2}
 REPLICAS = 3
 SETTLE_S = 180.0
+ANSWER_S = 20.0
 DRIFT = {"window_s": 600, "lateness_s": 60, "min_rows": 100, "patience_s": 604_800}
 """A figure of the model every few seconds of the feed; whatever is away, it is waited for."""
 
@@ -127,9 +128,9 @@ class Scene:
         """Every worker ready, and all that had been sent until now handled and committed."""
         await all_ready(self.workers, within_s)
         config = self.config
-        end = await self._answer(lambda: self.admin.ends(config.topics.raw[0], RAW_PARTITIONS))
+        end = await self._answer(lambda: ends(config, config.topics.raw[0], RAW_PARTITIONS))
         await self._reached("sketch", config.topics.raw[0], end, within_s)
-        end = await self._answer(lambda: self.admin.ends(config.topics.requests, config.topics.partitions))
+        end = await self._answer(lambda: ends(config, config.topics.requests, config.topics.partitions))
         for stage in ("judge", "link"):
             await self._reached(stage, config.topics.requests, end, within_s)
         await all_ready(self.workers, within_s)
@@ -137,7 +138,7 @@ class Scene:
     async def _reached(self, stage: str, topic: str, end: Offsets, within_s: float) -> None:
         deadline = time.monotonic() + within_s
         while True:
-            done = await self._answer(lambda: self.admin.committed(self.group(stage), topic, len(end)))
+            done = await self._answer(lambda: committed(self.config, stage, topic, len(end)))
             if all(done[partition] >= offset for partition, offset in end.items()):
                 return
             words = "\n".join(worker.words() for worker in self.of(stage))
@@ -149,8 +150,9 @@ class Scene:
         deadline = time.monotonic() + SETTLE_S
         while True:
             try:
-                return await question()
-            except (KafkaException, TimeoutError):
+                async with asyncio.timeout(ANSWER_S):
+                    return await question()
+            except (KafkaError, OSError, TimeoutError):
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(POLL_S)
