@@ -60,7 +60,8 @@ def measure(run: Run, names: Sequence[str], *, kafka: bool) -> dict[str, Any]:
         say(name)
         begun = time.monotonic()
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            results["parts"][name] = process.submit(_part, name, run).result()
+            own = run._replace(namespace=f"{run.namespace}.{name}")
+            results["parts"][name] = process.submit(_part, name, own).result()
         results["took_s"][name] = time.monotonic() - begun
     return results
 

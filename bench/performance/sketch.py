@@ -35,7 +35,7 @@ def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
 def compare(run: Run, kind: Kind, count: int, rounds: int, done: Callable[[int], None]) -> dict[str, Any]:
     """Rates by processor time of this process, and their ratios to the plain reader's in the same round."""
     values = list(records(kind, count, CLIENTS))
-    topic = f"{run.namespace}.sketch.{count}.{kind.name.replace(' ', '-').replace(',', '')}"
+    topic = f"{run.namespace}.sketch.{kind.name.replace(' ', '-').replace(',', '')}"
     frames_topic = f"{topic}.frames"
     asyncio.run(fill(run, topic, values))
     asyncio.run(make(run, [frames_topic]))
