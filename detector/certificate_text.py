@@ -54,6 +54,11 @@ def one_in(rate: float) -> str:
     return f"1 in {math.floor(1 / rate + 1e-6):,}" if rate < 1 else "nothing"
 
 
+def about(count: float) -> str:
+    """An expected count: whole where it is large, two digits where it is small."""
+    return f"{count:,.0f}" if count >= 10 else f"{count:.2g}"
+
+
 def page(certificate: Certificate) -> str:
     """Markdown."""
     return "\n".join(printable(line, "\n") for line in _page(certificate)) + "\n"

@@ -15,6 +15,7 @@ import numpy as np
 import plotly.graph_objects
 import pytest
 
+from detector.certificate_text import about
 from detector.engine import EngineSettings
 from detector.finding import LEVELS
 from detector.story import Story, follow
@@ -24,11 +25,12 @@ from streams.desk.events import Throttle, decode_event
 from streams.desk.labels import Label
 from streams.replay.run import gather
 from streams.replay.survey import SAMPLE_ROWS, Survey
-from streams.report import contents, evidence, held, inputs, write_report
+from streams.report import contents, evidence, held, inputs, overview, write_report
 from streams.report.page import packed, page
 from streams.report.plots import Figure
 from streams.report.subject import Subject
 from tests.report_cases import HARM, REVERSED, Reported, reported
+from tests.test_compare import throttle
 
 BYTES_MAX = 5_000_000
 AXIS = re.compile(r".+ \(.+\)|field|detector|client|class: rung|requests in \d+ (s|min|h)")
@@ -227,3 +229,15 @@ def test_a_survey_is_the_same_however_frames_are_cut_joined_or_kept(report: Repo
     space = whole.spaces[story.space]
     assert space.rows.sum() == space.busy.sum() == report.outcome.summary["rows"]
     assert 100 < len(space.sample.exact) <= SAMPLE_ROWS
+
+
+def test_many_decisions_are_thinned_evenly_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "DECISIONS_DRAWN", 10)
+    strict = [throttle(7 * at, 5, level=4) for at in range(3)]
+    drawn = overview.timeline(Survey(), [*strict, *(throttle(at, 5) for at in range(100))])
+    marks = {trace["name"]: trace["x"] for trace in drawn.data if trace["name"].startswith("decision")}
+    assert [len(marks[name]) for name in ("decision: block", "decision: soft")] == [3, 7]
+    assert marks["decision: soft"][-1] > "2026-03-01T13:20", "to the end, not only the first of them"
+    assert "10 of 103 decisions" in drawn.how
+    assert "each decision" in overview.timeline(Survey(), strict).how
+    assert [about(count) for count in (393.4, 12, 4.56, 0.00123)] == ["393", "12", "4.6", "0.0012"]

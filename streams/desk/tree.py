@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from detector.certificate_text import one_in
+from detector.certificate_text import about, one_in
 from detector.printable import printable
 from detector.telling import Ground, Near, Ruling, Step, Telling
 from streams.desk.requests import SideBySide
@@ -154,7 +154,7 @@ def _promise(told: Telling) -> str:
         return text
     return (
         f"{text}. Of the {promise.clients:,} clients of class {told.client_class} on that day,"
-        f" {promise.expected:.2g} are expected to be alarmed falsely"
+        f" {about(promise.expected)} are expected to be alarmed falsely"
     )
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from detector.atlas import techniques
-from detector.certificate_text import one_in
+from detector.certificate_text import about, one_in
 from detector.config import Config
 from detector.explain import TITLES
 from detector.finding import LEVELS, PERSON
@@ -178,7 +178,7 @@ def _promise(found: Found) -> str:
         return "The thresholds promise nothing of their false alarms: there is no certificate for them."
     return (
         f"The certificate lets at most {one_in(cell['promised'])} ordinary {name}s a day reach “hard”, on average:"
-        f" {cell['expected']:.2g} in {_counted(classes[name]['client_days'], 'client-day')}."
+        f" {about(cell['expected'])} in {_counted(classes[name]['client_days'], 'client-day')}."
         f" {cell['alarmed']:,} did, attackers among them."
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from detector.certificate_text import about
 from detector.finding import LEVELS
 from streams.desk.events import Throttle
 from streams.replay.survey import SLICE_MS, Survey
@@ -34,9 +35,9 @@ def timeline(survey: Survey, throttles: Sequence[Throttle]) -> Figure:
          "y": busy, "marker": {"color": "#9DB7C9"}, "width": step * 1_000, "offset": 0}
     ]  # fmt: skip
     decided = [one for one in throttles if one.level > 0]
-    strictest = sorted(decided, key=lambda one: -one.level)[:DECISIONS_DRAWN]
+    drawn = _thinned(decided)
     for level, rung in enumerate(LEVELS[1:], 1):
-        own = [one for one in strictest if one.level == level]
+        own = [one for one in drawn if one.level == level]
         if own:
             x, y = [clock(one.time) for one in own], [one.detector for one in own]
             marks = plots.markers(f"decision: {rung}", x, y, plots.LEVEL_COLOURS[level], plots.LEVEL_SYMBOLS[level])
@@ -51,11 +52,25 @@ def timeline(survey: Survey, throttles: Sequence[Throttle]) -> Figure:
     return Figure(
         id="timeline",
         caption=_timeline_caption(decided, busy, width),
-        how="Requests over time as bars; below them each decision as a mark in the line of its detector.",
+        how=f"Requests over time as bars; below them {_which(drawn, decided)} as a mark in the line of its detector.",
         data=data,
         layout=drawing,
         table=_by_detector(decided),
     )
+
+
+def _thinned(decided: Sequence[Throttle]) -> list[Throttle]:
+    """At most DECISIONS_DRAWN, the strictest rung first; of one that is too large for the room left, every so many."""
+    drawn: list[Throttle] = []
+    for level in reversed(range(1, len(LEVELS))):
+        own, room = [one for one in decided if one.level == level], DECISIONS_DRAWN - len(drawn)
+        if own and room:
+            drawn += own[:: -(-len(own) // room)]
+    return drawn
+
+
+def _which(drawn: Sequence[Throttle], decided: Sequence[Throttle]) -> str:
+    return "each decision" if len(drawn) == len(decided) else f"{len(drawn):,} of {len(decided):,} decisions, each"
 
 
 def _bins(survey: Survey) -> tuple[int, list[int], list[int]]:
@@ -183,7 +198,7 @@ def _alarm_cells(cell: Mapping[str, Any], days: int) -> tuple[str, str, str, str
     if cell["promised"] is None:
         return "nothing is promised", "-", f"{cell['alarmed']:,}", f"{days:,}"
     mark = "" if cell["certified"] else " (the rung's aim is lower, and conditional)"
-    return f"{cell['promised']:.2g}{mark}", f"{cell['expected']:.2g}", f"{cell['alarmed']:,}", f"{days:,}"
+    return f"{cell['promised']:.2g}{mark}", f"{about(cell['expected'])}", f"{cell['alarmed']:,}", f"{days:,}"
 
 
 def _alarms_caption(found: Alarms, days: Mapping[str, int]) -> str:
@@ -192,4 +207,4 @@ def _alarms_caption(found: Alarms, days: Mapping[str, int]) -> str:
     seen = f"{cell['alarmed']:,} {klass} client-days reach “hard”"
     if cell["expected"] is None:
         return f"{seen}; nothing is promised of them"
-    return f"{seen}; {cell['expected']:.2g} were expected to by chance"
+    return f"{seen}; {about(cell['expected'])} were expected to by chance"
