@@ -39,7 +39,7 @@ def path(subject: Subject) -> Figure:
     far = float(np.linalg.norm(own.max(axis=0) - own.min(axis=0)))
     return Figure(
         id=f"path-{subject.id}",
-        caption=f"{story.rows.count:,} requests within {far:.2g} standard units: the client's path among all inputs",
+        caption=f"{story.rows.count:,} requests, at most {far:.2g} apart in this plane: the path among all inputs",
         how=f"Each request as a point by {names[0]} and {names[1]}, joined in order, over a sample of all inputs.",
         data=data,
         layout=plots.layout(plots.axis(names[0]), plots.axis(names[1]), height=400),
