@@ -119,13 +119,15 @@ def main() -> None:
         fuzz_here(sys.argv[2], sys.argv[3:])
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="*", choices=TARGETS, default=TARGETS)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(TARGETS)}; all by default")
     parser.add_argument("--seconds", type=int, default=int(os.environ.get("FUZZ_SECONDS", "60")))
     parser.add_argument("--bounds", action="store_true", help="compile kernels anew, so that they check their bounds")
     parser.add_argument("--write-docs", action="store_true", help=f"put the table into {PAGE}")
     chosen = parser.parse_args()
+    if unknown := set(chosen.targets) - set(TARGETS):
+        parser.error(f"{min(unknown)}: no such target; there are {', '.join(TARGETS)}")
     OUT.mkdir(parents=True, exist_ok=True)
-    outcomes = [run(target, chosen.seconds, chosen.bounds) for target in chosen.targets]
+    outcomes = [run(target, chosen.seconds, chosen.bounds) for target in chosen.targets or TARGETS]
     known = {o["target"]: Outcome(**o) for o in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     known |= {outcome.target: outcome for outcome in outcomes}
     RESULTS.write_text(json.dumps([known[name]._asdict() for name in TARGETS if name in known], indent=1))
