@@ -101,6 +101,5 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 
 def distinct(values: NDArray[Key]) -> NDArray[Key]:
-    """Each value once, rising. (Without indices np.unique hashes since numpy 2.3: ten times as slow for a million.)"""
-    ordered = np.sort(values, kind="stable")  # in linear time where they are runs that rise already
-    return ordered[np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)])]
+    """Each value once, rising. Without asking for indices np.unique hashes (since numpy 2.3): far slower for many."""
+    return np.unique(values, return_index=True)[0]
