@@ -25,3 +25,7 @@ Classes = Annotated[
         "--classes", metavar="FILE", help="Declared clients: CSV `client_id,class`, or a .toml or .json table."
     ),
 ]
+ArtefactFolder = Annotated[
+    Path | None,
+    typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote; else the configured one."),
+]

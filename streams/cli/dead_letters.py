@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.arguments import AsJson, ConfigFile
+from streams.cli.arguments import ArtefactFolder, AsJson, ConfigFile
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
@@ -104,10 +104,7 @@ def retry_letters(
     topic: Topic = "",
     raw: Raw = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent.")] = False,
-    artefacts: Annotated[
-        Path | None,
-        typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote; else the configured one."),
-    ] = None,
+    artefacts: ArtefactFolder = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from streams.cli.arguments import AsJson, Classes, ConfigFile, Out, Sources
+from streams.cli.arguments import ArtefactFolder, AsJson, Classes, ConfigFile, Out, Sources
 from streams.cli.artefacts import secrets_or_new
 from streams.cli.compare import compared
 from streams.terminal import say, show, speaking
@@ -24,10 +24,6 @@ STOPPED = 130
 WHAT_IF = "what-if"
 COMPARISON_FILE = "compare.json"
 
-ArtefactFolder = Annotated[
-    Path | None,
-    typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote; else the configured one."),
-]
 EarlierConfig = Annotated[
     list[Path] | None,
     typer.Option(

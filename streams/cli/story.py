@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.arguments import AsJson, ConfigFile
+from streams.cli.arguments import ArtefactFolder, AsJson, ConfigFile
 from streams.terminal import PIPED_COLUMNS, speaking
 
 if TYPE_CHECKING:
@@ -45,10 +45,7 @@ def explain(
         list[str] | None,
         typer.Option("--raw", metavar="SOURCE", help="Raw records, to show requests side by side. May be repeated."),
     ] = None,
-    artefacts: Annotated[
-        Path | None,
-        typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote; else the configured one."),
-    ] = None,
+    artefacts: ArtefactFolder = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:

@@ -6,13 +6,16 @@ import json
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from streams import control, rights, topics
+from detector.config import Config
+from streams import control, letters, rights, topics
 from streams.app import Worker, reason
 from streams.doctor import examine
 from streams.doors.decisions import KafkaDecisions
 from streams.embedded import probe
+from streams.identity import identity_of
 from streams.rights import RightsError
 from streams.roles import ROLES, bindings
+from streams.sketch import Sketcher
 from tests.history import benign, sweeps
 from tests.kafka.closed_broker import ROOT, Closed, as_user, change_acls
 from tests.kafka.roles import DOCS, Answers, measure, prepare, section
@@ -113,8 +116,23 @@ async def test_the_whole_way_under_users_of_their_own(
     assert await read_topic(door, door.topics.throttle_state)
     (letter,) = await read_topic(users["operator"], base.topics.dlq)
     assert json.loads(letter.value)["client_id"] == "broken"
+    await mended_and_sent_again(users["operator"], fitted)
     order = (users["operator"], fitted.secrets, "lift", "evil-0", "", 0, "by mistake")
     assert await asyncio.to_thread(control.send, *order) == base.topics.partitions
+
+
+async def mended_and_sent_again(operator: Config, fitted: Calibrated) -> None:
+    """As `dlq retry` does, with the letter's record made readable; then it is no letter any more."""
+    sketcher = Sketcher(fitted.artefacts, identity_of(fitted.secrets, operator.input.registry), operator)
+    (letter,) = await asyncio.to_thread(letters.read_letters, None, operator)
+    assert letter.record is not None
+    (refused,) = await asyncio.to_thread(letters.retry, [letter], operator, sketcher)
+    assert refused.did == "refused"
+    value = json.dumps(benign(1, seed=9)[0] | {"request_id": "mended"}).encode()
+    mended = letter._replace(record=letter.record._replace(value=value))
+    (sent,) = await asyncio.to_thread(letters.retry, [mended], operator, sketcher)
+    assert (sent.did, sent.told) == ("sent", f"{letter.reject.topic}[{letter.reject.partition}]")
+    assert await asyncio.to_thread(letters.read_letters, None, operator) == []
 
 
 async def test_doctor_names_the_right_that_is_missing(
