@@ -70,6 +70,15 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]
             raise SendError(topic, size, error) from error
 
 
+TURNS = 8
+
+
+async def let_out() -> None:
+    """Some turns of the event loop, in which a producer writes to its sockets what was sent: computing holds it up."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
 def producer(config: Config, features: Features, value_bytes_max: int) -> Producer:
     """Not started. Callers await every send: a failure must stop them before the next record of that partition."""
     return Producer(

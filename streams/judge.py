@@ -30,10 +30,10 @@ from streams.sink import Sink
 from streams.stage import StageError
 from streams.state_topic import StateTopic, Stored
 
-log = structlog.get_logger("probewatch")
 TICK_S = 0.1
-TICKS_A_ROUND = 30
-"""Most slices that a round of block writing is cut into, and the shortest time for one."""
+TICKS_A_ROUND = 300
+"""Most slices that a round of block writing is cut into, and the shortest time for one. A block takes milliseconds, in
+which nothing is judged: few at a time."""
 
 IDLE_FETCH_MS = 500
 POLLING_FETCH_MS = 20
@@ -54,21 +54,41 @@ class Span(NamedTuple):
 class Partition:
     """One partition of `requests`: its state, and what of it the state topic does not have yet.
 
-    next : offset of the next frame. unwritten : block -> first offset that its record in the state topic lacks.
-    written_at : block -> when it was written last, monotonic s; 0 for a block loaded from the topic.
+    next : offset of the next frame. unwritten, writing : block -> first offset that its record in the state topic
+    lacks; of the latter a new record is on its way. decided : block -> since when it holds a decision that its record
+    lacks. written_at : block -> when it was written last, 0 for a block loaded from the topic. Both monotonic s.
     """
 
     def __init__(self, state: engine.PartitionState) -> None:
         self.state = state
         self.next = 0
         self.unwritten: dict[int, int] = {}
+        self.writing: dict[int, int] = {}
+        self.decided: dict[int, float] = {}
         self.written_at: dict[int, float] = {}
 
     def step(self, frame: Frame) -> list[Event]:
         events = engine.step(self.state, frame)
         for block in self.state.dirty:
             self.unwritten.setdefault(block, frame.offset)
+        if events:
+            now, blocks = time.monotonic(), len(self.state.block_offset)
+            for event in events:
+                self.decided.setdefault(event.client_key % blocks, now)
         return events
+
+    def dump(self, block: int) -> bytes:
+        """The block's new record. Only when every event so far is acknowledged."""
+        if block in self.unwritten:
+            self.writing[block] = self.unwritten.pop(block)
+        self.decided.pop(block, None)
+        return engine.dump_block(self.state, block)
+
+    def written(self, blocks: Iterable[int], now: float) -> None:
+        """What was dumped last is acknowledged."""
+        for block in blocks:
+            self.writing.pop(block, None)
+            self.written_at[block] = now
 
     def goes_on_from(self, committed: int) -> bool:
         """Whether this state is still good where the group stands now, whoever had the partition in between.
@@ -76,18 +96,36 @@ class Partition:
         A block is a function of the log before its mark. So others may have written what they like: what is folded here
         is right up to `next`, and nothing from `committed` on is missing. Only behind `next` something would be.
         """
-        return not self.unwritten and committed <= self.next
+        return not self.unwritten and not self.writing and committed <= self.next
 
     @property
     def committable(self) -> int:
         """A block that no frame changed since it was written would read the frames in between for nothing."""
-        return min(self.unwritten.values(), default=self.next)
+        return min((*self.unwritten.values(), *self.writing.values()), default=self.next)
 
-    def due(self, before: float, share: float) -> list[int]:
-        """Blocks last written before `before`, longest ago first, at most `share` of all that ever held anything."""
-        known = {block: self.written_at.get(block, 0.0) for block in self.written_at.keys() | self.unwritten.keys()}
-        stale = sorted((written, block) for block, written in known.items() if written < before)
-        return [block for _, block in stale[: math.ceil(share * len(known))]]
+
+def due(partitions: Iterable[Partition], before: float, share: float) -> dict[Partition, list[int]]:
+    """Blocks to write now: those last written before `before`, longest ago first, and those with a decision that their
+    record lacks, oldest first. Of either kind at most `share` of all blocks that ever held anything: however many
+    clients are decided about, writing costs no more than twice of what it always does.
+    """
+    known = [
+        (one.written_at.get(block, 0.0), block, one)
+        for one in partitions
+        for block in one.written_at.keys() | one.unwritten.keys()
+    ]
+    decided = [(since, block, one) for one in {one for *_, one in known} for block, since in one.decided.items()]
+    stale = [place for place in known if place[0] < before]
+    most = math.ceil(share * len(known))
+    chosen: dict[Partition, list[int]] = {}
+    for _, block, one in (*_oldest(stale, most), *_oldest(decided, most)):
+        if block not in chosen.setdefault(one, []):
+            chosen[one].append(block)
+    return chosen
+
+
+def _oldest(places: list[tuple[float, int, Partition]], most: int) -> list[tuple[float, int, Partition]]:
+    return sorted(places, key=lambda place: (place[0], place[2].state.partition, place[1]))[:most]
 
 
 class JudgeStage:
@@ -115,6 +153,8 @@ class JudgeStage:
         self._partitions: dict[TP, Partition] = {}
         self._log_id = ""
         self._evicted_told = 0
+        self._sending: asyncio.Task[None] | None = None
+        self._storing: asyncio.Task[None] | None = None
 
     @property
     def consumer_arguments(self) -> dict[str, Any]:
@@ -136,6 +176,11 @@ class JudgeStage:
         await self._producer.start()
 
     async def stop(self) -> None:
+        """Abandon what is still on its way."""
+        for task in (self._sending, self._storing):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self._producer.stop()
 
     async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
@@ -227,20 +272,37 @@ class JudgeStage:
             rows += frame.rows.count if isinstance(frame, RowFrame) else 0
         await self._dead.send(unreadable)
         if events:
-            await self._sink.send(events)
-            blocks = {event.client_key % self._config.state.blocks for event in events}
-            await self._write(partition, blocks & partition.unwritten.keys())
+            await self._landed()
+            self._sending = asyncio.create_task(self._sink.send(events))
+            await clients.let_out()
         partition.next = max(partition.next, batch.end)
         self._metrics.unjudged.labels("unknown_space").inc(partition.state.unjudged - unknown_before)
         self._metrics.frames.labels(self.name).inc(len(batch.records))
         self._metrics.rows.labels(self.name).inc(rows)
 
+    async def _landed(self) -> None:
+        """Wait until the events on their way are acknowledged; raises if one is not."""
+        if self._sending is not None:
+            await asyncio.shield(self._sending)
+            self._sending = None
+
+    async def _stored(self) -> None:
+        """The same for the blocks on their way."""
+        if self._storing is not None:
+            await asyncio.shield(self._storing)
+            self._storing = None
+
     async def tick(self) -> None:
-        """Each block that has a record is written once a round, changed or not: that also mends what a zombie wrote."""
+        """Each block that has a record is written once a round, changed or not: that also mends what a zombie wrote.
+        They travel while the next frames are judged."""
+        await self._landed()
+        await self._stored()
         before = time.monotonic() - self._config.state.round_s + self.tick_s / 2
-        async with asyncio.TaskGroup() as writing:  # one after another would wait for as many answers
-            for partition in self._partitions.values():
-                writing.create_task(self._write(partition, partition.due(before, 1 / self._ticks)))
+        if blocks := due(self._partitions.values(), before, 1 / self._ticks):
+            self._storing = asyncio.create_task(self._store(await self._dumped(blocks)))
+        self._count()
+
+    def _count(self) -> None:
         counts: dict[str, int] = defaultdict(int)
         for partition in self._partitions.values():
             counts["clients"] += partition.state.clients
@@ -257,24 +319,34 @@ class JudgeStage:
             self._evicted_told = evicted
             log.warning("clients left for want of room: raise state.block_bytes", evicted=evicted)
 
-    async def _write(self, partition: Partition, blocks: Iterable[int]) -> None:
-        values = {block: engine.dump_block(partition.state, block) for block in blocks}
+    async def _dumped(self, blocks: Mapping[Partition, Iterable[int]]) -> dict[Partition, dict[int, bytes]]:
+        values: dict[Partition, dict[int, bytes]] = {}
         most = topics.state_bytes(self._config)
-        for block, value in values.items():
-            if len(value) > most:
-                raise StageError(f"block {block} takes {len(value)} bytes; a message holds {most} (state.block_bytes)")
-        await self._state_topic.write(partition.state.partition, values, self._log_id)
-        now = time.monotonic()
-        for block in values:
-            partition.written_at[block] = now
-            partition.unwritten.pop(block, None)
+        for partition, numbers in blocks.items():
+            values[partition] = {}
+            for block in numbers:
+                value = values[partition][block] = partition.dump(block)
+                if len(value) > most:
+                    raise StageError(
+                        f"block {block} takes {len(value)} bytes; a message holds {most} (state.block_bytes)"
+                    )
+                await asyncio.sleep(0)  # others have their turn
+        return values
+
+    async def _store(self, values: Mapping[Partition, Mapping[int, bytes]]) -> None:
+        async with asyncio.TaskGroup() as writing:  # one after another would wait for as many answers
+            for partition, blocks in values.items():
+                writing.create_task(self._state_topic.write(partition.state.partition, blocks, self._log_id))
+        for partition, blocks in values.items():
+            partition.written(blocks, time.monotonic())
 
     def committable(self) -> Mapping[TP, int]:
         return {tp: partition.committable for tp, partition in self._partitions.items()}
 
     async def release(self) -> None:
-        for partition in self._partitions.values():
-            await self._write(partition, sorted(partition.unwritten))
+        await self._landed()
+        await self._stored()
+        await self._store(await self._dumped({one: sorted(one.unwritten) for one in self._partitions.values()}))
         # Not forgotten before the next acquisition: `committable` is asked once more.
 
 

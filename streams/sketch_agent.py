@@ -32,10 +32,6 @@ FETCH_BYTES = 4 * 2**20
 """Most that one fetch brings from one raw partition: behind the log, larger batches make fewer, fuller frames."""
 
 
-TURNS = 8
-"""Turns of the event loop in which the client writes what was sent to its sockets. Computing would hold it back."""
-
-
 class SketchStage:
     """Stateless: what a record becomes depends on the record. While the frames of one batch travel, the next one is
     sketched; it is sent when all of them are acknowledged.
@@ -113,8 +109,7 @@ class SketchStage:
         result = await self._sketch(batch)
         await self._land()
         self._flight = asyncio.create_task(self._send(result, batch))
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        await clients.let_out()
 
     async def _sketch(self, batch: Batch) -> SketchResult:
         topic, partition = batch.partition

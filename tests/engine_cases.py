@@ -21,7 +21,7 @@ from detector.frame import Frame, RowFrame
 from models.rows import FLAG_EXPLAIN, FLAG_MEMBER, Rows
 from streams import columns
 from streams.identity import Identity
-from streams.judge import Partition
+from streams.judge import Partition, due
 from streams.sketch import RawRecord, Sketcher
 from streams.state_topic import Stored
 from tests.scenarios import run, world
@@ -199,9 +199,8 @@ class Worker:
         return events
 
     def process(self, frames: int) -> list[Event]:
-        """Events of the next frames, acknowledged; then their blocks written."""
+        """Events of the next frames, acknowledged; their blocks are not written yet."""
         events = self.step(frames)
-        self.write({event.client_key % CONFIG.state.blocks for event in events})
         self.partition.next = max(self.partition.next, self.position)
         return events
 
@@ -218,14 +217,19 @@ class Worker:
 
     def write(self, blocks: Iterable[int]) -> None:
         for block in sorted(blocks):
-            self.stored.append(engine.dump_block(self.partition.state, block))
-            self.partition.unwritten.pop(block, None)
+            self.stored.append(self.partition.dump(block))
+            self.partition.written([block], float(len(self.stored)))
 
     def write_round(self, share: float) -> None:
         """Part of a round of block writing, the oldest first."""
-        blocks = self.partition.due(math.inf, share)
-        self.write(blocks)
-        self.partition.written_at.update(dict.fromkeys(blocks, float(len(self.stored))))
+        self.write(due([self.partition], math.inf, share).get(self.partition, []))
+
+    def begin_to_write(self, share: float) -> None:
+        """The same, to die in the middle: half of the blocks arrive, none is acknowledged."""
+        values = [
+            self.partition.dump(block) for block in due([self.partition], math.inf, share).get(self.partition, [])
+        ]
+        self.stored.extend(values[: len(values) // 2])
 
     @property
     def committable(self) -> int:
