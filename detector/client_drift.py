@@ -39,7 +39,7 @@ def event(
     page, averages = table.table.pages[client["page"]], table.table.averages[client["page"]]
     before, after = (_from_centre(averages[which], artefact) for which in (SLOW, FAST))
     position = Position(
-        frame.source_name, int(rows.offset[row]), int(rows.index[row]), rows.request_id(row), int(client["rows"])
+        frame.source_of(row), int(rows.offset[row]), int(rows.index[row]), rows.request_id(row), int(client["rows"])
     )  # fmt: skip
     where = frame.space, CLIENT_INPUTS, int(client["key"]), position.source, position.offset, position.index
     record = DriftRecord(

@@ -10,6 +10,7 @@ Time is what records say: a partition's clock is the middle one of its last fift
 clock moves nothing.
 """
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from detector.frame import CloseFrame, Frame, RowFrame, ShiftFrame
 from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
 from models.kernels.windows import GROUPS
-from models.rows import F64, I64, Rows
+from models.rows import F64, I32, I64, Rows
 
 STATE_MAGIC = b"PWL"
 STATE_LAYOUT = 2
@@ -127,9 +128,8 @@ def step_all(state: LinkState, frames: Iterable[Frame]) -> int:
         rows = _admitted(state, frame)
         if rows is None or not isinstance(frame, RowFrame):
             continue
-        source = int(rows.source[0])
-        clock, reached = _advance(state, frame.partition, rows)
-        _keep_last(state.reached, source, max(reached, state.reached.get(source, reached)))
+        clock = _advance(state, frame.partition, rows)
+        _reach(state, rows)
         met.setdefault(frame.space, []).append(_Met(rows, clock, state.cuts.get(frame.partition, _NEVER)))
         new, waiting = new + rows.count, waiting + rows.count
         if waiting >= SUMMED_ROWS:
@@ -159,27 +159,33 @@ def _is_known(settings: Settings, frame: RowFrame) -> bool:
 
 
 def _fresh(state: LinkState, frame: RowFrame) -> Rows:
-    """Rows above the mark of their raw partition; moves the mark. Files may tell a stretch of a partition twice."""
-    rows = frame.rows
-    unit = (frame.partition, int(rows.source[0]), frame.space)
-    mark = state.marks.get(unit, (-1, -1))
-    if (int(rows.offset[0]), int(rows.index[0])) > mark and _rise(rows):
-        _keep_last(state.marks, unit, (int(rows.offset[-1]), int(rows.index[-1])))
-        return rows
-    fresh = np.zeros(rows.count, np.bool_)
-    for place, position in enumerate(zip(rows.offset.tolist(), rows.index.tolist(), strict=True)):
-        fresh[place] = position > mark
-        mark = max(mark, position)
-    _keep_last(state.marks, unit, mark)
-    return _take(rows, fresh)
+    """Rows above the marks of their raw partitions; moves the marks. Files may tell a stretch of one twice."""
+    rows, known = frame.rows, np.zeros(frame.rows.count, np.bool_)
+    for start, stop in _stretches(rows):
+        unit = (frame.partition, int(rows.source[start]), frame.space)
+        mark = state.marks.get(unit, (-1, -1))
+        offset, index = rows.offset[start:stop], rows.index[start:stop]
+        if (int(offset[0]), int(index[0])) > mark and _rise(offset, index):
+            mark = int(offset[-1]), int(index[-1])
+        else:
+            for place, position in enumerate(zip(offset.tolist(), index.tolist(), strict=True), start):
+                known[place] = position <= mark
+                mark = max(mark, position)
+        _keep_last(state.marks, unit, mark)
+    return _take(rows, ~known) if known.any() else rows
 
 
-def _rise(rows: Rows) -> bool:
+def _stretches(rows: Rows) -> list[tuple[int, int]]:
+    """[start, stop) of rows of one raw partition that stand together."""
+    cuts = [0, *(np.flatnonzero(rows.source[1:] != rows.source[:-1]) + 1).tolist(), rows.count]
+    return list(itertools.pairwise(cuts))
+
+
+def _rise(offset: I64, index: I32) -> bool:
     """Whether each row stands behind the one before it; mostly each is a record of its own."""
-    offset = rows.offset
     if (offset[1:] > offset[:-1]).all():
         return True
-    forward, within = np.diff(offset), np.diff(rows.index)
+    forward, within = np.diff(offset), np.diff(index)
     return bool(((forward > 0) | ((forward == 0) & (within > 0))).all())
 
 
@@ -196,8 +202,8 @@ def _keep_last(table: dict[Any, Any], key: Any, value: Any) -> None:
         del table[next(iter(table))]
 
 
-def _advance(state: LinkState, partition: int, rows: Rows) -> tuple[int, int]:
-    """Move the partition's clock; the clock, and the middle time of the frame's end."""
+def _advance(state: LinkState, partition: int, rows: Rows) -> int:
+    """Move the partition's clock, and say it."""
     clients, times = rows.client[-CLOCK_ROWS:].tolist(), rows.time_ms[-CLOCK_ROWS:].tolist()
     seen: dict[int, int] = {}
     for client, time_ms in zip(reversed(clients), reversed(times), strict=True):
@@ -206,7 +212,16 @@ def _advance(state: LinkState, partition: int, rows: Rows) -> tuple[int, int]:
             break
     former = [entry for entry in state.clocks.get(partition, []) if entry[0] not in seen]
     state.clocks[partition] = (former + list(reversed(seen.items())))[-CLOCK_CLIENTS:]
-    return _clock(state.clocks[partition]), sorted(times)[(len(times) - 1) // 2]
+    return _clock(state.clocks[partition])
+
+
+def _reach(state: LinkState, rows: Rows) -> None:
+    """How far raw partitions have come: the middle time of the last rows of each."""
+    for start, stop in _stretches(rows):
+        source = int(rows.source[start])
+        times = sorted(rows.time_ms[max(start, stop - CLOCK_ROWS) : stop].tolist())
+        reached = times[(len(times) - 1) // 2]
+        _keep_last(state.reached, source, max(reached, state.reached.get(source, reached)))
 
 
 def _clock(recent: Sequence[tuple[int, int]]) -> int:

@@ -75,7 +75,7 @@ def decided(
     return Finding(
         decision=decision,
         trigger=Trigger(
-            frame.source_name, int(rows.offset[row]), int(rows.index[row]), rows.request_id(row), int(client["rows"])
+            frame.source_of(row), int(rows.offset[row]), int(rows.index[row]), rows.request_id(row), int(client["rows"])
         ),
         client=name_of(frame, row),
         client_key=int(client["key"]),

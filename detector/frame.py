@@ -1,5 +1,7 @@
 """What `judge` is fed: frames of rows, orders of people, and shifts. All take effect at their offset in `requests`."""
 
+import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -8,10 +10,11 @@ from models.rows import Rows
 
 @dataclass(frozen=True, slots=True)
 class RowFrame:
-    """Rows of one raw partition and one space that belong to one partition of `requests`.
+    """Rows of one space that belong to one partition of `requests`.
 
-    offset : position of this frame in that partition. source_name : the raw partition for people, "topic[3]".
-    key_id : which pseudonym key made `client`. names : only for replays with plain client names.
+    offset : position of this frame in that partition. source_name : the raw partition for people, "topic[3]", or, if
+    the rows are of several, all of them as `label` writes them. key_id : which pseudonym key made `client`.
+    names : only for replays with plain client names.
     """
 
     partition: int
@@ -22,6 +25,28 @@ class RowFrame:
     key_id: str
     rows: Rows
     names: Mapping[int, str] = field(default_factory=dict)
+
+    def source_of(self, row: int) -> str:
+        """The raw partition of a row."""
+        return named(self.source_name).get(int(self.rows.source[row]), self.source_name)
+
+
+_ONE = r"[\w.-]+\[\d+\]:[0-9a-f]{8}"
+_SEVERAL = re.compile(f"{_ONE}(,{_ONE})+", re.ASCII)
+
+
+def label(sources: Mapping[int, str]) -> str:
+    """`source_name` of rows of these raw partitions, at least one, by id. Several are each followed by the id."""
+    if len(sources) == 1:
+        return next(iter(sources.values()))
+    return ",".join(f"{name}:{source:08x}" for source, name in sources.items())
+
+
+@functools.lru_cache(256)
+def named(label: str) -> Mapping[int, str]:
+    """What a label of several raw partitions says, id -> name; nothing for the name of one."""
+    parts = [part.split(":") for part in label.split(",")] if _SEVERAL.fullmatch(label) else []
+    return {int(source, 16): name for name, source in parts}
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,7 +197,7 @@ class _Part(NamedTuple):
     """A client's rows of one frame, as in Story."""
 
     rows: Rows
-    source: str
+    sources: list[str]
     rows_seen: I64
     rows_today: I64
     evidence: I32
@@ -230,7 +230,7 @@ class _Thread:
             field_names=space.artefact.encoder.field_names,
             nulls=space.nulls,
             rows=rows,
-            sources=tuple(part.source for part in self.parts for _ in range(part.rows.count)),
+            sources=tuple(source for part in self.parts for source in part.sources),
             rows_seen=np.concatenate([part.rows_seen for part in self.parts]),
             rows_today=np.concatenate([part.rows_today for part in self.parts]),
             evidence=np.concatenate([part.evidence for part in self.parts]),
@@ -292,7 +292,8 @@ class _Tracer:
             thread.frame = thread.frame or frame
             seen = rows + np.arange(1, len(chosen) + 1)
             days, statistic = _rows_of_day(own.time_ms, day, today), tally.statistic[chosen].astype(np.int64)
-            thread.parts.append(_Part(own, frame.source_name, seen, days, tally.evidence[chosen], statistic))
+            sources = [frame.source_of(row) for row in chosen.tolist()]
+            thread.parts.append(_Part(own, sources, seen, days, tally.evidence[chosen], statistic))
             thread.count += len(chosen)
 
 

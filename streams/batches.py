@@ -41,11 +41,15 @@ QUEUED_BATCHES = 4
 
 
 class Batch(NamedTuple):
-    """Records of one partition, in order, never empty. number : 0 for the first since the position was set."""
+    """Records of one partition, in order, never empty. number : 0 for the first since the position was set.
+
+    more : whether others of the same fetch follow, of this partition or another.
+    """
 
     partition: TP
     records: Sequence[Any]  # aiokafka.ConsumerRecord
     number: int
+    more: bool = False
 
     @property
     def end(self) -> int:
@@ -215,9 +219,9 @@ class BatchConsumer(driver.Consumer):
             tp = ensure_TP(partition)
             for start in range(0, len(fetched), MAX_RECORDS):
                 number = self._numbers.get(tp, 0)
-                batches.append(Batch(tp, fetched[start : start + MAX_RECORDS], number))
+                batches.append(Batch(tp, fetched[start : start + MAX_RECORDS], number, more=True))
                 self._numbers[tp] = number + 1
-        return batches
+        return [*batches[:-1], batches[-1]._replace(more=False)]
 
     async def _seek_again(self) -> None:
         try:

@@ -14,12 +14,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame
+from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame, named
 from models.pseudonym import client_of
 from models.rows import CLASSES, CLIENT_TAIL_BYTES, F32, TIME_MS_MAX, TIME_MS_MIN, U8, Rows
 from streams.identity import TwoGenerations
 
 ROWS_SCHEMA = "probewatch.rows/1"
+SEVERAL_SCHEMA = "probewatch.rows/2"
+"""The same columns, with rows of several raw partitions: who does not know that must not read it."""
+
 CONTROL_SCHEMA = "probewatch.control/1"
 FRAME_ROWS_MAX = 65_536
 WIDTH_MAX = 4_096
@@ -174,6 +177,7 @@ def decode(value: bytes, partition: int, offset: int) -> Frame:
         batch = pa.ipc.read_record_batch(pa.py_buffer(value)[start:], preamble.schema)
         batch.validate(full=True)
         rows = _rows(batch, preamble.widths)
+        _check_sources(rows, preamble.labels[METADATA.index("source_name")])
     except FrameError:
         raise
     except Exception as error:  # Arrow raises its own kinds, EOFError, OSError, ValueError … for damaged bytes
@@ -203,7 +207,9 @@ def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame |
 
 def _write_preamble(key: tuple[tuple[str, ...], int, int]) -> tuple[pa.Schema, bytes]:
     labels, d, f = key
-    metadata = {"schema": ROWS_SCHEMA, **dict(zip(METADATA, labels, strict=True))}
+    named_labels = dict(zip(METADATA, labels, strict=True))
+    schema_name = SEVERAL_SCHEMA if named(named_labels["source_name"]) else ROWS_SCHEMA
+    metadata = {"schema": schema_name, **named_labels}
     fields = [pa.field(c.name, _type(c, {"values": d, "fields": f}), nullable=c.type == pa.float32()) for c in _COLUMNS]
     schema = pa.schema(fields, metadata=metadata)
     return schema, schema.serialize().to_pybytes()
@@ -212,8 +218,8 @@ def _write_preamble(key: tuple[tuple[str, ...], int, int]) -> tuple[pa.Schema, b
 def _read_preamble(value: bytes) -> _Preamble:
     schema = pa.ipc.read_schema(pa.py_buffer(value))
     metadata = {name.decode(): text.decode() for name, text in (schema.metadata or {}).items()}
-    if metadata.get("schema") != ROWS_SCHEMA or not metadata.keys() >= set(METADATA):
-        raise FrameError(f"not a frame of {ROWS_SCHEMA}")
+    if metadata.get("schema") not in (ROWS_SCHEMA, SEVERAL_SCHEMA) or not metadata.keys() >= set(METADATA):
+        raise FrameError(f"not a frame of {ROWS_SCHEMA} or {SEVERAL_SCHEMA}")
     if schema.names[: len(_COLUMNS)] != [column.name for column in _COLUMNS]:
         raise FrameError(f"columns are not those of {ROWS_SCHEMA}")
     labels = [metadata[name] for name in METADATA]
@@ -298,11 +304,18 @@ def _rows(batch: pa.RecordBatch, widths: dict[str, int]) -> Rows:
             columns[column.attribute] = _numbers(array, column, widths)
     if n and int(columns["klass"].max()) >= len(CLASSES):
         raise FrameError(f"column class: expected 0 to {len(CLASSES) - 1}")
-    if n and (columns["source"] != columns["source"][0]).any():
-        raise FrameError("column source: expected one source")
     if n and not (columns["time_ms"].min() >= TIME_MS_MIN and columns["time_ms"].max() < TIME_MS_MAX):
         raise FrameError("column time_ms: expected years 1 to 8999")
     return Rows(**columns)
+
+
+def _check_sources(rows: Rows, label: str) -> None:
+    sources, known = rows.source, named(label)
+    if known:
+        if not set(np.unique(sources).tolist()) <= known.keys():
+            raise FrameError("column source: expected those that source_name tells")
+    elif rows.count and (sources != sources[0]).any():
+        raise FrameError("column source: expected one source")
 
 
 def _floats(array: pa.Array) -> F32:

@@ -11,11 +11,11 @@ import numpy as np
 
 from detector.config import Config
 from detector.config import Model as ModelConfig
-from detector.frame import RowFrame
+from detector.frame import RowFrame, label
 from models.encoders.base import Encoded, Encoder
 from models.members import Members
 from models.population import Population
-from models.rows import CLASSES, FLAG_MEMBER, I64, U8, U64, Rows, take
+from models.rows import CLASSES, FLAG_MEMBER, I64, U8, U64, Rows, joined, take
 from streams import columns
 from streams.adapters import REGISTRY, Adapter
 from streams.adapters.json_text import UNREADABLE
@@ -160,6 +160,15 @@ class Piece(NamedTuple):
     unjudged: Counter[str]
 
 
+class Stretch(NamedTuple):
+    """Pieces of one raw partition that follow each other. source : its id in frames."""
+
+    topic: str
+    partition: int
+    source: int
+    pieces: Sequence[Piece]
+
+
 class Sketcher:
     """Immutable but for caches. adapter : the log format of the raw topics."""
 
@@ -190,7 +199,7 @@ class Sketcher:
         source = source_id(topic, partition, incarnation)
         starts = range(0, len(records), CHUNK_RECORDS)
         pieces = [self.piece(source, records[start : start + CHUNK_RECORDS]) for start in starts]
-        return self.join(pieces, topic, partition, n_partitions)
+        return self.join([Stretch(topic, partition, source, pieces)], n_partitions)
 
     def piece(self, source: int, records: Sequence[Message]) -> Piece:
         """Rows of a few records: what takes time, in portions for a caller who has other things to do in between."""
@@ -200,22 +209,26 @@ class Sketcher:
             self._decoded(source, rest[start : start + DECODED_RECORDS], piece)
         return piece
 
-    def join(self, pieces: Sequence[Piece], topic: str, partition: int, n_partitions: int) -> SketchResult:
-        """Frames of pieces that followed each other."""
-        gathered: dict[str, list[Rows]] = {}
+    def join(self, stretches: Sequence[Stretch], n_partitions: int) -> SketchResult:
+        """Frames of all of them: fewer and fuller than those of each would be."""
+        gathered: dict[str, list[tuple[Stretch, Rows]]] = {}
+        rejects: list[Reject] = []
         unjudged: Counter[str] = Counter()
-        for piece in pieces:
-            unjudged += piece.unjudged
-            for name, parts in piece.rows.items():
-                gathered.setdefault(name, []).extend(parts)
+        for one in stretches:
+            faults = sorted(fault for piece in one.pieces for fault in piece.faults)
+            rejects += [Reject(one.topic, one.partition, offset, index, *fault) for offset, index, fault in faults]
+            for piece in one.pieces:
+                unjudged += piece.unjudged
+            for name in {name for piece in one.pieces for name in piece.rows}:
+                parts = [rows for piece in one.pieces for rows in piece.rows.get(name, ())]
+                gathered.setdefault(name, []).append((one, columns.append(parts)))
         frames: list[RowFrame] = []
-        for name, parts in sorted(gathered.items()):
-            about = name, self._models[name].space, f"{topic}[{partition}]", self._identity.key_id
-            cuts = columns.cut(columns.append(parts), n_partitions)
+        for name, rows_of in sorted(gathered.items()):
+            of = label({one.source: f"{one.topic}[{one.partition}]" for one, _ in rows_of})
+            about = name, self._models[name].space, of, self._identity.key_id
+            cuts = columns.cut(joined([rows for _, rows in rows_of]), n_partitions)
             frames += [RowFrame(target, -1, *about, part) for target, part in cuts]
-        faults = sorted(fault for piece in pieces for fault in piece.faults)
-        rejects = [Reject(topic, partition, offset, index, *fault) for offset, index, fault in faults]
-        return SketchResult(frames, rejects, +unjudged)
+        return SketchResult(frames, rejects, unjudged)
 
     def _plain(self, source: int, records: Sequence[Message], piece: Piece) -> Sequence[Message]:
         """Take what is plain; the records that are left."""

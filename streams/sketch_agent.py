@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 from faust.types import TP
@@ -18,7 +18,7 @@ from streams.embedded import Features, log_ends
 from streams.identity import source_id
 from streams.metrics import Metrics
 from streams.rejects import Record, Reject, dead_letters
-from streams.sketch import CHUNK_RECORDS, Sketcher, SketchResult
+from streams.sketch import CHUNK_RECORDS, Sketcher, SketchResult, Stretch
 from streams.stage import StageError
 
 LINGER_MS = 50
@@ -28,12 +28,21 @@ GATHER_BYTES = 2**20
 """A fetch is answered before that when so much has gathered. Each fetch makes a frame for every model and partition of
 `requests`: with 64 kB, ninety records, a row of traffic at 8,000 records/s cost worker and broker a quarter more."""
 
+GATHERED_RECORDS = 20_000
+"""Batches of a fetch share their frames: a frame for each model and partition, however many raw partitions there are.
+Beyond so many records frames are full anyway."""
+
 FETCH_BYTES = 4 * 2**20
 """Most that one fetch brings from one raw partition: behind the log, larger batches make fewer, fuller frames."""
 
 
+class _Sketched(NamedTuple):
+    batch: Batch
+    stretch: Stretch
+
+
 class SketchStage:
-    """Stateless: what a record becomes depends on the record. While the frames of one batch travel, the next one is
+    """Stateless: what a record becomes depends on the record. While the frames of one fetch travel, the next one is
     sketched; it is sent when all of them are acknowledged.
 
     One frame is in flight for each partition of `requests`, and the first that fails ends the worker before anything is
@@ -60,6 +69,7 @@ class SketchStage:
         self._producer = clients.producer(config, features, topics.dead_letter_bytes(config))
         self._dead = DeadLetterTopic(self._producer, config, metrics)
         self._ends: dict[TP, int] = {}
+        self._gathered: list[_Sketched] = []
         self._flight: asyncio.Task[None] | None = None
 
     @property
@@ -105,19 +115,26 @@ class SketchStage:
                 )
 
     async def process(self, batch: Batch) -> None:
-        """Sketch a batch, wait for the one before, send this one. Raises what the one before failed with."""
-        result = await self._sketch(batch)
-        await self._land()
-        self._flight = asyncio.create_task(self._send(result, batch))
-        await clients.let_out()
+        """Sketch a batch; with the last one of a fetch, send the frames of all of them, once those of the fetch before
+        are acknowledged. Raises what they failed with."""
+        self._gathered.append(_Sketched(batch, await self._sketch(batch)))
+        if not batch.more or sum(len(one.batch.records) for one in self._gathered) >= GATHERED_RECORDS:
+            await self._take_off()
 
-    async def _sketch(self, batch: Batch) -> SketchResult:
+    async def _sketch(self, batch: Batch) -> Stretch:
         topic, partition = batch.partition
         source, pieces = source_id(topic, partition, self._config.input.incarnation), []
         for start in range(0, len(batch.records), CHUNK_RECORDS):
             pieces.append(self._sketcher.piece(source, batch.records[start : start + CHUNK_RECORDS]))
             await asyncio.sleep(0)  # acknowledgements and other stages come in between
-        return self._sketcher.join(pieces, topic, partition, self._config.topics.partitions)
+        return Stretch(topic, partition, source, pieces)
+
+    async def _take_off(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        result = self._sketcher.join([one.stretch for one in gathered], self._config.topics.partitions)
+        await self._land()
+        self._flight = asyncio.create_task(self._send(result, [one.batch for one in gathered]))
+        await clients.let_out()
 
     async def _land(self) -> None:
         """Wait until what is on its way is acknowledged; raises if it is not."""
@@ -125,14 +142,15 @@ class SketchStage:
             await asyncio.shield(self._flight)
             self._flight = None
 
-    async def _send(self, result: SketchResult, batch: Batch) -> None:
+    async def _send(self, result: SketchResult, batches: Sequence[Batch]) -> None:
         by_target = sorted(result.frames, key=lambda frame: frame.partition)
         async with asyncio.TaskGroup() as sending:
             for target, group in groupby(by_target, lambda frame: frame.partition):
                 sending.create_task(self._send_frames(target, list(group)))
-            sending.create_task(self._send_rejects(result.rejects, batch))
-        self._ends[batch.partition] = batch.end
-        self._metrics.records.labels(batch.partition.topic).inc(len(batch.records))
+            sending.create_task(self._send_rejects(result.rejects, batches))
+        for batch in batches:
+            self._ends[batch.partition] = batch.end
+            self._metrics.records.labels(batch.partition.topic).inc(len(batch.records))
         for reason, rows in result.unjudged.items():
             self._metrics.unjudged.labels(reason).inc(rows)
 
@@ -147,14 +165,25 @@ class SketchStage:
             self._metrics.frames.labels(self.name).inc()
             self._metrics.rows.labels(self.name).inc(frame.rows.count)
 
-    async def _send_rejects(self, rejects: Sequence[Reject], batch: Batch) -> None:
-        if rejects:
-            refused = {reject.offset for reject in rejects}
-            records = {r.offset: Record(r.key, r.value, r.headers) for r in batch.records if r.offset in refused}
-            await self._dead.send(dead_letters(rejects, records, self._adapter.elements))
+    async def _send_rejects(self, rejects: Sequence[Reject], batches: Sequence[Batch]) -> None:
+        """By raw partition: a dead letter is told from its neighbours by its offset."""
+        for place, refused in groupby(rejects, lambda reject: (reject.topic, reject.partition)):
+            found = list(refused)
+            offsets = {reject.offset for reject in found}
+            records = {
+                r.offset: Record(r.key, r.value, r.headers)
+                for batch in batches
+                if batch.partition == place
+                for r in batch.records
+                if r.offset in offsets
+            }
+            await self._dead.send(dead_letters(found, records, self._adapter.elements))
 
     async def tick(self) -> None:
-        """After the last batch of many nobody else would ask how it went."""
+        """After the last batch of many nobody else would ask how it went, or send what waits for
+        a batch that a rebalance has taken away."""
+        if self._gathered:
+            await self._take_off()
         if self._flight is not None and self._flight.done():
             await self._land()
 
@@ -163,5 +192,7 @@ class SketchStage:
         return self._ends
 
     async def release(self) -> None:
-        """Wait for what is on its way; `committable` is asked once more."""
+        """Send what is gathered, and wait for it; `committable` is asked once more."""
+        if self._gathered:
+            await self._take_off()
         await self._land()

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from detector.frame import RowFrame
+from detector.frame import RowFrame, named
 from models.rows import CLASSES, CLIENT_TAIL_BYTES, I64, TIME_MS_MAX, TIME_MS_MIN, Rows
 from streams.archive.layout import LABELS, LISTS, ROWS, ArchiveError
 
@@ -105,13 +105,24 @@ class Group:
             and int(columns["klass"].max()) < len(CLASSES)
             and int(columns["time_ms"].min()) >= TIME_MS_MIN
             and int(columns["time_ms"].max()) < TIME_MS_MAX
-            and bool((columns["source"] == np.repeat(columns["source"][starts], counts)).all())
+            and self._has_named_sources(counts)
         )
         for _, ends in self._lists.values():
             widths = np.diff(ends)
             sound = sound and bool((widths == np.repeat(widths[starts], counts)).all())
         if not sound:
             raise ArchiveError(f"{place}: rows that no frame has held: damaged; archive this range again")
+
+    def _has_named_sources(self, counts: I64) -> bool:
+        """One in a frame, or those that its label tells."""
+        source, starts = self._columns["source"], self.starts[:-1]
+        mixed = np.add.reduceat(source != np.repeat(source[starts], counts), starts) > 0
+        places, labels = self._labels["source_name"]
+        told = np.array([bool(named(label)) for label in labels])[places[starts]]
+        return bool((told | ~mixed).all()) and all(
+            set(source[self.starts[n] : self.starts[n + 1]].tolist()) <= named(labels[places[self.starts[n]]]).keys()
+            for n in np.flatnonzero(told)
+        )
 
     def frames(self) -> Iterator[RowFrame]:
         """In the order of their offsets."""

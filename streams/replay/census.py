@@ -59,8 +59,7 @@ class Census:
         self._rows_by_class += np.bincount(classes, minlength=len(CLASSES))
         self._meet(clients, classes)
         _add_groups(self._of_day, np.concatenate([r.time_ms for r in rows]) // DAY_MS, clients)
-        sources = np.repeat([int(r.source[0]) for r in rows], [r.count for r in rows])
-        _add_groups(self._of_source, sources, clients)
+        _add_groups(self._of_source, np.concatenate([r.source for r in rows]), clients)
         self.survey.add(self._frames)
         self._frames, self._gathered = [], 0
 
