@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame, named
 from models.pseudonym import client_of
 from models.rows import CLASSES, CLIENT_TAIL_BYTES, F32, TIME_MS_MAX, TIME_MS_MIN, U8, Rows
+from streams.frame_columns import COLUMNS, Column, flatbuffer_field, layout, type_of
 from streams.identity import TwoGenerations
 
 ROWS_SCHEMA = "probewatch.rows/1"
@@ -46,46 +47,10 @@ _Time = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 
 
-class _Column(NamedTuple):
-    """name : on the wire. attribute : of Rows. width : of the list in a cell, "" for a single value."""
-
-    name: str
-    attribute: str
-    type: pa.DataType
-    width: str = ""
-
-
-_COLUMNS = (
-    _Column("source", "source", pa.uint32()),
-    _Column("offset", "offset", pa.int64()),
-    _Column("index", "index", pa.int32()),
-    _Column("client", "client", pa.uint64()),
-    _Column("class", "klass", pa.uint8()),
-    _Column("time_ms", "time_ms", pa.int64()),
-    _Column("request_id", "", pa.string()),
-    _Column("exact", "exact", pa.uint64()),
-    _Column("values", "values", pa.int16(), "values"),
-    _Column("fields", "fields", pa.uint16(), "fields"),
-    _Column("surprisal", "surprisal", pa.uint8(), "fields"),
-    _Column("offgrid", "offgrid", pa.uint32()),
-    _Column("output", "output", pa.uint32()),
-    _Column("score", "score", pa.float32()),
-    _Column("margin", "margin", pa.float32()),
-    _Column("novelty", "novelty", pa.float32()),
-    _Column("guard", "guard", pa.float32()),
-    _Column("cell", "cell", pa.uint32()),
-    _Column("tokens_in", "tokens_in", pa.uint32()),
-    _Column("tokens_out", "tokens_out", pa.uint32()),
-    _Column("flags", "flags", pa.uint16()),
-    _Column("client_tail", "client_tail", pa.binary(CLIENT_TAIL_BYTES)),
-)
-"""Columns may be added at the end, never changed: readers ignore what follows the ones they know."""
-
-
 class _Preamble(NamedTuple):
     """What stands before the rows: the schema and whom the frame is about.
 
-    labels : the values of METADATA. widths : by name, as in _Column.width.
+    labels : the values of METADATA. widths : by name, as in Column.width.
     """
 
     schema: pa.Schema
@@ -134,7 +99,9 @@ def encode(frame: RowFrame) -> bytes:
     labels = tuple(getattr(frame, name) for name in METADATA)
     d, f = frame.rows.values.shape[1], frame.rows.fields.shape[1]
     schema, preamble = _written[(labels, d, f)]
-    batch = pa.RecordBatch.from_arrays([_to_arrow(frame.rows, column) for column in _COLUMNS], schema=schema)
+    if frame.rows.count:
+        return seal(b"".join((preamble, *layout(d, f).write(frame.rows), _END_OF_STREAM)))
+    batch = pa.RecordBatch.from_arrays([pa.array([], type) for type in schema.types], schema=schema)
     return seal(b"".join((preamble, memoryview(batch.serialize()), _END_OF_STREAM)))
 
 
@@ -173,11 +140,10 @@ def decode(value: bytes, partition: int, offset: int) -> Frame:
     try:
         start = _message_bytes(value)
         preamble = _read[value[:start]]
-        _refuse_compression(value[start:])
-        batch = pa.ipc.read_record_batch(pa.py_buffer(value)[start:], preamble.schema)
-        batch.validate(full=True)
-        rows = _rows(batch, preamble.widths)
-        _check_sources(rows, preamble.labels[METADATA.index("source_name")])
+        rows = layout(preamble.widths["values"], preamble.widths["fields"]).read(value, start)
+        if rows is None:
+            rows = _by_arrow(value, start, preamble)
+        _check(rows, preamble.labels[METADATA.index("source_name")])
     except FrameError:
         raise
     except Exception as error:  # Arrow raises its own kinds, EOFError, OSError, ValueError … for damaged bytes
@@ -210,7 +176,9 @@ def _write_preamble(key: tuple[tuple[str, ...], int, int]) -> tuple[pa.Schema, b
     named_labels = dict(zip(METADATA, labels, strict=True))
     schema_name = SEVERAL_SCHEMA if named(named_labels["source_name"]) else ROWS_SCHEMA
     metadata = {"schema": schema_name, **named_labels}
-    fields = [pa.field(c.name, _type(c, {"values": d, "fields": f}), nullable=c.type == pa.float32()) for c in _COLUMNS]
+    fields = [
+        pa.field(c.name, type_of(c, {"values": d, "fields": f}), nullable=c.type == pa.float32()) for c in COLUMNS
+    ]
     schema = pa.schema(fields, metadata=metadata)
     return schema, schema.serialize().to_pybytes()
 
@@ -220,12 +188,14 @@ def _read_preamble(value: bytes) -> _Preamble:
     metadata = {name.decode(): text.decode() for name, text in (schema.metadata or {}).items()}
     if metadata.get("schema") not in (ROWS_SCHEMA, SEVERAL_SCHEMA) or not metadata.keys() >= set(METADATA):
         raise FrameError(f"not a frame of {ROWS_SCHEMA} or {SEVERAL_SCHEMA}")
-    if schema.names[: len(_COLUMNS)] != [column.name for column in _COLUMNS]:
+    if schema.names[: len(COLUMNS)] != [column.name for column in COLUMNS]:
         raise FrameError(f"columns are not those of {ROWS_SCHEMA}")
     labels = [metadata[name] for name in METADATA]
     widths = {name: getattr(schema.field(name).type, "list_size", -1) for name in ("values", "fields")}
-    for column in _COLUMNS:
-        if not 0 <= widths.get(column.width, 0) <= WIDTH_MAX or schema.field(column.name).type != _type(column, widths):
+    for column in COLUMNS:
+        if not 0 <= widths.get(column.width, 0) <= WIDTH_MAX or schema.field(column.name).type != type_of(
+            column, widths
+        ):
             raise FrameError(f"column {column.name} is not of the type that {ROWS_SCHEMA} gives it")
     return _Preamble(schema, (labels[0], labels[1], labels[2], labels[3]), widths)
 
@@ -233,24 +203,6 @@ def _read_preamble(value: bytes) -> _Preamble:
 _written = TwoGenerations(_write_preamble, CACHED_PREAMBLES)
 _read = TwoGenerations(_read_preamble, CACHED_PREAMBLES)
 """The preamble is half of a small frame's cost, and the same for all frames of a source and space."""
-
-
-def _type(column: _Column, widths: dict[str, int]) -> pa.DataType:
-    return pa.list_(column.type, widths[column.width]) if column.width else column.type
-
-
-def _to_arrow(rows: Rows, column: _Column) -> pa.Array:
-    n = rows.count
-    if not column.attribute:
-        offsets, letters = np.ascontiguousarray(rows.id_offsets), np.ascontiguousarray(rows.id_bytes)
-        return pa.Array.from_buffers(column.type, n, [None, pa.py_buffer(offsets), pa.py_buffer(letters)])
-    array = np.ascontiguousarray(getattr(rows, column.attribute))
-    if column.type == pa.float32():
-        return pa.array(array, column.type, from_pandas=True)
-    if not column.width:
-        return pa.Array.from_buffers(column.type, n, [None, pa.py_buffer(array)])
-    cells = pa.Array.from_buffers(column.type, array.size, [None, pa.py_buffer(array)])
-    return pa.Array.from_buffers(pa.list_(column.type, array.shape[1]), n, [None], children=[cells])
 
 
 def _message_bytes(value: bytes) -> int:
@@ -270,29 +222,25 @@ def _refuse_compression(message: bytes) -> None:
     if struct.unpack_from("<I", message)[0] != _CONTINUATION:
         raise FrameError("not a frame: no record batch after the schema")
     root = 8 + struct.unpack_from("<I", message, 8)[0]
-    header = _flatbuffer_field(message, root, 2)
+    header = flatbuffer_field(message, root, 2)
     if not header:
         raise FrameError("not a frame: a message without content")
-    if _flatbuffer_field(message, header + struct.unpack_from("<I", message, header)[0], 3):
+    if flatbuffer_field(message, header + struct.unpack_from("<I", message, header)[0], 3):
         raise FrameError("compressed record batches are not read")
 
 
-def _flatbuffer_field(message: bytes, table: int, field: int) -> int:
-    """Position of a table's field, 0 if it is absent."""
-    directory = table - struct.unpack_from("<i", message, table)[0]
-    place = 4 + 2 * field
-    if directory < 0 or struct.unpack_from("<H", message, directory)[0] < place + 2:
-        return 0
-    found = struct.unpack_from("<H", message, directory + place)[0]
-    return table + found if found else 0
+def _by_arrow(value: bytes, start: int, preamble: _Preamble) -> Rows:
+    """What another than `Layout` wrote, or rows that it leaves to Arrow. Raises FrameError, and whatever Arrow does."""
+    _refuse_compression(value[start:])
+    batch = pa.ipc.read_record_batch(pa.py_buffer(value)[start:], preamble.schema)
+    batch.validate(full=True)
+    return _rows(batch, preamble.widths)
 
 
 def _rows(batch: pa.RecordBatch, widths: dict[str, int]) -> Rows:
     n = batch.num_rows
-    if n > FRAME_ROWS_MAX:
-        raise FrameError(f"a frame has at most {FRAME_ROWS_MAX} rows; this one says {n}")
     columns: dict[str, NDArray[Any]] = {}
-    for place, column in enumerate(_COLUMNS):
+    for place, column in enumerate(COLUMNS):
         array = batch.column(place)
         if column.type == pa.float32():
             columns[column.attribute] = _floats(array)
@@ -302,19 +250,21 @@ def _rows(batch: pa.RecordBatch, widths: dict[str, int]) -> Rows:
             columns["id_offsets"], columns["id_bytes"] = _texts(array.buffers(), n)
         else:
             columns[column.attribute] = _numbers(array, column, widths)
-    if n and int(columns["klass"].max()) >= len(CLASSES):
-        raise FrameError(f"column class: expected 0 to {len(CLASSES) - 1}")
-    if n and not (columns["time_ms"].min() >= TIME_MS_MIN and columns["time_ms"].max() < TIME_MS_MAX):
-        raise FrameError("column time_ms: expected years 1 to 8999")
     return Rows(**columns)
 
 
-def _check_sources(rows: Rows, label: str) -> None:
-    sources, known = rows.source, named(label)
-    if known:
-        if not set(np.unique(sources).tolist()) <= known.keys():
-            raise FrameError("column source: expected those that source_name tells")
-    elif rows.count and (sources != sources[0]).any():
+def _check(rows: Rows, label: str) -> None:
+    """What a fold relies on."""
+    if rows.count > FRAME_ROWS_MAX:
+        raise FrameError(f"a frame has at most {FRAME_ROWS_MAX} rows; this one says {rows.count}")
+    if rows.count and int(rows.klass.max()) >= len(CLASSES):
+        raise FrameError(f"column class: expected 0 to {len(CLASSES) - 1}")
+    if rows.count and not (rows.time_ms.min() >= TIME_MS_MIN and rows.time_ms.max() < TIME_MS_MAX):
+        raise FrameError("column time_ms: expected years 1 to 8999")
+    known = named(label)
+    if known and not set(np.unique(rows.source).tolist()) <= known.keys():
+        raise FrameError("column source: expected those that source_name tells")
+    if not known and rows.count and (rows.source != rows.source[0]).any():
         raise FrameError("column source: expected one source")
 
 
@@ -331,7 +281,7 @@ def _texts(buffers: Sequence[pa.Buffer | None], n: int) -> tuple[NDArray[np.int3
     return offsets - offsets[0], letters.copy()
 
 
-def _numbers(array: pa.Array, column: _Column, widths: dict[str, int]) -> NDArray[Any]:
+def _numbers(array: pa.Array, column: Column, widths: dict[str, int]) -> NDArray[Any]:
     n = len(array)
     if column.attribute == "client_tail":
         return (

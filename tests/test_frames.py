@@ -2,6 +2,7 @@
 
 import random
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from detector import engine
 from detector.config import Config
 from detector.engine import EngineSettings
-from detector.frame import ControlFrame, RowFrame
+from detector.frame import ControlFrame, RowFrame, label
 from models.rows import Rows, distinct
 from streams import frames
+from streams.frame_columns import layout
 from streams.frames import FrameError
 from tests import frame_rows
 from tests.pipeline import Calibrated
@@ -53,6 +55,50 @@ def test_round_trip(ids: list[str], d: int, f: int, seed: int) -> None:
     assert isinstance(back, RowFrame)
     same(frame, back)
     assert [back.rows.request_id(row) for row in range(len(ids))] == ids
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    ids=st.lists(st.text("abcé", max_size=6), min_size=1, max_size=40),
+    d=st.integers(0, 70),
+    f=st.integers(0, 40),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_arrow_reads_what_is_written_without_it_and_the_other_way_round(
+    ids: list[str], d: int, f: int, seed: int
+) -> None:
+    frame = frame_rows.frame(frame_rows.rows(len(ids), d, f, seed, ids))
+    value = frames.encode(frame)
+    batch = pa.ipc.open_stream(value).read_next_batch()
+    batch.validate(full=True)
+    start = frames._message_bytes(value)
+    mine = layout(d, f).read(value, start)
+    assert (mine is None) == (not "".join(ids).isascii())
+    slow = frames._by_arrow(value, start, frames._read[value[:start]])
+    same(replace(frame, rows=slow), replace(frame, rows=mine or slow))
+    assert value[start:].startswith(bytes(batch.serialize())), "not a byte is another than Arrow would write"
+
+
+def test_rows_of_several_raw_partitions_say_whose_they_are() -> None:
+    rows = content(6)
+    rows.source[:] = [7, 7, 0xFFFFFFFF, 7, 0, 0]
+    name = label({7: "a[3]", 0xFFFFFFFF: "a[10]", 0: "b.c-d_e[0]"})
+    value = frames.encode(replace(frame_rows.frame(rows), source_name=name))
+    assert pa.ipc.open_stream(value).schema.metadata[b"schema"] == b"probewatch.rows/2"
+    back = frames.decode(value, 3, 17)
+    assert isinstance(back, RowFrame)
+    assert [back.source_of(row) for row in range(6)] == ["a[3]", "a[3]", "a[10]", "a[3]", "b.c-d_e[0]", "b.c-d_e[0]"]
+    rows.source[2] = 8
+    with pytest.raises(FrameError, match="source"):
+        frames.decode(frames.encode(replace(frame_rows.frame(rows), source_name=name)), 3, 17)
+
+
+def test_names_that_look_like_several_raw_partitions_are_one() -> None:
+    for name in ("a,b[0]", "a[0]:0,b[1]:1", "x:00000001[0]", "logs/a[0]:00000001,b[1]:00000002.jsonl[0]"):
+        rows = content(3)
+        back = frames.decode(frames.encode(replace(frame_rows.frame(rows), source_name=name)), 3, 17)
+        assert isinstance(back, RowFrame)
+        assert back.source_of(1) == name
 
 
 def test_a_slice_of_larger_columns_round_trips() -> None:
