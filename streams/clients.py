@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, errors
@@ -58,6 +58,22 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]
         except errors.KafkaError as error:
             raise SendError(topic, size, error) from error
 
+    async def send_in_order(
+        self, topic: str, values: Iterable[bytes], partition: int, headers: Sequence[tuple[str, bytes]]
+    ) -> None:
+        """Returns when the broker has all of them. They travel as one batch, or as several one behind the other: behind
+        one that fails nothing is sent. Raises SendError."""
+        batch, size = self.create_batch(), 0
+        for value in values:
+            message = {"key": None, "value": value, "timestamp": None, "headers": headers}
+            if batch.append(**message) is None:
+                await self._told(topic, size, await self.send_batch(batch, topic, partition=partition))
+                batch, size = self.create_batch(), 0
+                batch.append(**message)
+            size += len(value)
+        if size:
+            await self._told(topic, size, await self.send_batch(batch, topic, partition=partition))
+
     async def _told(self, topic: str, size: int, sent: "asyncio.Future[Any]") -> Any:
         try:
             return await asyncio.wait_for(asyncio.shield(sent), DELIVERY_S)
@@ -79,9 +95,17 @@ async def let_out() -> None:
         await asyncio.sleep(0)
 
 
-def producer(config: Config, features: Features, value_bytes_max: int) -> Producer:
-    """Not started. Callers await every send: a failure must stop them before the next record of that partition."""
+BATCH_BYTES = 16 * 2**10
+"""The library's own bound for what travels together."""
+
+
+def producer(config: Config, features: Features, value_bytes_max: int, batch_bytes: int = BATCH_BYTES) -> Producer:
+    """Not started. Callers await every send: a failure must stop them before the next record of that partition.
+
+    batch_bytes : most that is sent to a partition at one time, but for a single larger message.
+    """
     return Producer(
+        max_batch_size=batch_bytes,
         bootstrap_servers=config.kafka.bootstrap,
         acks="all",
         enable_idempotence=features.idempotence,

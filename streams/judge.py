@@ -153,7 +153,7 @@ class JudgeStage:
         self._partitions: dict[TP, Partition] = {}
         self._log_id = ""
         self._evicted_told = 0
-        self._sending: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Task[None]] = set()
         self._storing: asyncio.Task[None] | None = None
 
     @property
@@ -177,10 +177,10 @@ class JudgeStage:
 
     async def stop(self) -> None:
         """Abandon what is still on its way."""
-        for task in (self._sending, self._storing):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        tasks = [*self._sending, *([self._storing] if self._storing is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._producer.stop()
 
     async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
@@ -272,19 +272,24 @@ class JudgeStage:
             rows += frame.rows.count if isinstance(frame, RowFrame) else 0
         await self._dead.send(unreadable)
         if events:
-            await self._landed()
-            self._sending = asyncio.create_task(self._sink.send(events))
-            await clients.let_out()
+            self._forget_landed()
+            self._sending.add(asyncio.create_task(self._sink.send(events)))
         partition.next = max(partition.next, batch.end)
         self._metrics.unjudged.labels("unknown_space").inc(partition.state.unjudged - unknown_before)
         self._metrics.frames.labels(self.name).inc(len(batch.records))
         self._metrics.rows.labels(self.name).inc(rows)
 
+    def _forget_landed(self) -> None:
+        """Raises what events on their way failed with."""
+        for task in [task for task in self._sending if task.done()]:
+            self._sending.remove(task)
+            task.result()
+
     async def _landed(self) -> None:
         """Wait until the events on their way are acknowledged; raises if one is not."""
-        if self._sending is not None:
-            await asyncio.shield(self._sending)
-            self._sending = None
+        if self._sending:
+            await asyncio.wait(self._sending)
+        self._forget_landed()
 
     async def _stored(self) -> None:
         """The same for the blocks on their way."""

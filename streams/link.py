@@ -33,7 +33,7 @@ FETCH_WAIT_MS = 500
 GATHER_BYTES = 2**18
 """Windows are minutes long: frames are fetched together, not one by one as they come."""
 
-FRAMES_A_TURN = 64
+FRAMES_A_TURN = 16
 """Then other stages of the process have theirs."""
 
 STATE_KEY = b"link"

@@ -36,6 +36,10 @@ FETCH_BYTES = 4 * 2**20
 """Most that one fetch brings from one raw partition: behind the log, larger batches make fewer, fuller frames."""
 
 
+SENT_BYTES = 2**19
+"""Frames that travel to a partition together; a message may be twice as long."""
+
+
 class _Sketched(NamedTuple):
     batch: Batch
     stretch: Stretch
@@ -45,7 +49,7 @@ class SketchStage:
     """Stateless: what a record becomes depends on the record. While the frames of one fetch travel, the next one is
     sketched; it is sent when all of them are acknowledged.
 
-    One frame is in flight for each partition of `requests`, and the first that fails ends the worker before anything is
+    One batch is in flight for each partition of `requests`, and the first that fails ends the worker before anything is
     sent behind it: a hole followed by a success would lie below the judge's marks for ever.
     """
 
@@ -66,7 +70,7 @@ class SketchStage:
         self._sketcher = sketcher
         self._metrics = metrics
         self._adapter = adapter
-        self._producer = clients.producer(config, features, topics.dead_letter_bytes(config))
+        self._producer = clients.producer(config, features, topics.dead_letter_bytes(config), SENT_BYTES)
         self._dead = DeadLetterTopic(self._producer, config, metrics)
         self._ends: dict[TP, int] = {}
         self._gathered: list[_Sketched] = []
@@ -155,15 +159,10 @@ class SketchStage:
             self._metrics.unjudged.labels(reason).inc(rows)
 
     async def _send_frames(self, partition: int, group: Sequence[RowFrame]) -> None:
-        for frame in group:
-            await self._producer.send_and_wait(
-                self._config.topics.requests,
-                frames.encode(frame),
-                partition=partition,
-                headers=[(frames.KIND_HEADER, b"rows")],
-            )
-            self._metrics.frames.labels(self.name).inc()
-            self._metrics.rows.labels(self.name).inc(frame.rows.count)
+        topic, headers = self._config.topics.requests, [(frames.KIND_HEADER, b"rows")]
+        await self._producer.send_in_order(topic, map(frames.encode, group), partition, headers)
+        self._metrics.frames.labels(self.name).inc(len(group))
+        self._metrics.rows.labels(self.name).inc(sum(frame.rows.count for frame in group))
 
     async def _send_rejects(self, rejects: Sequence[Reject], batches: Sequence[Batch]) -> None:
         """By raw partition: a dead letter is told from its neighbours by its offset."""
