@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, errors
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from detector.config import Config
 from streams import codecs
@@ -53,10 +54,8 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]
     async def send(self, topic: str, value: bytes | None = None, *more: Any, **named: Any) -> "asyncio.Future[Any]":
         """A future of the acknowledgement."""
         size = len(value or b"")
-        try:
-            return asyncio.ensure_future(self._told(topic, size, await super().send(topic, value, *more, **named)))
-        except errors.KafkaError as error:
-            raise SendError(topic, size, error) from error
+        taken = await self._taken(topic, size, super().send(topic, value, *more, **named))
+        return asyncio.ensure_future(self._told(topic, size, taken))
 
     async def send_in_order(
         self, topic: str, values: Iterable[bytes], partition: int, headers: Sequence[tuple[str, bytes]]
@@ -67,12 +66,24 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]
         for value in values:
             message = {"key": None, "value": value, "timestamp": None, "headers": headers}
             if batch.append(**message) is None:
-                await self._told(topic, size, await self.send_batch(batch, topic, partition=partition))
+                await self._send_whole(batch, size, topic, partition)
                 batch, size = self.create_batch(), 0
                 batch.append(**message)
             size += len(value)
         if size:
-            await self._told(topic, size, await self.send_batch(batch, topic, partition=partition))
+            await self._send_whole(batch, size, topic, partition)
+
+    async def _send_whole(self, batch: BatchBuilder, size: int, topic: str, partition: int) -> None:
+        taken = await self._taken(topic, size, self.send_batch(batch, topic, partition=partition))
+        await self._told(topic, size, taken)
+
+    async def _taken(
+        self, topic: str, size: int, sending: Coroutine[Any, Any, "asyncio.Future[Any]"]
+    ) -> "asyncio.Future[Any]":
+        try:
+            return await sending
+        except errors.KafkaError as error:
+            raise SendError(topic, size, error) from error
 
     async def _told(self, topic: str, size: int, sent: "asyncio.Future[Any]") -> Any:
         try:

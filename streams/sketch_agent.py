@@ -21,7 +21,7 @@ from streams.rejects import Record, Reject, dead_letters
 from streams.sketch import CHUNK_RECORDS, Sketcher, SketchResult, Stretch
 from streams.stage import StageError
 
-LINGER_MS = 50
+LINGER_MS = 100
 """How long the broker may hold a fetch back to gather records: the frame's linger, at no cost to us."""
 
 GATHER_BYTES = 2**20

@@ -10,9 +10,9 @@ import numpy as np
 from detector import drift
 from detector.config import Config
 from detector.finding import Event
-from detector.frame import Frame, RowFrame, ShiftFrame
+from detector.frame import Frame, RowFrame, ShiftFrame, label
 from models.population import Population, fit_population
-from models.rows import FLAG_REFUSED, UNIT, Rows
+from models.rows import FLAG_REFUSED, UNIT, Rows, joined
 
 SPACE = "loan@0123456789abcdef"
 PARTITIONS = 3
@@ -89,6 +89,21 @@ def logs(hours: Iterable[Rows]) -> list[list[RowFrame]]:
                 chosen = (rows.client % PARTITIONS == partition) & (rows.client // PARTITIONS % SOURCES == source)
                 part = take(rows, chosen)._replace(source=np.full(int(chosen.sum()), source, np.uint32))
                 log.append(RowFrame(partition, len(log), "loan", SPACE, f"raw[{source}]", "k1", part))
+    return found
+
+
+def together(parts: Sequence[Sequence[RowFrame]]) -> list[list[RowFrame]]:
+    """The same logs with the frames of an hour's raw partitions in one."""
+    found: list[list[RowFrame]] = []
+    for log in parts:
+        hours = [log[start : start + SOURCES] for start in range(0, len(log), SOURCES)]
+        name = label({source: f"raw[{source}]" for source in range(SOURCES)})
+        found.append(
+            [
+                replace(group[0], offset=offset, source_name=name, rows=joined([frame.rows for frame in group]))
+                for offset, group in enumerate(hours)
+            ]
+        )
     return found
 
 

@@ -17,7 +17,7 @@ from detector import engine
 from detector.config import Config
 from detector.detectors import REGISTRY
 from detector.finding import Event
-from detector.frame import Frame, RowFrame
+from detector.frame import Frame, RowFrame, label
 from models.rows import FLAG_EXPLAIN, FLAG_MEMBER, Rows
 from streams import columns
 from streams.identity import Identity
@@ -120,13 +120,13 @@ def units(lines: Iterable[world.Record], partition_of: Callable[[str], int] = by
     return tuple(found)
 
 
-def cut(rows: Sequence[Unit], lengths: Iterable[int] = (), start: int = 0) -> list[RowFrame]:
-    """Frames of the given lengths, then of 60 rows, and wherever the raw partition changes."""
+def cut(rows: Sequence[Unit], lengths: Iterable[int] = (), start: int = 0, *, together: bool = False) -> list[RowFrame]:
+    """Frames of the given lengths, then of 60 rows; of one raw partition each, unless they stand together."""
     sizes = chain(lengths, repeat(60))
     groups: list[list[Unit]] = []
     room = 0
     for unit in rows:
-        if room <= 0 or groups[-1][-1].frame.source_name != unit.frame.source_name:
+        if room <= 0 or (not together and groups[-1][-1].frame.source_name != unit.frame.source_name):
             groups.append([])
             room = next(sizes)
         groups[-1].append(unit)
@@ -139,7 +139,8 @@ def _frame(group: list[Unit], offset: int) -> RowFrame:
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Rows._fields}
     lengths = np.concatenate([np.diff(part.id_offsets) for part in parts])
     joined["id_offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return replace(group[0].frame, partition=PARTITION, offset=offset, rows=Rows(**joined))
+    of = label({int(unit.frame.rows.source[unit.row]): unit.frame.source_name for unit in group})
+    return replace(group[0].frame, partition=PARTITION, offset=offset, source_name=of, rows=Rows(**joined))
 
 
 def said(events: Iterable[Event]) -> Said:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from detector.config import Config
-from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
+from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame, label
 from models.pseudonym import pseudonym
 from streams import archive, frames
 from streams.archive import ArchiveError, Message, Writer, layout, open_archive, writer
@@ -34,6 +35,13 @@ def a_frame(offset: int, count: int, partition: int = 0, space: int = 0) -> RowF
     content = rows(count, d, f, seed=1_000 * partition + offset)
     content = content._replace(source=np.full(count, offset % 3, np.uint32))
     return RowFrame(partition, offset, model, f"{model}@0123", f"gateway-logs[{offset % 3}]", "k1", content)
+
+
+def of_several(offset: int, count: int, partition: int = 0) -> RowFrame:
+    """The same with rows of two raw partitions in turn."""
+    one = a_frame(offset, count, partition)
+    rows = one.rows._replace(source=np.arange(count, dtype=np.uint32) % 2 * 7)
+    return replace(one, source_name=label({0: "gateway-logs[0]", 7: "gateway-logs[5]"}), rows=rows)
 
 
 def message(frame: Frame, time_ms: int = -1) -> Message:
@@ -67,6 +75,8 @@ def history(monkeypatch: pytest.MonkeyPatch) -> list[Frame]:
                 made.append(order(offset, client=offset, partition=partition))
             elif offset % 10 == 6:
                 made.append(ShiftFrame(partition, offset, "loan", "loan@0123", 1, 2, 3, (1, -2, 3)))
+            elif offset % 10 == 8:
+                made.append(of_several(offset, 1 + offset % 37, partition))
             else:
                 made.append(a_frame(offset, 1 + offset % 37, partition, offset % 3 % 2))
     return made

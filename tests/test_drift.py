@@ -27,6 +27,7 @@ from tests.drift_cases import (
     DIM,
     HOUR_MS,
     PARTITIONS,
+    SOURCES,
     SPACE,
     changed,
     hour,
@@ -35,6 +36,7 @@ from tests.drift_cases import (
     mixed,
     settings,
     take,
+    together,
     told,
 )  # fmt: skip
 
@@ -236,6 +238,14 @@ def closed_in_turn(frames: list[RowFrame]) -> tuple[list[list[Frame]], int]:
                 add(CloseFrame(partition, 0, until_ms))
         drift.close(state)
     return parts, state.late
+
+
+def test_rows_of_several_raw_partitions_in_one_frame_count_the_same() -> None:
+    frames = in_turn(together(LOGS))
+    assert all(len(set(frame.rows.source.tolist())) == SOURCES for frame in frames)
+    assert told(frames) == told(in_turn(LOGS)) and len(told(frames).events) > 2
+    again = [replace(frame, offset=frame.offset + 10_000) for frame in frames]
+    assert told([*frames, *again]) == told(frames)
 
 
 def test_rows_sent_again_at_new_offsets_are_not_counted_again() -> None:

@@ -92,6 +92,14 @@ def test_any_cutting_gives_the_same_bytes(sizes: list[int]) -> None:
 
 
 @few
+@given(lengths)
+def test_rows_of_several_raw_partitions_in_one_frame_give_the_same_bytes(sizes: list[int]) -> None:
+    frames = cut(history(), sizes, together=True)
+    assert any(len(set(frame.rows.source.tolist())) > 1 for frame in frames)
+    assert fold(frames)[0] == told()
+
+
+@few
 @given(st.integers(0, 10_000), lengths)
 def test_any_race_between_raw_partitions_gives_the_same_bytes(seed: int, sizes: list[int]) -> None:
     """Each client stands in one raw partition; which of them is read faster does not matter."""

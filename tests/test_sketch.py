@@ -20,7 +20,7 @@ from models.rows import FLAG_EXPLAIN, FLAG_LABEL, FLAG_MEMBER, FLAG_REFUSED, Row
 from streams import columns, frames
 from streams import sketch as sketch_module
 from streams.identity import Identity, pseudonym, source_id
-from streams.sketch import SketchResult
+from streams.sketch import SketchResult, Stretch
 from tests import frame_rows, sketching
 
 IDENTITY = Identity(sketching.SEED, "k1", sketching.SEED)
@@ -49,6 +49,38 @@ def test_a_row_keeps_who_when_and_where() -> None:
     rows = one(client_id="client-7", request_id="Müller-☃")
     assert (int(rows.client[0]), rows.client_tail[0].tobytes()) == IDENTITY.client("client-7")
     assert rows.request_id(0) == "Müller-☃"
+
+
+def test_raw_partitions_share_their_frames() -> None:
+    """As many frames as for one of them; every row says whose it is, and what is wrong with others is told of each."""
+    sketcher = sketching.build_sketcher()
+    bodies = [sketching.record(random.Random(n), n) | {"client_id": f"c-{n % 5}"} for n in range(60)]
+    raws = [sketching.raw(number // 2, json.dumps(body).encode()) for number, body in enumerate(bodies)]
+    raws[7] = sketching.raw(3, b"{")
+    parts = {3: raws[0::2], 11: raws[1::2]}
+    alone = {n: sketcher.frames("logs", n, "0", part, 4) for n, part in parts.items()}
+    stretches = [
+        Stretch("logs", n, source, [sketcher.piece(source, part[:9]), sketcher.piece(source, part[9:])])
+        for n, part in parts.items()
+        for source in [source_id("logs", n, "0")]
+    ]
+    shared = sketcher.join(stretches, 4)
+    assert shared.rejects == [reject for result in alone.values() for reject in result.rejects] != []
+    assert [frame.partition for frame in shared.frames] == sorted(
+        {frame.partition for result in alone.values() for frame in result.frames}
+    )
+    told = sorted(
+        (frame.source_of(row), int(frame.rows.offset[row]), frame.rows.request_id(row), frame.partition)
+        for frame in shared.frames
+        for row in range(frame.rows.count)
+    )
+    assert told == sorted(
+        (f"logs[{n}]", int(frame.rows.offset[row]), frame.rows.request_id(row), frame.partition)
+        for n, result in alone.items()
+        for frame in result.frames
+        for row in range(frame.rows.count)
+    )
+    assert {name for name, *_ in told} == {"logs[3]", "logs[11]"} and len(told) == 59
 
 
 @pytest.mark.parametrize(

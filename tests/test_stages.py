@@ -279,6 +279,44 @@ async def test_a_batch_travels_while_the_next_is_sketched_and_nothing_is_sent_be
     assert await read_topic(config, config.topics.requests) == written
 
 
+async def test_batches_of_one_fetch_share_their_frames(
+    embedded_broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    config = kafka_config(embedded_broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    await write_raw(config, benign(50, seed=20))
+    producer = aiokafka.AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap)
+    await producer.start()
+    for partition in range(RAW_PARTITIONS):
+        await producer.send_and_wait(config.topics.raw[0], b"{" + b"x" * partition, partition=partition)
+    await producer.stop()
+    first, second = batches(await read_topic(config, config.topics.raw[0]))
+
+    async def sources() -> list[set[str]]:
+        """Raw partitions of each frame that was written."""
+        written = [frames.decode(r.value, 0, 0) for r in await read_topic(config, config.topics.requests)]
+        return [{frame.source_of(row) for row in range(frame.rows.count)} for frame in written]  # type: ignore[union-attr]
+
+    async with sketching(config, fitted) as stage:
+        await stage.process(first._replace(more=True))
+        assert stage._flight is None and stage.committable() == {}
+        await stage.process(second)
+        await stage.release()
+        assert stage.committable() == {first.partition: first.end, second.partition: second.end}
+        shared = await sources()
+        both = {f"{config.topics.raw[0]}[{partition}]" for partition in range(RAW_PARTITIONS)}
+        assert both in shared and len(shared) <= config.topics.partitions
+        places = [dict(letter.headers) for letter in await read_topic(config, config.topics.dlq)]
+        assert sorted((place["__streams.errors.partition"], place["__streams.errors.offset"]) for place in places) == [
+            (b"%d" % batch.partition.partition, b"%d" % (batch.end - 1)) for batch in (first, second)
+        ]
+
+        await stage.process(first._replace(more=True))  # and a rebalance takes the rest
+        await stage.tick()
+        await stage.release()
+        assert len(await sources()) > len(shared)
+
+
 async def shrink(config: Config) -> None:
     """From now on the broker refuses every frame."""
     from aiokafka.admin import AIOKafkaAdminClient
