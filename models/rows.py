@@ -40,13 +40,13 @@ FLAG_MEMBER = 8
 
 
 class Rows(NamedTuple):
-    """n rows of one raw partition and one space, in raw order.
+    """n rows of one space; those of a raw partition in its order.
 
     Floats marked "or NaN" are null on the wire: NaN stands for "no opinion" only inside arrays, because an array
     has no other way to say it.
     """
 
-    source: U32  # (n,) raw topic + partition + incarnation, hashed; the same for all rows of a frame
+    source: U32  # (n,) raw topic + partition + incarnation, hashed
     offset: I64  # (n,) of the raw record
     index: I32  # type: ignore[assignment]  # (n,) of the row in that record; the wire's name hides tuple.index
     client: U64  # (n,)

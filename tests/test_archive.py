@@ -40,8 +40,9 @@ def a_frame(offset: int, count: int, partition: int = 0, space: int = 0) -> RowF
 def of_several(offset: int, count: int, partition: int = 0) -> RowFrame:
     """The same with rows of two raw partitions in turn."""
     one = a_frame(offset, count, partition)
-    rows = one.rows._replace(source=np.arange(count, dtype=np.uint32) % 2 * 7)
-    return replace(one, source_name=label({0: "gateway-logs[0]", 7: "gateway-logs[5]"}), rows=rows)
+    rows = one.rows._replace(source=(np.arange(count) % 2 * 7).astype(np.uint32))
+    names = {0: "gateway-logs[0]", 7: "gateway-logs[5]"}
+    return replace(one, source_name=label({source: names[source] for source in set(rows.source.tolist())}), rows=rows)
 
 
 def message(frame: Frame, time_ms: int = -1) -> Message:

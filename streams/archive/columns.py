@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from detector.frame import RowFrame, named
-from models.rows import CLASSES, CLIENT_TAIL_BYTES, I64, TIME_MS_MAX, TIME_MS_MIN, Rows
+from detector.frame import RowFrame, label, named
+from models.rows import CLASSES, CLIENT_TAIL_BYTES, I64, TIME_MS_MAX, TIME_MS_MIN, Rows, distinct
 from streams.archive.layout import LABELS, LISTS, ROWS, ArchiveError
 
 _ATTRIBUTES = {
@@ -34,8 +34,9 @@ def table_of(frames: Sequence[tuple[RowFrame, int]]) -> pa.RecordBatch:
         "request_id": _texts(rows),
         "client_tail": _tails(rows),
     }
-    for name in LABELS:
+    for name in (name for name in LABELS if name != "source_name"):
         columns[name] = _labels([getattr(frame, name) for frame, _ in frames], counts)
+    columns["source_name"] = _source_names([frame for frame, _ in frames])
     for name in LISTS:
         columns[name] = _lists([getattr(part, name) for part in rows], counts, ROWS.field(name).type)
     for name, attribute in _ATTRIBUTES.items():
@@ -61,6 +62,18 @@ def _labels(texts: Sequence[str], counts: I64) -> pa.Array:
     distinct = list(dict.fromkeys(texts))
     places = np.array([distinct.index(text) for text in texts], np.int32)
     return pa.DictionaryArray.from_arrays(pa.array(np.repeat(places, counts)), pa.array(distinct, pa.string()))
+
+
+def _source_names(frames: Sequence[RowFrame]) -> pa.Array:
+    """Of each row its own, also where a frame's label tells several."""
+    numbers: dict[str, int] = {}
+    places = []
+    for frame in frames:
+        met, where = np.unique(frame.rows.source, return_inverse=True)
+        known = named(frame.source_name)
+        names = [known.get(source, frame.source_name) for source in met.tolist()]
+        places.append(np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int32)[where])
+    return pa.DictionaryArray.from_arrays(pa.array(np.concatenate(places)), pa.array(list(numbers), pa.string()))
 
 
 def _lists(cells: Sequence[NDArray[Any]], counts: I64, kind: pa.DataType) -> pa.Array:
@@ -95,6 +108,7 @@ class Group:
         self.partition = int(batch.column("partition")[0].as_py())
         self.starts: I64 = np.concatenate([[0], np.flatnonzero(np.diff(offsets)) + 1, [len(offsets)]])
         self.offsets = offsets[self.starts[:-1]]
+        self._several = self._named_sources()
         self._check(place)
 
     def _check(self, place: str) -> None:
@@ -105,7 +119,7 @@ class Group:
             and int(columns["klass"].max()) < len(CLASSES)
             and int(columns["time_ms"].min()) >= TIME_MS_MIN
             and int(columns["time_ms"].max()) < TIME_MS_MAX
-            and self._has_named_sources(counts)
+            and all(_is_one_to_one(pairs) for pairs in self._several.values())
         )
         for _, ends in self._lists.values():
             widths = np.diff(ends)
@@ -113,16 +127,17 @@ class Group:
         if not sound:
             raise ArchiveError(f"{place}: rows that no frame has held: damaged; archive this range again")
 
-    def _has_named_sources(self, counts: I64) -> bool:
-        """One in a frame, or those that its label tells."""
-        source, starts = self._columns["source"], self.starts[:-1]
-        mixed = np.add.reduceat(source != np.repeat(source[starts], counts), starts) > 0
-        places, labels = self._labels["source_name"]
-        told = np.array([bool(named(label)) for label in labels])[places[starts]]
-        return bool((told | ~mixed).all()) and all(
-            set(source[self.starts[n] : self.starts[n + 1]].tolist()) <= named(labels[places[self.starts[n]]]).keys()
-            for n in np.flatnonzero(told)
-        )
+    def _named_sources(self) -> dict[int, list[tuple[int, str]]]:
+        """Number of each frame in which there is more than one -> sources with their names, by source."""
+        places, names = self._labels["source_name"]
+        pairs = self._columns["source"].astype(np.uint64) << np.uint64(32) | places.astype(np.uint64)
+        starts = self.starts[:-1]
+        mixed = np.maximum.reduceat(pairs != np.repeat(pairs[starts], np.diff(self.starts)), starts)
+        found = {}
+        for number in np.flatnonzero(mixed).tolist():
+            of_frame = distinct(pairs[self.starts[number] : self.starts[number + 1]]).tolist()
+            found[number] = [(pair >> 32, names[pair & 0xFFFFFFFF]) for pair in of_frame]
+        return found
 
     def frames(self) -> Iterator[RowFrame]:
         """In the order of their offsets."""
@@ -132,6 +147,8 @@ class Group:
     def frame(self, number: int) -> RowFrame:
         start, end = int(self.starts[number]), int(self.starts[number + 1])
         labels = [names[places[start]] for places, names in self._labels.values()]
+        if number in self._several:
+            labels[LABELS.index("source_name")] = label(dict(self._several[number]))
         columns = {name: column[start:end] for name, column in self._columns.items()}
         for name, (cells, ends) in self._lists.items():
             columns[name] = cells[ends[start] : ends[end]].reshape(end - start, int(ends[start + 1] - ends[start]))
@@ -141,6 +158,10 @@ class Group:
         return RowFrame(
             self.partition, int(self.offsets[number]), labels[0], labels[1], labels[2], labels[3], Rows(**columns)
         )
+
+
+def _is_one_to_one(pairs: Sequence[tuple[int, str]]) -> bool:
+    return len({source for source, _ in pairs}) == len({name for _, name in pairs}) == len(pairs)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
