@@ -11,8 +11,8 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,10 +90,12 @@ def main(
 ) -> None:
     """Soak on an Apache Kafka of its own. Writes out/soak/soak.json; exit code 1 unless the verdict is good."""
     plan = Plan(minutes, rate, clients)
-    with apache_kafka() as bootstrap, tempfile.TemporaryDirectory(prefix="probewatch-soak-") as folder:
-        run = Run(bootstrap, "Apache Kafka", 0, Path(folder), f"soak-{int(time.time())}", quick=False)
+    folder = OUT / "run"  # what workers said stays, for whoever asks why one ended
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with apache_kafka() as bootstrap:
+        run = Run(bootstrap, "Apache Kafka", 0, folder, f"soak-{int(time.time())}", quick=False)
         result = soak(run, make(run, RAW_PARTITIONS, PARTITIONS), plan)
-    OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "soak.json").write_text(json.dumps(result, indent=1) + "\n")
     _show(result)
     if write_docs:

@@ -94,7 +94,9 @@ def test_tasks_take_turns_and_none_always_comes_first() -> None:
 
 
 def test_a_standstill_shows_in_the_windows_and_no_record_is_left_out() -> None:
-    looks = [Seen(at / 2, rows, 0, 0, 0) for at, rows in enumerate([0, 500, 1000, 1000, 1000, 1000, 1500, 2000, 2100])]
+    looks = [
+        Seen(at / 2, rows, 0, 0, 0, 0) for at, rows in enumerate([0, 500, 1000, 1000, 1000, 1000, 1500, 2000, 2100])
+    ]
     found = window_rates(looks, seconds=1.0)
     assert min(found) == 0 and max(found) == 1000
     assert sum(rate * length for rate, length in zip(found, (1, 1, 1, 1), strict=True)) == 2100
@@ -143,10 +145,13 @@ def _beside_river(name: str, times: float) -> dict[str, Any]:
 def results() -> dict[str, Any]:
     """As a full run leaves them, with figures that nobody measured."""
     us = {"worker": 30.0, "broker": math.nan, "feeder": 4.0}
-    drained = {"records": 10**6, "seconds": 30.0, "records_per_s": 33_000.0, "windows": _of(33_000.0), "us": us}
+    drained = {
+        "records": 10**6, "seconds": 30.0, "rows_a_frame": 130.0, "records_per_s": 33_000.0, "windows": _of(33_000.0),
+        "us": us,
+    }  # fmt: skip
     steady = {
-        "load": 0.5, "fed_per_s": 16_000.0, "behind_s": 0.1, "us": us, "p50_ms": 70.0, "p95_ms": 120.0,
-        "p99_ms": math.inf, "max_ms": math.inf, "events": 500, "lost": 7,
+        "load": 0.5, "fed_per_s": 16_000.0, "rows_a_frame": 51.0, "behind_s": 0.1, "us": us, "p50_ms": 70.0,
+        "p95_ms": 120.0, "p99_ms": math.inf, "max_ms": math.inf, "events": 500, "lost": 7,
     }  # fmt: skip
     kinds = {"64 numbers": 0.61, "64 numbers, base64": 0.49, "23 features": 0.5}
     return {

@@ -117,14 +117,14 @@ def _drained(part: Any) -> Shown:
     )
     cells = [
         [
-            f"{drained['records']:,}", f"{drained['seconds']:.0f}",
+            f"{drained['records']:,}", f"{drained['seconds']:.0f}", f"{drained['rows_a_frame']:.0f}",
             f"{drained['records_per_s']:,.0f} ({drained['windows']['low']:,.0f}-{drained['windows']['high']:,.0f})",
             times(part["of_plain"]), _figure(drained["us"]["worker"]), _figure(drained["us"]["broker"]),
             f"{part['resident_bytes'] / 1e9:.2f}",
         ]
     ]  # fmt: skip
     header = (
-        "backlog, records", "s", "records/s", "to the plain reader", "µs a record, worker", "broker",
+        "backlog, records", "s", "rows a frame", "records/s", "to the plain reader", "µs a record, worker", "broker",
         "worker resident, GB",
     )  # fmt: skip
     return Shown("One worker drains a backlog", note, header, cells)
@@ -133,7 +133,8 @@ def _drained(part: Any) -> Shown:
 def _steady(part: Any) -> Shown:
     cells = [
         [
-            f"{line['load']:.0%}", f"{line['fed_per_s']:,.0f}", f"{line['behind_s']:.1f}",
+            f"{line['load']:.0%}", f"{line['fed_per_s']:,.0f}", f"{line['rows_a_frame']:.0f}",
+            f"{line['behind_s']:.1f}",
             *(milliseconds(line[name]) for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms")),
             f"{line['events']:,}", str(line["lost"]),
             " · ".join(_figure(line["us"][name]) for name in ("worker", "broker", "feeder")),
@@ -146,7 +147,7 @@ def _steady(part: Any) -> Shown:
         f" as infinitely late. Of the whole run {part['events']['arrived']:,} of {part['events']['expected']:,} came."
     )
     header = (
-        "load", "records/s", "behind at the end, s", "p50", "p95", "p99", "most", "events", "lost",
+        "load", "records/s", "rows a frame", "behind at the end, s", "p50", "p95", "p99", "most", "events", "lost",
         "µs a record: worker · broker · feeder",
     )  # fmt: skip
     return Shown("One worker, fed steadily", note, header, cells)

@@ -51,7 +51,7 @@ class Pipeline(NamedTuple):
 
     def worker(self, run: Run) -> Worker:
         sections = self.config.model_dump(mode="json", include={"kafka": {"bootstrap", "group"}, "topics": True})
-        return Worker(run, sections, fitted(run), self.config.kafka.group)
+        return Worker(run, sections, fitted(run), f"{self.config.kafka.group}.worker-{next(_names)}")
 
 
 def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
@@ -125,6 +125,7 @@ def drain(worker: Worker, records: int, reporter: Reporter) -> dict[str, Any]:
         "records": judged,
         "seconds": ended.at - begun.at,
         "records_per_s": judged / (ended.at - begun.at),
+        "rows_a_frame": _rows_a_frame(begun, ended),
         "windows": spread(window_rates(looks[first:])),
         "us": _us(begun, ended),
     }
@@ -138,6 +139,10 @@ def window_rates(looks: Sequence[Seen], seconds: float = WINDOW_S) -> list[float
             rates.append((look.rows - start.rows) / (look.at - start.at))
             start = look
     return [*rates, (looks[-1].rows - start.rows) / (looks[-1].at - start.at)]
+
+
+def _rows_a_frame(begun: Seen, ended: Seen) -> float:
+    return (ended.rows - begun.rows) / max(1, ended.frames - begun.frames)
 
 
 def _us(begun: Seen, ended: Seen) -> dict[str, float]:
@@ -175,6 +180,7 @@ def _steady(
         "fed_per_s": fed.rate,
         "behind": behind,
         "behind_s": behind / fed.rate,
+        "rows_a_frame": _rows_a_frame(begun, last),
         "us": _us(begun, last) | {"feeder": 1e6 * fed.cpu_s / records},
     }
     return fed, figures

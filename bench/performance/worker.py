@@ -21,13 +21,14 @@ _SAMPLE = re.compile(r"^probewatch_(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 
 
 class Seen(NamedTuple):
-    """One look. at : monotonic s. rows, lag : judged so far; records that sketch or judge has fetched and not handled.
+    """One look. at : monotonic s. rows, frames : judged so far. lag : fetched and not handled.
 
     cpu_s, broker_s : processor time so far of the worker and of the broker, nan if unknown.
     """
 
     at: float
     rows: int
+    frames: int
     lag: int
     cpu_s: float
     broker_s: float
@@ -90,12 +91,14 @@ class Worker:
         """Raises WorkerError if it has ended."""
         self._alive()
         assert self._process is not None
-        rows, lag = 0, 0.0
+        judged, lag = {"rows_total": 0, "frames_total": 0}, 0.0
         for name, labels, value in _SAMPLE.findall(self._get("metrics")):
-            if name == "rows_total" and labels == 'stage="judge"':
-                rows = int(float(value))
+            if name in judged and labels == 'stage="judge"':
+                judged[name] = int(float(value))
             lag += float(value) if name == "lag" else 0.0
-        return Seen(time.monotonic(), rows, int(lag), *cpu_s(self._process.pid, self._run.broker_pid or NOBODY))
+        return Seen(
+            time.monotonic(), *judged.values(), int(lag), *cpu_s(self._process.pid, self._run.broker_pid or NOBODY)
+        )
 
     @property
     def pid(self) -> int:
