@@ -96,9 +96,8 @@ class Worker:
             if name in judged and labels == 'stage="judge"':
                 judged[name] = int(float(value))
             lag += float(value) if name == "lag" else 0.0
-        return Seen(
-            time.monotonic(), *judged.values(), int(lag), *cpu_s(self._process.pid, self._run.broker_pid or NOBODY)
-        )
+        spent = cpu_s(self._process.pid, self._run.broker_pid or NOBODY)
+        return Seen(time.monotonic(), judged["rows_total"], judged["frames_total"], int(lag), *spent)
 
     @property
     def pid(self) -> int:
