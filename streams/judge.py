@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -71,10 +71,10 @@ class Partition:
         events = engine.step(self.state, frame)
         for block in self.state.dirty:
             self.unwritten.setdefault(block, frame.offset)
-        if events:
-            now, blocks = time.monotonic(), len(self.state.block_offset)
-            for event in events:
-                self.decided.setdefault(event.client_key % blocks, now)
+        for event in events:
+            block = event.client_key % len(self.state.block_offset)
+            self.decided.setdefault(block, time.monotonic())
+            self.unwritten.setdefault(block, frame.offset)  # so that nothing is committable behind it before it is sent
         return events
 
     def dump(self, block: int) -> bytes:
@@ -104,7 +104,7 @@ class Partition:
         return min((*self.unwritten.values(), *self.writing.values()), default=self.next)
 
 
-def due(partitions: Iterable[Partition], before: float, share: float) -> dict[Partition, list[int]]:
+def due(partitions: Collection[Partition], before: float, share: float) -> dict[Partition, list[int]]:
     """Blocks to write now: those last written before `before`, longest ago first, and those with a decision that their
     record lacks, oldest first. Of either kind at most `share` of all blocks that ever held anything: however many
     clients are decided about, writing costs no more than twice of what it always does.
@@ -114,7 +114,7 @@ def due(partitions: Iterable[Partition], before: float, share: float) -> dict[Pa
         for one in partitions
         for block in one.written_at.keys() | one.unwritten.keys()
     ]
-    decided = [(since, block, one) for one in {one for *_, one in known} for block, since in one.decided.items()]
+    decided = [(since, block, one) for one in partitions for block, since in one.decided.items()]
     stale = [place for place in known if place[0] < before]
     most = math.ceil(share * len(known))
     chosen: dict[Partition, list[int]] = {}

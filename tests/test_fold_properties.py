@@ -177,6 +177,24 @@ def test_memory_is_no_good_behind_what_others_have_committed(monkeypatch: pytest
     assert said(live(log(), FORGETFUL)[0]) != expected
 
 
+def test_nothing_is_committable_behind_events_before_their_blocks_are_written() -> None:
+    """Events travel while the next frames are judged; blocks are dumped when they have arrived."""
+    one, told_of = cases.Partition(engine.open_partition(cases.settings(), cases.PARTITION)), 0
+    for frame in log():
+        events = one.step(frame)
+        one.next = frame.offset + 1
+        if events:
+            told_of += 1
+            assert one.committable <= frame.offset
+            blocks = list(one.unwritten)
+            for block in blocks:
+                one.dump(block)
+            assert one.committable <= frame.offset and not one.unwritten
+            one.written(blocks, 1.0)
+            assert one.committable == one.next
+    assert told_of > 20
+
+
 DYING: Script = [("go", 22), ("die while writing", len(BLOCKS))]
 
 
