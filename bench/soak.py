@@ -90,7 +90,7 @@ def main(
 ) -> None:
     """Soak on an Apache Kafka of its own. Writes out/soak/soak.json; exit code 1 unless the verdict is good."""
     plan = Plan(minutes, rate, clients)
-    folder = OUT / "run"  # what workers said stays, for whoever asks why one ended
+    folder = (OUT / "run").absolute()  # what workers said stays, for whoever asks why one ended
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with apache_kafka() as bootstrap:

@@ -148,6 +148,11 @@ async def reader(config: Config, **arguments: Any) -> AsyncIterator[AIOKafkaCons
         await consumer.stop()
 
 
+NEVER_MS = 10 * 365 * 86_400_000
+"""aiokafka's member that has asked for no records for five minutes leaves its group, and never joins again. One that
+stands by asks for none. Who has partitions and does not ask is noticed by `StageRunner.stuck`."""
+
+
 def group_reading(config: Config, features: Features, **fetch: Any) -> dict[str, Any]:
     """Arguments of a group member's consumer. A group that has committed nothing begins at the oldest record."""
     codecs.install()
@@ -158,6 +163,7 @@ def group_reading(config: Config, features: Features, **fetch: Any) -> dict[str,
         "session_timeout_ms": session_ms,
         "heartbeat_interval_ms": session_ms // 5,
         "rebalance_timeout_ms": max(60_000, session_ms),
+        "max_poll_interval_ms": NEVER_MS,
         **fetch,
         **config.kafka.client(),
     }

@@ -240,6 +240,14 @@ async def test_a_state_behind_the_offsets_and_a_topic_made_anew_stop_it(
             pass
 
 
+async def stood_by(worker: Worker, seconds: float) -> None:
+    """As if it had owned nothing for so long; and a few heartbeats."""
+    consumer = worker.runners[0].app.batch_consumer._thread._ensure_consumer()
+    consumer._subscription._last_fetch_ended -= seconds
+    assert consumer._subscription.fetcher_idle_time >= seconds
+    await asyncio.sleep(3 * consumer._coordinator._heartbeat_interval_ms / 1000)
+
+
 async def test_one_worker_links_another_stands_by_and_takes_over(
     embedded_broker: str, namespace: str, fitted: Calibrated
 ) -> None:
@@ -265,9 +273,10 @@ async def test_one_worker_links_another_stands_by_and_takes_over(
     await until(shared, 40, "one owns all")
     await until(lambda: handled(1_000), 30, "records")
     first = next(place for place, worker in enumerate(workers) if worker.runners[0]._owned)
+    heir = workers[1 - first]
+    await stood_by(heir, 3_600.0)
     asked[first].set()
     await running[first]
-    heir = workers[1 - first]
 
     async def taken() -> bool:
         return heir.ready and len(heir.runners[0]._owned) == config.topics.partitions
