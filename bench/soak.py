@@ -110,14 +110,15 @@ def soak(run: Run, pipeline: Pipeline, plan: Plan) -> dict[str, Any]:
         looks: list[Look] = []
         begun = time.monotonic()
         stack.enter_context(_feeding(run, pipeline, plan))
-        stack.enter_context(_looking(workers, looks, begun))
+        failed = stack.enter_context(_looking(workers, looks, begun))
         changes = 0
         while (left := begun + 60 * plan.minutes - time.monotonic()) > 0:
             with pipeline.worker(run):
                 say(f"a third has joined, {left:.0f} s to go")
                 changes += 1
-                time.sleep(min(plan.change_s / 2, max(0.0, begun + 60 * plan.minutes - time.monotonic())))
-            time.sleep(min(plan.change_s / 2, max(0.0, begun + 60 * plan.minutes - time.monotonic())))
+                failed.wait(min(plan.change_s / 2, max(0.0, begun + 60 * plan.minutes - time.monotonic())))
+            if failed.wait(min(plan.change_s / 2, max(0.0, begun + 60 * plan.minutes - time.monotonic()))):
+                break
     return plan._asdict() | {"changes": 2 * changes} | judged(looks, plan)
 
 
@@ -163,9 +164,9 @@ def slope(times: Sequence[float], series: Sequence[Sequence[float]], window: flo
 
 
 @contextmanager
-def _looking(workers: Sequence[Worker], looks: list[Look], begun: float) -> Iterator[None]:
-    """A thread fills `looks`; one that finds a worker gone ends, and the context raises."""
-    ended, failures = threading.Event(), []
+def _looking(workers: Sequence[Worker], looks: list[Look], begun: float) -> Iterator[threading.Event]:
+    """A thread fills `looks`. If it finds a worker gone, the event that is given is set, and the context raises."""
+    ended, failed, failures = threading.Event(), threading.Event(), []
 
     def look() -> None:
         try:
@@ -175,11 +176,12 @@ def _looking(workers: Sequence[Worker], looks: list[Look], begun: float) -> Iter
                 looks.append(Look(time.monotonic() - begun, memory, sum(one.lag for one in seen)))
         except (WorkerError, OSError) as error:
             failures.append(error)
+            failed.set()
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
     try:
-        yield
+        yield failed
     finally:
         ended.set()
         thread.join()
