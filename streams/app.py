@@ -46,9 +46,6 @@ STAGES = ("sketch", "judge", "link")
 STOP_S = 20.0
 """What a worker may take to write and leave, before it is ended."""
 
-SWITCH_S = 0.0005
-"""What a thread of a consumer may have to wait for its turn: it takes one for each piece of a fetch."""
-
 WATCH_S = 0.5
 log = structlog.get_logger("probewatch")
 
@@ -65,7 +62,6 @@ def run_worker(config: Config, stages: Sequence[str] = STAGES) -> int:
         _say(text)
     warm()  # compiling takes longer than a session lives, so not between two heartbeats
     spare_collector()
-    sys.setswitchinterval(SWITCH_S)
     code = asyncio.run(_run(config, artefacts, secrets, stages))
     if any(thread.is_alive() and not thread.daemon for thread in threading.enumerate()[1:]):
         _end(code)  # a thread of Faust's consumer hangs; Python would wait for it for ever

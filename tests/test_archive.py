@@ -17,6 +17,7 @@ from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame, label
 from models.pseudonym import pseudonym
 from streams import archive, frames
 from streams.archive import ArchiveError, Message, Writer, layout, open_archive, writer
+from streams.archive.columns import Group, table_of
 from streams.archive.erase import erase
 from streams.cli import app
 from streams.progress import Silent
@@ -43,6 +44,18 @@ def of_several(offset: int, count: int, partition: int = 0) -> RowFrame:
     rows = one.rows._replace(source=(np.arange(count) % 2 * 7).astype(np.uint32))
     names = {0: "gateway-logs[0]", 7: "gateway-logs[5]"}
     return replace(one, source_name=label({source: names[source] for source in set(rows.source.tolist())}), rows=rows)
+
+
+def test_a_source_with_two_names_is_damage() -> None:
+    batch = table_of([(of_several(8, 6), 0)])
+    assert [frame.source_of(1) for frame in Group(pa.Table.from_batches([batch]), "here").frames()] == [
+        "gateway-logs[5]"
+    ]
+    place = batch.schema.get_field_index("source_name")
+    for names in (["a[0]"] * 6, [f"a[{n}]" for n in range(6)]):
+        forged = batch.set_column(place, batch.schema.field(place), pa.array(names).dictionary_encode())
+        with pytest.raises(ArchiveError, match="here: rows that no frame has held"):
+            Group(pa.Table.from_batches([forged]), "here")
 
 
 def message(frame: Frame, time_ms: int = -1) -> Message:

@@ -195,6 +195,21 @@ def test_nothing_is_committable_behind_events_before_their_blocks_are_written() 
     assert told_of > 20
 
 
+def test_blocks_with_decisions_are_written_soon_and_no_more_of_them_than_of_others() -> None:
+    one = cases.Partition(engine.open_partition(cases.settings(), cases.PARTITION))
+    for frame in log():
+        one.step(frame)
+    known = set(one.unwritten)
+    for block in known:
+        one.dump(block)
+    one.written(known, 10.0)
+    assert not one.decided and cases.due([one], 10.0, 1.0) == {}, "all were written after that"
+    one.decided = {block: -float(block) for block in sorted(known)}
+    assert cases.due([one], 10.0, 1 / len(known)) == {one: [max(known)]}, "the longest waiting, and one only"
+    stale = cases.due([one], 11.0, 2 / len(known))[one]
+    assert len(stale) <= 4 and {max(known), sorted(known)[-2]} <= set(stale)
+
+
 DYING: Script = [("go", 22), ("die while writing", len(BLOCKS))]
 
 
