@@ -5,6 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -18,7 +19,7 @@ from streams import clients, judged_with, replay, topics
 from streams.calibrate import calibrate
 from streams.embedded import log_ends, probe
 from streams.progress import Silent
-from streams.secrets import Secrets, create_secrets, load_secrets
+from streams.secrets import FOLDER, NAMES, Secrets, load_secrets
 from streams.sources import open_sources
 from tests.history import Row, benign, write_jsonl
 
@@ -35,10 +36,19 @@ def calibrated(folder: Path) -> Calibrated:
     """Artefacts of a benign day, with secrets beside them."""
     config = Config()
     write_jsonl(folder / "benign.jsonl", benign(1_500, seed=1))
-    create_secrets(folder)
+    fixed_secrets(folder)
     secrets = load_secrets(config, folder)
     calibrate(open_sources([str(folder / "benign.jsonl")], config), folder, config, secrets, Silent())
     return Calibrated(folder, load_artefacts(folder, secrets.projection_seed), secrets)
+
+
+def fixed_secrets(folder: Path) -> None:
+    """Secrets that are the same in every run: which events a history makes hangs on the keys."""
+    (folder / FOLDER).mkdir(mode=0o700)
+    for name in NAMES:
+        path = folder / FOLDER / name
+        path.write_text(sha256(name.encode()).hexdigest() + "\n")
+        path.chmod(0o600)
 
 
 async def write_raw(config: Config, rows: Sequence[Row], pause_s: float = 0.0) -> None:

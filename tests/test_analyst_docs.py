@@ -165,7 +165,7 @@ def test_the_list_shows_the_label_and_what_is_in_force(said: list[Said]) -> None
 def test_the_replay_is_what_was_live_and_the_other_differs(said: list[Said]) -> None:
     live = {one["decision_id"]: one for one in listed("throttles")}
     asis = {one["decision_id"]: one for one in listed("throttles", "--from", "asis")}
-    assert asis == live and len(live) > 6
+    assert asis == live and len(live) > 2, "two blocks and a lift"
     found = listed("compare", "asis", "gentle", "--labels", "kafka")
     assert found["same_history"] and found["differs"] == ["config_hash"]
     changed = [change for one in found["changed"] for change in one["changes"]]

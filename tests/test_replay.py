@@ -15,11 +15,12 @@ from streams.archive import Message
 from streams.calibrate import calibrate
 from streams.identity import Identity
 from streams.progress import Silent
-from streams.secrets import Secrets, create_secrets, load_secrets
+from streams.secrets import Secrets, load_secrets
 from streams.sketch import Sketcher
 from streams.sources import RawBatch, SourceError, open_sources
 from tests.archives import archived
 from tests.history import Row, benign, lines, sweeps, write_jsonl
+from tests.pipeline import fixed_secrets
 
 CONFIG = Config(topics={"partitions": 3}, state={"blocks": 4})
 
@@ -37,7 +38,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     folder = tmp_path_factory.mktemp("history")
     write_jsonl(folder / "benign.jsonl", benign(1_500, seed=1))
     rows = write_jsonl(folder / "day.jsonl", benign(300, seed=2, day=1), sweeps(2, 60, seed=3, day=1))
-    create_secrets(folder)
+    fixed_secrets(folder)
     secrets = load_secrets(CONFIG, folder)
     calibrate(open_sources([str(folder / "benign.jsonl")], CONFIG), folder, CONFIG, secrets, Silent())
     return Fitted(load_artefacts(folder, secrets.projection_seed), secrets, folder / "day.jsonl", rows)
