@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from river.drift import ADWIN, PageHinkley
 
 ADWIN_DELTA = 1e-4
 """Bifet, Gavalda (2007): bound on a false cut at one look, for figures between 0 and 1; ours have a deviation of 1."""
@@ -82,6 +81,7 @@ class Watch:
         self.monitor = monitor
         self._learn = learn
         self._floor = floor
+        self._tests: dict[str, Any] | None = None
         self._refeed()
 
     def add(self, since_ms: int, until_ms: int, value: float, spread: float, rows: int) -> Change | None:
@@ -132,19 +132,29 @@ class Watch:
 
     def _feed(self, figure: Figure) -> str | None:
         z = figure.z / 1_000.0
-        self._adwin.update(z)
-        self._hinkley.update(z)
-        if self._hinkley.drift_detected:
-            return "page_hinkley"
-        return "adwin" if self._adwin.drift_detected else None
+        if self._tests is None:
+            self._tests = _tests()
+        for test in self._tests.values():
+            test.update(z)
+        return next((name for name, test in self._tests.items() if test.drift_detected), None)
 
     def _refeed(self) -> None:
-        self._adwin: Any = ADWIN(delta=ADWIN_DELTA, clock=1, grace_period=FIGURES_MIN)  # type: ignore[no-untyped-call]
-        self._hinkley: Any = PageHinkley(
-            min_instances=FIGURES_MIN, delta=HINKLEY_DELTA, threshold=HINKLEY_THRESHOLD, alpha=1.0
-        )
+        self._tests = None
         for figure in self.monitor.history:
             self._feed(figure)
+
+
+def _tests() -> dict[str, Any]:
+    """By name, the surer one first. river brings pandas, SciPy and scikit-learn with it, which takes seconds: a short
+    replay never has a baseline to compare with, and goes without."""
+    from river.drift import ADWIN, PageHinkley
+
+    return {
+        "page_hinkley": PageHinkley(
+            min_instances=FIGURES_MIN, delta=HINKLEY_DELTA, threshold=HINKLEY_THRESHOLD, alpha=1.0
+        ),
+        "adwin": ADWIN(delta=ADWIN_DELTA, clock=1, grace_period=FIGURES_MIN),  # type: ignore[no-untyped-call]
+    }
 
 
 def _bin(since_ms: int, until_ms: int) -> int:

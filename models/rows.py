@@ -15,7 +15,7 @@ I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-Key = TypeVar("Key", np.uint64, np.int64)
+Key = TypeVar("Key", np.uint32, np.uint64, np.int64)
 
 CLASSES = ("consumer", "broker", "system")
 """Client classes; a row's `klass` is the index here. Unknown clients are consumers, the strictest."""

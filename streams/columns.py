@@ -25,7 +25,6 @@ from models.rows import (
     U32,
     U64,
     Rows,
-    joined,
     take,
 )
 from streams.adapters import embeddings
@@ -177,18 +176,10 @@ def join(texts: Sequence[str]) -> tuple[I32, U8]:
     return offsets, np.frombuffer(text.encode(), np.uint8)
 
 
-def append(parts: Sequence[Rows]) -> Rows:
-    """The rows of all parts, at least one, in raw order."""
-    rows = joined(parts)
-    if (np.diff(rows.offset) < 0).any():
-        rows = take(rows, np.lexsort((rows.index, rows.offset)))
-    return rows
-
-
 def cut(rows: Rows, n_partitions: int) -> Iterator[tuple[int, Rows]]:
-    """Rows by partition of `requests`, in frames of at most 4,096 rows and about 900 kB; in order within each."""
+    """Rows by partition of `requests`, in frames of at most 4,096 rows and about 900 kB; each source's in raw order."""
     partition = ((rows.client >> np.uint64(32)) % np.uint64(n_partitions)).astype(np.int64)
-    rows = take(rows, np.argsort(partition, kind="stable"))
+    rows = take(rows, np.lexsort((rows.index, rows.offset, rows.source, partition)))
     ends = np.cumsum(np.bincount(partition, minlength=n_partitions))
     width = FIXED_ROW_BYTES + 2 * rows.values.shape[1] + 3 * rows.fields.shape[1]
     size = np.concatenate(([0], np.cumsum(np.diff(rows.id_offsets) + width)))

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import river.drift  # noqa: F401  # takes seconds, which the first windows with a baseline would otherwise wait
 import structlog
 from aiokafka import TopicPartition
 from faust.types import TP

@@ -37,16 +37,15 @@ class Window(NamedTuple):
 
 
 class PlainRows(NamedTuple):
-    """Plain records of one model. rows : (n,) their places. encoded, said : of those that have an input.
-
-    without_input : how many have none.
+    """Plain records of one model. rows : (n,) their places. given : (m,) the places of those that have an input, and
+    encoded and said are of these; None where the model has no encoder.
     """
 
     model: str
     rows: I64
+    given: I64
     encoded: Encoded | None
     said: Said | None
-    without_input: int
 
 
 def plain_rows(
@@ -66,7 +65,7 @@ def plain_rows(
     for name, rows in _by_model(found, clean):
         encoder = encoders.get(name)
         if encoder is None:
-            yield PlainRows(name, rows, None, None, len(rows))
+            yield PlainRows(name, rows, rows[:0], None, None)
             continue
         score, margin, fits = _scores(found, rows, thresholds[name])
         rows, score, margin = rows[fits], score[fits], margin[fits]
@@ -78,7 +77,7 @@ def plain_rows(
             encoded = columns.take_encoded(encoded, good)
             rows, score, margin = rows[good], score[good], margin[good]
         said = _said(found, rows, offsets, time_ms, codes, score, margin, identity)
-        yield PlainRows(name, np.concatenate((rows, without)), encoded, said, len(without))
+        yield PlainRows(name, np.concatenate((rows, without)), rows, encoded, said)
 
 
 def _place(encoder: Encoder) -> int:

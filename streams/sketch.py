@@ -15,7 +15,7 @@ from detector.frame import RowFrame, label
 from models.encoders.base import Encoded, Encoder
 from models.members import Members
 from models.population import Population
-from models.rows import CLASSES, FLAG_MEMBER, I64, U8, U64, Rows, joined, take
+from models.rows import CLASSES, FLAG_MEMBER, I64, U8, U32, U64, Rows, distinct, joined, take
 from streams import columns
 from streams.adapters import REGISTRY, Adapter
 from streams.adapters.json_text import UNREADABLE
@@ -63,7 +63,7 @@ class RawRecord(NamedTuple):
 
 class SketchResult(NamedTuple):
     """frames : sorted by model and partition, rows in raw order, offset -1 since none is known before they are written.
-    rejects : sorted by offset and index. unjudged : rows by reason, of models without artefact or without input.
+    rejects : sorted by place. unjudged : rows by reason, of models without artefact or without input.
     """
 
     frames: list[RowFrame]
@@ -152,21 +152,21 @@ def _read_unusual(record: Message, adapter: Adapter, config: Config, features: f
             read.indexes.append(index)
 
 
-class Piece(NamedTuple):
-    """What a few records became. rows : of each model, parts in any order. faults : (offset, index, fault)."""
-
-    rows: dict[str, list[Rows]]
-    faults: list[tuple[int, int, Fault]]
-    unjudged: Counter[str]
-
-
 class Stretch(NamedTuple):
-    """Pieces of one raw partition that follow each other. source : its id in frames."""
+    """Records of one raw partition, offsets rising. source : its id in frames."""
 
     topic: str
     partition: int
     source: int
-    pieces: Sequence[Piece]
+    records: Sequence[Message]
+
+
+class Piece(NamedTuple):
+    """What some records became. rows : of each model, parts in any order."""
+
+    rows: dict[str, list[Rows]]
+    rejects: list[Reject]
+    unjudged: Counter[str]
 
 
 class Sketcher:
@@ -196,61 +196,62 @@ class Sketcher:
         self, topic: str, partition: int, incarnation: str, records: Sequence[Message], n_partitions: int
     ) -> SketchResult:
         """Sketch records of one raw partition, offsets rising. n_partitions : of `requests`."""
-        source = source_id(topic, partition, incarnation)
-        starts = range(0, len(records), CHUNK_RECORDS)
-        pieces = [self.piece(source, records[start : start + CHUNK_RECORDS]) for start in starts]
-        return self.join([Stretch(topic, partition, source, pieces)], n_partitions)
+        stretch = Stretch(topic, partition, source_id(topic, partition, incarnation), records)
+        return self.join([stretch], [self.piece(chunk) for chunk in chunks([stretch])], n_partitions)
 
-    def piece(self, source: int, records: Sequence[Message]) -> Piece:
+    def piece(self, stretches: Sequence[Stretch]) -> Piece:
         """Rows of a few records: what takes time, in portions for a caller who has other things to do in between."""
         piece = Piece({}, [], Counter())
-        rest = self._plain(source, records, piece) if self._scanner else records
-        for start in range(0, len(rest), DECODED_RECORDS):
-            self._decoded(source, rest[start : start + DECODED_RECORDS], piece)
+        rest = self._plain(stretches, piece) if self._scanner else stretches
+        for stretch in rest:
+            for start in range(0, len(stretch.records), DECODED_RECORDS):
+                self._decoded(stretch, stretch.records[start : start + DECODED_RECORDS], piece)
         return piece
 
-    def join(self, stretches: Sequence[Stretch], n_partitions: int) -> SketchResult:
-        """Frames of all of them: fewer and fuller than those of each would be."""
-        gathered: dict[str, list[tuple[Stretch, Rows]]] = {}
-        rejects: list[Reject] = []
-        unjudged: Counter[str] = Counter()
-        for one in stretches:
-            faults = sorted(fault for piece in one.pieces for fault in piece.faults)
-            rejects += [Reject(one.topic, one.partition, offset, index, *fault) for offset, index, fault in faults]
-            for piece in one.pieces:
-                unjudged += piece.unjudged
-            for name in {name for piece in one.pieces for name in piece.rows}:
-                parts = [rows for piece in one.pieces for rows in piece.rows.get(name, ())]
-                gathered.setdefault(name, []).append((one, columns.append(parts)))
+    def join(self, stretches: Sequence[Stretch], pieces: Sequence[Piece], n_partitions: int) -> SketchResult:
+        """Frames of all pieces, which are what became of these stretches: fewer and fuller than those of each."""
+        names = {one.source: f"{one.topic}[{one.partition}]" for one in stretches}
+        rejects = sorted((one for piece in pieces for one in piece.rejects), key=_place)
+        unjudged = sum((piece.unjudged for piece in pieces), Counter[str]())
         frames: list[RowFrame] = []
-        for name, rows_of in sorted(gathered.items()):
-            of = label({one.source: f"{one.topic}[{one.partition}]" for one, _ in rows_of})
-            about = name, self._models[name].space, of, self._identity.key_id
-            cuts = columns.cut(joined([rows for _, rows in rows_of]), n_partitions)
-            frames += [RowFrame(target, -1, *about, part) for target, part in cuts]
+        for name in sorted({name for piece in pieces for name in piece.rows}):
+            rows = joined([part for piece in pieces for part in piece.rows.get(name, ())])
+            sources = label({source: names[source] for source in distinct(rows.source).tolist()})
+            about = name, self._models[name].space, sources, self._identity.key_id
+            frames += [RowFrame(target, -1, *about, part) for target, part in columns.cut(rows, n_partitions)]
         return SketchResult(frames, rejects, unjudged)
 
-    def _plain(self, source: int, records: Sequence[Message], piece: Piece) -> Sequence[Message]:
+    def _plain(self, stretches: Sequence[Stretch], piece: Piece) -> Sequence[Stretch]:
         """Take what is plain; the records that are left."""
         assert self._scanner is not None
+        records = [record for one in stretches for record in one.records]
         found = self._scanner.scan([record.value or b"" for record in records], self._config.input.max_record_bytes)
         left = np.ones(len(records), np.bool_)
         offsets = np.array([record.offset for record in records], np.int64)
+        lengths = [len(one.records) for one in stretches]
+        sources = np.repeat(np.array([one.source for one in stretches], np.uint32), lengths)
         window = Window(self._config.input.earliest_ms, self._config.input.latest_ms)
         for part in plain_rows(found, offsets, self._encoders, self._thresholds, self._identity, window):
             left[part.rows] = False
             if part.said is None or part.encoded is None:
                 piece.unjudged[UNKNOWN_MODEL] += len(part.rows)
                 continue
-            piece.unjudged[NO_INPUT] += part.without_input
-            if len(part.said.offset):
-                piece.rows.setdefault(part.model, []).append(self._rows(part.model, source, part.said, part.encoded))
-        return [records[place] for place in np.flatnonzero(left).tolist()]
+            piece.unjudged[NO_INPUT] += len(part.rows) - len(part.given)
+            if len(part.given):
+                rows = self._rows(part.model, sources[part.given], part.said, part.encoded)
+                piece.rows.setdefault(part.model, []).append(rows)
+        if not left.any():
+            return []
+        kept = np.split(left, np.cumsum(lengths)[:-1])
+        return [
+            one._replace(records=[one.records[place] for place in np.flatnonzero(of).tolist()])
+            for one, of in zip(stretches, kept, strict=True)
+        ]
 
-    def _decoded(self, source: int, records: Sequence[Message], piece: Piece) -> None:
+    def _decoded(self, of: Stretch, records: Sequence[Message], piece: Piece) -> None:
         """Records one by one: what is faulty is blamed here."""
         read = read_records(records, self._adapter, self._config, self._features)
-        piece.faults.extend(read.faults)
+        piece.rejects.extend(_reject(of, *fault) for fault in read.faults)
         for name, places in _by_model(read.requests):
             if name not in self._models:
                 piece.unjudged[UNKNOWN_MODEL] += len(places)
@@ -263,9 +264,11 @@ class Sketcher:
                 continue
             faults: Faults = {}
             encoded = columns.encode(encoder, [item for item in inputs if item is not None], faults)
+            source = np.full(len(kept), of.source, np.uint32)
             rows = self._rows(name, source, self._said(name, read, kept, faults), encoded)
             if faults:
-                piece.faults.extend((read.offsets[kept[row]], read.indexes[kept[row]], faults[row]) for row in faults)
+                at = ((read.offsets[kept[row]], read.indexes[kept[row]], faults[row]) for row in faults)
+                piece.rejects.extend(_reject(of, *fault) for fault in at)
                 rows = take(rows, np.setdiff1d(np.arange(rows.count), list(faults)))
             piece.rows.setdefault(name, []).append(rows)
 
@@ -293,13 +296,13 @@ class Sketcher:
             flags=answers.flags,
         )
 
-    def _rows(self, name: str, source: int, said: Said, encoded: Encoded) -> Rows:
-        n, flags = len(said.offset), said.flags
+    def _rows(self, name: str, source: U32, said: Said, encoded: Encoded) -> Rows:
+        flags = said.flags
         if name in self._members:
             flags = flags | np.where(self._members[name].contains(encoded), FLAG_MEMBER, 0).astype(np.uint16)
         novelty, cell = columns.describe(self._models[name].population, encoded.values)
         return Rows(
-            source=np.full(n, source, np.uint32),
+            source=source,
             **said._replace(klass=self._classes(said.klass, said.client), flags=flags)._asdict(),
             exact=encoded.exact,
             values=encoded.values,
@@ -307,7 +310,7 @@ class Sketcher:
             surprisal=encoded.surprisal,
             offgrid=encoded.offgrid,
             novelty=novelty,
-            guard=np.full(n, np.nan, np.float32),
+            guard=np.full(len(source), np.nan, np.float32),
             cell=cell,
         )
 
@@ -333,6 +336,31 @@ class Sketcher:
             known = undeclared & (self._declared_clients[places] == clients)
             codes[known] = self._declared_classes[places[known]]
         return codes
+
+
+def chunks(stretches: Sequence[Stretch]) -> Iterator[list[Stretch]]:
+    """The same records in portions for `Sketcher.piece`, in order; none is empty."""
+    chunk: list[Stretch] = []
+    room = CHUNK_RECORDS
+    for one in stretches:
+        start = 0
+        while start < len(one.records):
+            chunk.append(one._replace(records=one.records[start : start + room]))
+            start += room
+            room = CHUNK_RECORDS - sum(len(part.records) for part in chunk)
+            if room == 0:
+                yield chunk
+                chunk, room = [], CHUNK_RECORDS
+    if chunk:
+        yield chunk
+
+
+def _reject(of: Stretch, offset: int, index: int, fault: Fault) -> Reject:
+    return Reject(of.topic, of.partition, offset, index, *fault)
+
+
+def _place(reject: Reject) -> tuple[str, int, int, int]:
+    return reject.topic, reject.partition, reject.offset, reject.index
 
 
 def _threshold(configured: ModelConfig | None, fitted: float | None) -> float:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiokafka import TopicPartition
 from faust.types import TP
@@ -18,7 +18,7 @@ from streams.embedded import Features, log_ends
 from streams.identity import source_id
 from streams.metrics import Metrics
 from streams.rejects import Record, Reject, dead_letters
-from streams.sketch import CHUNK_RECORDS, Sketcher, SketchResult, Stretch
+from streams.sketch import Sketcher, SketchResult, Stretch, chunks
 from streams.stage import StageError
 
 LINGER_MS = 100
@@ -38,11 +38,6 @@ FETCH_BYTES = 4 * 2**20
 
 SENT_BYTES = 2**19
 """Frames that travel to a partition together; a message may be twice as long."""
-
-
-class _Sketched(NamedTuple):
-    batch: Batch
-    stretch: Stretch
 
 
 class SketchStage:
@@ -73,7 +68,7 @@ class SketchStage:
         self._producer = clients.producer(config, features, topics.dead_letter_bytes(config), SENT_BYTES)
         self._dead = DeadLetterTopic(self._producer, config, metrics)
         self._ends: dict[TP, int] = {}
-        self._gathered: list[_Sketched] = []
+        self._gathered: list[Batch] = []
         self._flight: asyncio.Task[None] | None = None
 
     @property
@@ -119,26 +114,27 @@ class SketchStage:
                 )
 
     async def process(self, batch: Batch) -> None:
-        """Sketch a batch; with the last one of a fetch, send the frames of all of them, once those of the fetch before
-        are acknowledged. Raises what they failed with."""
-        self._gathered.append(_Sketched(batch, await self._sketch(batch)))
-        if not batch.more or sum(len(one.batch.records) for one in self._gathered) >= GATHERED_RECORDS:
+        """Gather a batch; with the last one of a fetch, sketch all of them, and send their frames once those of the
+        fetch before are acknowledged. Raises what they failed with."""
+        self._gathered.append(batch)
+        if not batch.more or sum(len(one.records) for one in self._gathered) >= GATHERED_RECORDS:
             await self._take_off()
-
-    async def _sketch(self, batch: Batch) -> Stretch:
-        topic, partition = batch.partition
-        source, pieces = source_id(topic, partition, self._config.input.incarnation), []
-        for start in range(0, len(batch.records), CHUNK_RECORDS):
-            pieces.append(self._sketcher.piece(source, batch.records[start : start + CHUNK_RECORDS]))
-            await asyncio.sleep(0)  # acknowledgements and other stages come in between
-        return Stretch(topic, partition, source, pieces)
 
     async def _take_off(self) -> None:
         gathered, self._gathered = self._gathered, []
-        result = self._sketcher.join([one.stretch for one in gathered], self._config.topics.partitions)
+        stretches = [self._stretch(batch) for batch in gathered]
+        pieces = []
+        for chunk in chunks(stretches):
+            pieces.append(self._sketcher.piece(chunk))
+            await asyncio.sleep(0)  # acknowledgements and other stages come in between
+        result = self._sketcher.join(stretches, pieces, self._config.topics.partitions)
         await self._land()
-        self._flight = asyncio.create_task(self._send(result, [one.batch for one in gathered]))
+        self._flight = asyncio.create_task(self._send(result, gathered))
         await clients.let_out()
+
+    def _stretch(self, batch: Batch) -> Stretch:
+        topic, partition = batch.partition
+        return Stretch(topic, partition, source_id(topic, partition, self._config.input.incarnation), batch.records)
 
     async def _land(self) -> None:
         """Wait until what is on its way is acknowledged; raises if it is not."""

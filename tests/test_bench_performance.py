@@ -153,6 +153,7 @@ def results() -> dict[str, Any]:
         "load": 0.5, "fed_per_s": 16_000.0, "rows_a_frame": 51.0, "behind_s": 0.1, "us": us, "p50_ms": 70.0,
         "p95_ms": 120.0, "p99_ms": math.inf, "max_ms": math.inf, "events": 500, "lost": 7,
     }  # fmt: skip
+    fixed = steady | {"load": 0.45, "p99_ms": 240.0, "max_ms": 260.0, "lost": 0}
     kinds = {"64 numbers": 0.61, "64 numbers, base64": 0.49, "23 features": 0.5}
     return {
         "command": "make bench", "date": "2030-01-01", "seconds": 590.0, "quick": False, "left_out": {},
@@ -167,7 +168,7 @@ def results() -> dict[str, Any]:
             },
             "service": {
                 "raw_partitions": 4, "partitions": 12, "clients": 100_000, "backlog": drained, "of_plain": _of(0.2),
-                "steady": [steady], "resident_bytes": 9e8, "events": {"expected": 900, "arrived": 893},
+                "steady": [fixed, steady], "resident_bytes": 9e8, "events": {"expected": 900, "arrived": 893},
             },
             "replay": {
                 "rows": 10**6, "frames": 3_000, "archive_bytes": 2e8, "rows_a_minute": _of(1.1e7),
@@ -189,12 +190,12 @@ def results() -> dict[str, Any]:
 def test_each_aim_is_told_as_reached_or_missed(results: dict[str, Any]) -> None:
     verdicts = [line.verdict for line in aims(results["parts"])]
     sketch, judge, memory, service = ["reached", "missed", "reached"], ["missed", "reached"], ["reached"], ["reached"]
-    assert verdicts == [*sketch, *judge, *memory, *service, "missed", "reached", "reached", "missed"]
+    assert verdicts == [*sketch, *judge, *memory, *service, "missed", "reached", "reached", "reached", "missed"]
     assert "never of 500 events, 7 lost" in [line.now for line in aims(results["parts"])]
 
 
 def test_a_percentile_of_few_events_is_no_verdict(results: dict[str, Any]) -> None:
-    results["parts"]["service"]["steady"][0] |= {"events": 20, "p99_ms": 90.0}
+    results["parts"]["service"]["steady"][1] |= {"events": 20, "p99_ms": 90.0}
     assert "-" in [line.verdict for line in aims(results["parts"])]
 
 
@@ -210,7 +211,7 @@ def test_documentation_page_and_json_hold_every_table(results: dict[str, Any], t
     assert len(shown) == 12 and all(len(line) == len(table.header) for table in shown for line in table.cells)
     assert all(f"### {table.title}" in text and table.title in html for table in shown)
     assert "<b>CPU</b>" not in html and "http-equiv" not in html and 'src="http' not in html
-    assert json.loads(figures.read_text())["parts"]["service"]["steady"][0]["p99_ms"] is None
+    assert json.loads(figures.read_text())["parts"]["service"]["steady"][1]["p99_ms"] is None
     docs.write_text("no place for figures")
     with pytest.raises(ValueError, match="no <!-- figures"):
         report.write_docs(results, docs)

@@ -76,21 +76,23 @@ def _memory(part: Any) -> list[Aim]:
 
 
 def _service(part: Any) -> list[Aim]:
-    drained, half = part["backlog"], part["steady"][0]
-    rate, late = drained["records_per_s"], half["p99_ms"]
-    enough = half["events"] >= 100
+    drained, (fixed, half) = part["backlog"], part["steady"][:2]
+    rate = drained["records_per_s"]
     return [
         Aim(
             "one worker end to end, two cores with broker", "≥ 30,000 records/s sustained",
             f"{rate:,.0f} ({drained['windows']['low']:,.0f}-{drained['windows']['high']:,.0f})",
             times(part["of_plain"]), rate >= 30_000,
         ),
-        Aim(
-            "log record to throttle event at half of that, p99", "≤ 250 ms",
-            f"{milliseconds(late)} of {half['events']:,} events, {half['lost']} lost", "-",
-            late <= 250 if enough else None,
-        ),
+        _latency("log record to throttle event at half of that, p99", half),
+        _latency("the same at 15,000 records/s, half of what is aimed at", fixed),
     ]  # fmt: skip
+
+
+def _latency(what: str, fed: Any) -> Aim:
+    late, events = fed["p99_ms"], fed["events"]
+    now = f"{milliseconds(late)} of {events:,} events, {fed['lost']} lost"
+    return Aim(what, "≤ 250 ms", now, "-", late <= 250 if events >= 100 else None)
 
 
 def _replay(part: Any) -> list[Aim]:

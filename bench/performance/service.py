@@ -31,6 +31,9 @@ CLIENTS = 100_000
 LOADS = (0.5, 0.75, 1.0)
 """Steady feeding, as shares of the rate at which the backlog was drained."""
 
+AIMED_PER_S = 30_000
+"""Half of this is fed as well, before the others: a load that does not move with what is drained."""
+
 LOOK_S, WINDOW_S = 0.5, 2.5
 STALLED_S = 60.0
 AFTER_S = 5.0
@@ -64,9 +67,10 @@ def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
         drained = drain(worker, records, reporter)
         watcher.start()
         loads, fed = [], []
-        for load in LOADS[:1] if run.quick else LOADS:
+        fixed = AIMED_PER_S / 2 / drained["records_per_s"]
+        for load in (fixed, *LOADS[: 1 if run.quick else None]):
             rate = load * drained["records_per_s"]
-            length = seconds if load == LOADS[0] else seconds // 2
+            length = seconds if load <= LOADS[0] else seconds // 2
             say(f"steady feeding, {rate:,.0f} records/s")
             one, steady = _steady(run, pipeline, worker, int(rate * length), rate, reporter)
             fed.append(one)
