@@ -6,7 +6,6 @@ and ends with exit code 1; whoever started it starts it again, and the topics ho
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -30,6 +29,7 @@ from streams.embedded import Features, probe
 from streams.health import Health
 from streams.identity import identity_of
 from streams.judge import JudgeStage
+from streams.memory import spare_collector
 from streams.metrics import Metrics
 from streams.rights import demand
 from streams.secrets import Secrets, load_secrets, trusted_keys
@@ -219,16 +219,6 @@ def reason(error: BaseException) -> str:
         if text
         else repr(error)
     )
-
-
-def spare_collector() -> None:
-    """Keep the cycle collector away from what never goes (imported modules), and from every few hundred records.
-
-    A batch makes tens of thousands of short-lived objects without cycles; walking all the others each time is waste.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 class PrintableFormatter(logging.Formatter):

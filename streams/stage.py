@@ -17,6 +17,7 @@ import mode
 import structlog
 from faust.types import TP, StreamT
 
+from streams import memory
 from streams.batches import Batch, BatchApp, Memory
 from streams.waits import Wait, Waits
 
@@ -239,6 +240,7 @@ class StageRunner:
                 if self._acquiring is not None:
                     self._acquiring.cancel()
                 self._step, self._acquiring = "", None
+                memory.give_back()
             self._numbers = {}
             self.ready = bool(self._owned) or not partitions
 

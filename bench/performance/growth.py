@@ -13,7 +13,7 @@ from bench.performance.common import Run, in_turn, say, spread, widths_of
 from bench.performance.feeder import Feeding
 from bench.performance.plain import Plain
 from bench.performance.sketch import METHODS, compare
-from streams.app import spare_collector
+from streams.memory import spare_collector
 from streams.progress import Reporter
 
 JUDGE_CLIENTS, JUDGE_ROWS = 10_000, 100_000

@@ -11,7 +11,7 @@ from bench.performance.common import Run, ratios, spread
 from bench.performance.plain import Plain
 from models.kernels.jit import kernel
 from models.rows import I64, U64
-from streams.app import spare_collector
+from streams.memory import spare_collector
 from streams.progress import Reporter
 
 ROWS_MIN = 200_000

@@ -21,9 +21,10 @@ from bench.performance.plain import CLIENTS, FETCH_BYTES, FETCH_RECORDS, decode,
 from bench.performance.sketch import sketch, sketched
 from detector.config import Config
 from streams import clients
-from streams.app import quieten, spare_collector
+from streams.app import quieten
 from streams.batches import Batch, Memory
 from streams.embedded import Features, probe
+from streams.memory import spare_collector
 from streams.progress import Reporter
 from streams.sketch import RawRecord
 from streams.stage import StageRunner

@@ -16,8 +16,8 @@ from bench.performance.common import Run, in_turn, ratios, spread
 from bench.performance.plain import CLIENTS, fill, make, plain, read
 from detector.config import Config
 from streams import frames
-from streams.app import spare_collector
 from streams.identity import Identity
+from streams.memory import spare_collector
 from streams.progress import Reporter
 from streams.sketch import Message, Sketcher
 
