@@ -20,7 +20,7 @@ from models.rows import FLAG_EXPLAIN, FLAG_LABEL, FLAG_MEMBER, FLAG_REFUSED, Row
 from streams import columns, frames
 from streams import sketch as sketch_module
 from streams.identity import Identity, pseudonym, source_id
-from streams.sketch import SketchResult, Stretch
+from streams.sketch import CHUNK_RECORDS, SketchResult, Stretch, chunks
 from tests import frame_rows, sketching
 
 IDENTITY = Identity(sketching.SEED, "k1", sketching.SEED)
@@ -82,6 +82,19 @@ def test_raw_partitions_share_their_frames() -> None:
         for row in range(frame.rows.count)
     )
     assert {name for name, *_ in told} == {"logs[3]", "logs[11]"} and len(told) == 59
+
+
+@pytest.mark.parametrize("lengths", [[0], [3], [2_048], [2_049, 0, 1], [7, 4_096, 2_000], [5_000, 5_000, 1]])
+def test_portions_hold_all_records_in_order(lengths: list[int]) -> None:
+    record = sketching.raw(1, b"{}")
+    stretches = [
+        Stretch("logs", n, n, [record._replace(offset=at) for at in range(length)]) for n, length in enumerate(lengths)
+    ]
+    portions = list(chunks(stretches))
+    sizes = [sum(len(part.records) for part in portion) for portion in portions]
+    assert sizes[:-1] == [CHUNK_RECORDS] * (len(sizes) - 1) and all(0 < size <= CHUNK_RECORDS for size in sizes)
+    told = [(part.partition, record.offset) for portion in portions for part in portion for record in part.records]
+    assert told == [(n, at) for n, length in enumerate(lengths) for at in range(length)]
 
 
 @pytest.mark.parametrize(
