@@ -5,7 +5,9 @@ command line, the configuration or a source cannot be used.
 """
 
 import logging
+import sys
 
+import structlog
 import typer
 
 from streams.cli import (
@@ -43,7 +45,13 @@ for _panel, _modules in _PANELS.items():
         _commands.add_to(app, _panel)
 
 
-def main() -> None:
+@app.callback()
+def _speak_apart() -> None:
+    """What is logged goes to standard error: standard output belongs to the command's result."""
     # A client that cannot connect is an error of the command, told once; the library would tell it once more.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+
+
+def main() -> None:
     app()
