@@ -165,8 +165,10 @@ class Worker:
                 await self._bounded(leaving)
             raise
         finally:
-            for task in (stop, watching, looking):
-                task.cancel()
+            helpers = (stop, watching, looking)
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
             await self.health.stop()
 
     async def _bounded(self, stopping: "asyncio.Future[Any]") -> None:

@@ -1,15 +1,18 @@
 """One worker with all stages on a broker, against an offline fold of the same records."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from aiokafka import AIOKafkaConsumer
 
 from detector.config import Config
 from streams import topics
 from streams.app import Worker
+from streams.contact import LOOK_S
 from streams.embedded import probe
 from tests.history import benign, sweeps
 from tests.kafka_config import kafka_config
@@ -52,6 +55,22 @@ async def test_live_events_are_the_bytes_of_the_offline_fold(broker: str, namesp
     assert in_force and all(key.startswith("client:k1-") and key.endswith(":loan:judge") for key in in_force)
     assert 'probewatch_rows_total{stage="judge"}' in metrics
     assert "acct-" not in metrics and "evil-" not in metrics
+
+
+async def test_a_worker_that_stopped_leaves_no_consumer_open(
+    embedded_broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    config = kafka_config(embedded_broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    before = [*_open_consumers()]
+    async with working(config, fitted):
+        assert len(_open_consumers()) > len(before)
+        await asyncio.sleep(LOOK_S)
+    assert [one for one in _open_consumers() if one not in before] == []
+
+
+def _open_consumers() -> list[AIOKafkaConsumer]:
+    return [one for one in gc.get_objects() if isinstance(one, AIOKafkaConsumer) and not one._closed]
 
 
 async def test_nothing_planted_leaves_the_raw_topic(
