@@ -31,7 +31,8 @@ from detector.packed import BODY_BYTES_MIN, pack, unpack
 from models.artefacts import Artefacts, ModelArtefact
 from models.clients import ClientTable, no_tally
 from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls, Tally
-from models.rows import I64, joined
+from models.reorder import joined
+from models.rows import I64
 
 BLOCK_MAGIC = b"PWBK"
 BLOCK_LAYOUT = 4

@@ -28,7 +28,8 @@ from models.kernels.client import DAY_MS
 from models.kernels.fold import OFF, threshold_offset
 from models.kernels.layout import COUNTS, Nulls, Tally
 from models.kernels.numbers import size_bucket
-from models.rows import CLASSES, I16, I32, I64, U64, UNIT, Rows, joined, take
+from models.reorder import joined, take
+from models.rows import CLASSES, I16, I32, I64, U64, UNIT, Rows
 
 NEAREST_AMONG = 256
 """Earlier rows among which the nearest is sought; a family's own references are fewer."""

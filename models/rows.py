@@ -1,6 +1,5 @@
 """What remains of one model input, as columns: the only thing that travels from `sketch` to `judge`."""
 
-from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -77,27 +76,6 @@ class Rows(NamedTuple):
     @property
     def count(self) -> int:  # type: ignore[override]  # rows, not occurrences
         return len(self.client)
-
-
-def take(rows: Rows, places: I64) -> Rows:
-    """The rows at these places, in this order."""
-    lengths = np.diff(rows.id_offsets)[places]
-    offsets = np.zeros(len(places) + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    starts = np.repeat(rows.id_offsets[:-1][places] - offsets[:-1], lengths)
-    letters = rows.id_bytes[starts + np.arange(offsets[-1])]
-    taken: dict[str, NDArray[np.generic]] = {
-        name: column[places] for name, column in rows._asdict().items() if not name.startswith("id_")
-    }
-    return Rows(**taken, id_offsets=offsets, id_bytes=letters)  # type: ignore[arg-type]  # dtypes stay
-
-
-def joined(parts: Sequence[Rows]) -> Rows:
-    """The rows of all parts, at least one, behind one another."""
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Rows._fields}
-    ends = np.cumsum([0, *(len(part.id_bytes) for part in parts)])
-    offsets = [part.id_offsets[:-1] + end for part, end in zip(parts, ends.tolist(), strict=False)]
-    return Rows(**columns | {"id_offsets": np.concatenate([*offsets, ends[-1:]]).astype(np.int32)})
 
 
 def distinct(values: NDArray[Key]) -> NDArray[Key]:

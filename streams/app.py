@@ -29,7 +29,7 @@ from streams.embedded import Features, probe
 from streams.health import Health
 from streams.identity import identity_of
 from streams.judge import JudgeStage
-from streams.memory import spare_collector
+from streams.memory import settle
 from streams.metrics import Metrics
 from streams.rights import demand
 from streams.secrets import Secrets, load_secrets, trusted_keys
@@ -61,7 +61,7 @@ def run_worker(config: Config, stages: Sequence[str] = STAGES) -> int:
     for text in standing(config.artefacts, artefacts):
         _say(text)
     warm()  # compiling takes longer than a session lives, so not between two heartbeats
-    spare_collector()
+    settle()
     code = asyncio.run(_run(config, artefacts, secrets, stages))
     if any(thread.is_alive() and not thread.daemon for thread in threading.enumerate()[1:]):
         _end(code)  # a thread of Faust's consumer hangs; Python would wait for it for ever

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from models.encoders.base import Encoded, Encoder
 from models.encoders.embedding import EmbeddingEncoder
 from models.population import Population
+from models.reorder import take
 from models.rows import (
     CLASSES,
     F32,
@@ -25,7 +26,6 @@ from models.rows import (
     U32,
     U64,
     Rows,
-    take,
 )
 from streams.adapters import embeddings
 from streams.adapters.request import Output, Request

@@ -15,7 +15,8 @@ from detector.frame import RowFrame, label
 from models.encoders.base import Encoded, Encoder
 from models.members import Members
 from models.population import Population
-from models.rows import CLASSES, FLAG_MEMBER, I64, U8, U32, U64, Rows, distinct, joined, take
+from models.reorder import joined, take
+from models.rows import CLASSES, FLAG_MEMBER, I64, U8, U32, U64, Rows, distinct
 from streams import columns
 from streams.adapters import REGISTRY, Adapter
 from streams.adapters.json_text import UNREADABLE

@@ -12,7 +12,8 @@ from detector.config import Config
 from detector.finding import Event
 from detector.frame import Frame, RowFrame, ShiftFrame, label
 from models.population import Population, fit_population
-from models.rows import FLAG_REFUSED, UNIT, Rows, joined
+from models.reorder import joined
+from models.rows import FLAG_REFUSED, UNIT, Rows
 
 SPACE = "loan@0123456789abcdef"
 PARTITIONS = 3

@@ -1,6 +1,8 @@
 """What has gone is given back, though it hangs in a cycle or lies between things that stay."""
 
 import gc
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -20,7 +22,39 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4_096
 
 
-@pytest.mark.skipif(not hasattr(memory._libc, "malloc_trim"), reason="this C library gives memory back by itself")
+only_glibc = pytest.mark.skipif(not hasattr(memory._libc, "malloc_trim"), reason="a C library with other habits")
+
+BATCHES = """
+import resource, sys
+import numpy as np
+from streams import memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def batch():
+    return [np.ones(2**18) for _ in range(20)]
+
+if sys.argv[1] == "settled":
+    memory.settle()
+batch()
+before = faults()
+for _ in range(20):
+    batch()
+print(faults() - before)
+"""
+
+
+@only_glibc
+def test_a_batch_works_in_the_memory_of_the_one_before() -> None:
+    found = {
+        name: int(subprocess.run([sys.executable, "-c", BATCHES, name], capture_output=True, check=True).stdout)
+        for name in ("settled", "as it is")
+    }
+    assert found["settled"] < 1_000 and found["as it is"] > 50_000
+
+
+@only_glibc
 def test_what_lies_free_between_what_stays_goes_back() -> None:
     pieces = [bytes(PIECE_BYTES) for _ in range(PIECES)]
     stay = pieces[7::8]
@@ -33,7 +67,7 @@ def test_what_lies_free_between_what_stays_goes_back() -> None:
 def test_cycles_go_though_the_collector_seldom_comes() -> None:
     thresholds = gc.get_threshold()
     try:
-        memory.spare_collector()
+        memory.settle()
         gone = weakref.ref(Node())
         assert gone() is not None
         memory.give_back()

@@ -13,7 +13,7 @@ from bench.performance.common import Run, in_turn, say, spread, widths_of
 from bench.performance.feeder import Feeding
 from bench.performance.plain import Plain
 from bench.performance.sketch import METHODS, compare
-from streams.memory import spare_collector
+from streams.memory import settle
 from streams.progress import Reporter
 
 JUDGE_CLIENTS, JUDGE_ROWS = 10_000, 100_000
@@ -22,7 +22,7 @@ PARTITION_CLIENTS = 10_000
 
 
 def widths(run: Run, reporter: Reporter) -> dict[str, Any]:
-    spare_collector()
+    settle()
     kinds = widths_of(run)
     rounds, bytes_read = run.size(3, 1), run.size(30_000_000, 5_000_000)
     judged = [kind for kind in kinds if kind.fields or kind == NUMBERS]

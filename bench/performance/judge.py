@@ -11,7 +11,7 @@ from bench.performance.common import Run, ratios, spread
 from bench.performance.plain import Plain
 from models.kernels.jit import kernel
 from models.rows import I64, U64
-from streams.memory import spare_collector
+from streams.memory import settle
 from streams.progress import Reporter
 
 ROWS_MIN = 200_000
@@ -21,7 +21,7 @@ def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
     """All sizes in each round, each after a plain read, so that ratios between sizes are of one moment too."""
     sizes = (120, 10_000) if run.quick else (120, 10_000, 100_000, 1_000_000)
     rounds = run.size(3, 2)
-    spare_collector()
+    settle()
     plain = Plain(run)
     done = reporter.task("judge", sum(map(_rows, sizes)) * rounds)
     read: list[float] = []

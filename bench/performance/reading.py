@@ -24,7 +24,7 @@ from streams import clients
 from streams.app import quieten
 from streams.batches import Batch, Memory
 from streams.embedded import Features, probe
-from streams.memory import spare_collector
+from streams.memory import settle
 from streams.progress import Reporter
 from streams.sketch import RawRecord
 from streams.stage import StageRunner
@@ -41,7 +41,7 @@ _groups = itertools.count()
 
 def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
     quieten()
-    spare_collector()
+    settle()
     count, rounds = run.size(40_000, 20_000), run.size(5, 1)
     topic = f"{run.namespace}.reading"
     asyncio.run(fill(run, topic, list(records(NUMBERS, count, CLIENTS))))

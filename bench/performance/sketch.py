@@ -17,7 +17,7 @@ from bench.performance.plain import CLIENTS, fill, make, plain, read
 from detector.config import Config
 from streams import frames
 from streams.identity import Identity
-from streams.memory import spare_collector
+from streams.memory import settle
 from streams.progress import Reporter
 from streams.sketch import Message, Sketcher
 
@@ -25,7 +25,7 @@ METHODS = ("plain", "sketch", "sketch and send")
 
 
 def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
-    spare_collector()  # as the worker does; the plain reader profits too
+    settle()  # as the worker does; the plain reader profits too
     kinds = KINDS[1:2] if run.quick else KINDS
     rounds, count = run.size(7, 3), run.size(40_000, 10_000)
     done = reporter.task("sketch", len(kinds) * rounds * len(METHODS))

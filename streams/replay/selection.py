@@ -12,7 +12,7 @@ import numpy as np
 
 from detector.finding import Event
 from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame
-from models.rows import take
+from models.reorder import take
 
 
 class Selection(NamedTuple):
