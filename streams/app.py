@@ -46,6 +46,9 @@ STAGES = ("sketch", "judge", "link")
 STOP_S = 20.0
 """What a worker may take to write and leave, before it is ended."""
 
+LEFT_S = 5.0
+"""What it may take to leave without writing, and then what is left of the libraries to end: 30 s in all."""
+
 WATCH_S = 0.5
 log = structlog.get_logger("probewatch")
 
@@ -62,7 +65,12 @@ def run_worker(config: Config, stages: Sequence[str] = STAGES) -> int:
         _say(text)
     warm()  # compiling takes longer than a session lives, so not between two heartbeats
     settle()
-    code = asyncio.run(_run(config, artefacts, secrets, stages))
+    with asyncio.Runner() as runner:
+        code = runner.run(_run(config, artefacts, secrets, stages))
+        last = threading.Timer(LEFT_S, _end, (code,))  # a task may not let itself be cancelled
+        last.daemon = True
+        last.start()
+    last.cancel()
     if any(thread.is_alive() and not thread.daemon for thread in threading.enumerate()[1:]):
         _end(code)  # a thread of Faust's consumer hangs; Python would wait for it for ever
     return code
@@ -155,14 +163,14 @@ class Worker:
                     task.result()
             for task in starts:
                 task.cancel()
-            await self._bounded(asyncio.gather(*(runner.stop() for runner in self.runners)))
+            await self._bounded(asyncio.gather(*(runner.stop() for runner in self.runners)), STOP_S)
             log.info("stopped")
         except BaseException:
             for task in starts:
                 task.cancel()
             with contextlib.suppress(StageError):  # the first error is the one to tell
                 leaving = asyncio.gather(*(runner.abandon() for runner in self.runners), return_exceptions=True)
-                await self._bounded(leaving)
+                await self._bounded(leaving, LEFT_S)
             raise
         finally:
             helpers = (stop, watching, looking)
@@ -171,11 +179,11 @@ class Worker:
             await asyncio.gather(*helpers, return_exceptions=True)
             await self.health.stop()
 
-    async def _bounded(self, stopping: "asyncio.Future[Any]") -> None:
-        try:
-            await asyncio.wait_for(stopping, STOP_S)
-        except TimeoutError:
-            raise StageError(f"did not stop within {STOP_S:.0f} s; what is not written will be done again") from None
+    async def _bounded(self, stopping: "asyncio.Future[Any]", seconds: float) -> None:
+        """Not `wait_for`, which waits for as long as what it cancels goes on."""
+        if not (await asyncio.wait({stopping}, timeout=seconds))[0]:
+            raise StageError(f"did not stop within {seconds:.0f} s; what is not written will be done again")
+        stopping.result()
 
     async def _watch(self) -> None:
         while True:
