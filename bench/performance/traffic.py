@@ -29,7 +29,7 @@ SWEEP = 60
 
 BEGIN_S = 1_760_000_000.0
 HISTORY_RECORDS, HISTORY_CLIENTS = 160_000, 4_000
-"""Forty rows a client, more than anybody asks in the longest part: with ten, a row in six became an event in the end."""
+"""Forty rows a client, more than most ask while they are judged: with ten, a row in six became an event in the end."""
 
 
 class Traffic:
