@@ -46,8 +46,8 @@ STAGES = ("sketch", "judge", "link")
 STOP_S = 20.0
 """What a worker may take to write and leave, before it is ended."""
 
-LEFT_S = 5.0
-"""What it may take to leave without writing, and then what is left of the libraries to end: 30 s in all."""
+LEFT_S = 3.0
+"""What leaving without writing may take, hanging up, and then what is left of the libraries: each, so 30 s in all."""
 
 WATCH_S = 0.5
 log = structlog.get_logger("probewatch")
@@ -176,7 +176,7 @@ class Worker:
             helpers = (stop, watching, looking)
             for helper in helpers:
                 helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
+            await asyncio.wait(helpers, timeout=LEFT_S)
             await self.health.stop()
 
     async def _bounded(self, stopping: "asyncio.Future[Any]", seconds: float) -> None:

@@ -25,3 +25,15 @@ def kafka_config(bootstrap: str, namespace: str, **sections: Any) -> Config:
         web={"port": 0},
         **sections,
     )
+
+
+def config_text(config: Config, artefacts: str, port: int = 0) -> str:
+    """The same topics and group as a configuration file, for commands. artefacts : with the secrets in it."""
+    topics = config.topics
+    names = "\n".join(f'{name} = "{value}"' for name, value in topics.model_dump().items() if isinstance(value, str))
+    return (
+        f'artefacts = "{artefacts}"\n'
+        f'[kafka]\nbootstrap = "{config.kafka.bootstrap}"\ngroup = "{config.kafka.group}"\nsession_timeout_s = 10\n'
+        f'[web]\nport = {port}\n[secrets]\ndirectory = "{artefacts}/secrets"\n'
+        f'[topics]\nraw = ["{topics.raw[0]}"]\npartitions = {topics.partitions}\n{names}\n'
+    )

@@ -19,7 +19,7 @@ from streams.cli import app
 from streams.embedded import probe
 from streams.secrets import load_settings
 from tests.history import BEGIN_S, DAY_S, benign, sweeps
-from tests.kafka_config import kafka_config
+from tests.kafka_config import config_text, kafka_config
 from tests.pipeline import Calibrated, write_raw
 
 PAGE = (Path(__file__).parents[1] / "docs/analyst.md").read_text()
@@ -84,19 +84,14 @@ class Working:
 
 def configure(bootstrap: str, fitted: Calibrated) -> str:
     """A configuration, artefacts and topics in this folder; the name of the topic of frames."""
-    topics = kafka_config(bootstrap, "analyst").topics
-    names = "\n".join(f'{name} = "{value}"' for name, value in topics.model_dump().items() if isinstance(value, str))
-    settings = (
-        f'artefacts = "artefacts"\n[kafka]\nbootstrap = "{bootstrap}"\ngroup = "analyst"\nsession_timeout_s = 10\n'
-        '[web]\nport = 0\n[secrets]\ndirectory = "artefacts/secrets"\n'
-        f'[topics]\nraw = ["{topics.raw[0]}"]\npartitions = 3\n{names}\n'
-    )
+    config = kafka_config(bootstrap, "analyst")
+    settings = config_text(config, "artefacts")
     (toml,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     Path("probewatch.toml").write_text(settings)
     Path("gentle.toml").write_text(settings + toml)
     shutil.copytree(fitted.folder, "artefacts")
     call("topics", "create", "--raw-partitions", "2")
-    return topics.requests
+    return config.topics.requests
 
 
 def attack(bootstrap: str, worker: Working) -> Any:

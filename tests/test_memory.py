@@ -79,4 +79,6 @@ def test_cycles_go_though_the_collector_seldom_comes() -> None:
 
 def test_a_c_library_that_cannot_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_libc", object())
+    gone = weakref.ref(Node())
     memory.give_back()
+    assert gone() is None, "the rest is done"

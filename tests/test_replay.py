@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -182,3 +184,9 @@ def _archive(fitted: Fitted, path: Path) -> Path:
     assert isinstance(batch, RawBatch)
     (frame, *_) = Sketcher(fitted.artefacts, identity, CONFIG).frames("gw", 0, "0", batch.records[:5], 1).frames
     return archived(path, [Message(0, 0, None, frames.encode(frame))])
+
+
+def test_a_replay_does_not_begin_with_what_only_a_drift_baseline_needs() -> None:
+    code = "import sys, streams.replay; print(sorted({'river', 'pandas', 'sklearn', 'faust'} & sys.modules.keys()))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
