@@ -147,10 +147,15 @@ async def ends(config: Config, topic: str, partitions: int) -> dict[int, int]:
     return {place.partition: end for place, end in found.items()}
 
 
-async def all_handled(config: Config) -> bool:
-    """Both stages have committed all there is; for `judge` that includes the blocks."""
+async def all_handled(config: Config, readers: Sequence[str] = ("judge", "link")) -> bool:
+    """The stages have committed all there is, also of what they write to `requests` themselves.
+
+    For `judge` that includes the blocks. readers : the stages behind `sketch` that are running.
+    """
     raw, requests = config.topics.raw[0], config.topics.requests
     if await committed(config, "sketch", raw, RAW_PARTITIONS) != await ends(config, raw, RAW_PARTITIONS):
         return False
     count = config.topics.partitions
-    return await committed(config, "judge", requests, count) == await ends(config, requests, count)
+    found = [await committed(config, stage, requests, count) for stage in readers]
+    end = await ends(config, requests, count)  # asked last: whatever was committed is in the log with its consequences
+    return all(one == end for one in found)

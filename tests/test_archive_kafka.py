@@ -29,9 +29,9 @@ async def live(config: Config, fitted: Calibrated, day: int) -> None:
     """A worker that judges a stretch of traffic, with an order behind it."""
     async with working(config, fitted):
         await write_raw(config, [*benign(60, seed=day, day=day), *sweeps(2, 60, seed=day, day=day)])
-        await until(lambda: all_handled(config), 40, "all committed")
+        await until(lambda: all_handled(config), 60, "all committed")
         await asyncio.to_thread(send, config, fitted.secrets, "lift", "evil-0", "", 0, "false alarm")
-        await until(lambda: all_handled(config), 40, "the order committed")
+        await until(lambda: all_handled(config), 60, "the order committed")
 
 
 async def taken(config: Config, folder: Path, options: str = "") -> Taken:

@@ -40,7 +40,7 @@ async def test_live_events_are_the_bytes_of_the_offline_fold(broker: str, namesp
     await topics.create(config, RAW_PARTITIONS)
     async with working(config, fitted) as worker:
         await write_raw(config, [*benign(100, seed=5), *sweeps(2, 60, seed=6)])
-        await until(lambda: all_handled(config), 40, "all committed")
+        await until(lambda: all_handled(config), 60, "all committed")
         async with aiohttp.ClientSession() as http:
             metrics = await (await http.get(f"{worker.health.address}/metrics")).text()
             assert (await http.get(f"{worker.health.address}/ready")).status == 200
@@ -90,7 +90,7 @@ async def test_nothing_planted_leaves_the_raw_topic(
     broken = [row | {"ts": "planted-time"} for row in rows[:20]] + [row | {"features": "planted"} for row in rows[:20]]
     async with working(config, fitted) as worker:
         await write_raw(config, [*rows, *broken])
-        await until(lambda: all_handled(config), 40, "all committed")
+        await until(lambda: all_handled(config), 60, "all committed")
         async with aiohttp.ClientSession() as http:
             said = await (await http.get(f"{worker.health.address}/metrics")).text()
     said += "".join(capfd.readouterr())

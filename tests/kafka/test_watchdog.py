@@ -91,7 +91,7 @@ async def test_while_kafka_is_away_a_worker_waits_and_says_so(
     async with working(config, fitted) as (worker, running):
         await until(lambda: asyncio.sleep(0, worker.ready), 40, "ready")
         await write_raw(config, rows[: len(rows) // 2])
-        await until(lambda: all_handled(config), 40, "half handled")
+        await until(lambda: all_handled(config, ["judge"]), 40, "half handled")
         node.send(signal.SIGSTOP) if how == "asleep" else node.kill()
         await until(lambda: asyncio.sleep(0, worker.contact.away_s > 0), 15, "noticed")
         assert not await ready(worker)
@@ -104,7 +104,7 @@ async def test_while_kafka_is_away_a_worker_waits_and_says_so(
             await asyncio.to_thread(node.await_accepting)
         await until(lambda: ready(worker), 90, "ready again")
         await write_raw(config, rows[len(rows) // 2 :])
-        await until(lambda: all_handled(config), 60, "all handled")
+        await until(lambda: all_handled(config, ["judge"]), 60, "all handled")
         assert not running.done()
     said = "".join(capfd.readouterr())
     assert said.count("Kafka does not answer") >= 3
@@ -147,7 +147,7 @@ async def test_what_is_refused_ends_the_worker_before_anything_behind_it_and_goe
     )
     await alter(config, name, max_message_bytes="1048588")
     async with working(config, fitted) as (_, running):
-        await until(lambda: all_handled(config), 60, f"all handled: {running}")
+        await until(lambda: all_handled(config, ["judge"]), 60, f"all handled: {running}")
     expected = await offline(config, fitted, config.topics.raw[0])
     assert len(expected) > 4
     assert (await read_events(config)).values == {name: {value} for name, value in expected.items()}
