@@ -33,7 +33,7 @@ test-kafka: setup ## The integration suite, on Apache Kafka (needs Java >= 17)
 test-browser: setup ## The report in Chromium, which must be installed: `apt-get install chromium`
 	$(BIN)/python -m pytest -m browser
 
-test-faults: setup ## Faults on purpose, on Apache Kafka, their table (20 minutes; less: FAULT_RUNS=1 FAULT="SIGKILL of judge")
+test-faults: setup ## Faults on purpose, on Apache Kafka, their table (25 minutes; less: FAULT_RUNS=1 FAULT="SIGKILL of judge")
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 roles: setup ## What each role may do on Apache Kafka, tried; rewrites its table in docs/reliability.md (needs Java >= 17)
