@@ -18,7 +18,7 @@ $(STAMP): requirements.lock requirements-uv.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-uv.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m streams.warm
+	$(BIN)/python -m streams.worker.warm
 	@touch $@
 
 run: setup ## Show it: a model behind a gateway, ordinary clients, two attackers
@@ -81,7 +81,7 @@ fuzz: setup ## Mutate everything that reads foreign bytes, guided by coverage; F
 	@$(BIN)/python -m tests.fuzz.run --seconds $${FUZZ_SECONDS:-60}
 
 docs: setup ## Rewrite docs/configuration.md from the code
-	$(BIN)/python -m detector.config_keys > docs/configuration.md.new
+	$(BIN)/python -m streams.config.keys > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
 
 screenshots: setup ## The report as people see it, wide, on a phone and printed: out/screenshots (needs Chromium)

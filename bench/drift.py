@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detector import drift
-from detector.config import Config
-from detector.finding import Event
+from detector.drift import fold as drift
+from detector.events.finding import Event
 from detector.frame import RowFrame
-from models.population import CLIENT_ROWS_MAX, Population, fit_population
+from models.artefacts.population import CLIENT_ROWS_MAX, Population, fit_population
 from models.rows import F64, FLAG_REFUSED, I16, UNIT, Rows
+from streams.config.config import Config
 
 HOUR_MS = 3_600_000
 BEGIN_MS = 1_735_776_000_000  # a Thursday

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detector.calibration import UNREACHABLE
-from detector.config import Config
+from detector.calibrate.fit import UNREACHABLE
 from detector.engine import EngineSettings
-from models.artefacts import Artefacts, load_artefacts
-from streams.calibrate import calibrate
+from models.artefacts.store import Artefacts, load_artefacts
+from streams.config.config import Config
+from streams.fit.calibrate import calibrate
+from streams.history.sources import open_sources
 from streams.progress import Silent
-from streams.secrets import Secrets, create_secrets, load_secrets
-from streams.sources import open_sources
+from streams.secrets.load import Secrets, create_secrets, load_secrets
 
 
 class Kind(NamedTuple):

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from bench.fixtures import TABLE, artefacts, settings
 from detector import engine
 from detector.frame import RowFrame
-from models.artefacts import ModelArtefact
+from models.artefacts.store import ModelArtefact
 from models.encoders.base import Encoded
 from models.encoders.embedding import EmbeddingEncoder
 from models.rows import CLIENT_TAIL_BYTES, F32, I64, U32, U64, Rows
-from streams import frames
+from streams.wire import frames
 
 FRAME_ROWS = 4_096
 PARTITIONS = 12

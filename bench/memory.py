@@ -14,9 +14,9 @@ import numpy as np
 from bench.fixtures import TABLE, artefacts, settings
 from bench.judge import FRAME_ROWS, PARTITIONS, people, rows_of
 from detector import engine
-from detector.config import Config
 from detector.frame import RowFrame
 from models.rows import I64
+from streams.config.config import Config
 
 ROWS = (1, 2, 3, 20)
 SHARES = (0.60, 0.25, 0.13, 0.02)

@@ -1,7 +1,7 @@
 """The fold: (state, frame) -> events. The same bytes for the same history, live or replayed; start reading here.
 
     step(state, frame)
-      rows    -> models/kernels/fold.py walks them; each crossing -> policy.decide -> Finding -> events.events
+      rows    -> models/kernels/fold/fold.py walks them; each crossing -> policy.decide -> Finding -> events.events
                  each client whose inputs have moved -> client_drift.event
       control -> an allowance or a lift, in force from its offset on
       shift   -> how far the population has moved, taken off from its offset on
@@ -22,14 +22,17 @@ import msgspec
 import numpy as np
 import zstandard
 
-from detector import __version__, client_drift, evidence, findings, layouts, orders
-from detector.config import Config
-from detector.events import events
-from detector.finding import Event, Finding, Provenance
+from detector import __version__, evidence, orders
+from detector.drift import client as client_drift
+from detector.events import build
+from detector.events.encode import events
+from detector.events.finding import Event, Finding, Provenance
 from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame
-from detector.packed import BODY_BYTES_MIN, pack, unpack
-from models.artefacts import Artefacts, ModelArtefact
-from models.clients import ClientTable, no_tally
+from detector.settings import DetectionSettings
+from detector.state import migrations
+from detector.state.packing import BODY_BYTES_MIN, pack, unpack
+from models.artefacts.store import Artefacts, ModelArtefact
+from models.client_table import ClientTable, no_tally
 from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls, Tally
 from models.reorder import joined
 from models.rows import I64
@@ -101,7 +104,7 @@ class Space:
 class EngineSettings:
     """What decisions depend on besides the rows. Immutable; its hashes stand in every event."""
 
-    config: Config
+    config: DetectionSettings
     artefacts: Artefacts
     spaces: dict[str, Space] = field(init=False)
     provenance: Provenance = field(init=False)
@@ -246,7 +249,7 @@ def _decide(state: PartitionState, frame: RowFrame, row: int, verdict: I64, watc
         client["quiet_until_ms"] = allowed
         return []
     policy, made_with = state.settings.config.policy, state.settings.provenance
-    finding = findings.decided(policy, made_with, space.artefact, space.nulls, table, frame, row, verdict)
+    finding = build.decided(policy, made_with, space.artefact, space.nulls, table, frame, row, verdict)
     found = events(finding)
     if watch is not None:
         watch.fell(frame, row, finding, found)
@@ -292,7 +295,7 @@ def _control(state: PartitionState, frame: ControlFrame, watch: Watch | None) ->
         table.table.clients[slot]["quiet_until_ms"] = frame.until_ms if frame.action == "allow" else 0
         if frame.action == "lift":
             table.forget_evidence(slot)
-            finding = findings.lifted(state.settings.provenance, space.artefact, table, frame, slot)
+            finding = build.lifted(state.settings.provenance, space.artefact, table, frame, slot)
             if finding is not None:
                 lifted = events(finding)
                 found += lifted
@@ -338,7 +341,7 @@ def block_mark(value: bytes) -> BlockMark:
     _, checksum, layout, partition, block, offset = _BLOCK_HEAD.unpack_from(value)
     if zlib.crc32(memoryview(value)[_CHECKED_FROM:]) != checksum:
         raise DamagedBlockError("a damaged block: its checksum is another")
-    if not layouts.can_read(layout, BLOCK_LAYOUT, layouts.BLOCKS):
+    if not migrations.can_read(layout, BLOCK_LAYOUT, migrations.BLOCKS):
         raise BlockError(
             f"block {block} of partition {partition} has layout {layout}, this version reads up to {BLOCK_LAYOUT}:"
             " go on with the version that wrote it, or name a new topics.judge_state and reset the judge's offsets"
@@ -361,8 +364,8 @@ def body_of(value: bytes, layout: int, bytes_max: int = BODY_2_BYTES_MAX) -> _Bo
         packed = unpack(value[start:], bytes_max)
         if layout == BLOCK_LAYOUT:
             return msgspec.msgpack.decode(packed, type=_Body)
-        body = msgspec.msgpack.decode(packed, type=layouts.Body)
-        return msgspec.convert(layouts.migrated(body, layout, BLOCK_LAYOUT, layouts.BLOCKS), _Body)
+        body = msgspec.msgpack.decode(packed, type=migrations.Body)
+        return msgspec.convert(migrations.migrated(body, layout, BLOCK_LAYOUT, migrations.BLOCKS), _Body)
     except (zstandard.ZstdError, msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
         raise DamagedBlockError(f"a damaged block: {type(error).__name__}") from error
 

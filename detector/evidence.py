@@ -1,7 +1,7 @@
 """From what detectors declare and history counted to the integer tables that the fold reads.
 
-Processes, in the order of models/kernels/fold.py `weigh`: joint profiles and single features per family (maximum over
-families), the joint ones summed over families, those of the client itself, and plain counts.
+Processes, in the order of `weigh` (models/kernels/fold/fold.py): joint profiles and single features per family (maximum
+over families), the joint ones summed over families, those of the client itself, and plain counts.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ import numpy as np
 
 from detector.detectors import REGISTRY, ClientBet, Profile
 from detector.detectors.extraction import novelty_shares
-from models.artefacts import ArtefactError
+from models.artefacts.reference import Reference
+from models.artefacts.store import ArtefactError
 from models.kernels.layout import (
     BUCKETS,
     CLASS_COUNT,
@@ -22,7 +23,6 @@ from models.kernels.layout import (
     NO_SCORE,
     Nulls,
 )
-from models.reference import Reference
 from models.rows import CLASSES, F64, I32, I64, UNIT
 
 NO_OPINION = {"flip": 2, "edit": 12, "margin": 2, "record": NO_SCORE, "equal_step": 2}

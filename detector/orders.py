@@ -12,12 +12,12 @@ from typing import NamedTuple
 import msgspec
 
 from detector import policy
-from detector.events import ID_HEX_DIGITS
-from detector.finding import LEVELS, Finding, Provenance, Subject
-from detector.findings import incident_of, ordered
+from detector.events.build import incident_of, ordered
+from detector.events.encode import ID_HEX_DIGITS
+from detector.events.finding import LEVELS, Finding, Provenance, Subject
 from detector.frame import ControlFrame
-from models.artefacts import Artefacts
-from models.clients import ClientTable
+from models.artefacts.store import Artefacts
+from models.client_table import ClientTable
 from models.rows import TIME_MS_MAX, TIME_MS_MIN
 
 ACTIONS = ("allow", "lift", "block")

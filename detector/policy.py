@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from detector.config import Policy, Rung
-from detector.finding import LEVELS, Decision
+from detector.events.finding import LEVELS, Decision
+from detector.settings import Policy, Rung
 
 DAY_MS = 86_400_000
 DOUBLINGS_MAX = 6

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels.json_columns import copy_texts
+from models.kernels.json.columns import copy_texts
 from models.rows import I64, Rows
 
 

@@ -1,10 +1,12 @@
-"""Compile the kernels of encoders and of the fold ahead of the first record; streams.warm does the others too."""
+"""Compile the kernels of encoders and of the fold ahead of the first record; `streams.worker.warm` adds the rest."""
 
 import numpy as np
 
-from models.clients import ClientTable, no_tally
+from models.artefacts.population import fit_population
+from models.artefacts.training_set import Members, add, empty_bits
+from models.client_table import ClientTable, no_tally
 from models.encoders.embedding import EmbeddingEncoder
-from models.encoders.tabular import TabularEncoder, fit_table
+from models.encoders.table import TabularEncoder, fit_table
 from models.kernels.layout import (
     BUCKETS,
     CLASS_COUNT,
@@ -16,8 +18,6 @@ from models.kernels.layout import (
     VERDICT,
     Nulls,
 )
-from models.members import Members, add, empty_bits
-from models.population import fit_population
 from models.rows import CLIENT_TAIL_BYTES, Rows
 
 PROCESSES, JOINT = 2, 1

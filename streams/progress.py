@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from detector.printable import printable
+from detector.events.escape import printable
 
 PATIENCE_S = 2.0
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from detector.printable import printable
+from detector.events.escape import printable
 
 P = ParamSpec("P")
 
@@ -67,17 +67,17 @@ def _exit_code(error: Exception) -> int | None:
     """2 for what stands in files and arguments, 1 for what the world did, None for our own faults."""
     from aiokafka.errors import KafkaError
 
-    from detector.config_keys import ConfigError
-    from models.artefacts import ArtefactError
-    from streams.archive import ArchiveError
-    from streams.clients import SendError
-    from streams.control import ControlError
-    from streams.desk.errors import DeskError
-    from streams.embedded import EmbeddedError
-    from streams.roles import RolesError
-    from streams.secrets import SecretsError
-    from streams.sources import SourceError
-    from streams.topics import TopicsError
+    from models.artefacts.store import ArtefactError
+    from streams.analyst.errors import DeskError
+    from streams.config.keys import ConfigError
+    from streams.history.archive import ArchiveError
+    from streams.history.sources import SourceError
+    from streams.kafka.acl import RolesError
+    from streams.kafka.clients import SendError
+    from streams.kafka.embedded import EmbeddedError
+    from streams.kafka.topics import TopicsError
+    from streams.ops.orders import ControlError
+    from streams.secrets.load import SecretsError
 
     ours = ConfigError | SecretsError | SourceError | ArtefactError | ControlError | RolesError | DeskError
     if isinstance(error, ours | ArchiveError):

@@ -5,7 +5,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from streams.archive import Message, Writer
+from streams.history.archive import Message, Writer
 
 
 def archived(folder: Path, messages: Iterable[Message], topic: str = "requests") -> Path:

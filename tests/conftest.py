@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from streams.embedded import EmbeddedBroker
+from streams.kafka.embedded import EmbeddedBroker
 from tests.kafka_broker import apache_kafka
 from tests.pipeline import Calibrated, calibrated
 

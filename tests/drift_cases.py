@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detector import drift
-from detector.config import Config
-from detector.finding import Event
+from detector.drift import fold as drift
+from detector.events.finding import Event
 from detector.frame import Frame, RowFrame, ShiftFrame, label
-from models.population import Population, fit_population
+from models.artefacts.population import Population, fit_population
 from models.reorder import joined
 from models.rows import FLAG_REFUSED, UNIT, Rows
+from streams.config.config import Config
 
 SPACE = "loan@0123456789abcdef"
 PARTITIONS = 3

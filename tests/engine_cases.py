@@ -14,16 +14,16 @@ import msgspec
 import numpy as np
 
 from detector import engine
-from detector.config import Config
 from detector.detectors import REGISTRY
-from detector.finding import Event
+from detector.events.finding import Event
 from detector.frame import Frame, RowFrame, label
 from models.rows import FLAG_EXPLAIN, FLAG_MEMBER, Rows
-from streams import columns
-from streams.identity import Identity
-from streams.judge import Partition, due
-from streams.sketch import RawRecord, Sketcher
-from streams.state_topic import Stored
+from streams.config.config import Config
+from streams.sketch import columns
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import RawRecord, Sketcher
+from streams.worker.judge import Partition, due
+from streams.worker.state_topic import Stored
 from tests.scenarios import run, world
 
 CONFIG = Config.model_validate({"state": {"blocks": 8}})

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from detector.finding import Counts, Decision, Family, FieldVariation, Finding, Trigger
+from detector.events.finding import Counts, Decision, Family, FieldVariation, Finding, Trigger
 
 SWEPT = Family(
     variants=17,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.clients import ClientTable
+from models.client_table import ClientTable
 from models.kernels.layout import (
     CROSSED,
     DONE,

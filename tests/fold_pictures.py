@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from models.clients import ClientTable
+from models.client_table import ClientTable
 from tests.reference.client import Client
 from tests.reference.fold import SlowFold
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from detector.config import Config
+from streams.config.config import Config
 
 
 def kafka_config(bootstrap: str, namespace: str, **sections: Any) -> Config:

@@ -11,16 +11,18 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from streams.kafka.broker import log_ends, probe
 
-from detector.config import Config
-from detector.finding import Event
-from models.artefacts import Artefacts, load_artefacts
-from streams import clients, judged_with, replay, topics
-from streams.calibrate import calibrate
-from streams.embedded import log_ends, probe
+from detector.events.finding import Event
+from models.artefacts.store import Artefacts, load_artefacts
+from streams import replay
+from streams.config.config import Config
+from streams.fit.calibrate import calibrate
+from streams.history.sources import open_sources
+from streams.kafka import clients, topics
 from streams.progress import Silent
-from streams.secrets import FOLDER, NAMES, Secrets, load_secrets
-from streams.sources import open_sources
+from streams.secrets.load import FOLDER, NAMES, Secrets, load_secrets
+from streams.wire import settings_log
 from tests.history import Row, benign, write_jsonl
 
 RAW_PARTITIONS = 2
@@ -83,7 +85,7 @@ async def read_topic(config: Config, topic: str) -> list[Any]:
 async def read_blocks(config: Config) -> list[Any]:
     """Every record of the topic of state that is one of a block."""
     records = await read_topic(config, config.topics.judge_state)
-    return [record for record in records if not record.key.startswith(judged_with.KEY)]
+    return [record for record in records if not record.key.startswith(settings_log.KEY)]
 
 
 class Written(NamedTuple):

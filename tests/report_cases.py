@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from detector.config import Config
 from detector.detectors import REGISTRY
 from streams import replay
+from streams.config.config import Config
+from streams.history.sources import Source, open_sources
 from streams.progress import Silent
 from streams.replay import Options, Outcome
 from streams.report import Replayed, write_report
-from streams.sources import Source, open_sources
 from tests.scenarios import run, world
 
 HARM = '<img src="http://192.0.2.1/x" onerror="document.title=1"></script><script>document.title=2</script>'

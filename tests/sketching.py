@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from detector.config import Config
 from detector.frame import RowFrame
+from models.artefacts.population import Population, fit_population
+from models.artefacts.training_set import Members
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder
-from models.encoders.tabular import TabularEncoder, fit_table
-from models.members import Members
-from models.population import Population, fit_population
-from streams.identity import Identity
-from streams.sketch import RawRecord, Sketcher
+from models.encoders.table import TabularEncoder, fit_table
+from streams.config.config import Config
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import RawRecord, Sketcher
 
 SEED = bytes(range(32))
 DIM = 64

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import pytest
+from streams.kafka.broker import probe
 from typer.testing import CliRunner
 
-from streams.app import Worker
 from streams.cli import app
-from streams.embedded import probe
-from streams.secrets import load_settings
+from streams.secrets.load import load_settings
+from streams.worker.app import Worker
 from tests.history import BEGIN_S, DAY_S, benign, sweeps
 from tests.kafka_config import config_text, kafka_config
 from tests.pipeline import Calibrated, write_raw

@@ -12,16 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from detector.config import Config
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame, label
 from models.pseudonym import pseudonym
-from streams import archive, frames
-from streams.archive import ArchiveError, Message, Writer, layout, open_archive, writer
-from streams.archive.columns import Group, table_of
-from streams.archive.erase import erase
 from streams.cli import app
+from streams.config.config import Config
+from streams.history import archive
+from streams.history.archive import ArchiveError, Message, Writer, layout, open_archive, writer
+from streams.history.archive.columns import Group, table_of
+from streams.history.archive.erase import erase
+from streams.history.sources import FrameBatch, open_sources
 from streams.progress import Silent
-from streams.sources import FrameBatch, open_sources
+from streams.wire import frames
 from tests.archives import archived
 from tests.frame_rows import rows
 

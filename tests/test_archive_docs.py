@@ -7,14 +7,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from detector.config import Config
 from detector.frame import ControlFrame
 from models.pseudonym import client_of, pseudonym
-from streams import frames
-from streams.archive import Message
-from streams.identity import Identity
-from streams.sketch import Sketcher
-from streams.sources import RawBatch, open_sources
+from streams.config.config import Config
+from streams.history.archive import Message
+from streams.history.sources import RawBatch, open_sources
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import Sketcher
+from streams.wire import frames
 from tests.archives import archived
 from tests.history import benign, sweeps, write_jsonl
 from tests.pipeline import Calibrated

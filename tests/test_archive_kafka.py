@@ -6,17 +6,19 @@ from pathlib import Path
 import pytest
 
 from detector import engine
-from detector.config import Config
-from detector.finding import Event
+from detector.events.finding import Event
 from detector.frame import Frame
-from streams import replay, topics
-from streams.archive import open_archive, taking
-from streams.archive.erase import erase
-from streams.archive.taking import Taken
-from streams.control import pseudonym_of, send
-from streams.identity import client_of
+from streams import replay
+from streams.config.config import Config
+from streams.history.archive import open_archive
+from streams.history.archive.erase import erase
+from streams.history.sources import SourceError, open_sources
+from streams.kafka import topics
+from streams.ops import archive_topic
+from streams.ops.archive_topic import Taken
+from streams.ops.orders import pseudonym_of, send
 from streams.progress import Silent
-from streams.sources import SourceError, open_sources
+from streams.sketch.identity import client_of
 from tests.history import benign, sweeps
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, ends, read_events, until, write_raw
@@ -36,7 +38,7 @@ async def live(config: Config, fitted: Calibrated, day: int) -> None:
 
 async def taken(config: Config, folder: Path, options: str = "") -> Taken:
     spec = f"kafka://{config.kafka.bootstrap}/{config.topics.requests}{options}"
-    return await asyncio.to_thread(taking.take_topic, spec, config, folder, Silent())
+    return await asyncio.to_thread(archive_topic.take_topic, spec, config, folder, Silent())
 
 
 def replayed(config: Config, fitted: Calibrated, folder: Path) -> dict[str, Event]:
@@ -106,7 +108,7 @@ async def test_what_is_not_the_topic_of_frames_is_refused(
     await topics.create(config, RAW_PARTITIONS)
     raw = f"kafka://{config.kafka.bootstrap}/{config.topics.raw[0]}"
     with pytest.raises(SourceError, match="only the topic of frames is archived"):
-        taking.take_topic(raw, config, tmp_path / "raw", Silent())
+        archive_topic.take_topic(raw, config, tmp_path / "raw", Silent())
     with pytest.raises(SourceError, match="partition: expected 0 to 2; got 7"):
         await taken(config, tmp_path / "seven", "?partition=7")
     assert (await taken(config, tmp_path / "empty")) == (0, 0, 0, [])

@@ -21,10 +21,10 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
-from detector.events import Limits, Throttle, moment, throttle
+from detector.events.encode import Limits, Throttle, moment, throttle
 from streams.doors.asgi import PROBLEM_TYPE, ProbewatchDoor, from_header, pseudonyms
 from streams.doors.decisions import Decisions, KafkaDecisions
-from streams.identity import Identity
+from streams.sketch.identity import Identity
 from tests.findings import FINDING
 
 IDENTITY = Identity(b"p" * 32, "k1", b"s" * 32)

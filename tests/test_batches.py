@@ -10,13 +10,13 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from faust.types import TP
+from streams.kafka.broker import probe
 
-from detector.config import Config
-from streams import clients, topics
-from streams.batches import Batch, Memory
-from streams.embedded import probe
-from streams.incarnations import topic_ids
-from streams.stage import LostBatchError, StageError, StageRunner
+from streams.config.config import Config
+from streams.kafka import clients, topics
+from streams.kafka.faust_batches import Batch, Memory
+from streams.kafka.topic_ids import topic_ids
+from streams.worker.stage import LostBatchError, StageError, StageRunner
 from tests.kafka_config import kafka_config
 
 

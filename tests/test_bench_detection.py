@@ -7,7 +7,7 @@ import pytest
 from river.drift import PageHinkley
 from scipy.stats import betabinom, shapiro
 
-from bench.detection import datasets, ours, run
+from bench.detection import datasets, probewatch_method, run
 from bench.detection.attackers import Budget
 from bench.detection.evaluate import (
     BUDGETS,
@@ -26,7 +26,7 @@ from bench.detection.evaluate import (
 from bench.detection.log import BEGIN_MS, DAY_MS, Log
 from bench.detection.methods import REGISTRY, counts, neighbours, windows
 from bench.detection.methods.base import View, fit_units, reference, rolling_sum, view
-from models import certificate
+from models.artefacts import certificate
 from models.rows import F64
 from streams.progress import Silent
 
@@ -291,21 +291,24 @@ def small() -> run.World:
 
 
 def test_promises_hold_for_people_who_calibrated_nothing_and_attackers_are_found(small: run.World) -> None:
-    fitted = ours.fit(small.history, small.dataset, Silent())
-    history = ours.sketch(fitted, small.history, ours.HISTORY)
-    judged = ours.sketch(fitted, small.judged, ours.JUDGED)
+    fitted = probewatch_method.fit(small.history, small.dataset, Silent())
+    history = probewatch_method.sketch(fitted, small.history, probewatch_method.HISTORY)
+    judged = probewatch_method.sketch(fitted, small.judged, probewatch_method.JUDGED)
     reference_ = fitted.model.reference
-    maxima = daily_maxima(small.history, ours.statistic(fitted, reference_, history))[small.certifying]
-    found = ours.product_limits(fitted, maxima, small.history.klass[small.certifying])
+    maxima = daily_maxima(small.history, probewatch_method.statistic(fitted, reference_, history))[small.certifying]
+    found = probewatch_method.product_limits(fitted, maxima, small.history.klass[small.certifying])
     assert found.rank[0].astype(bool).tolist() == [True, True, False]
-    score = ours.statistic(fitted, reference_, judged)
+    score = probewatch_method.statistic(fitted, reference_, judged)
     lines = list(false_alarms(small.judged, daily_maxima(small.judged, score), found))
     promised = [line for line in lines if line[:2] == ("class", "consumer")]
     assert sum(line[3].alarmed for line in promised) > 0  # or the test could not fail
     assert not any(holm([line[3].p for line in promised], 0.001))
     (scenario,) = small.scenarios
-    at = ours.sketch(fitted, scenario.log, "a")
-    alarmed = ours.statistic(fitted, reference_, at) > (found.above[0, 1] + ours.handicap(at))[scenario.log.client]
+    at = probewatch_method.sketch(fitted, scenario.log, "a")
+    alarmed = (
+        probewatch_method.statistic(fitted, reference_, at)
+        > (found.above[0, 1] + probewatch_method.handicap(at))[scenario.log.client]
+    )
     assert (delays(scenario.log, alarmed, 1) <= 60).all()
 
 
@@ -327,14 +330,17 @@ def test_the_engines_own_thresholds_are_the_benchmarks_limits() -> None:
     log = _log(rng.integers(1, 9, 1_000).tolist())
     rows = rng.integers(0, len(dataset.inputs), log.rows)
     log = log._replace(inputs=dataset.inputs[rows], klass=np.zeros(1_000, np.uint8))
-    fitted = ours.fit(log, dataset, Silent())
-    at = ours.sketch(fitted, log, ours.HISTORY)
-    chosen = ours.is_certifying(log)
+    fitted = probewatch_method.fit(log, dataset, Silent())
+    at = probewatch_method.sketch(fitted, log, probewatch_method.HISTORY)
+    chosen = probewatch_method.is_certifying(log)
     assert 500 < chosen.sum() < 750
-    maxima = daily_maxima(log, ours.statistic(fitted, fitted.model.reference, at))[chosen]
-    mine, product = limits(maxima, log.klass[chosen]), ours.product_limits(fitted, maxima, log.klass[chosen])
+    maxima = daily_maxima(log, probewatch_method.statistic(fitted, fitted.model.reference, at))[chosen]
+    mine, product = (
+        limits(maxima, log.klass[chosen]),
+        probewatch_method.product_limits(fitted, maxima, log.klass[chosen]),
+    )
     assert product.rank[0].tolist() == mine.rank[0].tolist() and mine.rank[0, 0]
     assert product.above[0, 0] == pytest.approx(mine.above[0, 0] + 0.0005)
     assert product.above[EVERYBODY].tolist() == mine.above[EVERYBODY].tolist()
-    cost = ours.cost(fitted, at)
+    cost = probewatch_method.cost(fitted, at)
     assert cost.bytes_per_client > 100 and cost.fold_us > 0

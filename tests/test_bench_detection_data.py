@@ -9,16 +9,16 @@ import pytest
 
 from bench.detection import adaptive, arrivals, attackers, benign, datasets, disguise, victim
 from bench.detection.attackers.probing import CLOSE, Prober
+from bench.detection.clients import People
 from bench.detection.datasets import Dataset
 from bench.detection.log import BEGIN_MS, DAY_MS, Log, concatenate, records, take_clients
-from bench.detection.people import People
 from bench.detection.victim import Model
-from detector.config import Config
-from models.encoders.tabular import TabularEncoder, fit_table
+from models.encoders.table import TabularEncoder, fit_table
 from models.rows import CLASSES, F64
 from streams.adapters.native import decode_one
-from streams.identity import Identity
-from streams.sketch import Sketcher
+from streams.config.config import Config
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import Sketcher
 from tests import sketching
 
 DAYS = 3

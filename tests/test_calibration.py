@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detector import calibration, evidence
-from detector.calibration import daily_maxima, fit_reference, is_fitting, trace
-from detector.certification import DEFAULT_THRESHOLDS, certify
-from detector.days import first_rows, select
-from models.artefacts import ArtefactError, ModelArtefact, load_artefacts, save_artefacts
-from models.clients import ClientTable, no_tally
-from models.encoders.tabular import TabularEncoder, fit_table
+from detector import evidence
+from detector.calibrate import fit
+from detector.calibrate.certify import DEFAULT_THRESHOLDS, certify
+from detector.calibrate.client_days import first_rows, select
+from detector.calibrate.fit import daily_maxima, fit_reference, is_fitting, trace
+from models.artefacts.manifest import MANIFEST
+from models.artefacts.reference import Reference
+from models.artefacts.signing import public_key
+from models.artefacts.store import ArtefactError, ModelArtefact, load_artefacts, save_artefacts
+from models.client_table import ClientTable, no_tally
+from models.encoders.table import TabularEncoder, fit_table
 from models.kernels.layout import VERDICT
-from models.reference import Reference
 from models.rows import CLIENT_TAIL_BYTES, Rows
-from models.seal import MANIFEST
-from models.signing import public_key
 
 SEED = bytes(range(32))
 KEY = bytes(range(1, 33))
@@ -70,7 +71,7 @@ def rows(encoder: TabularEncoder) -> Rows:
 
 def _fitted(encoder: TabularEncoder, rows: Rows, *, cold: bool = False) -> Reference:
     """Fitted and certified, as `calibrate` does."""
-    batches = first_rows([rows], calibration.COLD_ROWS) if cold else [rows]
+    batches = first_rows([rows], fit.COLD_ROWS) if cold else [rows]
     reference = fit_reference(encoder, 0.5, batches, cold=cold)
     certifying = [select(part, ~is_fitting(part.client)) for part in batches]
     return certify([daily_maxima(encoder, 0.5, reference, certifying)], cold=cold).applied(reference)
@@ -102,7 +103,7 @@ def test_tables_say_what_was_counted(rows: Rows, encoder: TabularEncoder) -> Non
 
 def test_a_reference_that_is_not_certified_never_alarms(rows: Rows, encoder: TabularEncoder) -> None:
     reference = fit_reference(encoder, 0.5, [rows])
-    assert (reference.thresholds >= calibration.UNREACHABLE).all()
+    assert (reference.thresholds >= fit.UNREACHABLE).all()
     assert not reference.certified.any()
 
 
@@ -128,7 +129,7 @@ def test_cold_histories_cannot_raise_thresholds(encoder: TabularEncoder) -> None
     reference = _fitted(encoder, rows, cold=True)
     assert np.all(reference.thresholds <= np.array(DEFAULT_THRESHOLDS))
     assert not reference.certified.any()
-    assert sum(batch.count for batch in first_rows([rows], calibration.COLD_ROWS)) == calibration.COLD_ROWS * 40
+    assert sum(batch.count for batch in first_rows([rows], fit.COLD_ROWS)) == fit.COLD_ROWS * 40
 
 
 def test_an_empty_history_gives_the_default_thresholds(encoder: TabularEncoder, rows: Rows) -> None:

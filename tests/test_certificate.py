@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.certificate import (
+from models.artefacts.certificate import (
     BUDGETS,
     Certificate,
     Grounds,

@@ -6,11 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from detector import shift
-from detector.calibration import UNREACHABLE, DailyMaxima
-from detector.certificate_text import page, warnings
-from detector.certification import DEFAULT_THRESHOLDS, Certification, certify, class_parts, last_days, over_all
-from models.certificate import ClassPart
+from detector.calibrate import shift
+from detector.calibrate.certificate_text import page, warnings
+from detector.calibrate.certify import DEFAULT_THRESHOLDS, Certification, certify, class_parts, last_days, over_all
+from detector.calibrate.fit import UNREACHABLE, DailyMaxima
+from models.artefacts.certificate import ClassPart
 from models.rows import I64
 from tests.test_certificate import blank_certificate
 

@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from detector import teachers
-from detector.calibration import DailyMaxima, daily_maxima, fit_reference, is_fitting, select
-from detector.config import Config
-from models.artefacts import Artefacts, load_artefacts
-from streams import calibrate, certify, history, replay
+from detector.calibrate import screening
+from detector.calibrate.fit import DailyMaxima, daily_maxima, fit_reference, is_fitting, select
+from models.artefacts.store import Artefacts, load_artefacts
+from streams import replay
 from streams.cli import app
-from streams.identity import Identity
-from streams.lists import NOBODY, Removal, removal, with_classes
+from streams.config.config import Config
+from streams.fit import calibrate, certify, history
+from streams.fit.client_lists import NOBODY, Removal, removal, with_classes
+from streams.history.sources import SourceError, open_sources
 from streams.progress import Silent
-from streams.secrets import Secrets
-from streams.sources import SourceError, open_sources
+from streams.secrets.load import Secrets
+from streams.sketch.identity import Identity
 from tests.history import Row, benign, sweeps, write_jsonl
 
 SECRETS = Secrets(bytes(range(32)), "k1", bytes(range(32, 64)))
@@ -136,7 +137,7 @@ class TestPatientAttackers:
         ]
         certificate = fit(tmp_path, benign(CLIENTS, 1) + asked).certificate
         assert certificate is not None
-        doubtful = teachers._far(self.cautious(tmp_path)).size
+        doubtful = screening._far(self.cautious(tmp_path)).size
         assert doubtful > 4, "nobody was doubtful: this tests nothing"
         assert certificate.grounds.set_aside < doubtful / 2, "most are taken back"
 

@@ -11,9 +11,9 @@ from aiokafka import AIOKafkaConsumer
 from typer.testing import CliRunner, Result
 
 from models.pseudonym import client_of
-from streams import frames
 from streams.cli import app
-from streams.secrets import create_secrets
+from streams.secrets.load import create_secrets
+from streams.wire import frames
 from tests.history import benign, lines, write_jsonl
 
 COMMANDS = (

@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector import evidence, teachers
-from detector.calibration import ROWS_TAUGHT_MAX, fit_reference, is_fitting
-from detector.days import first_rows, select
+from detector import evidence
+from detector.calibrate import screening
+from detector.calibrate.client_days import first_rows, select
+from detector.calibrate.fit import ROWS_TAUGHT_MAX, fit_reference, is_fitting
 from detector.detectors.base import ClientBet
 from detector.evidence import CLIENT_BETS, FAMILY_PROCESSES, JOINT, PROCESSES
-from models.clients import ClientTable, no_tally
-from models.encoders.tabular import TabularEncoder, fit_table
+from models.artefacts.reference import Reference
+from models.client_table import ClientTable, no_tally
+from models.encoders.table import TabularEncoder, fit_table
 from models.kernels.layout import BUCKETS, CLASS_COUNT, CLIENT_LEVELS, CLIENT_PROCESSES, VERDICT
-from models.reference import Reference
 from models.rows import CLIENT_TAIL_BYTES, F64, I32, I64, U64, Rows
 
 SEED = bytes(range(32))
@@ -218,8 +219,8 @@ def test_suspicious_clients_teach_nothing() -> None:
     learned = []
     for each in (60, 200):
         history = _with_attackers(attackers, each)
-        named = teachers.suspicious(encoder(), 0.5, [history])
+        named = screening.suspicious(encoder(), 0.5, [history])
         assert set(named) == set(attackers)
         learned.append(fitted(select(history, ~np.isin(history.client, named))).arrays())
     assert all(np.array_equal(few, learned[1][name]) for name, few in learned[0].items())
-    assert len(teachers.suspicious(encoder(), 0.5, [_with_attackers(keys(False, 3))])) == 0
+    assert len(screening.suspicious(encoder(), 0.5, [_with_attackers(keys(False, 3))])) == 0

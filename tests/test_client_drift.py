@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from detector import calibration, engine
-from detector.calibration import UNBOUNDED, daily_maxima, fit_reference, is_fitting, with_drift_limits
-from detector.config import Config
-from detector.days import DailyMaxima, select
-from detector.finding import Event
+from detector import engine
+from detector.calibrate import fit
+from detector.calibrate.client_days import DailyMaxima, select
+from detector.calibrate.fit import UNBOUNDED, daily_maxima, fit_reference, is_fitting, with_drift_limits
+from detector.events.finding import Event
 from detector.frame import Frame, RowFrame, ShiftFrame
-from models.artefacts import Artefacts, ModelArtefact
-from models.encoders.tabular import TabularEncoder, fit_table
-from models.population import fit_population
+from models.artefacts.population import fit_population
+from models.artefacts.store import Artefacts, ModelArtefact
+from models.encoders.table import TabularEncoder, fit_table
 from models.rows import CLIENT_TAIL_BYTES, F64, I64, UNIT, Rows
+from streams.config.config import Config
 
 CONFIG = Config.model_validate({"state": {"blocks": 4}})
 SEED = bytes(range(32))
@@ -260,4 +261,4 @@ def test_a_client_certifies_with_its_last_day() -> None:
 def test_a_class_that_nobody_knows_is_never_told_of() -> None:
     reference = settings().artefacts.models["loan"].reference
     assert reference.drift[1:].tolist() == [UNBOUNDED] * 2 and reference.drift[0] < UNBOUNDED
-    assert reference.drift.dtype == np.int64 and calibration.DRIFT_DAYS_MIN == 50
+    assert reference.drift.dtype == np.int64 and fit.DRIFT_DAYS_MIN == 50

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from detector.config import Config
+from streams.analyst.events import Alert, Throttle, decode_event, read_events
+from streams.analyst.labels import Label
 from streams.cli import app
 from streams.compare import compare, read_side
 from streams.compare.judged import Truth, alarms, scores
 from streams.compare.minutes import held
 from streams.compare.pairs import pairs
-from streams.desk.events import Alert, Throttle, decode_event, read_events
-from streams.desk.labels import Label
+from streams.config.config import Config
 from tests.history import benign, sweeps, write_jsonl
 from tests.pipeline import Calibrated
 

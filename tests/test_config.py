@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from streams.config.input import Input
 
-from detector.config import Config, Input, load_config
-from detector.config_keys import ConfigError, keys, page
+from streams.config.config import Config, load_config
+from streams.config.keys import ConfigError, keys, page
 
 PSEUDONYM = "k1-" + "abcdefghijklmnopqrstuvwxyz"
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.certificate import BUDGETS, thresholds
+from models.artefacts.certificate import BUDGETS, thresholds
 from tests.reference import conformal
 
 

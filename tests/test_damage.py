@@ -11,13 +11,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from faust.types import TP
 
-from detector import drift
-from detector.config import Config
+from detector.drift import fold as drift
 from detector.engine import DamagedBlockError, block_mark
-from streams import topics
-from streams.batches import Batch
-from streams.judge import JudgeStage
-from streams.stage import StageError
+from streams.config.config import Config
+from streams.kafka import topics
+from streams.kafka.faust_batches import Batch
+from streams.worker.judge import JudgeStage
+from streams.worker.stage import StageError
 from tests import test_link as link_tests
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, offline, read_blocks, read_events, read_topic

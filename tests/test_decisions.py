@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.events import Throttle, moment, throttle
+from detector.events.encode import Throttle, moment, throttle
 from streams.doors.decisions import Decisions, KafkaDecisions
 from tests.findings import FINDING
 

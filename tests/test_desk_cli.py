@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from detector import drift_events
-from detector.config import Config
-from detector.events import events as written
+from detector.drift import records as drift_records
+from detector.events.encode import events as written
+from streams.analyst.events import decode_event
+from streams.analyst.labels import wilson
+from streams.analyst.suppress import Unseen
 from streams.cli import app
-from streams.desk.events import decode_event
-from streams.desk.labels import wilson
-from streams.desk.suppress import Unseen
+from streams.config.config import Config
 from tests.findings import FINDING, finding
 from tests.test_desk_events import MODEL_DRIFT, OTHER, write
 
@@ -35,7 +35,7 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     out = tmp_path / "out"
     out.mkdir()
     found = [event for one in (WATCHED, FINDING, UPDATED, OTHER, LIFTED) for event in written(one)]
-    write(out, [*found, *drift_events.events(MODEL_DRIFT)])
+    write(out, [*found, *drift_records.events(MODEL_DRIFT)])
     return tmp_path
 
 
@@ -229,7 +229,7 @@ def test_who_follows_for_hours_meets_what_was_suppressed_meanwhile(at: Path, mon
     rows("suppress", "--model", FINDING.model, "--until", "30d", "--reason", "x", "--from", "out")
     unseen.refresh()
     assert not unseen.hides(alert), "it was read a moment ago"
-    monkeypatch.setattr("streams.desk.suppress.REREAD_S", 0.0)
+    monkeypatch.setattr("streams.analyst.suppress.REREAD_S", 0.0)
     unseen.refresh()
     assert unseen.hides(alert)
     (at / "out" / "feedback.jsonl").write_bytes(b"not feedback\n")

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from detector import drift_events
-from detector.config import Config
-from detector.events import events as written
-from detector.finding import Event as Written
-from streams import topics
-from streams.desk.events import Alert, Drift, Event, EventError, Filter, Throttle, decode_event, follow, read_events
+from detector.drift import records as drift_records
+from detector.events.encode import events as written
+from detector.events.finding import Event as Written
+from streams.analyst.events import Alert, Drift, Event, EventError, Filter, Throttle, decode_event, follow, read_events
+from streams.config.config import Config
+from streams.kafka import topics
 from streams.metrics import Metrics
-from streams.sink import Sink
+from streams.worker.sink import Sink
 from tests.findings import FINDING, finding
 from tests.kafka_config import kafka_config
 
-MODEL_DRIFT = drift_events.Finding(
+MODEL_DRIFT = drift_records.Finding(
     "loan", "loan@0123456789abcdef", "score", "adwin", 1_700_000_000_000, 1_700_003_600_000,
     0.4, 0.3, 4.2, 0.002, 3120, True, "c0ffee00c0ffee00", "facade00facade00",
 )  # fmt: skip
@@ -29,7 +29,7 @@ OTHER = replace(SECOND, model="fraud", space="fraud@1", incident="b" * 32)
 
 
 def history() -> list[Written]:
-    return [*written(FINDING), *written(OTHER), *drift_events.events(MODEL_DRIFT)]
+    return [*written(FINDING), *written(OTHER), *drift_records.events(MODEL_DRIFT)]
 
 
 def write(folder: Path, found: Iterable[Written]) -> Path:
@@ -64,7 +64,7 @@ def test_throttle_and_drift_tell_it_too() -> None:
     assert (throttle.client, throttle.level, throttle.detector, throttle.record.action) == (
         FINDING.client, 3, "sweep", "cap"
     )  # fmt: skip
-    drift, alert = (decode_event(event.value) for event in drift_events.events(MODEL_DRIFT))
+    drift, alert = (decode_event(event.value) for event in drift_records.events(MODEL_DRIFT))
     assert isinstance(drift, Drift) and isinstance(alert, Alert)
     assert (drift.client, drift.model, drift.detector, drift.record.state) == ("", "loan", "drift", "lasts")
     assert (alert.client, alert.level, alert.incident) == ("", 0, drift.incident)
@@ -132,12 +132,12 @@ async def test_topics_give_what_was_sent_once_and_go_on(broker: str, namespace: 
 
     following = asyncio.create_task(until_drift(past=False))
     await asyncio.sleep(2)
-    await sink.send([*written(OTHER), *drift_events.events(MODEL_DRIFT)[:1]])
+    await sink.send([*written(OTHER), *drift_records.events(MODEL_DRIFT)[:1]])
     assert {event.client for event in await asyncio.wait_for(following, 20)} <= {OTHER.client, ""}
     heard = await asyncio.wait_for(until_drift(past=True), 20)
     assert len({event.uid for event in heard}) == len(heard)
     await producer.stop()
     read = await asyncio.to_thread(lambda: list(read_events(None, config)))
     assert {event.raw for event in read} == {
-        event.value for event in [*written(FINDING), *written(OTHER), *drift_events.events(MODEL_DRIFT)[:1]]
+        event.value for event in [*written(FINDING), *written(OTHER), *drift_records.events(MODEL_DRIFT)[:1]]
     }

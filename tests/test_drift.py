@@ -13,13 +13,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from detector import drift, drift_events, engine
-from detector.config import Config
-from detector.finding import Event
+from detector import engine
+from detector.drift import fold as drift
+from detector.drift import records as drift_records
+from detector.events.finding import Event
 from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame
+from examples.alert_schema import validate_alert
 from models.rows import Rows
-from streams import frames
-from streams.alert_schema import validate_alert
+from streams.config.config import Config
+from streams.wire import frames
 from tests import engine_cases
 from tests.drift_cases import (
     BEGIN_MS,
@@ -367,7 +369,7 @@ def test_partitions_are_what_the_cases_say() -> None:
 # Documents
 
 ROOT = Path(__file__).parents[1]
-SAMPLE = drift_events.Finding(
+SAMPLE = drift_records.Finding(
     model="loan", space=SPACE, statistic="score", test="page_hinkley", since_ms=1_700_000_400_000,
     until_ms=1_700_024_400_000, before=0.412, after=0.371, deviation=-4.2, p_or_threshold=20.0, rows=3_120,
     lasting=True, config_hash="c0ffee00c0ffee00", artefact_hash="facade00facade00",
@@ -377,9 +379,9 @@ SAMPLE = drift_events.Finding(
 def test_the_sample_and_the_fields_in_the_documents_are_those_of_the_code() -> None:
     page = (ROOT / "docs/formats/drift.md").read_text()
     start = page.index("```json") + len("```json")
-    assert json.loads(page[start : page.index("```", start)]) == json.loads(drift_events.events(SAMPLE)[0].value)
-    assert not [name for name in drift_events.DriftRecord.__struct_fields__ if f"`{name}`" not in page]
-    assert not [name for name in drift_events.MEANINGS if f"`{name}`" not in page]
+    assert json.loads(page[start : page.index("```", start)]) == json.loads(drift_records.events(SAMPLE)[0].value)
+    assert not [name for name in drift_records.DriftRecord.__struct_fields__ if f"`{name}`" not in page]
+    assert not [name for name in drift_records.MEANINGS if f"`{name}`" not in page]
     shift = frames.encode_control(EXPECTED.shifts[0])
     assert not [name for name in json.loads(shift) if f'"{name}"' not in (ROOT / "docs/formats/frames.md").read_text()]
 

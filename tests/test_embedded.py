@@ -10,10 +10,11 @@ import time
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from streams.config.kafka import Kafka
+from streams.kafka.broker import EMBEDDED, KAFKA, log_ends, probe
 
-from detector.config import Kafka
-from streams import clients
-from streams.embedded import EMBEDDED, KAFKA, EmbeddedBroker, EmbeddedError, log_ends, probe
+from streams.kafka import clients
+from streams.kafka.embedded import EmbeddedBroker, EmbeddedError
 from tests.kafka_config import kafka_config
 
 
@@ -55,7 +56,7 @@ def test_it_listens_on_the_loopback_interface_only_and_stops() -> None:
 
 
 def test_it_dies_with_who_started_it() -> None:
-    code = "import time; from streams.embedded import EmbeddedBroker as E; e = E(); print(e.start(), flush=True);"
+    code = "import time; from streams.kafka.embedded import EmbeddedBroker as E; e = E(); print(e.start(), flush=True);"
     code += "time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.encoders.base import Encoded
 from models.encoders.embedding import EmbeddingEncoder
-from models.encoders.tabular import TabularEncoder, fit_table
+from models.encoders.table import TabularEncoder, fit_table
 from tests.reference.encode import Code, Column, SlowEmbedding, SlowTable
 
 SEED = bytes(range(32))

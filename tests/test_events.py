@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from jsonschema import Draft202012Validator
 
-from detector.atlas import TECHNIQUES
 from detector.detectors import REGISTRY
-from detector.events import Throttle, events
-from detector.finding import Event, Finding
-from detector.printable import json_bytes
-from streams.alert_schema import validate_alert
+from detector.events.atlas import TECHNIQUES
+from detector.events.encode import Throttle, events
+from detector.events.escape import json_bytes
+from detector.events.finding import Event, Finding
+from examples.alert_schema import validate_alert
 from tests.findings import FINDING, FINDINGS, SWEPT, finding
 
 ROOT = Path(__file__).parents[1]

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given, settings
 
+from detector.events.finding import Counts, Finding
+from detector.events.wording import FEATURES as PHRASES
+from detector.events.wording import TITLES, explain, phrase, span
 from detector.evidence import PROCESSES
-from detector.explain import FEATURES as PHRASES
-from detector.explain import TITLES, explain, phrase, span
-from detector.finding import Counts, Finding
 from models.kernels.layout import FEATURES
 from tests.findings import FINDING, FINDINGS, finding
 

@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 import pytest
 from typer.testing import CliRunner, Result
 
-from detector.config import Config
-from streams import frames, replay, topics
-from streams.archive import Message
+from streams import replay
+from streams.analyst.events import Alert, decode_event
 from streams.cli import app
-from streams.control import pseudonym_of
-from streams.desk import story
-from streams.desk.events import Alert, decode_event
+from streams.config.config import Config
+from streams.explain import find
+from streams.history.archive import Message
+from streams.history.sources import open_sources
+from streams.kafka import topics
+from streams.ops.orders import pseudonym_of
 from streams.progress import Silent
-from streams.sources import open_sources
+from streams.wire import frames
 from tests.archives import archived
 from tests.history import Row, benign, sweeps, write_jsonl
 from tests.kafka_config import kafka_config
@@ -102,8 +104,8 @@ def test_requests_stand_side_by_side_with_what_differs_marked(day: Day) -> None:
 def test_from_an_archive_the_same_is_told_and_requests_only_to_who_may_read_them(
     day: Day, fitted: Calibrated, tmp_path: Path
 ) -> None:
-    history = story.History(open_sources([str(day.folder / "day.jsonl")], Config()), Config(), *fitted[1:], Silent())
-    read = story.Reading(history, "archiving").frames()
+    history = find.History(open_sources([str(day.folder / "day.jsonl")], Config()), Config(), *fitted[1:], Silent())
+    read = find.Reading(history, "archiving").frames()
     messages = [Message(one.partition, one.offset, None, frames.encode(one), 0) for one in read]  # type: ignore[arg-type]
     folder = str(archived(tmp_path / "archive", messages))
     options = ("--config", str(day.folder / "probewatch.toml"), "--json")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from models.clients import ClientTable
+from models.client_table import ClientTable
 from tests import fold_cases as cases
 from tests.fold_cases import COUNTS, START_MS, Move, Shape
 from tests.reference.features import Row

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detector import engine
-from detector.config import Config
-from detector.finding import Event
+from detector.events.finding import Event
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from models.kernels.numbers import NEVER
 from models.pseudonym import pseudonym
-from streams.state_topic import Stored
+from streams.config.config import Config
+from streams.worker.state_topic import Stored
 from tests import engine_cases as cases
 from tests.engine_cases import PARTITION, Unit, Worker, about, cut, fold, history, newcomers, said, told
 from tests.scenarios import run, world

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.clients import ClientTable
+from models.client_table import ClientTable
 from models.kernels.layout import PAGE_BUMP, PAGE_FREE, Nulls
 from models.kernels.numbers import SOFTPLUS
 from tests import fold_cases as cases
@@ -253,7 +253,7 @@ import warnings
 warnings.simplefilter("ignore", RuntimeWarning)  # hashes overflow by design
 from tests import fold_cases as cases
 from tests.test_fold_twin import compare
-assert not hasattr(__import__("models.kernels.fold", fromlist=["fold"]).fold, "py_func")
+assert not hasattr(__import__("models.kernels.fold.fold", fromlist=["fold"]).fold, "py_func")
 for shape in cases.SHAPES[1:4]:
     told = compare(shape, cases.moves(np.random.default_rng(2), 300, clients=3), seed=2, room=20_000)
     assert told["level 1"] and told["families"] and told["minutes turned"] and told["client 7 level 3"]

@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from detector.atlas import API_ACCESS, TECHNIQUES
-from detector.events import Limits, Position, Throttle, events
-from streams.desk.labels import Label
-from streams.desk.suppress import Suppression, suppression_of
+from detector.events.atlas import API_ACCESS, TECHNIQUES
+from detector.events.encode import Limits, Position, Throttle, events
+from streams.analyst.labels import Label
+from streams.analyst.suppress import Suppression, suppression_of
 from streams.doors.asgi import ANSWERS, ProbewatchDoor
 from tests.findings import FINDING
 

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector import engine
-from detector.config import Config
 from detector.engine import EngineSettings
 from detector.frame import ControlFrame, RowFrame, label
 from models.rows import Rows, distinct
-from streams import frames
-from streams.frame_columns import layout
-from streams.frames import FrameError
+from streams.config.config import Config
+from streams.wire import frames
+from streams.wire.arrow_batch import layout
+from streams.wire.frames import FrameError
 from tests import frame_rows
 from tests.pipeline import Calibrated
 

@@ -7,8 +7,8 @@ import pytest
 
 from detector import engine
 from detector.frame import RowFrame
-from streams import frames
-from streams.rejects import Fault
+from streams.wire import frames
+from streams.wire.rejects import Fault
 from tests.fuzz import run, world
 from tests.fuzz.frame import unsealed
 

@@ -11,15 +11,15 @@ import pytest
 from typer.testing import CliRunner
 
 from detector import engine
-from detector.certificate_text import page
-from detector.explain import explain
-from detector.finding import Event
-from detector.printable import json_bytes, printable
+from detector.calibrate.certificate_text import page
+from detector.events.escape import json_bytes, printable
+from detector.events.finding import Event
+from detector.events.wording import explain
 from streams import cli, terminal
 from streams.adapters import native
-from streams.app import PrintableFormatter
-from streams.rejects import PREFIXES, Record, dead_letters
-from streams.sketch import RawRecord
+from streams.sketch.sketcher import RawRecord
+from streams.wire.rejects import PREFIXES, Record, dead_letters
+from streams.worker.app import PrintableFormatter
 from tests import malformed, sketching
 from tests.findings import finding
 from tests.fuzz import world

@@ -11,18 +11,18 @@ import msgspec
 import numpy as np
 import pytest
 import structlog
+from streams.kafka.broker import probe
 
 from detector import engine
-from detector.config import Config
-from detector.events import moment, throttle
-from detector.finding import Event
+from detector.events.encode import moment, throttle
+from detector.events.finding import Event
 from detector.frame import RowFrame
-from streams import columns
+from streams.config.config import Config
 from streams.doors.decisions import Decisions
-from streams.embedded import probe
-from streams.judge import JudgeStage, Partition
 from streams.metrics import Metrics
-from streams.sketch import Sketcher
+from streams.sketch import columns
+from streams.sketch.sketcher import Sketcher
+from streams.worker.judge import JudgeStage, Partition
 from tests import sketching
 from tests.findings import FINDING
 from tests.fuzz import world

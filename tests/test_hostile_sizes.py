@@ -17,19 +17,21 @@ import pytest
 import zstandard
 from aiokafka.codec import snappy_encode
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from streams.kafka.broker import probe
 
-from detector import drift, engine
-from detector.config import Config
-from detector.packed import BODY_BYTES_MIN
+from detector import engine
+from detector.drift import fold as drift
+from detector.state.packing import BODY_BYTES_MIN
 from models.kernels.layout import CLIENT
-from models.soundness import UnsoundError, check_clients
-from streams import clients, codecs, frames, topics
+from models.validate import UnsoundError, check_clients
 from streams.adapters import native
-from streams.dead_letters import OMITTED_HEADER, DeadLetterTopic
-from streams.embedded import probe
+from streams.config.config import Config
+from streams.kafka import clients, codecs, topics
 from streams.metrics import Metrics
-from streams.rejects import Record, Reject, dead_letters
-from streams.sketch import RawRecord
+from streams.sketch.sketcher import RawRecord
+from streams.wire import frames
+from streams.wire.dead_letter import OMITTED_HEADER, DeadLetterTopic
+from streams.wire.rejects import Record, Reject, dead_letters
 from tests.fuzz import world
 from tests.fuzz.block import LINK_HEAD
 from tests.history import Row, sweeps
@@ -142,7 +144,7 @@ def peak_mb(code: str, *arguments: str) -> int:
     """What running some code adds to the memory of a fresh process."""
     program = (
         "import resource, sys\n"
-        "from streams.sources import open_sources\nfrom detector.config import Config\n"
+        "from streams.history.sources import open_sources\nfrom streams.config.config import Config\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         f"before = peak()\n{code}\nprint(peak() - before)"
     )

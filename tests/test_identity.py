@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.identity import Identity, TwoGenerations, client_of, identity_of, pseudonym, source_id
-from streams.secrets import Secrets
+from streams.secrets.load import Secrets
+from streams.sketch.identity import Identity, TwoGenerations, client_of, identity_of, pseudonym, source_id
 
 KEY, SEED = bytes(range(32)), bytes(range(32, 64))
 identity = Identity(KEY, "k1", SEED)

@@ -6,12 +6,12 @@ from typing import get_args
 
 import pytest
 
-from streams import frame_columns, frames
 from streams.adapters import REGISTRY, native
 from streams.adapters.json_text import NESTING_MAX
 from streams.adapters.request import EmbeddingObject, Output, Request
-from streams.dead_letters import OMITTED_HEADER
-from streams.rejects import Reason, Record, Reject, dead_letters
+from streams.wire import arrow_batch, frames
+from streams.wire.dead_letter import OMITTED_HEADER
+from streams.wire.rejects import Reason, Record, Reject, dead_letters
 
 DOCS = Path(__file__).parents[1] / "docs" / "formats"
 REQUESTS, FRAMES, LETTERS = ((DOCS / f"{page}.md").read_text() for page in ("requests", "frames", "dead-letters"))
@@ -32,7 +32,7 @@ def test_the_sample_request_is_read() -> None:
 
 
 def test_every_column_is_explained() -> None:
-    assert not [column.name for column in frame_columns.COLUMNS if f"`{column.name}`" not in FRAMES]
+    assert not [column.name for column in arrow_batch.COLUMNS if f"`{column.name}`" not in FRAMES]
     assert not [key for key in ("schema", *frames.METADATA) if f"| `{key}` |" not in FRAMES]
     assert frames.ROWS_SCHEMA in FRAMES and frames.KIND_HEADER in FRAMES
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from detector.config import Config
 from detector.frame import ControlFrame
 from models.pseudonym import pseudonym
-from streams import topics
-from streams.frames import encode_control
-from streams.sources import FrameBatch, RawBatch, SourceError, open_sources
+from streams.config.config import Config
+from streams.history.sources import FrameBatch, RawBatch, SourceError, open_sources
+from streams.kafka import topics
+from streams.wire.frames import encode_control
 from tests.kafka_config import kafka_config
 
 RECORDS = 300

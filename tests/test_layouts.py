@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import zstandard
 
-from detector import drift, engine, evidence, layouts
-from detector.finding import Event
-from models.artefacts import load_artefacts
+from detector import engine, evidence
+from detector.drift import fold as drift
+from detector.events.finding import Event
+from detector.state import migrations
+from models.artefacts.signing import public_key
+from models.artefacts.store import load_artefacts
 from models.kernels import layout
-from models.signing import public_key
-from streams import frames
+from streams.wire import frames
 from tests import drift_cases, engine_cases
 from tests.scenarios import run
 
@@ -87,22 +89,22 @@ def test_link_goes_on_from_the_state_of_the_last_release() -> None:
 
 
 def test_there_is_a_step_from_every_layout_since_the_last_release() -> None:
-    assert set(layouts.BLOCKS) == set(range(2, engine.BLOCK_LAYOUT))
-    assert set(layouts.LINK) == set(range(1, drift.STATE_LAYOUT))
+    assert set(migrations.BLOCKS) == set(range(2, engine.BLOCK_LAYOUT))
+    assert set(migrations.LINK) == set(range(1, drift.STATE_LAYOUT))
 
 
 def test_steps_are_taken_one_after_the_other(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
-    def with_reasons(body: layouts.Body) -> layouts.Body:
+    def with_reasons(body: migrations.Body) -> migrations.Body:
         return body | {"allowed": [[key, model, until + 1] for key, model, until in body["allowed"]]}
 
-    def again(body: layouts.Body) -> layouts.Body:
+    def again(body: migrations.Body) -> migrations.Body:
         return body | {"allowed": [[key, model, 2 * until] for key, model, until in body["allowed"]]}
 
     state, newer = (engine.open_partition(golden.settings, 0) for _ in range(2))
     for value in golden.blocks:
         engine.load_block(state, value)
     monkeypatch.setattr(engine, "BLOCK_LAYOUT", 5)
-    monkeypatch.setattr(layouts, "BLOCKS", {2: layouts.unchanged, 3: with_reasons, 4: again})
+    monkeypatch.setattr(migrations, "BLOCKS", {2: migrations.unchanged, 3: with_reasons, 4: again})
     for value in golden.blocks:
         engine.load_block(newer, value)
     assert newer.allowed == {about: 2 * (until + 1) for about, until in state.allowed.items()} != {}

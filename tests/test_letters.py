@@ -9,14 +9,15 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from typer.testing import CliRunner, Result
 
-from detector.config import Config
-from streams import letters, topics
-from streams.batches import Batch
 from streams.cli import app
-from streams.identity import Identity
-from streams.letters import Retried, grouped, read_letters
-from streams.sketch import Sketcher
-from streams.sources import SourceError
+from streams.config.config import Config
+from streams.history.sources import SourceError
+from streams.kafka import topics
+from streams.kafka.faust_batches import Batch
+from streams.ops import dead_letters
+from streams.ops.dead_letters import Retried, grouped, read_letters
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import Sketcher
 from tests.history import benign, lines
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, read_topic
@@ -66,12 +67,12 @@ async def test_what_can_be_read_now_is_sent_once(
     assert "secret-time" not in grouped(found)[1].example
     assert found[2].record is not None and json.loads(found[2].record.value or b"") == BAD[2]
 
-    same = await asyncio.to_thread(letters.retry, found, config, sketcher(config, fitted))
+    same = await asyncio.to_thread(dead_letters.retry, found, config, sketcher(config, fitted))
     assert [one.did for one in same] == 3 * ["refused"]
     config = mended(config)
-    dry = await asyncio.to_thread(letters.retry, found, config, sketcher(config, fitted), dry=True)
+    dry = await asyncio.to_thread(dead_letters.retry, found, config, sketcher(config, fitted), dry=True)
     assert [one.did for one in dry] == ["would be sent", "refused", "would be sent"]
-    done = await asyncio.to_thread(letters.retry, found, config, sketcher(config, fitted))
+    done = await asyncio.to_thread(dead_letters.retry, found, config, sketcher(config, fitted))
     assert done[0] == Retried(places[0], "sent", f"{raw}[1]")
     assert done[1].told.startswith(f"{places[1].removesuffix('#0')}: ts: expected an RFC 3339 time")
     again = (await read_topic(config, raw))[7:]
@@ -88,10 +89,10 @@ async def test_records_that_a_letter_left_out_are_looked_up(
     await refused(config, fitted)
     whole = await asyncio.to_thread(read_letters, None, config)
     bare = [letter._replace(record=None) for letter in whole]
-    found = await asyncio.to_thread(letters.looked_up, bare, [], config)
+    found = await asyncio.to_thread(dead_letters.looked_up, bare, [], config)
     assert [json.loads(one.record.value or b"") for one in found if one.record] == BAD
     nowhere = [letter._replace(reject=letter.reject) for letter in bare]
-    missing = await asyncio.to_thread(letters.retry, nowhere, config, sketcher(config, fitted), dry=True)
+    missing = await asyncio.to_thread(dead_letters.retry, nowhere, config, sketcher(config, fitted), dry=True)
     assert {one.did for one in missing} == {"missing"}
 
 

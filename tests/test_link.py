@@ -10,26 +10,28 @@ from typing import Any
 
 import pytest
 from faust.types import TP
+from streams.kafka.broker import probe
 
-from detector.config import Config
 from detector.engine import EngineSettings
-from detector.finding import Event
+from detector.events.finding import Event
 from detector.frame import ShiftFrame
-from streams import frames, replay, topics
-from streams.alert_schema import validate_alert
-from streams.app import Worker
-from streams.archive import Message
-from streams.batches import Batch
-from streams.embedded import probe
-from streams.identity import Identity
-from streams.judge import JudgeStage
-from streams.link import LinkStage
+from examples.alert_schema import validate_alert
+from streams import replay
+from streams.config.config import Config
+from streams.history.archive import Message
+from streams.history.sources import open_sources
+from streams.kafka import topics
+from streams.kafka.faust_batches import Batch
 from streams.metrics import Metrics
 from streams.progress import Silent
-from streams.sketch import Sketcher
-from streams.sketch_agent import SketchStage
-from streams.sources import open_sources
-from streams.stage import StageError
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import Sketcher
+from streams.wire import frames
+from streams.worker.app import Worker
+from streams.worker.judge import JudgeStage
+from streams.worker.link import LinkStage
+from streams.worker.sketch import SketchStage
+from streams.worker.stage import StageError
 from tests.archives import archived
 from tests.history import BEGIN_S, Row, _person, _row, write_jsonl
 from tests.kafka_config import kafka_config

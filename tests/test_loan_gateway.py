@@ -27,7 +27,7 @@ from examples.loan_gateway.model import (
 )
 from examples.traffic import CLASS_OF_KIND, LIVE_SIZES, population
 from streams.adapters import native
-from streams.rejects import Fault
+from streams.wire.rejects import Fault
 
 
 @dataclass

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import pytest
 
-from detector.config import Config
 from streams.adapters import native
-from streams.rejects import WHOLE_RECORD, Record, Reject, dead_letters
-from streams.sketch import RawRecord
+from streams.config.config import Config
+from streams.sketch.sketcher import RawRecord
+from streams.wire.rejects import WHOLE_RECORD, Record, Reject, dead_letters
 from tests import sketching
 from tests.malformed import KINDS, PLANTED, Kind
 

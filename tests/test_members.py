@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.artefacts.training_set import BITS_PER_ROW, Members, MembersError, add, empty_bits, keying
 from models.encoders.embedding import EmbeddingEncoder
+from models.encoders.table import TabularEncoder, fit_table
 from models.encoders.table_reader import TableReader
-from models.encoders.tabular import TabularEncoder, fit_table
-from models.members import BITS_PER_ROW, Members, MembersError, add, empty_bits, keying
 from models.rows import U64
 from tests.reference.members import places, row_key
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streams import memory
+from streams.worker import allocator
 
 PIECES, PIECE_BYTES = 20_000, 4_096
 
@@ -22,7 +22,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4_096
 
 
-only_glibc = pytest.mark.skipif(not hasattr(memory._libc, "malloc_trim"), reason="a C library with other habits")
+only_glibc = pytest.mark.skipif(not hasattr(allocator._libc, "malloc_trim"), reason="a C library with other habits")
 
 BATCHES = """
 import resource, sys
@@ -60,17 +60,17 @@ def test_what_lies_free_between_what_stays_goes_back() -> None:
     stay = pieces[7::8]
     full = resident_bytes()
     del pieces
-    memory.give_back()
+    allocator.give_back()
     assert full - resident_bytes() > PIECES * PIECE_BYTES // 2 and len(stay) == PIECES // 8
 
 
 def test_cycles_go_though_the_collector_seldom_comes() -> None:
     thresholds = gc.get_threshold()
     try:
-        memory.settle()
+        allocator.settle()
         gone = weakref.ref(Node())
         assert gone() is not None
-        memory.give_back()
+        allocator.give_back()
         assert gone() is None
     finally:
         gc.set_threshold(*thresholds)
@@ -78,7 +78,7 @@ def test_cycles_go_though_the_collector_seldom_comes() -> None:
 
 
 def test_a_c_library_that_cannot_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_libc", object())
+    monkeypatch.setattr(allocator, "_libc", object())
     gone = weakref.ref(Node())
-    memory.give_back()
+    allocator.give_back()
     assert gone() is None, "the rest is done"

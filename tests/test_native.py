@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.adapters import REGISTRY, embeddings, native
-from streams.adapters.blame import _PHRASES, blame
+from streams.adapters.faults import _PHRASES, blame
 from streams.adapters.json_text import NESTING_MAX, UNREADABLE, is_deep, split
 from streams.adapters.request import EXPECTED, EmbeddingObject, Output, Request
-from streams.rejects import Fault
+from streams.wire.rejects import Fault
 from tests import sketching
 
 GOOD = [json.dumps(sketching.record(random.Random(n), n, "loan" if n % 2 else "faces")).encode() for n in range(6)]

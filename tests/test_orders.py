@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from detector import engine
-from detector.events import Throttle
-from detector.finding import Event
+from detector.events.encode import Throttle
+from detector.events.finding import Event
 from detector.frame import ControlFrame, Frame
 from models.pseudonym import client_of, pseudonym
-from streams import control, frames, topics
 from streams.doors.decisions import Decisions
+from streams.kafka import topics
+from streams.ops import orders
+from streams.wire import frames
 from tests import engine_cases as cases
 from tests.history import sweeps
 from tests.kafka_config import kafka_config
@@ -156,13 +158,13 @@ async def test_live_and_replayed_alike_and_doors_have_it(broker: str, namespace:
     config = kafka_config(broker, namespace)
     await topics.create(config, RAW_PARTITIONS)
     rows = sweeps(2, 60, seed=6)
-    orders = [("block", "evil-0", 0), ("block", "acct-never-seen", 0), ("lift", "evil-0", 60)]
+    commands = [("block", "evil-0", 0), ("block", "acct-never-seen", 0), ("lift", "evil-0", 60)]
     async with working(config, fitted):
-        for action, client, first in orders:
+        for action, client, first in commands:
             await write_raw(config, rows[first : first + 60] if client == "evil-0" else [])
             await until(lambda: all_handled(config), 60, "rows")
             until_ms = END_MS if action == "block" else 0
-            await asyncio.to_thread(control.send, config, fitted.secrets, action, client, "", until_ms, "ticket 12")
+            await asyncio.to_thread(orders.send, config, fitted.secrets, action, client, "", until_ms, "ticket 12")
         await until(lambda: all_handled(config), 60, "orders")
     written = await read_events(config)
     expected = await offline(config, fitted, config.topics.requests)

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.config import Config
-from models.kernels.json_columns import read_times
+from models.kernels.json.columns import read_times
 from streams.adapters import native
 from streams.adapters.scanner import TS, Scanner
-from streams.identity import Identity
-from streams.sketch import Sketcher, SketchResult
+from streams.config.config import Config
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import Sketcher, SketchResult
 from tests import sketching
 from tests.malformed import KINDS
 from tests.test_sketch import gather, mixed_records

@@ -7,9 +7,9 @@ from http import HTTPStatus
 
 import pytest
 
-from detector.config import Config
-from streams import plain_http
-from streams.plain_http import CONNECTIONS_MAX, HEAD_BYTES_MAX, Answer, PlainServer
+from streams.config.config import Config
+from streams.worker import http
+from streams.worker.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, Answer, PlainServer
 
 DEADLINE_S = 0.6
 PAGES = {"/page": lambda: Answer(HTTPStatus.OK, "text/plain", b"x" * 10)}
@@ -109,4 +109,4 @@ async def test_many_idle_clients_keep_nobody_out_for_longer_than_the_deadline(po
 
 def test_everything_listens_on_loopback_unless_told_otherwise() -> None:
     assert Config().web.host == "127.0.0.1"
-    assert plain_http.DEADLINE_S <= 10
+    assert http.DEADLINE_S <= 10

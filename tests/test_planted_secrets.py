@@ -8,14 +8,15 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from streams.kafka.broker import probe
 
-from detector.config import Config
-from streams import topics, vault
-from streams.app import Worker, reason
-from streams.doctor import examine
-from streams.embedded import probe
-from streams.secrets import load_secrets
-from streams.topics import plans
+from streams.config.config import Config
+from streams.kafka import topics
+from streams.kafka.topics import plans
+from streams.ops.doctor import examine
+from streams.secrets import vault
+from streams.secrets.load import load_secrets
+from streams.worker.app import Worker, reason
 from tests.history import sweeps
 from tests.kafka.closed_broker import ROOT, Closed, as_user
 from tests.kafka_config import kafka_config
@@ -159,7 +160,7 @@ async def faults(worker: Config, wrong: Config, door: Config, fitted: Calibrated
     said = ""
     with pytest.MonkeyPatch.context() as patch:
         for config in (worker, wrong, door):
-            patch.setattr("streams.doctor.load_settings", lambda _, config=config: config)
+            patch.setattr("streams.ops.doctor.load_settings", lambda _, config=config: config)
             checks = await asyncio.to_thread(examine, None)
             said += json.dumps([check._asdict() for check in checks])
     for config in (wrong, door):

@@ -1,10 +1,10 @@
 """Decisions: graded, expiring, on the client's own clock."""
 
 import pytest
+from detector.settings import Policy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.config import Policy
 from detector.policy import DAY_MS, DOUBLINGS_MAX, Standing, decide, keyed_delay_ms, lifted
 
 NEVER = Standing(0, 0, 0, 0, 0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from models.encoders.tabular import TabularEncoder, fit_table
-from models.population import CELLS, Population, fit_population
+from models.artefacts.population import CELLS, Population, fit_population
+from models.encoders.table import TabularEncoder, fit_table
 from models.rows import F64, I16, UNIT
 from tests.reference.population import SlowPopulation, random_features
 

@@ -4,7 +4,7 @@ import json
 import random
 
 from streams.adapters import native
-from streams.rejects import WHOLE_RECORD, Record, Reject, dead_letters
+from streams.wire.rejects import WHOLE_RECORD, Record, Reject, dead_letters
 from tests import sketching
 
 REJECT = Reject("gateway-logs", 3, 18842, 0, "embedding", "384 numbers (embedding.dim)", "383 of them", "input")

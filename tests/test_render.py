@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from jsonschema import Draft202012Validator
 
-from detector import drift_events
-from detector.events import events as written
-from detector.finding import Finding
-from streams.desk.events import Alert, decode_event
-from streams.render import FORMATS
+from detector.drift import records as drift_records
+from detector.events.encode import events as written
+from detector.events.finding import Finding
+from streams.analyst.events import Alert, decode_event
+from streams.analyst.siem import FORMATS
 from tests.findings import FINDING, FINDINGS
 from tests.test_desk_events import MODEL_DRIFT
 from tests.test_events import kinds
@@ -43,7 +43,7 @@ def alert_of(finding: Finding) -> Alert:
 
 
 def drift() -> Alert:
-    found = decode_event(drift_events.events(MODEL_DRIFT)[1].value)
+    found = decode_event(drift_records.events(MODEL_DRIFT)[1].value)
     assert isinstance(found, Alert)
     return found
 

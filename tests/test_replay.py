@@ -10,16 +10,17 @@ from typing import NamedTuple
 
 import pytest
 
-from detector.config import Config
-from models.artefacts import Artefacts, load_artefacts
-from streams import frames, replay
-from streams.archive import Message
-from streams.calibrate import calibrate
-from streams.identity import Identity
+from models.artefacts.store import Artefacts, load_artefacts
+from streams import replay
+from streams.config.config import Config
+from streams.fit.calibrate import calibrate
+from streams.history.archive import Message
+from streams.history.sources import RawBatch, SourceError, open_sources
 from streams.progress import Silent
-from streams.secrets import Secrets, load_secrets
-from streams.sketch import Sketcher
-from streams.sources import RawBatch, SourceError, open_sources
+from streams.secrets.load import Secrets, load_secrets
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import Sketcher
+from streams.wire import frames
 from tests.archives import archived
 from tests.history import Row, benign, lines, sweeps, write_jsonl
 from tests.pipeline import fixed_secrets

@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from streams.kafka.broker import probe
 
-from detector.config import Config
 from detector.engine import EngineSettings
-from streams import judged_with, replay, topics
-from streams.app import Worker
-from streams.archive import taking
-from streams.control import send
-from streams.desk.events import KAFKA, read_events
-from streams.embedded import probe
+from streams import replay
+from streams.analyst.events import KAFKA, read_events
+from streams.config.config import Config
+from streams.history.sources import SourceError, open_sources
+from streams.kafka import topics
+from streams.ops import archive_topic
+from streams.ops.orders import send
 from streams.progress import Silent
-from streams.replay.eras import eras_of, known_of
+from streams.replay.settings_changes import eras_of, known_of
 from streams.replay.verify import verify
-from streams.sources import SourceError, open_sources
+from streams.wire import settings_log
+from streams.worker.app import Worker
 from tests import pipeline
 from tests.history import BEGIN_S, Row, _person, _row, benign, sweeps
 from tests.kafka_config import kafka_config
@@ -145,7 +147,7 @@ async def test_a_replay_is_live_byte_for_byte_after_rebalances_orders_and_anothe
 
     requests = f"kafka://{apache_broker}/{before.topics.requests}"
     assert values(await asyncio.to_thread(replayed, requests, before, after, fitted)) == live
-    await asyncio.to_thread(taking.take_topic, requests, after, tmp_path, Silent())
+    await asyncio.to_thread(archive_topic.take_topic, requests, after, tmp_path, Silent())
     assert values(await asyncio.to_thread(replayed, str(tmp_path), before, after, fitted, jobs=2)) == live
 
 
@@ -183,11 +185,11 @@ async def test_a_configuration_that_changed_is_changed_where_it_did_or_the_repla
 
 
 def test_nothing_is_written_down_again_unless_it_changed() -> None:
-    made_with = judged_with.Provenance("c", "a", "0")
-    first = judged_with.due([], 3, 17, made_with)
-    assert first is not None and judged_with.decode(first.key, judged_with.encode(first), 3) == first
-    assert judged_with.due([first], 3, 40, made_with) is None
-    second = judged_with.due([first], 3, 40, made_with._replace(config_hash="d"))
+    made_with = settings_log.Provenance("c", "a", "0")
+    first = settings_log.due([], 3, 17, made_with)
+    assert first is not None and settings_log.decode(first.key, settings_log.encode(first), 3) == first
+    assert settings_log.due([first], 3, 40, made_with) is None
+    second = settings_log.due([first], 3, 40, made_with._replace(config_hash="d"))
     assert second is not None and (second.offset, second.config_hash) == (40, "d")
-    assert judged_with.due([second, first], 3, 50, made_with) == first.__class__(3, 50, *made_with)
-    assert judged_with.decode(first.key, judged_with.encode(first), 4) is None
+    assert settings_log.due([second, first], 3, 50, made_with) == first.__class__(3, 50, *made_with)
+    assert settings_log.decode(first.key, settings_log.encode(first), 4) is None

@@ -11,14 +11,15 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from detector import engine
-from detector.config import Config
-from detector.finding import Event
+from detector.events.finding import Event
 from detector.frame import ControlFrame
 from models.pseudonym import client_of
-from streams import frames, replay
-from streams.archive import Message, Writer, layout, taking
-from streams.desk.events import read_events
-from streams.identity import Identity
+from streams import replay
+from streams.analyst.events import read_events
+from streams.config.config import Config
+from streams.history.archive import Message, Writer, layout
+from streams.history.sources import RawBatch, SourceError, open_sources
+from streams.ops import archive_topic
 from streams.progress import Advance, Silent
 from streams.replay.checkpoint import FOLDER, CheckpointError
 from streams.replay.evidence import EVIDENCE_FILE, around, write_evidence
@@ -26,9 +27,10 @@ from streams.replay.outcome import COLD_FILE
 from streams.replay.publish import publish, refuse_live
 from streams.replay.run import gather
 from streams.replay.verify import sentence, verify
-from streams.sketch import Sketcher
-from streams.sources import RawBatch, SourceError, open_sources
-from streams.state_topic import Stored
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import Sketcher
+from streams.wire import frames
+from streams.worker.state_topic import Stored
 from tests.history import Row, benign, lines, sweeps, write_jsonl
 from tests.kafka_config import kafka_config
 from tests.pipeline import Calibrated, read_topic
@@ -298,7 +300,7 @@ def _snapshot(history: History, archive: Path, number: int, offset: int) -> None
     stored = Stored()
     for block in range(CONFIG.state.blocks):
         stored.keep(engine.dump_block(state, block))
-    taking._write_snapshot(layout.snapshot_path(archive, "2027-01-15", number), number, stored, offset)
+    archive_topic._write_snapshot(layout.snapshot_path(archive, "2027-01-15", number), number, stored, offset)
 
 
 @pytest.mark.parametrize("of", ["archive", "raw"])

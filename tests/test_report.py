@@ -15,17 +15,17 @@ import numpy as np
 import plotly.graph_objects
 import pytest
 
-from detector.certificate_text import about
+from detector.calibrate.certificate_text import about
 from detector.engine import EngineSettings
-from detector.finding import LEVELS
-from detector.story import Story, follow
+from detector.events.finding import LEVELS
+from detector.trace.trace import Story, follow
 from models.encoders.embedding import EmbeddingEncoder
 from models.rows import UNIT
-from streams.desk.events import Throttle, decode_event
-from streams.desk.labels import Label
+from streams.analyst.events import Throttle, decode_event
+from streams.analyst.labels import Label
 from streams.replay.run import gather
 from streams.replay.survey import SAMPLE_ROWS, Survey
-from streams.report import contents, evidence, held, inputs, overview, write_report
+from streams.report import contents, enforcement, evidence, inputs, overview, write_report
 from streams.report.page import packed, page
 from streams.report.plots import Figure
 from streams.report.subject import Subject
@@ -171,9 +171,9 @@ def test_clients_are_held_until_the_next_decision_or_a_lift(report: Reported) ->
         )  # fmt: skip
         return msgspec.structs.replace(first, record=record, client="k", model="m")
 
-    found = held.stretches([decided(1, "cap", 0), decided(2, "cap", 30), decided(3, "lift", 40)])
+    found = enforcement.stretches([decided(1, "cap", 0), decided(2, "cap", 30), decided(3, "lift", 40)])
     assert [(one.minutes, one.limits) for one in found] == [(30.0, first.mode == "enforce"), (10.0, True)]
-    assert held.stretches([decided(1, "cap", 0)])[0].minutes == 60.0
+    assert enforcement.stretches([decided(1, "cap", 0)])[0].minutes == 60.0
 
 
 @pytest.fixture(scope="module")

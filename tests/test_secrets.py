@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from detector.config import Config
-from streams.secrets import SecretsError, create_secrets, load_secrets, readable_by_others
+from streams.config.config import Config
+from streams.secrets.load import SecretsError, create_secrets, load_secrets, readable_by_others
 
 ONE, TWO, THREE = "11" * 32, "22" * 32, "33" * 32
 

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from streams.kafka.broker import probe
 
-from detector.config import Config
-from models.artefacts import load_artefacts
-from streams import topics
-from streams.app import Worker
-from streams.calibrate import calibrate
-from streams.desk.errors import DeskError
-from streams.desk.events import read_events
-from streams.desk.rehearsal import rehearse
-from streams.desk.selftest import RESERVED, Step, reserved_name, selftest
-from streams.desk.suppress import read_suppressions
-from streams.embedded import probe
+from models.artefacts.store import load_artefacts
+from streams.analyst.errors import DeskError
+from streams.analyst.events import read_events
+from streams.analyst.suppress import read_suppressions
+from streams.config.config import Config
+from streams.fit.calibrate import calibrate
+from streams.history.sources import open_sources
+from streams.kafka import topics
+from streams.ops.selftest.rehearsal import rehearse
+from streams.ops.selftest.selftest import RESERVED, Step, reserved_name, selftest
 from streams.progress import Silent
-from streams.secrets import create_secrets, load_secrets
-from streams.sources import open_sources
+from streams.secrets.load import create_secrets, load_secrets
+from streams.worker.app import Worker
 from tests.history import BEGIN_S, DAY_S, write_jsonl
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated

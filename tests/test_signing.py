@@ -9,10 +9,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from models import seal
-from models.artefacts import SCHEMA, ArtefactError, inspect_artefacts, load_artefacts, save_artefacts
-from models.signing import SIGNATURE_FILE, SignatureError, fingerprint, public_key, sign, signer
-from streams import openssf
+from models.artefacts import manifest
+from models.artefacts.signing import SIGNATURE_FILE, SignatureError, fingerprint, public_key, sign, signer
+from models.artefacts.store import SCHEMA, ArtefactError, inspect_artefacts, load_artefacts, save_artefacts
+from streams.fit import openssf
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 SEED = bytes(32)
@@ -52,8 +52,8 @@ def test_unsigned_is_refused(folder: Path) -> None:
 
 
 def test_an_altered_manifest_is_refused(folder: Path) -> None:
-    manifest = json.loads((folder / seal.MANIFEST).read_text())
-    (folder / seal.MANIFEST).write_text(json.dumps(manifest | {"provenance": {"by": "somebody else"}}))
+    altered = json.loads((folder / manifest.MANIFEST).read_text())
+    (folder / manifest.MANIFEST).write_text(json.dumps(altered | {"provenance": {"by": "somebody else"}}))
     assert "not the one that was signed" in refusal(folder, public_key(KEY))
 
 
@@ -80,14 +80,14 @@ def test_a_foreign_key_is_refused_and_the_way_out_is_told(folder: Path) -> None:
 
 def test_somebody_who_signs_altered_files_anew_is_foreign(folder: Path) -> None:
     files = {"certificate.md": b"# A better certificate\n"}
-    seal.seal(folder, files, {"schema": SCHEMA, "models": [], "provenance": {}}, OTHER)
+    manifest.seal(folder, files, {"schema": SCHEMA, "models": [], "provenance": {}}, OTHER)
     assert "not trusted here" in refusal(folder, public_key(KEY))
 
 
 def test_a_folders_own_key_counts_only_while_none_is_configured(folder: Path) -> None:
     assert "there is no secrets/signing_key.pub" in refusal(folder)
-    (folder / seal.SECRETS_FOLDER).mkdir()
-    seal.write_own_key(folder, KEY)
+    (folder / manifest.SECRETS_FOLDER).mkdir()
+    manifest.write_own_key(folder, KEY)
     assert load_artefacts(folder, SEED).models == {}
     assert "not trusted" in refusal(folder, public_key(OTHER))
 
@@ -96,9 +96,9 @@ def test_the_manifest_cannot_point_outside_its_folder(folder: Path) -> None:
     """Even a trusted signer's: only names of the folder are looked at."""
     outside = folder.parent / "outside"
     outside.write_bytes(b"x")
-    seal.seal(folder, {}, {"schema": SCHEMA, "models": [], "provenance": {}}, KEY)
-    manifest = json.loads((folder / seal.MANIFEST).read_text()) | {"files": {"../outside": "0" * 64}}
-    (folder / seal.MANIFEST).write_text(json.dumps(manifest))
+    manifest.seal(folder, {}, {"schema": SCHEMA, "models": [], "provenance": {}}, KEY)
+    altered = json.loads((folder / manifest.MANIFEST).read_text()) | {"files": {"../outside": "0" * 64}}
+    (folder / manifest.MANIFEST).write_text(json.dumps(altered))
     found = inspect_artefacts(folder, [public_key(KEY)])
     assert found.files[0].state == "missing"
 
@@ -112,7 +112,16 @@ def test_openssl_agrees(folder: Path) -> None:
     key.write_bytes(loaded.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
     signature = folder / "signature.bin"
     signature.write_bytes(bytes.fromhex(json.loads((folder / SIGNATURE_FILE).read_text())["signature"]))
-    arguments = ["-pubin", "-inkey", str(key), "-rawin", "-in", str(folder / seal.MANIFEST), "-sigfile", str(signature)]
+    arguments = [
+        "-pubin",
+        "-inkey",
+        str(key),
+        "-rawin",
+        "-in",
+        str(folder / manifest.MANIFEST),
+        "-sigfile",
+        str(signature),
+    ]
     done = subprocess.run(["openssl", "pkeyutl", "-verify", *arguments], capture_output=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
 

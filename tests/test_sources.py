@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from detector.config import Config
-from streams.sources import BATCH_RECORDS, RawBatch, SourceError, open_sources
+from streams.config.config import Config
+from streams.history.sources import BATCH_RECORDS, RawBatch, SourceError, open_sources
 
 LINES = [json.dumps({"request_id": str(n)}).encode() for n in range(BATCH_RECORDS + 7)]
 

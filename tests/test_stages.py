@@ -9,20 +9,21 @@ from typing import Any
 import aiokafka
 import pytest
 from faust.types import TP
+from streams.kafka.broker import probe
 
-from detector.config import Config
 from detector.engine import EngineSettings, block_mark
-from streams import frames, topics
-from streams.batches import Batch
-from streams.clients import SendError
-from streams.embedded import probe
-from streams.identity import Identity
-from streams.judge import JudgeStage
-from streams.link import LinkStage
+from streams.config.config import Config
+from streams.kafka import topics
+from streams.kafka.clients import SendError
+from streams.kafka.faust_batches import Batch
 from streams.metrics import Metrics
-from streams.sketch import Sketcher
-from streams.sketch_agent import SketchStage
-from streams.stage import StageError
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import Sketcher
+from streams.wire import frames
+from streams.worker.judge import JudgeStage
+from streams.worker.link import LinkStage
+from streams.worker.sketch import SketchStage
+from streams.worker.stage import StageError
 from tests.history import Row, benign, sweeps
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, offline, read_blocks, read_events, read_topic, write_raw

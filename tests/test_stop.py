@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from streams import topics
-from streams.app import LEFT_S, STOP_S
-from streams.embedded import EmbeddedBroker
+from streams.kafka import topics
+from streams.kafka.embedded import EmbeddedBroker
+from streams.worker.app import LEFT_S, STOP_S
 from tests.history import benign
 from tests.kafka_config import config_text, kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, write_raw

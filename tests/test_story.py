@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detector import engine, story
+from detector import engine
 from detector.evidence import PROCESSES
 from detector.frame import ControlFrame, Frame, RowFrame
-from models.encoders.tabular import TabularEncoder, fit_table
+from detector.trace import trace
+from models.encoders.table import TabularEncoder, fit_table
 from models.kernels.numbers import NEVER
 from models.rows import UNIT
 from tests import engine_cases as cases
@@ -44,14 +45,14 @@ def test_what_falls_is_byte_for_byte_what_the_plain_fold_says(frames: list[Frame
     assert {event.kind for event in plain} == {"throttle", "alert", "drift"}
     assert any(b'"reason":"person"' in event.value for event in plain)
     for chosen in (everybody, _clients(plain)[:3]):
-        stories = story.follow(cases.settings(), frames, chosen)
+        stories = trace.follow(cases.settings(), frames, chosen)
         told = [event for one in stories.values() for event in one.events]
         expected = [event for event in plain if event.client_key in chosen]
         assert sorted(told, key=lambda e: e.id) == sorted(expected, key=lambda e: e.id)
 
 
 def test_the_statistic_is_the_largest_excess_and_decisions_stand_where_it_crossed(frames: list[Frame]) -> None:
-    stories = story.follow(cases.settings(), frames, _clients(_events(frames)))
+    stories = trace.follow(cases.settings(), frames, _clients(_events(frames)))
     decided = 0
     for one in stories.values():
         assert np.array_equal(np.maximum(one.excess.max(axis=1), NEVER), np.maximum(one.statistic, NEVER))
@@ -75,7 +76,7 @@ def test_the_statistic_is_the_largest_excess_and_decisions_stand_where_it_crosse
 
 def test_from_a_snapshot_on_the_rest_of_a_story_is_the_same(frames: list[Frame]) -> None:
     clients = _clients(_events(frames))
-    whole = story.follow(cases.settings(), frames, clients)
+    whole = trace.follow(cases.settings(), frames, clients)
     half = len(frames) // 2
     state = engine.open_partition(cases.settings(), cases.PARTITION)
     for frame in frames[:half]:
@@ -83,7 +84,7 @@ def test_from_a_snapshot_on_the_rest_of_a_story_is_the_same(frames: list[Frame])
     fresh = engine.open_partition(cases.settings(), cases.PARTITION)
     for block in range(cases.CONFIG.state.blocks):
         engine.load_block(fresh, engine.dump_block(state, block))
-    rest = story.follow(cases.settings(), frames[half:], clients, states={cases.PARTITION: fresh})
+    rest = trace.follow(cases.settings(), frames[half:], clients, states={cases.PARTITION: fresh})
     assert rest
     for about, one in rest.items():
         n = one.rows.count
@@ -93,10 +94,10 @@ def test_from_a_snapshot_on_the_rest_of_a_story_is_the_same(frames: list[Frame])
 
 
 def test_the_nearest_earlier_row_is_the_one_that_differs_least(frames: list[Frame]) -> None:
-    stories = story.follow(cases.settings(), frames, _clients(_events(frames)))
+    stories = trace.follow(cases.settings(), frames, _clients(_events(frames)))
     one = max(stories.values(), key=lambda story: len(story.field_names))
     for moment in one.moments[1:]:
-        before = one.moments[max(0, moment.number - story.NEAREST_AMONG) : moment.number]
+        before = one.moments[max(0, moment.number - trace.NEAREST_AMONG) : moment.number]
         rows = one.rows
         changes = [int((rows.fields[other.number] != rows.fields[moment.number]).sum()) for other in before]
         assert moment.nearest is not None

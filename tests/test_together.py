@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector import drift, engine, together
-from detector.finding import Event
+from detector import engine, engine_batch
+from detector.drift import fold as drift
+from detector.events.finding import Event
 from detector.frame import Frame, RowFrame, ShiftFrame
 from tests import engine_cases as cases
 from tests.engine_cases import PARTITION, said
@@ -66,9 +67,9 @@ def test_any_number_at_a_time(sizes: list[int], walked: int) -> None:
     events: list[Event] = []
     at = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(together, "WALKED_ROWS", walked)
+        patch.setattr(engine_batch, "WALKED_ROWS", walked)
         for size in [*sizes, len(mixed())]:
-            events += together.step(state, mixed()[at : at + size])
+            events += engine_batch.step(state, mixed()[at : at + size])
             at += size
     found, blocks, counts = one_by_one()
     assert len(found) > 20 and any(SECOND.encode() in whole for whole in found.values())
@@ -90,7 +91,7 @@ def test_from_blocks_with_marks_anywhere(marks: list[int]) -> None:
         events += engine.step(begun, frame)
         if place == max(marks):
             break
-    events += together.step(resumed, mixed()[min(marks) :])
+    events += engine_batch.step(resumed, mixed()[min(marks) :])
     found, blocks, _ = one_by_one()
     assert said(events) == found
     assert left(resumed)[0] == blocks

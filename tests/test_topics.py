@@ -2,7 +2,7 @@
 
 import pytest
 
-from streams import topics
+from streams.kafka import topics
 from tests.kafka_config import kafka_config
 
 

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from detector.config import Config
-from models.artefacts import load_artefacts
+from models.artefacts.store import load_artefacts
+from models.artefacts.training_set import Members
 from models.encoders.embedding import EmbeddingEncoder
-from models.encoders.tabular import TabularEncoder, fit_table
-from models.members import Members
+from models.encoders.table import TabularEncoder, fit_table
 from models.rows import FLAG_MEMBER
 from streams.cli import app
-from streams.identity import Identity
+from streams.config.config import Config
+from streams.fit.training_set import assign, make_set, read_set
+from streams.history.sources import SourceError
 from streams.progress import Silent
-from streams.secrets import load_secrets
-from streams.sketch import RawRecord, Sketcher
-from streams.sources import SourceError
-from streams.training_set import assign, make_set, read_set
+from streams.secrets.load import load_secrets
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import RawRecord, Sketcher
 from tests.history import Row, benign, lines, write_jsonl
 
 SEED = bytes(range(32))

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from detector.config import Config, load_config
-from detector.config_keys import ConfigError
-from streams import vault
-from streams.secrets import SecretsError, create_secrets, load_secrets, load_settings
+from streams.config.config import Config, load_config
+from streams.config.keys import ConfigError
+from streams.secrets import vault
+from streams.secrets.load import SecretsError, create_secrets, load_secrets, load_settings
 from tests.kafka.certificates import certificates
 from tests.vault_server import VaultServer
 

@@ -6,8 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from detector import windows
-from models.kernels.windows import GROUPS
+from detector.drift import windows
+from models.kernels.drift.windows import GROUPS
 from models.rows import F64, FLAG_REFUSED, I64, Rows
 from tests.frame_rows import rows
 

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from aiokafka import AIOKafkaConsumer
+from streams.kafka.broker import probe
 
-from detector.config import Config
-from streams import topics
-from streams.app import Worker
-from streams.contact import LOOK_S
-from streams.embedded import probe
+from streams.config.config import Config
+from streams.kafka import topics
+from streams.worker.app import Worker
+from streams.worker.liveness import LOOK_S
 from tests.history import benign, sweeps
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, offline, read_events, read_topic, until, write_raw

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.detection import arrivals, scripts
+from bench.detection.clients import People
 from bench.detection.datasets import Dataset
 from bench.detection.log import Log
-from bench.detection.people import People
 from bench.detection.scripts import Desk, Pieces, Visits
 from bench.detection.victim import Model, label
 from models.rows import CLASSES, F64, I64

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.detection import arrivals
+from bench.detection.clients import People
 from bench.detection.datasets import Dataset
 from bench.detection.log import Log
-from bench.detection.people import People
 from bench.detection.victim import Model, label
 from models.rows import F64, I64
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.detection import adaptive, attackers, benign, datasets, ours, shifts, victim
+from bench.detection import adaptive, attackers, benign, datasets, probewatch_method, shifts, victim
 from bench.detection.attackers import Budget, Disguise
 from bench.detection.evaluate import (
     BUDGETS,
@@ -135,7 +135,7 @@ def build(settings: Settings, reporter: Reporter) -> World:
         logs.append(benign.population(dataset, model, benign.sizes(*sizes), scale.days, rng))
         advance(1)
     scenarios = list(_scenarios(settings, dataset, model, reporter))
-    return World(settings, dataset, model, logs[0], ours.is_certifying(logs[0]), logs[1], scenarios)
+    return World(settings, dataset, model, logs[0], probewatch_method.is_certifying(logs[0]), logs[1], scenarios)
 
 
 def _scenarios(
@@ -331,28 +331,30 @@ def _published(method: Method, case: Case) -> Iterator[dict[str, Any]]:
 def measure_ours(world: World, reporter: Reporter) -> dict[str, Any]:
     """The engine, its ablations, shifts of the benign population, and attackers that adapt."""
     advance = reporter.task("our engine", 5)
-    fitted = ours.fit(world.history, world.dataset, reporter)
+    fitted = probewatch_method.fit(world.history, world.dataset, reporter)
     advance(1)
-    history = ours.sketch(fitted, world.history, ours.HISTORY)
-    judged = ours.sketch(fitted, world.judged, ours.JUDGED)
-    attacks = [ours.sketch(fitted, s.log, f"{s.name}/") for s in world.scenarios]
+    history = probewatch_method.sketch(fitted, world.history, probewatch_method.HISTORY)
+    judged = probewatch_method.sketch(fitted, world.judged, probewatch_method.JUDGED)
+    attacks = [probewatch_method.sketch(fitted, s.log, f"{s.name}/") for s in world.scenarios]
     advance(1)
     klass = world.history.klass[world.certifying]
 
-    def case(score: Callable[[ours.Sketched], F64], scenarios: Sequence[Scenario]) -> Case:
+    def case(score: Callable[[probewatch_method.Sketched], F64], scenarios: Sequence[Scenario]) -> Case:
         names = {scenario.name for scenario in scenarios}
         maxima = daily_maxima(world.history, score(history))[world.certifying]
         said = [
-            (s, score(at), ours.handicap(at)) for s, at in zip(world.scenarios, attacks, strict=True) if s.name in names
+            (s, score(at), probewatch_method.handicap(at))
+            for s, at in zip(world.scenarios, attacks, strict=True)
+            if s.name in names
         ]
         return Case(maxima, klass, world.judged, score(judged), said)
 
-    def score(at: ours.Sketched) -> F64:
-        return ours.statistic(fitted, fitted.model.reference, at)
+    def score(at: probewatch_method.Sketched) -> F64:
+        return probewatch_method.statistic(fitted, fitted.model.reference, at)
 
     main = case(score, world.scenarios)
-    found = ours.product_limits(fitted, main.certified, klass)
-    cost = ours.cost(fitted, judged)
+    found = probewatch_method.product_limits(fitted, main.certified, klass)
+    cost = probewatch_method.cost(fitted, judged)
     result = {
         "name": OURS, "source": "docs/engine.md", "parameters": "as calibrated", "slow": False,
         "us_per_row": cost.fold_us, "sketch_us_per_row": cost.sketch_us, "bytes_per_client": cost.bytes_per_client,
@@ -360,7 +362,8 @@ def measure_ours(world: World, reporter: Reporter) -> dict[str, Any]:
     }  # fmt: skip
     advance(1)
     ablated = [
-        _ablated(variant, case(variant.score, _plain(world.scenarios))) for variant in ours.ablations(fitted, history)
+        _ablated(variant, case(variant.score, _plain(world.scenarios)))
+        for variant in probewatch_method.ablations(fitted, history)
     ]
     advance(1)
     adapting = list(_adapting(world, fitted))
@@ -369,17 +372,18 @@ def measure_ours(world: World, reporter: Reporter) -> dict[str, Any]:
     )
     advance(1)
     return {
-        "result": result, "certificate": ours.describe(fitted), "calibration_s": fitted.seconds, "ablations": ablated,
+        "result": result, "certificate": probewatch_method.describe(fitted), "calibration_s": fitted.seconds,
+        "ablations": ablated,
         "shifts": moved, "adaptive": adapting,
     }  # fmt: skip
 
 
-def _adapting(world: World, fitted: ours.Fitted) -> Iterator[dict[str, Any]]:
+def _adapting(world: World, fitted: probewatch_method.Fitted) -> Iterator[dict[str, Any]]:
     """Attackers who learn of each refusal at once, and attackers who do not; each against the running engine."""
     for oracle in (False, True):
         ended = []
         for number in range(world.settings.scale.adaptive):
-            judge = ours.live(fitted, f"adaptive{number}")
+            judge = probewatch_method.live(fitted, f"adaptive{number}")
             rng = np.random.default_rng([ATTACK_SEED, number])
             ended.append(adaptive.attack(world.dataset, world.model, judge, rng, oracle=oracle, rows_max=ADAPTIVE_ROWS))
         reached = np.array([one.success_at for one in ended]) + 1
@@ -393,7 +397,7 @@ def _adapting(world: World, fitted: ours.Fitted) -> Iterator[dict[str, Any]]:
             }
 
 
-def _ablated(variant: ours.Variant, case: Case) -> dict[str, Any]:
+def _ablated(variant: probewatch_method.Variant, case: Case) -> dict[str, Any]:
     found = limits(case.certified, case.klass)
     if variant.model_limits:
         found = found._replace(above=np.tile(-np.log(BUDGETS), (EVERYBODY + 1, 1)), rank=np.zeros_like(found.rank))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.detection.people import People
+from bench.detection.clients import People
 from bench.detection.victim import Model
 from models.rows import F64, I64
 

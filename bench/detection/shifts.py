@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.detection import benign, ours
+from bench.detection import benign, probewatch_method
 from bench.detection.datasets import Dataset
 from bench.detection.evaluate import BUDGETS, CONSUMER, Limits, daily_maxima, rate
 from bench.detection.log import Log
 from bench.detection.victim import Model, label
-from detector import calibration, certification, shift
+from detector.calibrate import certify, fit, shift
 from models.rows import F64
 
 TEMPLATED_SHARE = 0.3
@@ -68,7 +68,12 @@ SHIFTS = (
 
 
 def measure(
-    dataset: Dataset, model: Model, clients: tuple[int, int, int], days: int, fitted: ours.Fitted, found: Limits
+    dataset: Dataset,
+    model: Model,
+    clients: tuple[int, int, int],
+    days: int,
+    fitted: probewatch_method.Fitted,
+    found: Limits,
 ) -> list[dict[str, object]]:
     """Consumers alarmed under each shift, and what the shift check says."""
     lines: list[dict[str, object]] = []
@@ -79,8 +84,10 @@ def measure(
         if inputs is not log.inputs:
             score = model.score(inputs)
             log = log._replace(inputs=inputs, score=score, label=label(score))
-        at = ours.sketch(fitted, log, f"shift{number}/")
-        maxima = daily_maxima(log, ours.statistic(fitted, fitted.model.reference, at))[log.klass == CONSUMER]
+        at = probewatch_method.sketch(fitted, log, f"shift{number}/")
+        maxima = daily_maxima(log, probewatch_method.statistic(fitted, fitted.model.reference, at))[
+            log.klass == CONSUMER
+        ]
         noticed = check(fitted, at)
         for b, budget in enumerate(BUDGETS):
             above, rank = found.above[CONSUMER, b], int(found.rank[CONSUMER, b])
@@ -91,14 +98,14 @@ def measure(
     return lines
 
 
-def check(fitted: ours.Fitted, at: ours.Sketched) -> list[str]:
+def check(fitted: probewatch_method.Fitted, at: probewatch_method.Sketched) -> list[str]:
     """Comparisons with the certificate that are both unlikely and large, strongest first."""
     certificate = fitted.artefacts.certificate
     if certificate is None:
         return []
     model = fitted.model
-    days = calibration.daily_maxima(model.encoder, model.decision_threshold, model.reference, at.rows)
-    compared = shift.compare(certificate.classes, certification.last_days(days))
+    days = fit.daily_maxima(model.encoder, model.decision_threshold, model.reference, at.rows)
+    compared = shift.compare(certificate.classes, certify.last_days(days))
     return [
         f"{line.client_class} {line.measure}: {line.then:.2%} -> {line.now:.2%}" for line in compared if line.shifted
     ]

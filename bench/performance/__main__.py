@@ -20,7 +20,7 @@ from bench.performance import report
 from bench.performance.common import Run, children
 from bench.performance.parts import PARTS, measure
 from bench.performance.plain import forget
-from streams.embedded import EmbeddedBroker
+from streams.kafka.embedded import EmbeddedBroker
 from tests.kafka_broker import apache_kafka
 
 OUT = Path("out/bench")

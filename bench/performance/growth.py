@@ -13,8 +13,8 @@ from bench.performance.common import Run, in_turn, say, spread, widths_of
 from bench.performance.feeder import Feeding
 from bench.performance.plain import Plain
 from bench.performance.sketch import METHODS, compare
-from streams.memory import settle
 from streams.progress import Reporter
+from streams.worker.allocator import settle
 
 JUDGE_CLIENTS, JUDGE_ROWS = 10_000, 100_000
 PARTITIONS = (1, 4, 12, 48)

@@ -11,8 +11,8 @@ from bench.performance.common import Run, ratios, spread
 from bench.performance.plain import Plain
 from models.kernels.jit import kernel
 from models.rows import I64, U64
-from streams.memory import settle
 from streams.progress import Reporter
+from streams.worker.allocator import settle
 
 ROWS_MIN = 200_000
 

@@ -15,7 +15,7 @@ from typing import Any
 from bench import fixtures
 from bench.performance.common import Run, say, widths_of
 from streams.progress import Bars
-from streams.warm import warm
+from streams.worker.warm import warm
 
 PARTS = {
     "sketch": "sketch:measure",

@@ -14,20 +14,20 @@ from typing import Any
 import confluent_kafka
 import faust
 from faust.types import TP
+from streams.kafka.broker import Features, probe
 
 from bench.fixtures import NUMBERS, records
 from bench.performance.common import Run, in_turn, ratios, spread
 from bench.performance.plain import CLIENTS, FETCH_BYTES, FETCH_RECORDS, decode, fill, nothing, plain, read
 from bench.performance.sketch import sketch, sketched
-from detector.config import Config
-from streams import clients
-from streams.app import quieten
-from streams.batches import Batch, Memory
-from streams.embedded import Features, probe
-from streams.memory import settle
+from streams.config.config import Config
+from streams.kafka import clients
+from streams.kafka.faust_batches import Batch, Memory
 from streams.progress import Reporter
-from streams.sketch import RawRecord
-from streams.stage import StageRunner
+from streams.sketch.sketcher import RawRecord
+from streams.worker.allocator import settle
+from streams.worker.app import quieten
+from streams.worker.stage import StageRunner
 
 STOCK_SHARE = 10
 """Stock Faust is shown a tenth of the records: it takes thirty times as long over each."""

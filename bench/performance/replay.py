@@ -15,14 +15,14 @@ from bench.performance.common import Run, ratios, spread
 from bench.performance.plain import FETCH_RECORDS, Plain
 from bench.performance.traffic import BEGIN_S, Traffic, fitted
 from bench.performance.worker import COMMAND
-from detector.config import Config
-from models.artefacts import load_artefacts
-from streams import frames
-from streams.archive import Message, Writer, open_archive
-from streams.identity import Identity
+from models.artefacts.store import load_artefacts
+from streams.config.config import Config
+from streams.history.archive import Message, Writer, open_archive
 from streams.progress import Advance, Reporter
-from streams.secrets import load_secrets
-from streams.sketch import RawRecord, Sketcher
+from streams.secrets.load import load_secrets
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import RawRecord, Sketcher
+from streams.wire import frames
 
 CLIENTS = 100_000
 SLICE_ROWS = 2_000_000

@@ -19,8 +19,8 @@ from bench.performance.common import PROC, Run, spread
 from detector import engine
 from detector.frame import RowFrame
 from models.rows import F64, I64
-from streams import frames
 from streams.progress import Advance, Reporter
+from streams.wire import frames
 
 FRAMES = 4 * PARTITIONS
 """In turn by partition: each half of them has all clients."""

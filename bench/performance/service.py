@@ -18,12 +18,13 @@ from bench.performance.feeder import Decision, Fed, Feeding, Order, Watcher
 from bench.performance.plain import plain, read
 from bench.performance.traffic import fitted
 from bench.performance.worker import Seen, Worker, WorkerError
-from detector.config import Config
-from models.artefacts import load_artefacts
-from streams import replay, topics
+from models.artefacts.store import load_artefacts
+from streams import replay
+from streams.config.config import Config
+from streams.history.sources import open_sources
+from streams.kafka import topics
 from streams.progress import Reporter
-from streams.secrets import load_secrets
-from streams.sources import open_sources
+from streams.secrets.load import load_secrets
 
 RAW_PARTITIONS = 4
 PARTITIONS = 12

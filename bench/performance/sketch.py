@@ -14,12 +14,12 @@ from aiokafka import AIOKafkaProducer
 from bench.fixtures import KINDS, Kind, artefacts, calibrated, records
 from bench.performance.common import Run, in_turn, ratios, spread
 from bench.performance.plain import CLIENTS, fill, make, plain, read
-from detector.config import Config
-from streams import frames
-from streams.identity import Identity
-from streams.memory import settle
+from streams.config.config import Config
 from streams.progress import Reporter
-from streams.sketch import Message, Sketcher
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import Message, Sketcher
+from streams.wire import frames
+from streams.worker.allocator import settle
 
 METHODS = ("plain", "sketch", "sketch and send")
 

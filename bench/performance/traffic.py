@@ -11,11 +11,11 @@ import numpy as np
 
 from bench.fixtures import FEATURES, NUMBERS, an_input
 from bench.performance.common import Run
-from detector.config import Config
-from streams.calibrate import calibrate
+from streams.config.config import Config
+from streams.fit.calibrate import calibrate
+from streams.history.sources import open_sources
 from streams.progress import Silent
-from streams.secrets import create_secrets, load_secrets
-from streams.sources import open_sources
+from streams.secrets.load import create_secrets, load_secrets
 
 POOL = 4_000
 """Different inputs of each kind."""

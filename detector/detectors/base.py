@@ -1,4 +1,4 @@
-"""What a detector declares: bets on how attackers vary inputs. The arithmetic is in models/kernels/fold.py."""
+"""What a detector declares: bets on how attackers vary inputs. The arithmetic is in models/kernels/fold/fold.py."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class ClientBet:
-    """A bet on the client's own rows, one outcome a distinct row (models/kernels/client.py).
+    """A bet on the client's own rows, one outcome a distinct row (models/kernels/fold/client.py).
 
     process : one of layout.CLIENT_PROCESSES. attack : weights of its outcomes under attack, by bucket of the client's
     distinct rows so far, or one row of weights for all buckets. null_min : no outcome is held rarer than this among

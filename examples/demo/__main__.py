@@ -12,14 +12,14 @@ from collections.abc import Iterator
 
 from aiokafka.errors import KafkaError
 
-from detector.config import PREFIX
 from examples.demo import report
 from examples.demo.processes import ChildError, Children
 from examples.demo.run import OUT, PARTITIONS, Demo
 from examples.demo.tape import Tape
 from examples.demo.view import View, as_table
-from streams import topics
-from streams.embedded import EmbeddedBroker, EmbeddedError
+from streams.config.config import PREFIX
+from streams.kafka import topics
+from streams.kafka.embedded import EmbeddedBroker, EmbeddedError
 
 INTERRUPTED = 130
 EXPECTED = (ChildError, EmbeddedError, TimeoutError, KafkaError, topics.TopicsError)

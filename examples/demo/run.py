@@ -12,7 +12,7 @@ import numpy as np
 from aiokafka.admin import AIOKafkaAdminClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from detector.config import Config, load_config
+from examples.alert_schema import validate_alert
 from examples.attackers import Box
 from examples.demo import report
 from examples.demo.attack import HOPSKIPJUMP, SWEEP, Attacks, pick_victim
@@ -21,10 +21,10 @@ from examples.demo.tape import Tape
 from examples.demo.view import View
 from examples.loan_gateway.model import LoanModel, load_applications
 from examples.traffic import CLASS_OF_KIND, DAY_SIZES, LIVE_SIZES, drive, drive_paced, population
-from streams import topics
-from streams.alert_schema import validate_alert
-from streams.identity import Identity, pseudonym
-from streams.secrets import create_secrets, load_secrets
+from streams.config.config import Config, load_config
+from streams.kafka import topics
+from streams.secrets.load import create_secrets, load_secrets
+from streams.sketch.identity import Identity, pseudonym
 
 OUT = Path("out/demo")
 SEED = 2018

@@ -18,8 +18,8 @@ from examples.loan_gateway.model import LoanModel, load_applications
 from examples.loan_gateway.server import server
 from streams.doors.asgi import ProbewatchDoor, from_header
 from streams.doors.decisions import KafkaDecisions
-from streams.identity import identities
-from streams.secrets import load_secrets, load_settings
+from streams.secrets.load import load_secrets, load_settings
+from streams.sketch.identity import identities
 
 logger = logging.getLogger("loan_gateway")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from models.encoders.base import Encoded, Fault
-from models.kernels.encode import project
+from models.kernels.encode.encode import project
 from models.rows import F32, F64, I16, I32, UNIT
 
 DIM = 64

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.encoders.base import Fault
-from models.kernels.json_columns import intern, place_names, read_fields
-from models.kernels.json_scan import Members
+from models.kernels.json.columns import intern, place_names, read_fields
+from models.kernels.json.scan import Members
 from models.rows import F64, I32, I64, U8
 
 Flags = NDArray[np.bool_]

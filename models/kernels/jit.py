@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., object])
 def _sources_hash() -> str:
     """Hash of every kernel source: numba does not notice that a *called* kernel changed and would keep its old code."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

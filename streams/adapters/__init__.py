@@ -6,7 +6,7 @@ from typing import Protocol
 from streams.adapters import native
 from streams.adapters.request import Request
 from streams.adapters.scanner import Scanner
-from streams.rejects import Fault, Headers
+from streams.wire.rejects import Fault, Headers
 
 
 class Adapter(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 from models.rows import F32
 from streams.adapters.json_text import UNREADABLE
 from streams.adapters.request import EmbeddingObject
-from streams.rejects import Fault
+from streams.wire.rejects import Fault
 
 Embedding = list[float] | str | EmbeddingObject
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from streams.adapters.blame import blame
+from streams.adapters.faults import blame
 from streams.adapters.json_text import SHALLOW_BYTES, UNREADABLE, is_deep, split
 from streams.adapters.request import Request
 from streams.adapters.scanner import Scanner
-from streams.rejects import Fault, Headers
+from streams.wire.rejects import Fault, Headers
 
 name = "native"
 scanner = Scanner

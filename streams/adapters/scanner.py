@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.kernels import json_scan as scan
-from models.kernels.json_scan import Keys, Members, Values
+from models.kernels.json import scan
+from models.kernels.json.scan import Keys, Members, Values
 from models.rows import F64, U8
 from streams.adapters.request import Output, Request
 

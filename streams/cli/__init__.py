@@ -16,13 +16,13 @@ from streams.cli import (
     compare,
     dead_letters,
     desk,
+    explain,
     feedback,
     orders,
     render,
     replay,
     selftest,
     service,
-    story,
     topics,
 )
 
@@ -37,7 +37,7 @@ app = typer.Typer(
 _PANELS = {
     "Calibration": (artefacts,),
     "Service": (service, topics, selftest),
-    "The analyst's desk": (desk, story, feedback, orders, render, dead_letters),
+    "The analyst's desk": (desk, explain, feedback, orders, render, dead_letters),
     "History": (archive, replay, compare),
 }
 for _panel, _modules in _PANELS.items():

@@ -53,16 +53,16 @@ def write(
 
     Example: probewatch archive kafka://localhost:9092/probewatch.requests.v1 --out archive
     """
-    from streams.archive import taking
+    from streams.ops import archive_topic
     from streams.progress import Bars
-    from streams.secrets import load_settings
+    from streams.secrets.load import load_settings
 
     settings = load_settings(config)
     with Bars() as bars:
         if source.startswith("kafka://"):
-            taken = taking.take_topic(source, settings, out, bars)
+            taken = archive_topic.take_topic(source, settings, out, bars)
         else:
-            taken = taking.take_file(Path(source), settings, out, bars)
+            taken = archive_topic.take_file(Path(source), settings, out, bars)
     show([taken._asdict() | {"gaps": len(taken.gaps)}] if not as_json else [taken._asdict()], as_json)
     for partition, first, end in taken.gaps:
         say(f"partition {partition}: offsets {first} to {end - 1} were gone; a replay across them is not what was live")
@@ -86,12 +86,12 @@ def erase(
 
     Example: probewatch archive erase archive --client acct-1842
     """
-    from detector.config import PSEUDONYM
-    from streams.archive.erase import erase as erased
-    from streams.control import pseudonyms_of
-    from streams.identity import client_of
+    from streams.config.input import PSEUDONYM
+    from streams.history.archive.erase import erase as erased
+    from streams.ops.orders import pseudonyms_of
     from streams.progress import Bars
-    from streams.secrets import load_secrets, load_settings
+    from streams.secrets.load import load_secrets, load_settings
+    from streams.sketch.identity import client_of
 
     settings = load_settings(config)
     secrets = None if PSEUDONYM.fullmatch(client) else load_secrets(settings, settings.artefacts)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from detector.printable import printable
+from detector.events.escape import printable
 from streams.cli.arguments import AsJson, Classes, ConfigFile, Out, Sources
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
-    from detector.config import Config
-    from models.seal import Inspection
-    from streams.secrets import Secrets
+    from models.artefacts.manifest import Inspection
+    from streams.config.config import Config
+    from streams.secrets.load import Secrets
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `calibrate` wrote.", show_default=False)]
 
@@ -58,11 +58,11 @@ def calibrate(
 
     Example: probewatch calibrate logs/may/ --out artefacts --classes clients.csv
     """
-    from streams.calibrate import calibrate as fit
-    from streams.lists import removal, with_classes
+    from streams.fit.calibrate import calibrate as fit
+    from streams.fit.client_lists import removal, with_classes
+    from streams.history.sources import open_sources
     from streams.progress import Bars
-    from streams.secrets import load_settings
-    from streams.sources import open_sources
+    from streams.secrets.load import load_settings
 
     settings = load_settings(config)
     opened = open_sources(sources, settings)
@@ -109,9 +109,9 @@ def training_set(
 
     Example: probewatch training-set train.csv --leave-out default --out artefacts/train.set
     """
+    from streams.fit.training_set import make_set
     from streams.progress import Bars
-    from streams.secrets import load_settings
-    from streams.training_set import make_set
+    from streams.secrets.load import load_settings
 
     secrets = secrets_or_new(load_settings(config), out.parent)
     with Bars() as bars:
@@ -147,12 +147,12 @@ def certify_check(
     """
     import msgspec
 
-    from models.artefacts import load_artefacts
-    from streams.certify import check, store
-    from streams.lists import with_classes
+    from models.artefacts.store import load_artefacts
+    from streams.fit.certify import check, store
+    from streams.fit.client_lists import with_classes
+    from streams.history.sources import open_sources
     from streams.progress import Bars
-    from streams.secrets import load_secrets, load_settings, trusted_keys
-    from streams.sources import open_sources
+    from streams.secrets.load import load_secrets, load_settings, trusted_keys
 
     settings = load_settings(config)
     opened = open_sources(sources, settings)
@@ -203,9 +203,9 @@ def verify(
 
     Example: probewatch verify artefacts --key signer.pub
     """
-    from models.artefacts import inspect_artefacts
-    from streams import openssf as model_signing
-    from streams.secrets import load_settings, read_public_key, trusted_keys
+    from models.artefacts.store import inspect_artefacts
+    from streams.fit import openssf as model_signing
+    from streams.secrets.load import load_settings, read_public_key, trusted_keys
 
     trusted = trusted_keys(load_settings(config)) if key is None else (read_public_key(key),)
     found = inspect_artefacts(folder, trusted)
@@ -236,14 +236,14 @@ def sign(
 
     Example: probewatch sign artefacts --openssf key.pem
     """
-    from streams import openssf as model_signing
+    from streams.fit import openssf as model_signing
 
     say(f"written to {model_signing.sign(folder, openssf)}")
 
 
 def secrets_or_new(config: "Config", folder: Path) -> "Secrets":
     """The configured secrets, else those in `folder`/secrets, made if need be."""
-    from streams.secrets import SecretsError, create_secrets, load_secrets
+    from streams.secrets.load import SecretsError, create_secrets, load_secrets
 
     try:
         return load_secrets(config, folder)
@@ -257,8 +257,8 @@ def secrets_or_new(config: "Config", folder: Path) -> "Secrets":
 
 def _about(folder: Path, found: "Inspection") -> Iterator[tuple[str, Any]]:
     """Signer, hashes and grounds of a folder."""
-    from models.artefacts import read_certificate
-    from models.signing import fingerprint
+    from models.artefacts.signing import fingerprint
+    from models.artefacts.store import read_certificate
 
     signer = found.signer
     yield "signer", "nobody" if signer is None else f"{fingerprint(signer)}{'' if found.trusted else ' (not trusted)'}"

@@ -9,8 +9,8 @@ from streams.cli.arguments import AsJson, ConfigFile
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
-    from detector.config import Config
     from streams.compare import Comparison
+    from streams.config.config import Config
 
 SHOWN_EVENTS = 20
 """Differing events that a terminal sees; --json has all of them."""
@@ -38,8 +38,8 @@ def compare(
 
     Example: probewatch compare out/june out/june-strict --labels feedback.jsonl
     """
-    from streams.desk.labels import read_labels
-    from streams.secrets import load_settings
+    from streams.analyst.labels import read_labels
+    from streams.secrets.load import load_settings
 
     settings = load_settings(config)
     found = read_labels(labels, settings) if labels else {}

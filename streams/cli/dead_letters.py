@@ -10,8 +10,8 @@ from streams.cli.arguments import ArtefactFolder, AsJson, ConfigFile
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
-    from detector.config import Config
-    from streams.letters import Letter
+    from streams.config.config import Config
+    from streams.ops.dead_letters import Letter
 
 dlq_app = typer.Typer(
     help="Dead letters: what could not be read, and why. Look with [bold]list[/], mend the cause, then [bold]retry[/].",
@@ -56,7 +56,7 @@ def list_letters(
 
     Example: probewatch dlq list --from out/june
     """
-    from streams.letters import Wanted, grouped
+    from streams.ops.dead_letters import Wanted, grouped
 
     _, letters = _letters(config, place, Wanted(reason, field, topic))
     show((_plain(group._asdict()) for group in grouped(letters)), as_json)
@@ -82,8 +82,8 @@ def show_letters(
 
     Example: probewatch dlq show --reason time --limit 5
     """
-    from streams.letters import Wanted, looked_up
-    from streams.sources import open_sources
+    from streams.history.sources import open_sources
+    from streams.ops.dead_letters import Wanted, looked_up
 
     settings, found = _letters(config, place, Wanted(reason, field, topic, tuple(places or ())))
     letters = found[:limit]
@@ -114,8 +114,8 @@ def retry_letters(
 
     Example: probewatch dlq retry --reason time --dry-run
     """
-    from streams.letters import Wanted, looked_up, retry
-    from streams.sources import open_sources
+    from streams.history.sources import open_sources
+    from streams.ops.dead_letters import Wanted, looked_up, retry
 
     settings, letters = _letters(config, place, Wanted(reason, field, topic, tuple(places or ())))
     letters = looked_up(letters, open_sources(raw or [], settings), settings)
@@ -126,18 +126,18 @@ def retry_letters(
 
 
 def _letters(file: Path | None, place: Path | None, wanted: Any) -> "tuple[Config, list[Letter]]":
-    from streams.letters import read_letters
-    from streams.secrets import load_settings
+    from streams.ops.dead_letters import read_letters
+    from streams.secrets.load import load_settings
 
     settings = load_settings(file)
     return settings, [letter for letter in read_letters(place, settings) if wanted.takes(letter)]
 
 
 def _sketcher(config: "Config", folder: Path | None) -> Any:
-    from models.artefacts import load_artefacts
-    from streams.identity import Identity
-    from streams.secrets import load_secrets, trusted_keys
-    from streams.sketch import Sketcher
+    from models.artefacts.store import load_artefacts
+    from streams.secrets.load import load_secrets, trusted_keys
+    from streams.sketch.identity import Identity
+    from streams.sketch.sketcher import Sketcher
 
     folder = folder or config.artefacts
     secrets = load_secrets(config, folder)

@@ -24,10 +24,10 @@ from streams.cli.events import (
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
-    from detector.config import Config
-    from streams.desk.desk import Desk
-    from streams.desk.events import Filter, Kind
-    from streams.desk.suppress import Unseen
+    from streams.analyst.desk import Desk
+    from streams.analyst.events import Filter, Kind
+    from streams.analyst.suppress import Unseen
+    from streams.config.config import Config
 
 Name = Annotated[
     str,
@@ -75,8 +75,8 @@ def alerts(
 
     Example: probewatch alerts --since 24h --level 4
     """
-    from streams.desk import view
-    from streams.desk.suppress import Unseen
+    from streams.analyst import view
+    from streams.analyst.suppress import Unseen
 
     settings, wanted = filter_of(config, since, until, client, model, detector, level, mode)
     if following:
@@ -118,7 +118,7 @@ def throttles(
 
     Example: probewatch throttles --in-force --model loan
     """
-    from streams.desk import view
+    from streams.analyst import view
 
     settings, wanted = filter_of(config, since, until, client, model, detector, level, mode)
     if following:
@@ -153,7 +153,7 @@ def clients(
 
     Example: probewatch clients --since 7d --level 3
     """
-    from streams.desk import view
+    from streams.analyst import view
 
     settings, wanted = filter_of(config, since, until, name, model, detector, level, mode)
     if following:
@@ -177,7 +177,7 @@ def clients(
 
 
 def _desk(settings: "Config", place: str, feedback: str, *, labels: bool = True) -> "Desk":
-    from streams.desk.desk import open_desk
+    from streams.analyst.desk import open_desk
     from streams.progress import Bars
 
     with Bars() as bars:
@@ -187,7 +187,7 @@ def _desk(settings: "Config", place: str, feedback: str, *, labels: bool = True)
 
 
 def _show_one(desk: "Desk", name: str, as_json: bool) -> None:
-    from streams.desk import view
+    from streams.analyst import view
 
     incident = desk.incident(name)
     if as_json:
@@ -210,8 +210,8 @@ def _follow(settings: "Config", place: str, wanted: "Filter", shown: _Shown, as_
     import asyncio
     import contextlib
 
-    from streams.desk.errors import EventError
-    from streams.desk.events import follow
+    from streams.analyst.errors import EventError
+    from streams.analyst.events import follow
 
     if place_of(place) is not None:
         raise EventError("--follow: expected the configured topics; a file does not go on")
@@ -238,7 +238,7 @@ def _show(
 
 
 def _print(lines: "Iterable[str]") -> None:
-    from detector.printable import printable
+    from detector.events.escape import printable
 
     for line in lines:
         print(printable(line), flush=True)

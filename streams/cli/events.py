@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from detector.config import Config
-    from streams.desk.events import Filter
+    from streams.analyst.events import Filter
+    from streams.config.config import Config
 
 From = Annotated[
     str,
@@ -39,11 +39,11 @@ def filter_of(
     mode: str | None = None,
 ) -> "tuple[Config, Filter]":
     """The configuration, and the filter that these options ask for; who names a pseudonym needs no keys."""
-    from detector.config import PSEUDONYM
-    from streams.control import pseudonyms_of
-    from streams.desk.events import Filter, now
-    from streams.desk.times import time_of
-    from streams.secrets import load_secrets, load_settings
+    from streams.analyst.events import Filter, now
+    from streams.analyst.times import time_of
+    from streams.config.input import PSEUDONYM
+    from streams.ops.orders import pseudonyms_of
+    from streams.secrets.load import load_secrets, load_settings
 
     settings, at = load_settings(config), now()
     secrets = None if not client or PSEUDONYM.fullmatch(client) else load_secrets(settings, settings.artefacts)

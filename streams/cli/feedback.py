@@ -44,10 +44,10 @@ def label(
 
     Example: probewatch label 0123abcd --verdict false --reason "the client's own nightly test"
     """
-    from streams.desk import feedback, view
-    from streams.desk.desk import open_desk
-    from streams.desk.events import now
-    from streams.desk.labels import WORDS, label_of
+    from streams.analyst import feedback, view
+    from streams.analyst.desk import open_desk
+    from streams.analyst.events import now
+    from streams.analyst.labels import WORDS, label_of
 
     settings, _ = filter_of(config)
     desk = open_desk(place_of(place), settings, labels=False)
@@ -71,8 +71,8 @@ def labels(
 
     Example: probewatch labels --json
     """
-    from streams.desk import view
-    from streams.desk.labels import read_labels, shares
+    from streams.analyst import view
+    from streams.analyst.labels import read_labels, shares
 
     settings, _ = filter_of(config)
     found = read_labels(place_of(place), settings).values()
@@ -103,10 +103,10 @@ def suppress(
 
     Example: probewatch suppress --client acct-7 --until 30d --reason "load test, every night"
     """
-    from streams.desk import feedback, view
-    from streams.desk.events import now
-    from streams.desk.suppress import suppression_of
-    from streams.desk.times import shown, time_of
+    from streams.analyst import feedback, view
+    from streams.analyst.events import now
+    from streams.analyst.suppress import suppression_of
+    from streams.analyst.times import shown, time_of
 
     settings, wanted = filter_of(config, client=client)
     end = time_of(until, "--until", now(), "future")
@@ -129,8 +129,8 @@ def suppressions(
 
     Example: probewatch suppressions
     """
-    from streams.desk import view
-    from streams.desk.suppress import read_suppressions
+    from streams.analyst import view
+    from streams.analyst.suppress import read_suppressions
 
     settings, _ = filter_of(config)
     found = read_suppressions(place_of(place), settings)

@@ -11,8 +11,8 @@ from streams.cli.arguments import AsJson, ConfigFile
 from streams.terminal import say, speaking
 
 if TYPE_CHECKING:
-    from detector.config import Config
-    from streams.secrets import Secrets
+    from streams.config.config import Config
+    from streams.secrets.load import Secrets
 
 Client = Annotated[
     str, typer.Argument(metavar="CLIENT", help="Pseudonym (k1-...), or the client id itself.", show_default=False)
@@ -43,7 +43,7 @@ def allow(
 
     Example: probewatch allow acct-1842 --until 2031-05-01 --reason "red team, ticket 12"
     """
-    from streams.desk.times import shown
+    from streams.analyst.times import shown
 
     end = _end(until)
     _give(config, client, _Order("allow", model, end, reason), f"allowed until {shown(end)}", as_json)
@@ -79,8 +79,8 @@ def block(
 
     Example: probewatch block k1-abcdefghijklmnopqrstuvwxyz --until 24h --reason "copies the model, ticket 13"
     """
-    from streams.control import check_block
-    from streams.desk.times import shown
+    from streams.analyst.times import shown
+    from streams.ops.orders import check_block
 
     end = _end(until)
     check_block(end)
@@ -99,15 +99,15 @@ class _Order(NamedTuple):
 
 
 def _end(text: str) -> datetime:
-    from streams.desk.events import now
-    from streams.desk.times import time_of
+    from streams.analyst.events import now
+    from streams.analyst.times import time_of
 
     return time_of(text, "--until", now(), "future")
 
 
 def _give(config: Path | None, client: str, order: _Order, done: str, as_json: bool) -> None:
-    from streams.control import pseudonyms_of, send
-    from streams.desk.times import shown
+    from streams.analyst.times import shown
+    from streams.ops.orders import pseudonyms_of, send
 
     settings, secrets = order_settings(config, client)
     sent = send(settings, secrets, order.action, client, order.model, order.until_ms, order.reason)
@@ -121,8 +121,8 @@ def _give(config: Path | None, client: str, order: _Order, done: str, as_json: b
 
 def order_settings(file: Path | None, client: str) -> "tuple[Config, Secrets | None]":
     """Whoever names a pseudonym needs no keys."""
-    from detector.config import PSEUDONYM
-    from streams.secrets import load_secrets, load_settings
+    from streams.config.input import PSEUDONYM
+    from streams.secrets.load import load_secrets, load_settings
 
     settings = load_settings(file)
     return settings, None if PSEUDONYM.fullmatch(client) else load_secrets(settings, settings.artefacts)

@@ -23,7 +23,7 @@ from streams.cli.events import (
 from streams.terminal import speaking
 
 if TYPE_CHECKING:
-    from streams.desk.events import Alert
+    from streams.analyst.events import Alert
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -57,9 +57,9 @@ def render(
     import asyncio
     import contextlib
 
-    from streams.desk.errors import EventError
-    from streams.desk.events import Alert, Kind, follow, read_events
-    from streams.render import FORMATS
+    from streams.analyst.errors import EventError
+    from streams.analyst.events import Alert, Kind, follow, read_events
+    from streams.analyst.siem import FORMATS
 
     kinds: tuple[Kind, ...] = ("alert",)
     settings, wanted = filter_of(config, since, until, client, model, detector, level, mode)

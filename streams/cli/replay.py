@@ -13,12 +13,12 @@ from streams.cli.compare import compared
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
-    from detector.config import Config
-    from models.artefacts import Artefacts
+    from models.artefacts.store import Artefacts
+    from streams.config.config import Config
+    from streams.history.sources import Source
     from streams.progress import Bars
     from streams.replay import Options, Outcome, Selection
-    from streams.secrets import Secrets
-    from streams.sources import Source
+    from streams.secrets.load import Secrets
 
 STOPPED = 130
 WHAT_IF = "what-if"
@@ -135,14 +135,14 @@ def replay(
 
     Example: probewatch replay logs/june.jsonl.zst --out out/june --artefacts artefacts
     """
-    from streams.desk.labels import read_labels
-    from streams.lists import with_classes
+    from streams.analyst.labels import read_labels
+    from streams.fit.client_lists import with_classes
+    from streams.history.sources import open_sources
     from streams.progress import Bars
     from streams.replay import Options, StoppedError
+    from streams.replay.interrupt import stopping
     from streams.replay.publish import refuse_live
-    from streams.replay.stopping import stopping
-    from streams.secrets import load_settings
-    from streams.sources import open_sources
+    from streams.secrets.load import load_settings
 
     if as_json and verify and what_if is not None:
         raise typer.BadParameter("prints one value: with --verify, or with --what-if", param_hint="--json")
@@ -190,10 +190,10 @@ def _made(
     bars: "Bars",
 ) -> _Made:
     """Fitted artefacts and their secrets; without any, the history itself is fitted."""
-    from models.artefacts import ArtefactError, load_artefacts
-    from streams.calibrate import calibrate as fit
-    from streams.lists import with_classes
-    from streams.secrets import load_secrets, trusted_keys
+    from models.artefacts.store import ArtefactError, load_artefacts
+    from streams.fit.calibrate import calibrate as fit
+    from streams.fit.client_lists import with_classes
+    from streams.secrets.load import load_secrets, trusted_keys
 
     if folder is not None and not folder.is_dir():
         raise ArtefactError(f"{folder}: no such folder; `probewatch calibrate SOURCE --out {folder}` fills it")
@@ -213,9 +213,9 @@ def _made(
 
 def _other(made: _Made, config: "Config", folder: Path | None, classes: Path | None) -> _Made:
     """The other configuration over the same history: the same names of clients, its own artefacts if it names some."""
-    from models.artefacts import load_artefacts
-    from streams.lists import with_classes
-    from streams.secrets import trusted_keys
+    from models.artefacts.store import load_artefacts
+    from streams.fit.client_lists import with_classes
+    from streams.secrets.load import trusted_keys
 
     config = with_classes(config, classes, made.secrets)
     if folder is not None or "artefacts" not in config.model_fields_set:
@@ -229,7 +229,7 @@ def _eras(
 ) -> "Options":
     """Settings over time: those of `earlier`, then today's."""
     from detector.engine import EngineSettings
-    from streams.replay.eras import eras_of, known_of
+    from streams.replay.settings_changes import eras_of, known_of
 
     before = [_other(made, config, None, classes) for config in earlier]
     settings = [EngineSettings(one.config, one.artefacts) for one in (*before, made)]
@@ -241,9 +241,9 @@ def _selection(
     times: tuple[str, str], offsets: tuple[int | None, int | None], client: str, model: str, secrets: "Secrets"
 ) -> "Selection":
     from models.pseudonym import client_of
-    from streams.control import pseudonyms_of
-    from streams.desk.events import now
-    from streams.desk.times import time_of
+    from streams.analyst.events import now
+    from streams.analyst.times import time_of
+    from streams.ops.orders import pseudonyms_of
     from streams.replay import Selection
 
     since, until = (
@@ -290,7 +290,7 @@ def _evidence(
 def _report(
     sources: "Sequence[Source]", made: _Made, options: "Options", bars: "Bars", about: "tuple[Path, Outcome, str]"
 ) -> None:
-    from streams.desk.labels import read_labels
+    from streams.analyst.labels import read_labels
     from streams.replay import StoppedError
     from streams.report import REPORT_FILE, Replayed, write_report
 
@@ -334,7 +334,7 @@ def _told(outcome: "Outcome", out: Path, as_json: bool, *, alone: bool) -> None:
 def _verified(place: str, outcome: "Outcome", selection: "Selection", config: "Config", as_json: bool) -> None:
     import msgspec
 
-    from streams.desk.events import read_events
+    from streams.analyst.events import read_events
     from streams.replay.verify import sentence, verify, wanted
 
     recorded = read_events(place, config, wanted(selection))

@@ -33,11 +33,11 @@ def selftest(
     """
     import time
 
-    from models.artefacts import load_artefacts
-    from streams.desk.rehearsal import rehearse
-    from streams.desk.selftest import reserved_name
-    from streams.desk.selftest import selftest as run
-    from streams.secrets import load_secrets, load_settings, trusted_keys
+    from models.artefacts.store import load_artefacts
+    from streams.ops.selftest.rehearsal import rehearse
+    from streams.ops.selftest.selftest import reserved_name
+    from streams.ops.selftest.selftest import selftest as run
+    from streams.secrets.load import load_secrets, load_settings, trusted_keys
 
     settings = load_settings(config)
     secrets = load_secrets(settings, settings.artefacts)

@@ -10,8 +10,8 @@ from streams.cli.arguments import AsJson, ConfigFile, Sources
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
-    from detector.config import Config
-    from streams.secrets import Secrets
+    from streams.config.config import Config
+    from streams.secrets.load import Secrets
 
 RoleName = Annotated[
     Literal["gateway", "worker", "soc", "door", "analyst", "operator", "admin"],
@@ -41,8 +41,8 @@ def run(
 
     Example: probewatch run --config probewatch.toml
     """
-    from streams.app import STAGES, run_worker
-    from streams.secrets import load_settings
+    from streams.secrets.load import load_settings
+    from streams.worker.app import STAGES, run_worker
 
     raise typer.Exit(run_worker(load_settings(config), (stage,) if stage else STAGES))
 
@@ -59,7 +59,7 @@ def client_id(
 
     Example: probewatch client-id acct-1842
     """
-    from streams.control import pseudonym_of
+    from streams.ops.orders import pseudonym_of
 
     _, secrets = _settings(config)
     found = pseudonym_of(name, secrets)
@@ -75,9 +75,9 @@ def rekey(sources: Sources, config: ConfigFile = None, as_json: AsJson = False) 
 
     Example: probewatch rekey kafka://localhost:9092/gateway-logs
     """
-    from streams import rekey as rotation
+    from streams.history.sources import open_sources
+    from streams.ops import rekey as rotation
     from streams.progress import Bars
-    from streams.sources import open_sources
 
     settings, secrets = _settings(config)
     with Bars() as bars:
@@ -92,7 +92,7 @@ def doctor(config: ConfigFile = None, role: RoleName = "worker", as_json: AsJson
 
     Example: probewatch doctor --config probewatch.toml
     """
-    from streams.doctor import examine
+    from streams.ops.doctor import examine
 
     checks = examine(config, role)
     show((check._asdict() for check in checks), as_json)
@@ -101,7 +101,7 @@ def doctor(config: ConfigFile = None, role: RoleName = "worker", as_json: AsJson
 
 
 def _settings(file: Path | None) -> "tuple[Config, Secrets]":
-    from streams.secrets import load_secrets, load_settings
+    from streams.secrets.load import load_secrets, load_settings
 
     settings = load_settings(file)
     return settings, load_secrets(settings, settings.artefacts)

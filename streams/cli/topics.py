@@ -32,8 +32,8 @@ def topics_create(
 
     Example: probewatch topics create --raw-partitions 3
     """
-    from streams import topics
-    from streams.secrets import load_settings
+    from streams.kafka import topics
+    from streams.secrets.load import load_settings
 
     made = asyncio.run(topics.create(load_settings(config), raw_partitions))
     show(({"made": name} for name in made), as_json)
@@ -48,8 +48,8 @@ def topics_check(config: ConfigFile = None, as_json: AsJson = False) -> None:
 
     Example: probewatch topics check --json
     """
-    from streams import topics
-    from streams.secrets import load_settings
+    from streams.kafka import topics
+    from streams.secrets.load import load_settings
 
     problems = asyncio.run(topics.check(load_settings(config)))
     show(({"problem": problem} for problem in problems), as_json)
@@ -74,8 +74,8 @@ def topics_acls(
 
     Example: probewatch topics acls --principal worker=User:CN=probewatch,O=example
     """
-    from streams.roles import bindings, commands
-    from streams.secrets import load_settings
+    from streams.kafka.acl import bindings, commands
+    from streams.secrets.load import load_settings
 
     named = dict(one.partition("=")[::2] for one in principal or ())
     settings = load_settings(config)

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from detector.config import Config
+from streams.analyst.events import Alert, Drift, Throttle, read_events
+from streams.analyst.labels import Label
 from streams.compare.judged import Alarms, Score, Truth, alarms, scores
 from streams.compare.minutes import Held, held
 from streams.compare.pairs import Alone, Changed, Pairs, pairs
-from streams.desk.events import Alert, Drift, Throttle, read_events
-from streams.desk.labels import Label
+from streams.config.config import Config
+from streams.history.sources import SourceError
 from streams.replay import SUMMARY_FILE
-from streams.sources import SourceError
 
 NEEDED = ("classes", "false_alarms", "records", "rows", "clients")
 HISTORY = ("records", "rows", "clients")

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from detector.finding import LEVELS
-from streams.desk.events import Alert, Throttle
-from streams.desk.labels import Label, Verdict, wilson
+from detector.events.finding import LEVELS
+from streams.analyst.events import Alert, Throttle
+from streams.analyst.labels import Label, Verdict, wilson
 
 Pair = tuple[str, str]
 """Client and model."""

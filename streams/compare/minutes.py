@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from detector.finding import LEVELS
-from streams.desk.events import Throttle
+from detector.events.finding import LEVELS
+from streams.analyst.events import Throttle
 
 FREE = ("observe", "lift")
 """Actions that hold nobody back."""

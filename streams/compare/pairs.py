@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from streams.desk.events import Alert, Drift, Throttle
-from streams.desk.times import shown
+from streams.analyst.events import Alert, Drift, Throttle
+from streams.analyst.times import shown
 
 E = TypeVar("E", Alert, Throttle, Drift)
 

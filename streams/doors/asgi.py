@@ -17,10 +17,10 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
 from prometheus_client import Counter
 
-from detector.events import Throttle
+from detector.events.encode import Throttle
 from models.pseudonym import pseudonym
 from streams.doors.decisions import Decisions
-from streams.identity import Identity
+from streams.sketch.identity import Identity
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

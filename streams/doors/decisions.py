@@ -15,7 +15,7 @@ from typing import Any, Self
 import msgspec
 from aiokafka import AIOKafkaConsumer
 
-from detector.events import Throttle
+from detector.events.encode import Throttle
 
 logger = logging.getLogger(__name__)
 

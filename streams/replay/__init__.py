@@ -17,11 +17,11 @@ the other. Archives hold the shifts that `link` wrote, and none is made again.
 """
 
 from streams.replay.checkpoint import CheckpointError
-from streams.replay.eras import Eras, Switch
 from streams.replay.outcome import FILES, REJECTS_FILE, SUMMARY_FILE, Outcome, write
 from streams.replay.run import Options, replay
 from streams.replay.selection import Selection
-from streams.replay.work import StoppedError
+from streams.replay.settings_changes import Eras, Switch
+from streams.replay.task import StoppedError
 
 __all__ = [
     "FILES",

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detector.finding import LEVELS
+from detector.events.finding import LEVELS
 from detector.frame import RowFrame
-from models.kernels.client import DAY_MS
+from models.kernels.fold.client import DAY_MS
 from models.rows import CLASSES, I64, U8, U64, distinct
 from streams.replay.checkpoint import KeptCensus
 from streams.replay.survey import Survey

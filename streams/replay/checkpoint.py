@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 import zstandard
 
-from detector.drift import StateError
+from detector.drift.fold import StateError
 from detector.engine import BlockError
-from detector.finding import Event
-from streams.rejects import Reject
+from detector.events.finding import Event
+from streams.history.sources import SourceError
 from streams.replay.link import KeptLink
 from streams.replay.survey import KeptSpace
-from streams.sources import SourceError
+from streams.wire.rejects import Reject
 
 FOLDER = "unfinished"
 FIRST_S = 120.0

@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from detector import engine
-from detector.events import moment
-from detector.finding import Event
+from detector.events.encode import moment
+from detector.events.escape import json_bytes
+from detector.events.finding import Event
 from detector.frame import Frame, RowFrame
-from detector.printable import json_bytes
-from detector.story import Moment, Story, follow
+from detector.trace.trace import Moment, Story, follow
 from models.rows import Rows
-from streams.replay.eras import Eras
 from streams.replay.fold import Fold
 from streams.replay.outcome import write_lines
 from streams.replay.selection import Selection
+from streams.replay.settings_changes import Eras
 
 EVIDENCE_FILE = "evidence.jsonl"
 

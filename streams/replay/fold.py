@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
-from detector import engine, together
-from detector.finding import Event
+from detector import engine, engine_batch
+from detector.events.finding import Event
 from detector.frame import Frame, RowFrame, ShiftFrame
-from streams.rejects import Reject
+from streams.history.sources import FrameBatch
 from streams.replay.census import Census
 from streams.replay.checkpoint import UNUSABLE, Keeper, KeptFold, KeptPart
-from streams.replay.eras import Eras
 from streams.replay.link import Link
 from streams.replay.selection import Selection
-from streams.sources import FrameBatch
+from streams.replay.settings_changes import Eras
+from streams.wire.rejects import Reject
 
 COUNTS = ("records", "rows", "alerts", "skipped", "evicted")
 
@@ -116,7 +116,7 @@ class Fold:
     def _judged(self, frames: Sequence[Frame]) -> None:
         """frames : of one kind, at least one."""
         partition, offset = frames[0].partition, frames[0].offset
-        found = together.step(self._state(partition, offset), frames)
+        found = engine_batch.step(self._state(partition, offset), frames)
         if found:
             self._tell(self._selection.told(found, offset), partition in self._cold)
         for frame in frames:

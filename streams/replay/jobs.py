@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detector import engine
-from detector.config import Config
+from streams.config.config import Config
+from streams.history.sources import Source, SourceError
 from streams.replay.checkpoint import Keeper, KeptPart
-from streams.replay.eras import Eras, Switch
 from streams.replay.fold import Fold, Part
-from streams.replay.reading import Stretch, stretches
+from streams.replay.inputs import Stretch, stretches
 from streams.replay.selection import Selection
-from streams.replay.work import Outside, Pulse, Work
-from streams.secrets import Secrets
-from streams.sources import Source, SourceError
+from streams.replay.settings_changes import Eras, Switch
+from streams.replay.task import Outside, Pulse, Work
+from streams.secrets.load import Secrets
 
 LINK = "link"
 
@@ -124,8 +124,8 @@ _here: list[_Here] = []
 
 def _begin(plan: Plan, sources: Sequence[Source], pulses: "Queue[tuple[str, Pulse] | None]", asked: Asked) -> None:
     """Once in each process."""
-    from models.artefacts import load_artefacts
-    from streams.secrets import trusted_keys
+    from models.artefacts.store import load_artefacts
+    from streams.secrets.load import trusted_keys
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it, and asks
     settings = [

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from detector import drift, engine
-from detector.finding import Event
+from detector import engine
+from detector.drift import fold as drift
+from detector.events.finding import Event
 from detector.frame import CloseFrame, Frame, ShiftFrame
-from streams.replay.eras import Eras
+from streams.replay.settings_changes import Eras
 
 
 class KeptLink(msgspec.Struct):

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from detector import __version__
-from detector.finding import LEVELS, Event
-from detector.printable import json_bytes
-from models.artefacts import Artefacts
-from models.kernels.client import DAY_MS
+from detector.events.escape import json_bytes
+from detector.events.finding import LEVELS, Event
+from models.artefacts.store import Artefacts
+from models.kernels.fold.client import DAY_MS
 from models.rows import CLASSES
-from streams.rejects import Reject
 from streams.replay.census import Census, Reached
-from streams.replay.eras import Eras
 from streams.replay.fold import Part, Told
+from streams.replay.settings_changes import Eras
 from streams.replay.survey import Survey
+from streams.wire.rejects import Reject
 
 FILES = {"alert": "alerts.jsonl", "throttle": "throttle.jsonl", "drift": "drift.jsonl"}
 REJECTS_FILE, SUMMARY_FILE, COLD_FILE = "rejects.jsonl", "summary.json", "cold_start.jsonl"

@@ -4,14 +4,14 @@ import asyncio
 
 import msgspec
 
-from detector.config import Config
-from detector.events import Throttle
-from detector.finding import Event
-from detector.printable import json_bytes
+from detector.events.encode import Throttle
+from detector.events.escape import json_bytes
+from detector.events.finding import Event
+from streams.config.config import Config
+from streams.history.sources import SourceError
 from streams.progress import Advance
 from streams.replay.outcome import Outcome
-from streams.sink import ID_HEADER
-from streams.sources import SourceError
+from streams.worker.sink import ID_HEADER
 
 REPLAY_HEADER = "probewatch-replay"
 COLD_HEADER = "probewatch-cold-start"
@@ -37,8 +37,8 @@ def publish(config: Config, topic: str, outcome: Outcome, advance: Advance) -> i
 
 
 async def _publish(config: Config, topic: str, outcome: Outcome, advance: Advance) -> int:
-    from streams import clients, topics
-    from streams.embedded import probe
+    from streams.kafka import clients, topics
+    from streams.kafka.broker import probe
 
     if not (await topics.partition_counts(config, [topic])).get(topic):
         raise SourceError(f"--publish {topic}: there is no such topic; make it first, with any number of partitions")

@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace as with_fields
 
-from detector.config import Config
 from detector.frame import CloseFrame, RowFrame, ShiftFrame
-from models.artefacts import Artefacts
+from models.artefacts.store import Artefacts
 from models.rows import U8, U64
-from streams.identity import Identity, former_of
+from streams.config.config import Config
+from streams.history.sources import RawBatch
 from streams.replay.fold import Fold
-from streams.secrets import Secrets
-from streams.sketch import Sketcher
-from streams.sources import RawBatch
+from streams.secrets.load import Secrets
+from streams.sketch.identity import Identity, former_of
+from streams.sketch.sketcher import Sketcher
 
 
 class NamingIdentity(Identity):

@@ -4,24 +4,24 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from detector import __version__, engine
-from detector.config import Config
-from models.artefacts import Artefacts
+from models.artefacts.store import Artefacts
+from streams.config.config import Config
+from streams.history.sources import Source, SourceError
 from streams.progress import Advance, Reporter
 from streams.replay import jobs
 from streams.replay.checkpoint import Keeper, fingerprint, forget
-from streams.replay.eras import Eras
 from streams.replay.evidence import Gathering
 from streams.replay.fold import Fold
+from streams.replay.inputs import Stretch, stretches
 from streams.replay.outcome import Outcome, outcome
-from streams.replay.reading import Stretch, stretches
 from streams.replay.records import Records
 from streams.replay.selection import EVERYTHING, Selection
-from streams.replay.work import Outside, Pulse, Work
-from streams.secrets import Secrets
-from streams.sources import Source, SourceError
+from streams.replay.settings_changes import Eras
+from streams.replay.task import Outside, Pulse, Work
+from streams.secrets.load import Secrets
 
 WHOLE = "replay"
 """Name of the only work of a run without `jobs`."""
@@ -71,7 +71,7 @@ def replay(
     if options.kept_in is not None and not options.resume:
         forget(options.kept_in)
     if parts is not None and options.jobs > 1:
-        made = [(one.config, folder) for one, folder in zip(eras.settings, options.folders, strict=True)]
+        made = [(cast(Config, one.config), folder) for one, folder in zip(eras.settings, options.folders, strict=True)]
         plan = jobs.Plan(made, eras.switches, secrets, options.selection, options.kept_in, run, options.resume)
         found = jobs.fold(plan, sources, parts, options.jobs, _Teller(sources, reporter), options.stops)
     elif options.jobs > 1:

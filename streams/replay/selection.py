@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from detector.finding import Event
+from detector.events.finding import Event
 from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame
 from models.reorder import take
 

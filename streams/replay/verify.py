@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 
-from detector.config import PSEUDONYM
-from detector.events import moment
+from detector.events.encode import moment
 from models.pseudonym import client_of
-from streams.desk.events import Event as Recorded
-from streams.desk.events import Filter, decode_event
-from streams.desk.times import shown
+from streams.analyst.events import Event as Recorded
+from streams.analyst.events import Filter, decode_event
+from streams.analyst.times import shown
+from streams.config.input import PSEUDONYM
 from streams.replay.outcome import Outcome
 from streams.replay.selection import EVERYTHING, Selection
 

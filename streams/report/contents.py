@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from detector.atlas import techniques
-from detector.certificate_text import about, one_in
-from detector.config import Config
-from detector.explain import TITLES
-from detector.finding import LEVELS, PERSON
-from detector.telling import Telling
-from streams.desk.events import Alert, Drift, Event, Throttle
-from streams.desk.incidents import Incident
+from detector.calibrate.certificate_text import about, one_in
+from detector.events.atlas import techniques
+from detector.events.finding import LEVELS, PERSON
+from detector.events.wording import TITLES
+from detector.trace.explanation import Telling
+from streams.analyst.events import Alert, Drift, Event, Throttle
+from streams.analyst.incidents import Incident
+from streams.config.config import Config
 from streams.replay.survey import SLICE_MS, Survey
 from streams.report import overview
-from streams.report.held import client_minutes, stretches
+from streams.report.enforcement import client_minutes, stretches
 from streams.report.plots import Figure, Table
 
 LISTED = 500

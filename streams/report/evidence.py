@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from detector.events.finding import LEVELS
 from detector.evidence import PROCESSES
-from detector.finding import LEVELS
-from detector.story import Story
-from detector.telling import meaning, when
-from models.kernels.fold import OFF
+from detector.trace.explanation import meaning, when
+from detector.trace.trace import Story
+from models.kernels.fold.fold import OFF
 from models.kernels.numbers import NEVER
 from streams.report import plots
 from streams.report.plots import Figure, Json, Table, rounded

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from detector.story import Story
-from detector.telling import label_of
+from detector.trace.explanation import label_of
+from detector.trace.trace import Story
 from models.rows import F64, I64, UNIT
 from streams.report import plots
 from streams.report.plots import Figure, Json, Table, plain, rounded

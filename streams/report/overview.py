@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from detector.certificate_text import about
-from detector.finding import LEVELS
-from streams.desk.events import Throttle
+from detector.calibrate.certificate_text import about
+from detector.events.finding import LEVELS
+from streams.analyst.events import Throttle
 from streams.replay.survey import SLICE_MS, Survey
 from streams.report import plots
-from streams.report.held import Held
+from streams.report.enforcement import Held
 from streams.report.plots import Figure, Json, Table, clock
 
 BINS = 240

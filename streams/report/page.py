@@ -8,8 +8,8 @@ from importlib.resources import files
 import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from detector.finding import LEVELS
-from detector.printable import printable
+from detector.events.escape import printable
+from detector.events.finding import LEVELS
 from streams.report.contents import Contents
 from streams.report.plots import Figure, Json
 

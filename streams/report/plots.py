@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.finding import LEVELS
-from detector.printable import printable
+from detector.events.escape import printable
+from detector.events.finding import LEVELS
 
 Json = dict[str, Any]
 

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detector.finding import LEVELS
-from detector.story import Story
-from models.artefacts import ModelArtefact
+from detector.events.finding import LEVELS
+from detector.trace.trace import Story
+from models.artefacts.store import ModelArtefact
 from models.kernels.numbers import NEVER
 from models.rows import F64
 from streams.replay.survey import Sample

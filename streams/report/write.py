@@ -7,22 +7,22 @@ from typing import NamedTuple
 
 import msgspec
 
-from detector.config import Config
-from detector.explain import TITLES
-from detector.finding import Event
-from models.artefacts import Artefacts
-from streams.desk.events import decode_event
-from streams.desk.incidents import Incident, group
-from streams.desk.labels import Label
+from detector.events.finding import Event
+from detector.events.wording import TITLES
+from models.artefacts.store import Artefacts
+from streams.analyst.events import decode_event
+from streams.analyst.incidents import Incident, group
+from streams.analyst.labels import Label
+from streams.config.config import Config
+from streams.history.sources import Source
 from streams.progress import Reporter
 from streams.replay.outcome import Outcome
 from streams.replay.run import DEFAULTS, Options
 from streams.replay.survey import Survey
-from streams.report.chosen import details
 from streams.report.contents import Found, contents, ranked_by_gravity
 from streams.report.page import page
-from streams.secrets import Secrets
-from streams.sources import Source
+from streams.report.selection import details
+from streams.secrets.load import Secrets
 
 REPORT_FILE = "report.html"
 TOLD, LISTED = 24, 500

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
 
-from streams import judged_with
+from streams.wire import settings_log
 from tests.faults.fault import Fault
 from tests.faults.history import Life
 from tests.faults.scene import Scene
@@ -71,7 +71,7 @@ class BadBlocks(Fault):
     async def strike(self, scene: Scene) -> None:
         topic = scene.config.topics.judge_state
         records = await read_topic(scene.config, topic)
-        found = {record.key: record.value for record in records if not record.key.startswith(judged_with.KEY)}
+        found = {record.key: record.value for record in records if not record.key.startswith(settings_log.KEY)}
         keys = sorted(found)
         damaged = _damaged(scene, [found[key] for key in keys])
         await _write(scene, topic, [(scene.rng.choice(keys), value) for value in damaged])

@@ -13,7 +13,7 @@ from zlib import crc32
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from detector.config import Config
+from streams.config.config import Config
 from tests.history import BEGIN_S, Row, benign, sweeps
 from tests.pipeline import RAW_PARTITIONS
 

@@ -5,7 +5,7 @@ import asyncio
 from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
-from streams.batches import sticky_assignor
+from streams.kafka.faust_batches import sticky_assignor
 from tests.faults.fault import Fault
 from tests.faults.scene import Scene
 from tests.faults.workers import all_ready

@@ -5,13 +5,13 @@ from dataclasses import replace as with_fields
 from typing import Any, NamedTuple
 
 from detector import engine
-from detector.config import Config
-from detector.finding import Event
+from detector.events.finding import Event
 from streams import replay
-from streams.identity import Identity, source_id
+from streams.config.config import Config
+from streams.history.sources import open_sources
 from streams.progress import Silent
-from streams.sketch import RawRecord, Sketcher
-from streams.sources import open_sources
+from streams.sketch.identity import Identity, source_id
+from streams.sketch.sketcher import RawRecord, Sketcher
 from tests.pipeline import Calibrated
 
 BATCH_RECORDS = 4_096

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
-from streams import topics
+from streams.kafka import topics
 from tests.faults.admin import Admin, Offsets
 from tests.faults.feed import Feed
 from tests.faults.history import Life

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Container, Sequence
 from typing import NamedTuple
 
 from detector.frame import RowFrame
-from streams import frames
-from streams.identity import source_id
-from streams.sink import ID_HEADER
+from streams.sketch.identity import source_id
+from streams.wire import frames
+from streams.worker.sink import ID_HEADER
 from tests.faults.fault import Fault
 from tests.faults.history import Life, Position, fold, fold_models, positions
 from tests.faults.scene import Scene

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import aiohttp
 import numba
 
-from detector.config import Config, Web
 from models.warm import warm
-from streams.app import run_worker
+from streams.config.config import Config, Web
+from streams.worker.app import run_worker
 from tests.pipeline import Calibrated
 
 READY_S = 90.0
@@ -33,7 +33,7 @@ KERNELS = "PROBEWATCH_KERNEL_CACHE"
 
 _processes = multiprocessing.get_context("forkserver")
 """Processes of their own, forked from one that has imported everything: a start costs no seconds of processor time."""
-_processes.set_forkserver_preload(["tests.faults.workers", "streams.link"])
+_processes.set_forkserver_preload(["tests.faults.workers", "streams.worker.link"])
 
 
 def run(config: Config, stage: str, folder: Path, port: int) -> None:

@@ -4,12 +4,12 @@ import re
 
 import msgspec
 
-from streams import frames
 from streams.adapters import native
 from streams.adapters.request import EXPECTED, Request
-from streams.frames import FrameError
-from streams.rejects import Fault, Record, dead_letters
-from streams.sketch import RawRecord
+from streams.sketch.sketcher import RawRecord
+from streams.wire import frames
+from streams.wire.frames import FrameError
+from streams.wire.rejects import Fault, Record, dead_letters
 from tests.fuzz import world
 
 GOT = re.compile(

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from detector import drift, engine
-from detector.packed import BODY_BYTES_MIN, pack, unpack
+from detector import engine
+from detector.drift import fold as drift
+from detector.state.packing import BODY_BYTES_MIN, pack, unpack
 from tests.fuzz import world
 
 LINK_HEAD = drift.STATE_MAGIC + b"%d" % drift.STATE_LAYOUT

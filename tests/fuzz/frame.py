@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from detector import drift, engine
+from detector import engine
+from detector.drift import fold as drift
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from models.rows import CLIENT_TAIL_BYTES, Rows
-from streams import frames
-from streams.frames import FrameError
+from streams.wire import frames
+from streams.wire.frames import FrameError
 from tests.fuzz import world
 
 ROWS_MAX = 24

@@ -46,7 +46,8 @@ def fuzz_here(target: str, arguments: Sequence[str]) -> None:
     """In this process, until libFuzzer ends it."""
     import atheris
 
-    kernels = [f"models.kernels.{path.stem}" for path in (FOLDER / "../../models/kernels").glob("*.py")]
+    root = (FOLDER / "../..").resolve()
+    kernels = [".".join(path.relative_to(root).with_suffix("").parts) for path in root.glob("models/kernels/**/*.py")]
     with atheris.instrument_imports(include=list(PACKAGES), exclude=["models.kernels", *kernels]):
         module = importlib.import_module(f"tests.fuzz.{target}")
         importlib.import_module("tests.fuzz.world").ready()  # before the clock runs

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import zstandard
 
-from detector import drift, engine
+from detector import engine
+from detector.drift import fold as drift
 from detector.frame import ControlFrame, ShiftFrame
 from models.pseudonym import pseudonym
-from streams import frames
+from streams.wire import frames
 from tests import malformed
 from tests.fuzz import world
 from tests.fuzz.block import LINK_HEAD

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from detector import drift, engine
-from detector.config import Config
+from detector import engine
+from detector.drift import fold as drift
 from detector.engine import EngineSettings
 from detector.frame import RowFrame
-from models.artefacts import Artefacts, load_artefacts
+from models.artefacts.store import Artefacts, load_artefacts
 from models.rows import CLASSES
-from streams.calibrate import calibrate
-from streams.identity import Identity
+from streams.config.config import Config
+from streams.fit.calibrate import calibrate
+from streams.history.sources import open_sources
 from streams.progress import Silent
-from streams.secrets import Secrets
-from streams.sketch import RawRecord, Sketcher
-from streams.sources import open_sources
+from streams.secrets.load import Secrets
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import RawRecord, Sketcher
 from tests.history import benign, lines, sweeps, write_jsonl
 
 SECRETS = Secrets(bytes(range(32)), "k1", bytes(range(32, 64)))

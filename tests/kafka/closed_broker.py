@@ -20,9 +20,10 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from streams.config.kafka import Kafka
 
-from detector.config import Config, Kafka
-from streams.roles import ROLES, Binding, bindings
+from streams.config.config import Config
+from streams.kafka.acl import ROLES, Binding, bindings
 from tests.kafka.certificates import certificates
 from tests.kafka_broker import SCRIPT
 

@@ -26,8 +26,8 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from detector.config import Config
-from streams.roles import ROLES, STAGES
+from streams.config.config import Config
+from streams.kafka.acl import ROLES, STAGES
 from tests.kafka.closed_broker import ROOT, Closed, closed_kafka
 from tests.kafka_config import kafka_config
 

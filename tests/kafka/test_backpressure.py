@@ -14,8 +14,8 @@ import aiohttp
 import confluent_kafka
 import pytest
 
-from detector.config import Config
-from streams import topics
+from streams.config.config import Config
+from streams.kafka import topics
 from tests.faults.feed import endless
 from tests.faults.workers import WorkerProcess, start_server, workers
 from tests.kafka_broker import Cluster, kafka_cluster

@@ -5,17 +5,18 @@ import json
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from streams.kafka.broker import probe
 
-from detector.config import Config
-from streams import control, letters, rights, topics
-from streams.app import Worker, reason
-from streams.doctor import examine
+from streams.config.config import Config
 from streams.doors.decisions import KafkaDecisions
-from streams.embedded import probe
-from streams.identity import identity_of
-from streams.rights import RightsError
-from streams.roles import ROLES, bindings
-from streams.sketch import Sketcher
+from streams.kafka import acl_check, topics
+from streams.kafka.acl import ROLES, bindings
+from streams.kafka.acl_check import RightsError
+from streams.ops import dead_letters, orders
+from streams.ops.doctor import examine
+from streams.sketch.identity import identity_of
+from streams.sketch.sketcher import Sketcher
+from streams.worker.app import Worker, reason
 from tests.history import benign, sweeps
 from tests.kafka.closed_broker import ROOT, Closed, as_user, change_acls
 from tests.kafka.roles import DOCS, Answers, measure, prepare, section
@@ -118,21 +119,21 @@ async def test_the_whole_way_under_users_of_their_own(
     assert json.loads(letter.value)["client_id"] == "broken"
     await mended_and_sent_again(users["operator"], fitted)
     order = (users["operator"], fitted.secrets, "lift", "evil-0", "", 0, "by mistake")
-    assert await asyncio.to_thread(control.send, *order) == base.topics.partitions
+    assert await asyncio.to_thread(orders.send, *order) == base.topics.partitions
 
 
 async def mended_and_sent_again(operator: Config, fitted: Calibrated) -> None:
     """As `dlq retry` does, with the letter's record made readable; then it is no letter any more."""
     sketcher = Sketcher(fitted.artefacts, identity_of(fitted.secrets, operator.input.registry), operator)
-    (letter,) = await asyncio.to_thread(letters.read_letters, None, operator)
+    (letter,) = await asyncio.to_thread(dead_letters.read_letters, None, operator)
     assert letter.record is not None
-    (refused,) = await asyncio.to_thread(letters.retry, [letter], operator, sketcher)
+    (refused,) = await asyncio.to_thread(dead_letters.retry, [letter], operator, sketcher)
     assert refused.did == "refused"
     value = json.dumps(benign(1, seed=9)[0] | {"request_id": "mended"}).encode()
     mended = letter._replace(record=letter.record._replace(value=value))
-    (sent,) = await asyncio.to_thread(letters.retry, [mended], operator, sketcher)
+    (sent,) = await asyncio.to_thread(dead_letters.retry, [mended], operator, sketcher)
     assert (sent.did, sent.told) == ("sent", f"{letter.reject.topic}[{letter.reject.partition}]")
-    assert await asyncio.to_thread(letters.read_letters, None, operator) == []
+    assert await asyncio.to_thread(dead_letters.read_letters, None, operator) == []
 
 
 async def test_doctor_names_the_right_that_is_missing(
@@ -142,7 +143,7 @@ async def test_doctor_names_the_right_that_is_missing(
     worker = as_user(base, closed, "worker")
     closed.grant(base)
     await topics.create(as_user(base, closed, ROOT), 1)
-    monkeypatch.setattr("streams.doctor.load_settings", lambda _: worker)
+    monkeypatch.setattr("streams.ops.doctor.load_settings", lambda _: worker)
 
     async def found() -> dict[str, tuple[str, str]]:
         checks = await asyncio.to_thread(examine, None)
@@ -170,7 +171,7 @@ async def test_doctor_names_the_right_that_is_missing(
     assert state == "fault"
     assert mend.endswith(f"--add --allow-principal User:worker --operation Write --topic {base.topics.judge_state}")
     assert after[f"no right Read on group {namespace}-judge"][0] == "fault"
-    monkeypatch.setattr("streams.doctor.load_settings", lambda _: as_user(base, closed, ROOT))
+    monkeypatch.setattr("streams.ops.doctor.load_settings", lambda _: as_user(base, closed, ROOT))
     root = await found()
     assert any(state == "warning" and "more than worker needs: " in finding for finding, (state, _) in root.items())
 
@@ -178,9 +179,9 @@ async def test_doctor_names_the_right_that_is_missing(
 async def test_why_the_broker_lets_nobody_in_is_told(closed: Closed, namespace: str) -> None:
     """A wrong password, an unknown authority, a certificate that is missing."""
     kafka = as_user(kafka_config(closed.scram, namespace), closed, "door").kafka
-    assert await rights.refusal(kafka) == ""
+    assert await acl_check.refusal(kafka) == ""
     wrong = {"sasl_username": "analyst"}, {"ssl_cafile": None}, {"bootstrap": closed.mtls, "security_protocol": "SSL"}
-    told = [await rights.refusal(kafka.model_copy(update=changed)) for changed in wrong]
+    told = [await acl_check.refusal(kafka.model_copy(update=changed)) for changed in wrong]
     for text, words in zip(
         told, ("SaslAuthenticationFailed", "unable to get local issuer", "it may want a certificate"), strict=True
     ):

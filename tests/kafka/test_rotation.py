@@ -9,18 +9,19 @@ from zlib import crc32
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from detector.config import Config
 from detector.frame import RowFrame
 from models.rows import CLASSES
-from streams import frames, topics
-from streams.control import send
+from streams.config.config import Config
 from streams.doors.asgi import pseudonyms
 from streams.doors.decisions import KafkaDecisions
-from streams.identity import client_of, identities
+from streams.history.sources import open_sources
+from streams.kafka import topics
+from streams.ops.orders import send
+from streams.ops.rekey import rekey
 from streams.progress import Silent
-from streams.rekey import rekey
-from streams.secrets import Secrets, load_secrets
-from streams.sources import open_sources
+from streams.secrets.load import Secrets, load_secrets
+from streams.sketch.identity import client_of, identities
+from streams.wire import frames
 from tests.faults.workers import installed, start_server, workers
 from tests.history import BEGIN_S, DAY_S, Row, benign, sweeps
 from tests.kafka_config import kafka_config

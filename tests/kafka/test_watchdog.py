@@ -13,13 +13,14 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
+from streams.kafka.broker import probe
 
-from detector.config import Config
-from streams import clients, contact, state_topic, topics
-from streams.app import Worker
-from streams.clients import SendError
-from streams.embedded import probe
-from streams.stage import StageError
+from streams.config.config import Config
+from streams.kafka import clients, topics
+from streams.kafka.clients import SendError
+from streams.worker import liveness, state_topic
+from streams.worker.app import Worker
+from streams.worker.stage import StageError
 from tests.history import benign, sweeps
 from tests.kafka_broker import Cluster, kafka_cluster
 from tests.kafka_config import kafka_config
@@ -82,8 +83,8 @@ async def test_while_kafka_is_away_a_worker_waits_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
     how: str,
 ) -> None:
-    monkeypatch.setattr(contact, "ANSWER_S", 2.0)
-    monkeypatch.setattr(contact, "REPEAT_S", 4.0)
+    monkeypatch.setattr(liveness, "ANSWER_S", 2.0)
+    monkeypatch.setattr(liveness, "REPEAT_S", 4.0)
     config = kafka_config(own.bootstrap, namespace)
     (node,) = own.nodes
     await topics.create(config, RAW_PARTITIONS)
@@ -118,7 +119,7 @@ async def test_a_worker_that_comes_first_waits_for_kafka(own: Cluster, capfd: py
     (node,) = own.nodes
     kafka = Config.model_validate({"kafka": {"bootstrap": own.bootstrap}}).kafka
     node.kill()
-    arriving = asyncio.create_task(contact.arrival(kafka))
+    arriving = asyncio.create_task(liveness.arrival(kafka))
     await asyncio.sleep(3)
     assert not arriving.done()
     node.start()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from detector.config import Config
+from streams.config.config import Config
 from tests.faults.workers import start_server
 from tests.kafka_broker import apache_kafka
 from tests.kafka_config import kafka_config

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-from detector.config import Config
+from streams.config.config import Config
 from tests.faults.feed import Feed
 from tests.faults.workers import WorkerProcess, installed, workers
 from tests.pipeline import Calibrated, all_handled, until

@@ -8,9 +8,9 @@ import msgspec
 import zstandard
 
 from detector import engine
-from detector.config import Config
-from models.kernels.slots import reindex
-from streams import frames
+from models.kernels.fold.slots import reindex
+from streams.config.config import Config
+from streams.wire import frames
 from tests.pipeline import Calibrated
 from tests.scaling.population import frames_of
 

@@ -4,17 +4,18 @@ from collections.abc import Iterator
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from streams.kafka.broker import probe
 
 from bench.judge import people, rows_of
 from detector import engine
-from detector.config import Config
 from detector.frame import RowFrame
-from models.artefacts import ModelArtefact
-from streams import clients, frames, topics
-from streams.embedded import probe
+from models.artefacts.store import ModelArtefact
+from streams.config.config import Config
+from streams.kafka import clients, topics
 from streams.metrics import Metrics
-from streams.sink import Sink
-from streams.state_topic import StateTopic
+from streams.wire import frames
+from streams.worker.sink import Sink
+from streams.worker.state_topic import StateTopic
 from tests.pipeline import RAW_PARTITIONS, Calibrated
 
 FRAME_ROWS = 2_000

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from detector.config import Config
+from streams.config.config import Config
 from tests.faults.workers import WorkerProcess
 
 POLL_S = 0.1

@@ -14,14 +14,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from detector.config import Config
 from detector.detectors import REGISTRY
-from detector.finding import Event
-from models.artefacts import Artefacts, load_artefacts
-from streams import calibrate, replay, training_set
+from detector.events.finding import Event
+from models.artefacts.store import Artefacts, load_artefacts
+from streams import replay
+from streams.config.config import Config
+from streams.fit import calibrate, training_set
+from streams.history.sources import open_sources
 from streams.progress import Silent
-from streams.secrets import Secrets
-from streams.sources import open_sources
+from streams.secrets.load import Secrets
 from tests.scenarios import world
 
 FOLDER = Path(__file__).parent

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bench.detection.attackers.probing import Prober
-from bench.detection.people import People
+from bench.detection.clients import People
 from models.rows import F64
 
 ERRORS_LEFT = 0.5

@@ -1,0 +1,1 @@
+"""Fitting the tables and certifying the thresholds, with the fold itself."""

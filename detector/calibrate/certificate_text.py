@@ -1,0 +1,119 @@
+"""A certificate in words: what it promises, to whom, and what it does not. Every figure stands in the certificate."""
+
+import math
+from collections.abc import Iterator
+
+from detector.events.escape import printable
+from models.artefacts.certificate import Certificate, ClassPart, Rung
+
+PROMISE = """It promises: of ordinary clients of a class, at most the stated share reaches a rung on a day, over all
+models, detectors and families together. A client is ordinary if it could as well have been among those that
+certified: same service, same kinds of use. The share is an average over calibrations; how far this one may be off is
+the interval. Offsets of single clients only raise thresholds, so no promise suffers from them.
+
+It does not promise that attackers are found, nor anything about clients whose use has changed, about classes that
+clients were not declared in, or about several accounts of one person. Figures marked ~ are aims: what is promised there
+stands beside them. `probewatch certify-check` holds a certificate against newer history and says when it is stale."""
+ALIKE_SHARE = 0.01
+FAR = 20.0
+"""Tail lengths. In an exponential tail of slope 1.5 to 3.3 the highest stands 3 to 8 above the sixth."""
+
+
+def warnings(parts: tuple[ClassPart, ...], *, cold: bool) -> tuple[str, ...]:
+    """What a reader must know before relying on a certificate."""
+    return tuple(_warnings(parts, cold))
+
+
+def _warnings(parts: tuple[ClassPart, ...], cold: bool) -> Iterator[str]:
+    if cold:
+        yield "fitted without trusted history: nothing is promised; calibrate again once there are benign days"
+    for part in parts:
+        if part.alike > max(1, ALIKE_SHARE * part.certifying_clients):
+            yield (
+                f"{part.name}: {part.alike:,} certifying clients did exactly what another one did; copies of one"
+                " machine count as many clients, so the promise is weaker than the number of clients says"
+            )
+        fragile = filter(None, (_fragile(part.name, rung) for rung in part.rungs))
+        yield from list(fragile)[:1]
+
+
+def _fragile(name: str, rung: Rung) -> str:
+    """Whether a few clients stand far above all others and decide."""
+    for top, without in rung.without_top.items():
+        if without is not None and rung.threshold - without > FAR:
+            who = "one client alone raises" if top == "1" else f"{top} clients together raise"
+            return (
+                f"{name}: {who} the threshold of {rung.rung} from {without:.1f} to {rung.threshold:.1f}: judge the"
+                " clients in highest.csv, and leave out with --exclude those that were not ordinary"
+            )
+    return ""
+
+
+def one_in(rate: float) -> str:
+    """Rounded down, so that no promise gets smaller."""
+    return f"1 in {math.floor(1 / rate + 1e-6):,}" if rate < 1 else "nothing"
+
+
+def about(count: float) -> str:
+    """An expected count: whole where it is large, two digits where it is small."""
+    return f"{count:,.0f}" if count >= 10 else f"{count:.2g}"
+
+
+def page(certificate: Certificate) -> str:
+    """Markdown."""
+    return "\n".join(printable(line, "\n") for line in _page(certificate)) + "\n"
+
+
+def _quoted(name: str) -> str:
+    """A name from the log, so that it stays a name."""
+    return f"`{printable(name).replace('`', '')}`"
+
+
+def _page(certificate: Certificate) -> Iterator[str]:
+    grounds = certificate.grounds
+    yield f"# Certificate {certificate.id}"
+    yield ""
+    yield f"False alarms of ordinary clients per day, for {', '.join(map(_quoted, certificate.spaces))}."
+    for warning in certificate.warnings:
+        yield f"\n**Mind:** {warning}."
+    for part in certificate.classes:
+        yield from _class(part)
+    yield "\n## What it promises, and what not\n"
+    yield certificate.statement
+    yield "\n## Grounds\n"
+    yield f"- History from {grounds.first} to {grounds.last}: {grounds.records:,} records, {grounds.rows:,} rows;"
+    yield f"  SHA-256 `{grounds.history_sha256}`"
+    yield f"- Certifying clients count with their last day, {grounds.certified_from} to {grounds.certified_to}"
+    yield f"- Clients declared in the registry: {grounds.declared_classes:,}"
+    removed = certificate.removed
+    reasons = "; ".join(f"{count:,} {reason}" for reason, count in removed.reasons.items())
+    yield f"- Suspicious clients that were not allowed to teach, among those that fit: {grounds.set_aside:,}"
+    yield f"- Clients that a person took out: {removed.found:,}{f' ({reasons})' if reasons else ''}"
+    yield f"- Engine {grounds.engine_version}, code `{grounds.code_sha256[:16]}`, configuration `{grounds.config_hash}`"
+
+
+def _class(part: ClassPart) -> Iterator[str]:
+    yield f"\n## {part.name.capitalize()}\n"
+    if not part.certifying_clients:
+        yield "No client certifies: the consumers' thresholds hold, and nothing is promised."
+        return
+    own = f"{part.certifying_clients:,} clients certify, {part.fitting_clients:,} others fitted."
+    yield own + (" Too few: the consumers' thresholds hold at least." if part.borrowed else "")
+    yield ""
+    yield "| rung | threshold | aims at | promised on average | this calibration, 95 % | at most, 95 % sure |"
+    yield "|---|---|---|---|---|---|"
+    for rung in part.rungs:
+        mark = "" if rung.certified else "~"
+        between = f"{rung.rate_low:.2g} to {rung.rate_high:.2g}"
+        sure = f"{rung.rate_at_most:.2g}: {one_in(rung.confident)}"
+        yield (
+            f"| {rung.rung} | {mark}{rung.threshold:.1f} | {one_in(rung.budget)} | {one_in(rung.promised)} |"
+            f" {between} | {sure} |"
+        )
+    yield ""
+    yield "Thresholds in tail lengths, if the highest 1, 5, 10 clients were absent, or as many more stood above all:\n"
+    yield "| rung | without 1 | without 5 | without 10 | 1 more | 5 more | 10 more |"
+    yield "|---|---|---|---|---|---|---|"
+    for rung in part.rungs:
+        moved = [*rung.without_top.values(), *rung.with_more.values()]
+        yield f"| {rung.rung} | " + " | ".join("theirs to choose" if x is None else f"{x:.1f}" for x in moved) + " |"

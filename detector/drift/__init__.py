@@ -1,0 +1,1 @@
+"""Drift of models: a second fold, and clients whose inputs move."""

@@ -1,0 +1,85 @@
+"""Drift of one client to bytes: a record for `topics.drift` and nothing else. Who moves is told of, never throttled."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from detector.drift.records import CLIENT_INPUTS, DriftRecord
+from detector.events.build import name_of
+from detector.events.encode import ID_HEX_DIGITS, Position, moment
+from detector.events.escape import json_bytes
+from detector.events.finding import Event, Provenance
+from detector.frame import RowFrame
+from models.artefacts.store import ModelArtefact
+from models.client_table import ClientTable
+from models.kernels.drift.averages import FAST, FINE_BITS, SLOW
+from models.kernels.layout import DRIFT, SLOT
+from models.rows import I64, UNIT
+
+FINE = UNIT << FINE_BITS
+"""Steps of the averages' fixed point in a standard unit."""
+
+
+def event(
+    provenance: Provenance,
+    artefact: ModelArtefact,
+    table: ClientTable,
+    frame: RowFrame,
+    row: int,
+    verdict: I64,
+) -> Event:
+    """What is said of a client whose averages have come apart at `row`. verdict : as the fold left it there."""
+    slot, rows = int(verdict[SLOT]), frame.rows
+    client = table.table.clients[slot]
+    klass = min(2, int(rows.klass[row]))
+    page, averages = table.table.pages[client["page"]], table.table.averages[client["page"]]
+    before, after = (_from_centre(averages[which], artefact) for which in (SLOW, FAST))
+    position = Position(
+        frame.source_of(row), int(rows.offset[row]), int(rows.index[row]), rows.request_id(row), int(client["rows"])
+    )  # fmt: skip
+    where = frame.space, CLIENT_INPUTS, int(client["key"]), position.source, position.offset, position.index
+    record = DriftRecord(
+        drift_id=_id("drift", *where),
+        state="begins",
+        model=frame.model,
+        space=frame.space,
+        client=name_of(frame, row),
+        statistic=CLIENT_INPUTS,
+        test="averages",
+        since=moment(int(page["since_ms"])),
+        until=moment(int(client["clock_ms"])),
+        before=before,
+        after=after,
+        magnitude=_standard(int(verdict[DRIFT])),
+        direction="away" if after > before else "towards",
+        deviation=None,
+        p_or_threshold=_standard(int(artefact.reference.drift[klass])),
+        rows=int(page["rows"]),
+        certified=bool(artefact.reference.drift_certified[klass]),
+        certificate=artefact.certificate,
+        trigger=position,
+        **provenance._asdict(),
+    )
+    value, time_ms = json_bytes(record), int(client["clock_ms"])
+    return Event("drift", _id("record", *where), record.key.encode(), value, (), int(client["key"]), time_ms)
+
+
+def _standard(squared: int) -> float:
+    """Standard units, from a mean square in the averages' fixed point."""
+    return round(math.sqrt(squared) / FINE, 6)
+
+
+def _from_centre(average: Any, artefact: ModelArtefact) -> float:
+    """Root mean square distance of an average from the population's centre, wherever that has moved to."""
+    population = artefact.population
+    centre: Sequence[float] = (np.zeros(len(average)) if population is None else population.centre).tolist()
+    squares = [(value / FINE - middle) ** 2 for value, middle in zip(average.tolist(), centre, strict=True)]
+    return round(math.sqrt(math.fsum(squares) / len(squares)), 6)
+
+
+def _id(*parts: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:ID_HEX_DIGITS]

@@ -1,0 +1,221 @@
+"""Drift of a model to bytes: records for `topics.drift`, and a low-severity OCSF finding once it has lasted.
+
+The record is also that of a client that has moved (client_drift.py).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from detector import __version__
+from detector.events.atlas import TECHNIQUES
+from detector.events.encode import ID_HEX_DIGITS, Position, Time, headers, moment
+from detector.events.escape import json_bytes
+from detector.events.finding import Event
+from detector.events.ocsf import CLASS_UID, OBSERVED, OCSF_VERSION, PROFILE, Json, attack
+
+DRIFT = "drift"
+LINK = "link"
+CLIENT_INPUTS = "client_inputs"
+
+MEANINGS = {
+    "score": "mean score",
+    "margin": "mean distance to the decision threshold",
+    "novelty": "mean distance of inputs from the reference population",
+    "refusals": "share of refused requests",
+    "volume": "rows per hour, against the same hours of the week before",
+    "inputs": "distance of the input distribution from the reference population",
+    CLIENT_INPUTS: "distance of a client's mean input from the population's centre",
+}
+"""Every statistic, and what its number is."""
+
+TESTS = {
+    "adwin": "ADWIN on window means, confidence parameter",
+    "page_hinkley": "Page-Hinkley on window means, threshold in deviations of ordinary windows",
+    "rff": "two-sample test on random Fourier features, p-value of the last window",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One statistic of one space that left its level. Levels in the statistic's own unit; see DriftRecord.
+
+    lasting : the level was still there `drift.alert_windows` figures later.
+    """
+
+    model: str
+    space: str
+    statistic: str
+    test: str
+    since_ms: int
+    until_ms: int
+    before: float
+    after: float
+    deviation: float | None
+    p_or_threshold: float
+    rows: int
+    lasting: bool
+    config_hash: str
+    artefact_hash: str
+
+    @property
+    def drift_id(self) -> str:
+        """The same for a drift when it begins and when it lasts."""
+        return _id("drift", self.space, self.statistic, self.since_ms, self.test)
+
+
+class DriftRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Schema probewatch.drift/1, fields in the order of docs/formats/drift.md. Unknown fields are ignored.
+
+    client, certified, certificate, trigger : of a client's drift only.
+    """
+
+    schema: Literal["probewatch.drift/1"] = "probewatch.drift/1"
+    drift_id: str
+    state: Literal["begins", "lasts"]
+    model: str
+    space: str
+    client: str | msgspec.UnsetType = msgspec.UNSET
+    statistic: str
+    test: Literal["adwin", "page_hinkley", "rff", "averages"]
+    since: Time
+    until: Time
+    before: float
+    after: float
+    magnitude: float
+    direction: Literal["up", "down", "away", "towards"]
+    deviation: float | None
+    p_or_threshold: float
+    rows: int
+    certified: bool | msgspec.UnsetType = msgspec.UNSET
+    certificate: str | msgspec.UnsetType = msgspec.UNSET
+    trigger: Position | msgspec.UnsetType = msgspec.UNSET
+    config_hash: str
+    artefact_hash: str
+    engine_version: str
+
+    @property
+    def key(self) -> str:
+        about = f"{self.model}:{self.statistic}"
+        return f"{about}:{self.client}" if self.client else about
+
+
+def events(finding: Finding) -> list[Event]:
+    """The record; once it lasts also the alert."""
+    made = record(finding)
+    record_id = _id("record", made.drift_id, made.state, finding.until_ms)
+    found = [Event("drift", record_id, made.key.encode(), json_bytes(made), (), 0, finding.until_ms)]
+    if finding.lasting:
+        uid = _id("alert", made.drift_id)
+        value = json_bytes(alert(finding, made, uid))
+        key = made.drift_id.encode()
+        found.append(Event("alert", uid, key, value, headers(uid, made.until, LINK), 0, finding.until_ms))
+    return found
+
+
+def record(finding: Finding) -> DriftRecord:
+    before, after = round(finding.before, 6), round(finding.after, 6)
+    away = finding.statistic == "inputs"
+    return DriftRecord(
+        drift_id=finding.drift_id,
+        state="lasts" if finding.lasting else "begins",
+        model=finding.model,
+        space=finding.space,
+        statistic=finding.statistic,
+        test=finding.test,  # type: ignore[arg-type]  # one of TESTS
+        since=moment(finding.since_ms),
+        until=moment(finding.until_ms),
+        before=before,
+        after=after,
+        magnitude=round(abs(after - before), 6),
+        direction="away" if away else "up" if after > before else "down",
+        deviation=None if finding.deviation is None else round(abs(finding.deviation), 3),
+        p_or_threshold=finding.p_or_threshold,
+        rows=finding.rows,
+        config_hash=finding.config_hash,
+        artefact_hash=finding.artefact_hash,
+        engine_version=__version__,
+    )
+
+
+def alert(finding: Finding, made: DriftRecord, uid: str) -> Json:
+    """The event as JSON values in a fixed order: severity low, about a model and no client."""
+    title = f"Drift of {made.model}: {made.statistic} {made.direction}"
+    said = (
+        f"The {MEANINGS[made.statistic]} went from {made.before:g} to {made.after:g}"
+        f" since {made.since:%Y-%m-%d %H:%M} UTC and stays there."
+    )
+    return {
+        "activity_id": 1,
+        "activity_name": "Create",
+        "category_uid": 2,
+        "category_name": "Findings",
+        "class_uid": CLASS_UID,
+        "class_name": "Detection Finding",
+        "type_uid": CLASS_UID * 100 + 1,
+        "type_name": "Detection Finding: Create",
+        "severity_id": 2,
+        "severity": "Low",
+        "status_id": 1,
+        "status": "New",
+        "time": finding.until_ms,
+        "start_time": finding.since_ms,
+        "end_time": finding.until_ms,
+        "message": f"{title}. {said}",
+        "is_alert": True,
+        "confidence_id": 2,
+        "confidence": "Medium",
+        "action_id": OBSERVED[0],
+        "action": OBSERVED[1],
+        "disposition_id": 15,
+        "disposition": "Detected",
+        "metadata": {
+            "version": OCSF_VERSION,
+            "profiles": [PROFILE],
+            "product": {
+                "name": "Probewatch",
+                "vendor_name": "Probewatch",
+                "version": made.engine_version,
+                "feature": {"name": DRIFT, "version": made.engine_version},
+            },
+            "uid": uid,
+            "correlation_uid": made.drift_id,
+        },
+        "finding_info": {
+            "uid": made.drift_id,
+            "title": title,
+            "desc": f"{said} {made.rows} rows since then; {TESTS[made.test]} {made.p_or_threshold:g}.",
+            "first_seen_time": finding.since_ms,
+            "last_seen_time": finding.until_ms,
+            "types": [DRIFT],
+            "analytic": {
+                "uid": f"probewatch.{DRIFT}",
+                "name": DRIFT,
+                "type_id": 3,
+                "type": "Statistical",
+                "algorithm": made.test,
+                "version": made.engine_version,
+            },
+        },
+        "attacks": [attack(technique) for technique in TECHNIQUES[DRIFT]],
+        "resources": [
+            {"uid": made.space, "name": made.model, "type": "ai_model", "role_id": 1, "role": "Target"},
+        ],
+        "anomaly_analyses": [_analysis(made)],
+        "unmapped": msgspec.to_builtins(made),
+    }  # fmt: skip
+
+
+def _analysis(made: DriftRecord) -> Json:
+    compared: Json = {"observation_parameter": MEANINGS[made.statistic], "observation_type": "Time Series Analysis"}
+    return {
+        "analysis_targets": [{"name": made.space, "type": "space"}],
+        "anomalies": [{**compared, "observations": [{"value": f"{made.after:.6f}", "count": made.rows}]}],
+        "baselines": [{**compared, "observations": [{"value": f"{made.before:.6f}"}]}],
+    }
+
+
+def _id(*parts: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:ID_HEX_DIGITS]

@@ -1,0 +1,1 @@
+"""A finding: everything known about a decision, and its bytes."""

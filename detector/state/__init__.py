@@ -1,0 +1,1 @@
+"""Stored state: packing with bounds, migrations, erasure."""

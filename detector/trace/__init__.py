@@ -1,0 +1,1 @@
+"""The fold of one client with tracing on, and what it explains."""

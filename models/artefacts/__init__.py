@@ -1,0 +1,1 @@
+"""What calibration leaves, and who vouches for it."""

@@ -1,0 +1,114 @@
+"""A folder of artefacts as it was signed: a manifest that names every file by hash, and a signature over it."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from models.artefacts.signing import SIGNATURE_FILE, SignatureError, fingerprint, public_key, sign, signer
+
+MANIFEST = "artefacts.json"
+SECRETS_FOLDER = "secrets"
+OWN_KEY = Path(SECRETS_FOLDER) / "signing_key.pub"
+"""The key of a folder that signs for itself: it shows alterations by those who cannot write there, and no more."""
+
+
+class FileState(NamedTuple):
+    """state : "as signed", "altered" or "missing"."""
+
+    name: str
+    state: str
+
+
+class Inspection(NamedTuple):
+    """manifest : as it stands, {} if unreadable. signer : public key of a valid signature. trusted : by whom is asked.
+
+    faults : what is wrong and the way out, in order of weight; none if the folder may be used.
+    """
+
+    manifest: Mapping[str, Any]
+    hash: str
+    signer: bytes | None
+    trusted: bool
+    files: tuple[FileState, ...]
+    faults: tuple[str, ...]
+
+
+def seal(path: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any], private: bytes) -> str:
+    """Write files, the manifest with their hashes and its signature; the manifest's hash, 16 hex digits."""
+    path.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (path / name).write_bytes(content)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    text = (json.dumps({**manifest, "files": hashes}, indent=1, sort_keys=True) + "\n").encode()
+    (path / MANIFEST).write_bytes(text)
+    (path / SIGNATURE_FILE).write_bytes(sign(private, text))
+    return manifest_hash(text)
+
+
+def manifest_hash(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def inspect(path: Path, schema: str, trusted: Collection[bytes] = ()) -> Inspection:
+    """What can be said of a folder without opening what it holds.
+
+    trusted : public keys; none to trust the folder's own, if it has one. Raises OSError if there is no manifest.
+    """
+    text = (path / MANIFEST).read_bytes()
+    try:
+        manifest = json.loads(text)
+        found, names = manifest["schema"], manifest.get("files", {})
+        states = tuple(FileState(name, _state(path / Path(name).name, digest)) for name, digest in names.items())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Inspection({}, "", None, False, (), (f"{path / MANIFEST}: damaged; restore it or calibrate again",))
+    if found != schema:
+        return Inspection(
+            manifest, "", None, False, (), (f"{path}: layout {found}, this version reads {schema}; calibrate again",)
+        )
+    key, faults = _signer(path, text)
+    known = trusted or own_keys(path)
+    if key is not None and key not in known:
+        faults.append(_foreign(path, key, bool(trusted)))
+    faults += [
+        f"{path / one.name}: {one.state} since it was signed; restore it or calibrate again"
+        for one in states
+        if one.state != "as signed"
+    ]
+    return Inspection(manifest, manifest_hash(text), key, key in known, states, tuple(faults))
+
+
+def own_keys(path: Path) -> list[bytes]:
+    """The folder's own public key, if it is there."""
+    try:
+        return [bytes.fromhex((path / OWN_KEY).read_text(encoding="ascii"))]
+    except (OSError, ValueError):
+        return []
+
+
+def write_own_key(path: Path, private: bytes) -> None:
+    """Put the public half beside a private key that was made in `path`/secrets."""
+    (path / OWN_KEY).write_text(public_key(private).hex() + "\n", encoding="ascii")
+
+
+def _signer(path: Path, text: bytes) -> tuple[bytes | None, list[str]]:
+    try:
+        return signer((path / SIGNATURE_FILE).read_bytes(), text), []
+    except OSError:
+        return None, [f"{path}: not signed ({SIGNATURE_FILE} is missing); restore it or calibrate again"]
+    except SignatureError as error:
+        return None, [f"{path}: altered since it was signed: {error}; restore it or calibrate again"]
+
+
+def _foreign(path: Path, key: bytes, configured: bool) -> str:
+    who = f"{path}: signed by {fingerprint(key)}, a key that is not trusted here"
+    whose = "secrets.public_keys names others" if configured else f"there is no {OWN_KEY} of that key either"
+    return f"{who} ({whose}); if you know the signer, add {key.hex()} to secrets.public_keys, else calibrate again"
+
+
+def _state(file: Path, digest: str) -> str:
+    try:
+        return "as signed" if hashlib.sha256(file.read_bytes()).hexdigest() == digest else "altered"
+    except OSError:
+        return "missing"

@@ -1,0 +1,173 @@
+"""What `calibrate` leaves and the service loads: encoders and references by model. Plain npz and JSON, never pickle."""
+
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.artefacts import manifest
+from models.artefacts.certificate import Certificate
+from models.artefacts.population import Population
+from models.artefacts.reference import Reference
+from models.artefacts.training_set import Members
+from models.encoders.base import Encoder
+from models.encoders.embedding import EmbeddingEncoder
+from models.encoders.table import TabularEncoder, TabularFit
+
+SCHEMA = "probewatch.artefacts/2"
+CERTIFICATE = "certificate.json"
+_TABLE_ARRAYS = ("centre", "scale", "step", "known", "known_surprisals", "known_start", "unknown", "missing")
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class ArtefactError(Exception):
+    """Artefacts that cannot be used; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelArtefact:
+    """One model's fitted encoder and reference. labels : keyed label hash -> the label, for explanations.
+    certificate : id of the one that stands behind the thresholds, "" for none.
+
+    population : None where no row could be fitted on. members : None where the owner gave no training set.
+    """
+
+    model: str
+    encoder: Encoder
+    reference: Reference
+    decision_threshold: float | None
+    labels: Mapping[int, str]
+    population: Population | None = None
+    certificate: str = ""
+    members: Members | None = None
+
+    @property
+    def space(self) -> str:
+        return f"{self.model}@{self.encoder.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Artefacts:
+    """All models; hash : 16 hex digits over everything that was fitted."""
+
+    hash: str
+    models: Mapping[str, ModelArtefact]
+    certificate: Certificate | None = None
+
+
+def save_artefacts(
+    path: Path,
+    models: Sequence[ModelArtefact],
+    provenance: Mapping[str, Any],
+    signing_key: bytes,
+    documents: Mapping[str, bytes] | None = None,
+) -> str:
+    """Write one npz a model, documents, and a signed manifest with their hashes; the manifest's hash.
+
+    provenance : what they were fitted on, plain JSON. documents : contents by file name.
+    """
+    entries, files = [], dict(documents or {})
+    for place, artefact in enumerate(sorted(models, key=lambda a: a.model)):
+        file = f"model-{place}.npz"
+        arrays = artefact.reference.arrays() | _encoder_arrays(artefact.encoder)
+        if artefact.population is not None:
+            arrays |= artefact.population.arrays()
+        if artefact.members is not None:
+            arrays |= artefact.members.arrays()
+        stored = io.BytesIO()
+        np.savez(stored, allow_pickle=False, **arrays)
+        files[file] = stored.getvalue()
+        entries.append(
+            {
+                "model": artefact.model,
+                "file": file,
+                "encoder": _encoder_header(artefact.encoder),
+                "encoder_id": artefact.encoder.id,
+                "decision_threshold": artefact.decision_threshold,
+                "labels": {str(key): name for key, name in sorted(artefact.labels.items())},
+                "processes": list(artefact.reference.processes),
+            }
+        )
+    return manifest.seal(path, files, {"schema": SCHEMA, "models": entries, "provenance": provenance}, signing_key)
+
+
+def inspect_artefacts(path: Path, trusted: Collection[bytes] = ()) -> manifest.Inspection:
+    """Signature and hashes of a folder. trusted : public keys; none to trust the folder's own.
+
+    Raises ArtefactError if nothing is there.
+    """
+    try:
+        return manifest.inspect(path, SCHEMA, trusted)
+    except OSError as error:
+        raise ArtefactError(
+            f"{path}: no artefacts here; `probewatch calibrate HISTORY --out {path}` makes them"
+        ) from error
+
+
+def load_artefacts(path: Path, seed: bytes, trusted: Collection[bytes] = ()) -> Artefacts:
+    """Read artefacts, checking signature and every hash.
+
+    seed : the projection secret they were fitted with. trusted : public keys; none to trust the folder's own. Raises
+    ArtefactError when they are missing, unsigned, altered, foreign, of another layout, or made with another secret.
+    """
+    found = inspect_artefacts(path, trusted)
+    if found.faults:
+        raise ArtefactError(found.faults[0])
+    try:
+        certificate = read_certificate(path, found)
+        about = "" if certificate is None else certificate.id
+        models = [_load_model(path, entry, seed, about) for entry in found.manifest["models"]]
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise ArtefactError(f"{path}: damaged artefacts ({type(error).__name__}); calibrate again") from error
+    return Artefacts(found.hash, {model.model: model for model in models}, certificate)
+
+
+def read_certificate(path: Path, found: manifest.Inspection) -> Certificate | None:
+    """The folder's certificate, if one was signed with it. Raises ValueError if it is none."""
+    signed = any(file.name == CERTIFICATE for file in found.files)
+    return Certificate.from_json((path / CERTIFICATE).read_bytes()) if signed else None
+
+
+def _load_model(path: Path, entry: Mapping[str, Any], seed: bytes, certificate: str) -> ModelArtefact:
+    file = path / entry["file"]
+    with np.load(file, allow_pickle=False) as stored:
+        arrays: Arrays = dict(stored)
+    encoder = _encoder(entry["encoder"], arrays, seed)
+    if encoder.id != entry["encoder_id"]:
+        raise ArtefactError(f"{path}: fitted with another projection seed; give that one, or calibrate again")
+    return ModelArtefact(
+        model=entry["model"],
+        encoder=encoder,
+        reference=Reference.from_arrays(tuple(entry["processes"]), arrays),
+        decision_threshold=entry["decision_threshold"],
+        labels={int(key): name for key, name in entry["labels"].items()},
+        population=Population.from_arrays(encoder.id, arrays),
+        certificate=certificate,
+        members=Members.from_arrays(arrays, seed),
+    )
+
+
+def _encoder_header(encoder: Encoder) -> dict[str, Any]:
+    if isinstance(encoder, TabularEncoder):
+        return {"kind": "tabular", "names": encoder.fit.names, "categories": encoder.fit.categories}
+    assert isinstance(encoder, EmbeddingEncoder)
+    return {"kind": "embedding", "dim_in": encoder.dim_in, "reach": encoder.reach}
+
+
+def _encoder_arrays(encoder: Encoder) -> Arrays:
+    if isinstance(encoder, TabularEncoder):
+        return {f"encoder.{name}": getattr(encoder.fit, name) for name in _TABLE_ARRAYS}
+    return {}
+
+
+def _encoder(header: Mapping[str, Any], arrays: Arrays, seed: bytes) -> Encoder:
+    if header["kind"] == "embedding":
+        return EmbeddingEncoder(header["dim_in"], header["reach"], seed)
+    columns: dict[str, Any] = {name: arrays[f"encoder.{name}"] for name in _TABLE_ARRAYS}
+    categories = tuple(tuple(names) for names in header["categories"])
+    return TabularEncoder(TabularFit(tuple(header["names"]), categories, **columns), seed)

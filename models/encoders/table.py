@@ -1,0 +1,207 @@
+"""Rows of a table to integers: grids, standard units, surprisals, keyed hashes of field values."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.encoders.base import Encoded, Fault
+from models.encoders.table_reader import Flags, TableReader, Value, derive
+from models.kernels.encode.encode import encode_table, orthogonalise, transpose_blocks
+from models.kernels.json.scan import Members
+from models.rows import F64, I16, I32, I64, SURPRISAL_UNIT, U8, U64, UNIT
+
+KNOWN_VALUES_MAX = 4096
+REACH = 0.5
+"""L2 in standard units: half of it loses synthetic extraction, twice of it triples the delay (docs/engine.md)."""
+AGREEMENT_NATS_PER_FIELD = 25.0 / 23.0
+
+
+@dataclass(frozen=True, slots=True)
+class TabularFit:
+    """What history taught about each of f fields. Holds statistics of the population, never a secret.
+
+    categories : per field its names, most frequent first; () for numbers.
+    centre, scale, step : (f,); step > 0 a decimal grid, 0 none, -1 categories.
+    known, known_surprisals, known_start : values seen at least twice, sorted within a field, with their surprisals.
+    unknown, missing : (f,) surprisal of an unseen value, and of no value, in 1/16 nat.
+    """
+
+    names: tuple[str, ...]
+    categories: tuple[tuple[str, ...], ...]
+    centre: F64
+    scale: F64
+    step: F64
+    known: F64
+    known_surprisals: U8
+    known_start: I64
+    unknown: U8
+    missing: U8
+
+    def digest(self) -> str:
+        h = hashlib.sha256(repr((self.names, self.categories)).encode())
+        for array in (self.centre, self.scale, self.step, self.known, self.known_surprisals, self.known_start):
+            h.update(np.ascontiguousarray(array).tobytes())
+        h.update(self.unknown.tobytes() + self.missing.tobytes())
+        return h.hexdigest()
+
+
+def fit_table(rows: Sequence[Mapping[str, Value]]) -> TabularFit:
+    """Fit on benign history. Fields are those found in at least one row in 20, sorted by name.
+
+    Raises ValueError when no field is left.
+    """
+    seen = Counter(name for row in rows for name in row)
+    names = tuple(sorted(name for name, count in seen.items() if count * 20 >= len(rows)))
+    if not names:
+        raise ValueError("history has no table fields to fit an encoder on")
+    fitted = [_fit_field([row.get(name) for row in rows]) for name in names]
+    starts = np.concatenate(([0], np.cumsum([len(field.known) for field in fitted])))
+    return TabularFit(
+        names=names,
+        categories=tuple(field.categories for field in fitted),
+        centre=np.array([field.centre for field in fitted]),
+        scale=np.array([field.scale for field in fitted]),
+        step=np.array([field.step for field in fitted]),
+        known=np.concatenate([field.known for field in fitted]),
+        known_surprisals=np.concatenate([field.surprisals for field in fitted]),
+        known_start=starts.astype(np.int64),
+        unknown=np.array([field.unknown for field in fitted], np.uint8),
+        missing=np.array([field.missing for field in fitted], np.uint8),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _FieldFit:
+    categories: tuple[str, ...]
+    centre: float
+    scale: float
+    step: float
+    known: F64
+    surprisals: U8
+    unknown: int
+    missing: int
+
+
+def _fit_field(column: Sequence[Value]) -> _FieldFit:
+    present = [value for value in column if value is not None]
+    categories: tuple[str, ...] = ()
+    if any(isinstance(value, str) for value in present):
+        counted = Counter(str(value) for value in present)
+        categories = tuple(name for name, _ in sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+        codes = {name: float(code) for code, name in enumerate(categories)}
+        numbers = np.array([codes[str(value)] for value in present])
+        step = -1.0
+    else:
+        numbers = np.array([float(value) for value in present])
+        step = _decimal_step(numbers)
+    known, counts = np.unique(numbers, return_counts=True)
+    common = np.sort(np.argsort(-counts, kind="stable")[:KNOWN_VALUES_MAX])
+    common = common[counts[common] >= 2]
+    total = len(column) + 1.0
+    centre, scale = _location_scale(numbers)
+    return _FieldFit(
+        categories=categories,
+        centre=centre,
+        scale=scale,
+        step=step,
+        known=known[common],
+        surprisals=_surprisal(counts[common] / total),
+        unknown=int(_surprisal(np.array([1.0 / total]))[0]),
+        missing=int(_surprisal(np.array([(len(column) - len(present) + 0.5) / total]))[0]),
+    )
+
+
+def _surprisal(p: F64) -> U8:
+    surprisal: U8 = np.clip(np.rint(-np.log(p) * SURPRISAL_UNIT), 0, 255).astype(np.uint8)
+    return surprisal
+
+
+def _location_scale(numbers: F64) -> tuple[float, float]:
+    """Median and scale of the central 90 %; a field that hardly moves falls back to its standard deviation, then 1."""
+    if not len(numbers):
+        return 0.0, 1.0
+    low, centre, high = np.quantile(numbers, (0.05, 0.5, 0.95), method="inverted_cdf")
+    scale = float(high - low) / 3.29
+    if scale <= 0.0:
+        scale = float(numbers.std())
+    return float(centre), scale if scale > 0.0 else 1.0
+
+
+def _decimal_step(numbers: F64) -> float:
+    """Finest decimal place that history used, up to six; 0 where it used more (a continuous field)."""
+    for places in range(7):
+        scaled = numbers * 10.0**places
+        if np.all(np.abs(scaled - np.rint(scaled)) <= 1e-9 * np.maximum(1.0, np.abs(scaled)) + 1e-9):
+            return float(10.0**-places)
+    return 0.0
+
+
+class TabularEncoder:
+    """Encodes rows of one model. Distances between `values` equal distances between standardised rows.
+
+    seed : the projection secret, 32 bytes. Without it neither the rotation nor the field hashes can be made again.
+    """
+
+    kind = "tabular"
+
+    def __init__(self, fit: TabularFit, seed: bytes) -> None:
+        self.fit = fit
+        self.field_names = fit.names
+        self.dim = len(fit.names)
+        self.reach = REACH
+        self.agreement_min = round(AGREEMENT_NATS_PER_FIELD * SURPRISAL_UNIT * self.dim)
+        rng = np.random.Generator(np.random.Philox(int.from_bytes(derive(seed, b"rotation"), "big")))
+        self._order: I64 = rng.permutation(self.dim).astype(np.int64)
+        self._rotation: F64 = rng.standard_normal((self.dim, min(64, self.dim)))
+        orthogonalise(self._rotation)
+        self._turned: F64 = np.zeros_like(self._rotation)
+        transpose_blocks(self._rotation, self._turned)
+        salts = [derive(seed, b"field", name.encode())[:8] for name in fit.names]
+        self._salt: U64 = np.array([int.from_bytes(salt, "big") for salt in salts], np.uint64)
+        self._reader = TableReader(fit.names, [known or None for known in fit.categories], seed)
+        check = derive(seed, b"check").hex()
+        self.id = hashlib.sha256(f"{self.kind}:{fit.digest()}:{check}".encode()).hexdigest()[:16]
+
+    def encode(self, inputs: Sequence[Mapping[str, Value]]) -> Encoded:
+        """n mappings of field to number, string, bool or None. A field that history did not have is ignored."""
+        faults: list[Fault] = []
+        encoded = self._encode(self._reader.read(inputs, faults), tuple(sorted(faults)))
+        for fault in faults:
+            for array in encoded[:5]:
+                array[fault.row] = 0
+        return encoded
+
+    def encode_members(self, text: U8, begin: I32, end: I32, members: Members) -> tuple[Encoded, Flags]:
+        """n scanned objects, whose members are begin[i] to end[i]; and (n,) for which `encode` says the same."""
+        plain, clean = self._reader.read_members(text, begin, end, members)
+        return self._encode(plain, ()), clean
+
+    def standard(self, values: I16) -> F64:
+        """See Encoder: the rotation undone. What lies beyond 4 units is compressed, as it was before it was turned."""
+        units, turned = values / float(UNIT), np.empty(values.shape)
+        for block in range(0, self.dim, 64):
+            rows = slice(block, min(block + 64, self.dim))
+            own = self._turned[rows, : rows.stop - block]
+            turned[:, self._order[rows]] = units[:, rows] @ own.T
+        return turned
+
+    def _encode(self, plain: F64, faults: tuple[Fault, ...]) -> Encoded:
+        n, f = plain.shape
+        encoded = Encoded(
+            np.empty((n, f), np.int16),
+            np.empty((n, f), np.uint16),
+            np.empty((n, f), np.uint8),
+            np.empty(n, np.uint32),
+            np.empty(n, np.uint64),
+            plain,
+            faults,
+        )
+        fit = self.fit
+        encode_table(
+            plain, fit.centre, fit.scale, fit.step, fit.known, fit.known_surprisals, fit.known_start, fit.unknown,
+            fit.missing, self._order, self._turned, self._salt, *encoded[:5],
+        )  # fmt: skip
+        return encoded

@@ -1,0 +1,1 @@
+"""The walk of one frame's rows through the client table."""

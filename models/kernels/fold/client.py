@@ -1,0 +1,146 @@
+"""The client itself: its own clock, its counts, and the bets on what it sends as a whole."""
+
+import numpy as np
+
+from models.kernels.fold.families import forget_old
+from models.kernels.jit import part
+from models.kernels.layout import (
+    COVERAGE,
+    EXPLAIN,
+    MARGIN_SEEK,
+    MEMBERSHIP,
+    NOVELTY,
+    NOVELTY_ROBUST,
+    OFFGRID,
+    TIMING,
+    Batch,
+    Nulls,
+    Table,
+    Tally,
+)
+from models.kernels.numbers import CEILING, NEVER, gap_bucket, softplus, variant_bucket
+from models.rows import F32, FLAG_EXPLAIN, FLAG_MEMBER, I32, I64
+
+MINUTE_MS = 60_000
+DAY_MS = 86_400_000
+HALF_LIFE_MS = 7 * DAY_MS
+FORGET_MS = 30 * DAY_MS
+LN2_MICRO = 693_147  # ln 2 in 1e-6; 1,000 of these are one milli-nat
+REGULAR_PARTS = 20
+"""Two gaps are alike if they differ by at most one part in so many of the longer."""
+
+
+@part
+def tick(table: Table, slot: int, block: int, batch: Batch, row: int) -> int:
+    """Move the client's own clock, which never goes back; let old evidence fade, the minute and the day turn.
+
+    Returns the gap before the last row, ms, or -1; the gap before this one stands in the client.
+    """
+    client = table.clients[slot]
+    time_ms, gap_before = batch.time_ms[row], client.gap_ms
+    if client.rows == 0:
+        client.clock_ms = client.decay_from_ms = time_ms
+        client.day, client.minute = time_ms // DAY_MS, time_ms // MINUTE_MS
+    else:
+        client.gap_ms = max(np.int64(0), time_ms - client.clock_ms)
+    client.clock_ms = max(client.clock_ms, time_ms)
+    faded = ((client.clock_ms - client.decay_from_ms) * LN2_MICRO) // (HALF_LIFE_MS * 1000)
+    if faded > 0:
+        client.decay_from_ms += (faded * HALF_LIFE_MS * 1000) // LN2_MICRO
+        for p in range(table.bets.shape[1]):
+            table.bets[slot, p] = fade(table.bets[slot, p], faded)
+        for a in range(client.anchor_start, client.anchor_start + client.anchor_count):
+            for p in range(table.wealth.shape[1]):
+                table.wealth[a, p] = fade(table.wealth[a, p], faded)
+        forget_old(table, slot, block, client.clock_ms - FORGET_MS)
+    day, minute = client.clock_ms // DAY_MS, client.clock_ms // MINUTE_MS
+    if day != client.day:
+        client.day = day
+        client.rows_today = client.distinct_today = client.explained_today = 0
+        client.tokens_today = 0
+    if minute != client.minute:
+        client.minute = minute
+        client.rows_minute = 0
+    client.rows += 1
+    client.rows_today += 1
+    client.rows_minute += 1
+    client.tokens_today += np.int64(batch.tokens_in[row]) + np.int64(batch.tokens_out[row])
+    return int(gap_before)
+
+
+@part
+def fade(evidence: int, faded: int) -> int:
+    return int(max(np.int64(NEVER), np.int64(evidence) - faded))
+
+
+@part
+def bet(evidence: int, ratio: int) -> int:
+    """Shiryaev-Roberts: log M <- log(1 + M) + log e (Pollak 1985), in milli-nats."""
+    return int(min(softplus(evidence) + ratio, CEILING))
+
+
+@part
+def bet_on_client(
+    table: Table, nulls: Nulls, slot: int, klass: int, gap_before: int, batch: Batch, row: int, tally: Tally
+) -> None:
+    """One outcome a process, on every distinct row; what it is worth depends on how many came before."""
+    client = table.clients[slot]
+    bets, ratios = table.bets[slot], nulls.client[klass]
+    counts = tally.client[klass : klass + 1]
+    bucket = variant_bucket(client.distinct)
+    client.distinct += 1
+    client.distinct_today += 1
+    margin, flags = batch.margin[row], batch.flags[row]
+    if not np.isnan(margin):
+        low = 1 if margin < nulls.low_margin[klass] else 0
+        client.low_margin_rows += low
+        stake(bets, ratios, counts, MARGIN_SEEK, bucket, low)
+    off = 1 if batch.offgrid[row] != 0 else 0
+    client.offgrid_rows += off
+    client.offgrid_fields |= batch.offgrid[row]
+    if batch.fields.shape[1] > 0:
+        stake(bets, ratios, counts, OFFGRID, bucket, off)
+    if not np.isnan(batch.novelty[row]):
+        level = novelty_level(nulls.novelty, klass, batch.novelty[row])
+        stake(bets, ratios, counts, NOVELTY, bucket, level)
+        stake(bets, ratios, counts, NOVELTY_ROBUST, bucket, level)
+    if batch.cell[row] != 0:
+        cell = np.uint64(1) << np.uint64((batch.cell[row] - 1) & 63)
+        stake(bets, ratios, counts, COVERAGE, bucket, 0 if client.cells & cell else 1)
+        client.cells |= cell
+    member, explained = 1 if flags & FLAG_MEMBER else 0, 1 if flags & FLAG_EXPLAIN else 0
+    client.member_rows += member
+    client.explained_rows += explained
+    client.explained_today += explained
+    stake(bets, ratios, counts, MEMBERSHIP, bucket, member)
+    stake(bets, ratios, counts, EXPLAIN, bucket, explained)
+    if client.gap_ms > 0:
+        stake(bets, ratios, counts, TIMING, bucket, timing_level(client.gap_ms, gap_before))
+
+
+@part
+def stake(bets: I32, ratios: I32, counts: I64, process: int, bucket: int, level: int) -> None:
+    """Bet one process of a client on one outcome, and count it where counting is on.
+
+    bets : (8,) of the client. ratios : (8, 8, 16) of its class. counts : (1, 8, 8, 16), or (0, …). Only what is needed:
+    a call with all of the table's columns costs more than the bet.
+    """
+    bets[process] = bet(bets[process], ratios[process, bucket, level])
+    if len(counts) > 0:
+        counts[0, process, bucket, level] += 1
+
+
+@part
+def novelty_level(edges: F32, klass: int, novelty: np.float32) -> int:
+    """Number of edges that a row's novelty reaches."""
+    level = 0
+    while level < edges.shape[1] and edges[klass, level] <= novelty:
+        level += 1
+    return level
+
+
+@part
+def timing_level(gap_ms: int, gap_before_ms: int) -> int:
+    """Twice the bucket of the gap, plus one if it repeats the gap before: machines are regular, people are not."""
+    alike = REGULAR_PARTS * abs(gap_ms - gap_before_ms) <= max(gap_ms, gap_before_ms)
+    return 2 * gap_bucket(gap_ms) + (1 if gap_before_ms > 0 and alike else 0)

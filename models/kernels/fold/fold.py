@@ -1,0 +1,262 @@
+"""The walk of one frame's rows through the client table: start reading here.
+
+row -> client -> clock and decay -> repeat? -> evidence of the client -> variant of what? -> evidence of the family
+    -> one statistic -> over a threshold?
+"""
+
+import numpy as np
+
+from models.kernels.drift.averages import FOLLOWED_FROM, follow, is_new, open_page
+from models.kernels.fold.client import bet, bet_on_client, tick
+from models.kernels.fold.families import extend, level_counts, promote, remember
+from models.kernels.fold.match import describe, is_repeat, join
+from models.kernels.fold.prefetch import look_ahead
+from models.kernels.fold.slots import find, insert, make_room
+from models.kernels.jit import kernel, part
+from models.kernels.layout import (
+    ANCHOR_BUMP,
+    ANCHOR_MAX,
+    CLIENT_BUMP,
+    CLIENT_FREE,
+    CROSSED,
+    DONE,
+    DRIFT,
+    EXPLAINED_WORTH,
+    GROW,
+    LEAD_ANCHOR,
+    LEAD_EVIDENCE,
+    LEAD_PROCESS,
+    MOVED,
+    PAGE_BUMP,
+    PAGE_FREE,
+    RAISED_LEVEL,
+    RING_BUMP,
+    RING_MAX,
+    SKIPPED,
+    SLOT,
+    STATISTIC,
+    Batch,
+    Nulls,
+    Scratch,
+    Table,
+    Tally,
+)
+from models.kernels.numbers import CEILING, COUNT_CEILING, NEVER, copy, size_bucket, variant_bucket
+from models.rows import I32, I64
+
+SUM_FLOOR = 500
+"""What each family must exceed (milli-nats) to count in a sum over families."""
+OFF = np.int64(-2_000_000_000)
+
+
+@kernel
+def fold(
+    table: Table,
+    nulls: Nulls,
+    batch: Batch,
+    closed: I64,
+    capacity: int,
+    start: int,
+    tally: Tally,
+    verdict: I64,
+    scratch: Scratch,
+) -> tuple[int, int]:
+    """Apply rows from `start` on; returns (next row, DONE, GROW, or CROSSED and MOVED, one or both).
+
+    closed : (blocks,) 1 where this frame lies below the block's own mark. GROW: the arrays need room before row
+    `next` can be applied. CROSSED: row `next - 1` crossed a threshold, `verdict` says how; decide, then go on.
+    MOVED: so did its averages (drift.py), whatever else fell at that row.
+    """
+    blocks = len(table.block_head)
+    levels, evidence, anchors = scratch.levels, scratch.evidence, scratch.anchors
+    for row in range(start, len(batch.client)):
+        if not has_room(table):
+            return row, GROW
+        look_ahead(table, batch, row)
+        key = batch.client[row]
+        block = int(key % np.uint64(blocks))
+        if closed[block] or not advances(table, block, batch, row):
+            table.heads[SKIPPED] += 1
+            continue
+        slot = find(table, key)
+        if slot < 0:
+            make_room(table, block, table.costs[0], capacity, -1)
+            slot = insert(table, key, block)
+        status = apply(table, nulls, slot, block, capacity, batch, row, levels, evidence, anchors, tally, verdict)
+        if status != DONE:
+            return row + 1, status
+    return len(batch.client), DONE
+
+
+@part
+def has_room(table: Table) -> bool:
+    """One row takes at most one client, one larger ring, one larger page of anchors and one of averages."""
+    free = table.heads[CLIENT_FREE] >= 0 or table.heads[CLIENT_BUMP] < len(table.clients)
+    rings = table.heads[RING_BUMP] + RING_MAX <= len(table.ring)
+    anchors = table.heads[ANCHOR_BUMP] + ANCHOR_MAX <= len(table.anchors)
+    pages = table.heads[PAGE_FREE] >= 0 or table.heads[PAGE_BUMP] < len(table.pages)
+    return bool(free and rings and anchors and pages)
+
+
+@part
+def advances(table: Table, block: int, batch: Batch, row: int) -> bool:
+    """True, moving the mark, if a row lies beyond what its block has applied from this source."""
+    offset, item, mark = batch.offset[row], batch.item[row], batch.mark[row]
+    at, within = table.mark_offset[block, mark], table.mark_index[block, mark]
+    if offset < at or (offset == at and item <= within):
+        return False
+    table.mark_offset[block, mark] = offset
+    table.mark_index[block, mark] = item
+    return True
+
+
+@part
+def apply(
+    table: Table,
+    nulls: Nulls,
+    slot: int,
+    block: int,
+    capacity: int,
+    batch: Batch,
+    row: int,
+    levels: I64,
+    evidence: I32,
+    anchors: I32,
+    tally: Tally,
+    verdict: I64,
+) -> int:
+    """One row of one client; CROSSED if it calls for a decision, MOVED if the client has drifted, else DONE."""
+    client = table.clients[slot]
+    klass = min(2, int(batch.klass[row]))
+    gap_before = tick(table, slot, block, batch, row)
+    if is_repeat(table, slot, batch.exact[row]):
+        client.repeats += 1
+        if len(tally.statistic) > 0:
+            statistic = weigh(table, nulls, slot, klass, evidence, anchors, verdict)
+            copy(tally.evidence[row], evidence)
+            tally.statistic[row] = statistic
+        return DONE
+    bet_on_client(table, nulls, slot, klass, gap_before, batch, row, tally)
+    status = DONE
+    if client.distinct >= FOLLOWED_FROM:
+        if client.page < 0:
+            open_page(table, slot, block, capacity)
+        apart = follow(table.pages, table.averages, table.moved, client.page, block, batch.values, row)
+        if len(tally.drift) > 0:
+            tally.drift[row] = apart
+        if apart >= nulls.drift[klass] and is_new(table.pages, client.page, client.day):
+            verdict[DRIFT], status = apart, MOVED
+    candidate = join(table, nulls, slot, batch, row)
+    if candidate < 0:
+        remember(table, slot, block, capacity, batch, row)
+    else:
+        if candidate < RING_MAX:
+            anchor = promote(table, nulls, slot, block, capacity, candidate)
+        else:
+            anchor = client.anchor_start + (candidate - RING_MAX) // 3
+        bet_on_family(table, nulls, slot, anchor, klass, batch, row, levels, tally)
+    statistic = weigh(table, nulls, slot, klass, evidence, anchors, verdict)
+    before = client.statistic
+    client.statistic = max(statistic, NEVER)
+    if len(tally.statistic) > 0:
+        copy(tally.evidence[row], evidence)
+        tally.statistic[row] = client.statistic
+    risen = client.statistic > before or evidence[verdict[LEAD_PROCESS]] >= CEILING  # there it cannot rise any more
+    if risen and calls_for_decision(table, nulls, slot, klass, verdict):
+        status |= CROSSED
+    return status
+
+
+@part
+def bet_on_family(
+    table: Table, nulls: Nulls, slot: int, anchor: int, klass: int, batch: Batch, row: int, levels: I64, tally: Tally
+) -> None:
+    """One joint outcome per variant and profile, factorised over 8 features."""
+    client = table.clients[slot]
+    client.variants += 1
+    mask, step2 = describe(table, nulls, anchor, batch, row, levels, klass)
+    bucket = variant_bucket(table.anchors[anchor].variants)
+    if len(tally.family) > 0:
+        level_counts(tally.family[klass, bucket], tally.field[klass], levels)
+    for p in range(table.wealth.shape[1]):
+        joint = p < nulls.joint
+        if joint and table.wealth[anchor, p] < 0:
+            table.parts[anchor, p] = 0
+        total = 0
+        for j in range(8):
+            ratio = nulls.field[klass, levels[7], p] if j == 7 else nulls.family[klass, bucket, j, levels[j], p]
+            total += ratio
+            if joint:
+                table.parts[anchor, p, j] += ratio
+        table.wealth[anchor, p] = bet(table.wealth[anchor, p], total)
+    extend(table, slot, anchor, batch, row, levels, mask, step2)
+
+
+@part
+def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anchors: I32, verdict: I64) -> int:
+    """Evidence of every process and their fusion: the largest standardised excess, of bets less what activity explains.
+
+    Order of processes: of families (maximum over families), sums of the joint ones over families, of the client, and
+    counts (layout.COUNTS). Fills evidence and each process's leading family.
+    """
+    client = table.clients[slot]
+    singles, joint = table.wealth.shape[1], nulls.joint
+    evidence[:] = NEVER
+    anchors[:] = -1
+    for p in range(joint):
+        evidence[singles + p] = 0
+    own = singles + joint
+    counts = own + table.bets.shape[1]
+    largest = counts + 3
+    evidence[largest] = 0
+    for i in range(client.anchor_count):
+        a = client.anchor_start + i
+        for p in range(singles):
+            wealth = table.wealth[a, p]
+            if wealth > evidence[p]:
+                evidence[p], anchors[p] = wealth, i
+            if p < joint and wealth > SUM_FLOOR:
+                evidence[singles + p] = min(CEILING, evidence[singles + p] + wealth - SUM_FLOOR)
+                anchors[singles + p] = anchors[p]
+        size = min(COUNT_CEILING, 1000 * int(table.anchors[a].variants))
+        if size > evidence[largest]:
+            evidence[largest], anchors[largest] = size, i
+    for p in range(table.bets.shape[1]):
+        evidence[own + p] = table.bets[slot, p]
+    inputs = int(client.distinct_today) + (EXPLAINED_WORTH - 1) * int(client.explained_today)
+    evidence[counts] = int(min(COUNT_CEILING, 1000 * inputs))
+    evidence[counts + 1] = int(min(COUNT_CEILING, 1000 * int(client.rows_minute)))
+    evidence[counts + 2] = int(min(COUNT_CEILING, client.tokens_today))
+    most, lead = OFF, 0
+    for p in range(len(evidence)):
+        if p == counts:  # counts measure activity: what activity explains is not taken from them
+            most -= nulls.growth[klass, size_bucket(client.rows_today)]
+        scale = nulls.tail_scale[klass, p]
+        beyond = (np.int64(evidence[p]) - nulls.tail[klass, p]) * 1000
+        if scale > 0 and beyond >= (most + 1) * scale:  # floor(beyond / scale) > most, without dividing
+            most, lead = beyond // scale, p
+    verdict[LEAD_PROCESS], verdict[LEAD_ANCHOR], verdict[LEAD_EVIDENCE] = lead, anchors[lead], evidence[lead]
+    verdict[STATISTIC], verdict[SLOT] = most, slot
+    return int(max(most, np.int64(-2_000_000_000)))
+
+
+@kernel
+def threshold_offset(key: np.uint64) -> int:
+    """0 to 0.5, fixed per client and only upwards: two accounts cannot measure one threshold."""
+    return int((key >> np.uint64(17)) % np.uint64(501))
+
+
+@part
+def calls_for_decision(table: Table, nulls: Nulls, slot: int, klass: int, verdict: I64) -> bool:
+    """A higher rung than the one in force; after expiry, any rung again. Asked when evidence has risen."""
+    client = table.clients[slot]
+    if client.clock_ms < client.quiet_until_ms:
+        return False
+    offset = threshold_offset(client.key)
+    level = 0
+    for rung in range(1, 5):
+        if client.statistic >= nulls.thresholds[klass, rung] + offset:
+            level = rung
+    in_force = client.level if client.clock_ms < client.expires_ms else 0
+    verdict[RAISED_LEVEL] = level
+    return bool(level > in_force)

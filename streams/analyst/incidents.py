@@ -1,0 +1,160 @@
+"""Incidents: what belongs together under one `finding_info.uid`, and how it stands now."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+from streams.analyst.events import Alert, Drift, Event, Throttle, order
+from streams.analyst.labels import Label, Verdict
+from streams.doors.decisions import STRICTNESS
+
+DAY = timedelta(days=1)
+"""The engine opens a new incident that long after the last decision ran out."""
+
+State = Literal["open", "closed", "labelled"]
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """One client and model, from the first event to the last.
+
+    level : the highest reached. level_now, action, mode, until : the strictest decision in force, 0 and "" for none.
+    state : labelled once a person judged it; closed when taken back, or a day after the last decision ran out.
+    """
+
+    uid: str
+    client: str
+    client_class: str
+    model: str
+    title: str
+    detectors: tuple[str, ...]
+    first: datetime
+    last: datetime
+    level: int
+    level_now: int
+    action: str
+    mode: str
+    until: datetime | None
+    alerts: int
+    throttles: int
+    certified: bool
+    state: State
+    verdict: Verdict | Literal[""]
+
+
+def group(events: Iterable[Event], labels: Mapping[str, Label], at: datetime) -> list[Incident]:
+    """Every incident, in order of its last event. at : now, on the clock that decisions expire by."""
+    members: dict[str, list[Event]] = {}
+    for event in events:
+        if not isinstance(event, Drift):
+            members.setdefault(event.incident, []).append(event)
+    found = [_incident(uid, ordered(group), labels.get(uid), at) for uid, group in members.items()]
+    return sorted(found, key=lambda incident: (incident.last, incident.uid))
+
+
+def ordered(events: Iterable[Event]) -> list[Event]:
+    return sorted(events, key=order)
+
+
+def _incident(uid: str, events: list[Event], label: Label | None, at: datetime) -> Incident:
+    alerts = [event for event in events if isinstance(event, Alert)]
+    throttles = [event for event in events if isinstance(event, Throttle)]
+    last, told = events[-1], alerts[-1] if alerts else None
+    force = in_force(throttles, at)
+    state: State = "labelled" if label else "open" if force or at < _ends(events) + DAY else "closed"
+    return Incident(
+        uid=uid,
+        client=last.client,
+        client_class=told.client_class if told else "",
+        model=next((event.model for event in reversed(events) if event.model), ""),
+        title=told.title if told else "",
+        detectors=tuple(dict.fromkeys(event.detector for event in events if event.detector != "person")),
+        first=events[0].time,
+        last=last.time,
+        level=max(event.level for event in events),
+        level_now=force.level if force else 0,
+        action=force.record.action if force else "",
+        mode=force.mode if force else "",
+        until=force.record.expires_at if force else None,
+        alerts=len(alerts),
+        throttles=len(throttles),
+        certified=all(alert.certified for alert in alerts) and bool(alerts),
+        state=state,
+        verdict=label.verdict if label else "",
+    )
+
+
+def in_force(throttles: Iterable[Throttle], at: datetime) -> Throttle | None:
+    """The strictest decision that holds."""
+    held = holding(throttles, at)
+    return max(held, key=lambda one: (one.level, STRICTNESS.index(one.record.action)), default=None)
+
+
+def holding(throttles: Iterable[Throttle], at: datetime) -> list[Throttle]:
+    """What has neither expired nor been taken back: of each origin's key the newest counts, as it does for doors."""
+    newest = _newest(throttles).values()
+    return [one for one in newest if one.record.action != "lift" and one.record.expires_at > at]
+
+
+def _newest(throttles: Iterable[Throttle]) -> dict[str, Throttle]:
+    found: dict[str, Throttle] = {}
+    for one in sorted(throttles, key=order):
+        found[one.record.key] = one
+    return found
+
+
+def _ends(events: list[Event]) -> datetime:
+    """When the last decision ran out or was taken back; of what nothing was decided about, the last event."""
+    newest = _newest(event for event in events if isinstance(event, Throttle)).values()
+    if newest and all(one.record.action == "lift" for one in newest):
+        return datetime.min.replace(tzinfo=events[-1].time.tzinfo)
+    return max([one.record.expires_at for one in newest if one.record.action != "lift"], default=events[-1].time)
+
+
+class Client(msgspec.Struct, frozen=True, kw_only=True):
+    """One client over all models. Fields as in Incident; `incidents` also counts those without an alert."""
+
+    client: str
+    client_class: str
+    models: tuple[str, ...]
+    detectors: tuple[str, ...]
+    first: datetime
+    last: datetime
+    level: int
+    level_now: int
+    action: str
+    until: datetime | None
+    incidents: int
+    alerts: int
+    throttles: int
+    verdicts: tuple[str, ...]
+
+
+def clients(incidents: Iterable[Incident]) -> list[Client]:
+    """In order of the last event. Incidents about a model alone (drift) name no client and are left out."""
+    by_client: dict[str, list[Incident]] = {}
+    for incident in incidents:
+        if incident.client:
+            by_client.setdefault(incident.client, []).append(incident)
+    return sorted((_client(name, group) for name, group in by_client.items()), key=lambda one: (one.last, one.client))
+
+
+def _client(name: str, incidents: list[Incident]) -> Client:
+    strictest = max(incidents, key=lambda one: (one.level_now, STRICTNESS.index(one.action) if one.action else -1))
+    return Client(
+        client=name,
+        client_class=next((one.client_class for one in reversed(incidents) if one.client_class), ""),
+        models=tuple(sorted({one.model for one in incidents if one.model})),
+        detectors=tuple(sorted({name for one in incidents for name in one.detectors})),
+        first=min(one.first for one in incidents),
+        last=max(one.last for one in incidents),
+        level=max(one.level for one in incidents),
+        level_now=strictest.level_now,
+        action=strictest.action,
+        until=strictest.until,
+        incidents=len(incidents),
+        alerts=sum(one.alerts for one in incidents),
+        throttles=sum(one.throttles for one in incidents),
+        verdicts=tuple(sorted({one.verdict for one in incidents if one.verdict})),
+    )

@@ -1,0 +1,28 @@
+"""Times as people write them: RFC 3339, a date, or a span such as 24h."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from streams.analyst.errors import TimeError
+
+SPAN = re.compile(r"(\d{1,6})([smhd])")
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def time_of(text: str, option: str, now: datetime, towards: Literal["past", "future"]) -> datetime:
+    """With a time zone, UTC if none is given; a span lies before or behind `now`. Raises TimeError."""
+    span = SPAN.fullmatch(text)
+    try:
+        if span is not None:
+            length = timedelta(**{UNITS[span[2]]: int(span[1])})
+            return now - length if towards == "past" else now + length
+        found = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise TimeError(f"{option}: expected a date, an RFC 3339 time or a span (90m, 24h, 7d); got {text!r}") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def shown(moment: datetime | None) -> str:
+    """RFC 3339, UTC, to the second; "" for None."""
+    return "" if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

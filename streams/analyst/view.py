@@ -1,0 +1,174 @@
+"""Incidents, decisions and clients as rows of a table, and one of each in full."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from detector.events.finding import LEVELS
+from streams.analyst.desk import Desk
+from streams.analyst.events import Alert, Event, Throttle
+from streams.analyst.incidents import Client, Incident
+from streams.analyst.labels import Label
+from streams.analyst.suppress import Suppression
+from streams.analyst.times import shown
+
+Row = dict[str, Any]
+ID_SHOWN = 12
+
+
+def builtins(record: msgspec.Struct) -> Row:
+    """As JSON has it: times RFC 3339, nothing shortened."""
+    found: Row = msgspec.to_builtins(record)
+    return found
+
+
+def incident_row(incident: Incident) -> Row:
+    held = f"{incident.action} until {shown(incident.until)}" if incident.action else ""
+    return {
+        "incident": incident.uid[:ID_SHOWN],
+        "last": shown(incident.last),
+        "client": incident.client,
+        "model": incident.model,
+        "detectors": ", ".join(incident.detectors),
+        "level": LEVELS[incident.level],
+        "in force": f"{held} (shadow)" if incident.mode == "shadow" else held,
+        "alerts": incident.alerts,
+        "state": incident.verdict or incident.state,
+    }
+
+
+def alert_row(alert: Alert) -> Row:
+    return {
+        "alert": alert.uid[:ID_SHOWN],
+        "time": shown(alert.time),
+        "incident": alert.incident[:ID_SHOWN],
+        "client": alert.client,
+        "model": alert.model,
+        "detector": alert.detector,
+        "level": LEVELS[alert.level],
+        "mode": alert.mode,
+        "what": "update" if alert.update else "new",
+    }
+
+
+def alert_json(alert: Alert) -> Row:
+    """Without the bytes themselves: `alerts ALERT --json` has all that they say."""
+    return {name: value for name, value in builtins(alert).items() if name != "raw"}
+
+
+def throttle_row(throttle: Throttle) -> Row:
+    record = throttle.record
+    return {
+        "decision": throttle.uid[:ID_SHOWN],
+        "time": shown(throttle.time),
+        "client": throttle.client,
+        "model": throttle.model or "(every)",
+        "action": record.action,
+        "level": LEVELS[throttle.level],
+        "reason": throttle.detector,
+        "origin": record.origin,
+        "mode": throttle.mode,
+        "until": shown(record.expires_at),
+        "incident": throttle.incident[:ID_SHOWN],
+    }
+
+
+def throttle_json(throttle: Throttle) -> Row:
+    return builtins(throttle.record)
+
+
+def client_row(client: Client) -> Row:
+    return {
+        "client": client.client,
+        "class": client.client_class,
+        "models": ", ".join(client.models),
+        "detectors": ", ".join(client.detectors),
+        "last": shown(client.last),
+        "level": LEVELS[client.level],
+        "in force": f"{client.action} until {shown(client.until)}" if client.action else "",
+        "incidents": client.incidents,
+        "alerts": client.alerts,
+        "verdicts": ", ".join(client.verdicts),
+    }
+
+
+def label_row(label: Label) -> Row:
+    return {
+        "incident": label.finding_uid[:ID_SHOWN],
+        "verdict": label.verdict,
+        "detectors": ", ".join(label.detectors),
+        "client": label.client,
+        "model": label.model,
+        "labelled": shown(label.labelled_at),
+        "reason": label.reason,
+    }
+
+
+def suppression_row(suppression: Suppression) -> Row:
+    return {
+        "suppression": suppression.suppression_id[:ID_SHOWN],
+        "client": suppression.client or "(any)",
+        "model": suppression.model or "(any)",
+        "detector": suppression.detector or "(any)",
+        "until": shown(suppression.until),
+        "reason": suppression.reason,
+    }
+
+
+def incident_json(desk: Desk, incident: Incident) -> Row:
+    """Everything about one: the incident, its alerts and decisions as they were written, its label."""
+    events, label = desk.of(incident.uid), desk.labels.get(incident.uid)
+    return {
+        "incident": builtins(incident),
+        "alerts": [event.record for event in events if isinstance(event, Alert)],
+        "throttles": [throttle_json(event) for event in events if isinstance(event, Throttle)],
+        "label": None if label is None else builtins(label),
+    }
+
+
+def incident_text(desk: Desk, incident: Incident) -> Iterator[str]:
+    """The same for a person: what happened, how sure, what gateways do, how it came about, what can be done."""
+    events = desk.of(incident.uid)
+    alerts = [event for event in events if isinstance(event, Alert)]
+    row = incident_row(incident)
+    if alerts:
+        last = alerts[-1]
+        yield last.title
+        yield last.description
+        yield ""
+    yield f"incident   {incident.uid}"
+    yield f"client     {incident.client or '(none: about a model)'} {incident.client_class}".rstrip()
+    yield f"model      {incident.model}"
+    yield f"period     {shown(incident.first)} to {shown(incident.last)}"
+    yield f"in force   {row['in force'] or 'nothing'}"
+    if alerts and alerts[-1].budget:
+        yield f"threshold  {sureness(alerts[-1])}"
+    yield f"state      {_state(desk, incident)}"
+    yield f"hashes     configuration {events[-1].config_hash}, artefacts {events[-1].artefact_hash}"
+    yield ""
+    yield from (_line(event) for event in events)
+
+
+def sureness(alert: Alert) -> str:
+    """What the alert's threshold promises, in a sentence."""
+    if alert.certified:
+        return f"certified: alarms at most one ordinary client in {1 / alert.budget:,.0f} a day"
+    aim, promised = f"{1 / alert.budget:,.0f}", f"{1 / alert.promised:,.0f}"
+    return f"conditional: aims at one ordinary client in {aim} a day, promises one in {promised}"
+
+
+def _state(desk: Desk, incident: Incident) -> str:
+    label = desk.labels.get(incident.uid)
+    if label is None:
+        return incident.state
+    return f"{label.verdict}, {shown(label.labelled_at)}: {label.reason}"
+
+
+def _line(event: Event) -> str:
+    if isinstance(event, Throttle):
+        record = event.record
+        what = f"{record.action}, until {shown(record.expires_at)}, {record.mode}, {record.reason}"
+        return f"  {shown(event.time)}  decision {event.uid[:ID_SHOWN]}  {what}"
+    told = "" if not isinstance(event, Alert) else f"{event.severity}, {'update' if event.update else 'new'}"
+    return f"  {shown(event.time)}  alert    {event.uid[:ID_SHOWN]}  {told}"

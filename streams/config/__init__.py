@@ -1,0 +1,1 @@
+"""One typed configuration: sections, loading, and the keys as a list."""

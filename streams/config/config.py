@@ -1,0 +1,110 @@
+"""One typed configuration: a TOML file, and the environment on top (`PROBEWATCH_KAFKA__GROUP` sets `kafka.group`).
+
+Every error names the key, what it may be and what it got; unknown keys are errors. `Config.hash` covers only what can
+move an event, so that moving a broker or a folder never looks like another detection configuration.
+"""
+
+import hashlib
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from detector.settings import Drift, Model, Policy, Section, State
+from streams.config.input import Input
+from streams.config.kafka import Kafka
+from streams.config.keys import ConfigError, absolute_paths, explain, sections
+from streams.config.secrets import SecretSources
+from streams.config.topics import Topics
+
+PREFIX = "PROBEWATCH_"
+DEFAULT_FILE = Path("probewatch.toml")
+
+
+class Web(Section):
+    host: str = Field("127.0.0.1", min_length=1, description="Address of metrics, health and readiness.")
+    port: int = Field(6066, ge=0, le=65_535, description="Their port; 0 takes a free one.")
+
+
+class Config(BaseSettings):
+    """Everything that can be set. Immutable; `load_config` builds it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    artefacts: Path = Field(Path("artefacts"), description="Folder that `calibrate` wrote.")
+    kafka: Kafka = Kafka()
+    topics: Topics = Topics()
+    input: Input = Input()
+    models: dict[str, Model] = Field(default_factory=dict, description="Settings by model name.")
+    policy: Policy = Policy()
+    state: State = State()
+    drift: Drift = Drift()
+    secrets: SecretSources = SecretSources()
+    web: Web = Web()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _can_log_in(self) -> Self:
+        if self.kafka.lacks_password and self.secrets.vault.address is None:
+            raise ValueError("kafka.sasl_password: not set; this security_protocol needs it, as text, file or in Vault")
+        return self
+
+    @property
+    def request_partitions(self) -> int:
+        return self.topics.partitions
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits over what moves events (models, policy, state, drift, input): no addresses, paths, secrets."""
+        moves = self.model_dump(
+            mode="json",
+            include={"models", "policy", "state", "drift", "input"},
+            exclude={"state": {"round_s"}, "input": {"registry_file"}},
+        )
+        text = json.dumps(moves, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_config(path: Path | None = None) -> Config:
+    """The configuration: `path`, else `$PROBEWATCH_CONFIG`, else ./probewatch.toml, else defaults; environment on top.
+
+    Paths inside the file are relative to the file. Raises ConfigError with one line for each thing that is wrong.
+    """
+    named = path or (Path(os.environ["PROBEWATCH_CONFIG"]) if os.environ.get("PROBEWATCH_CONFIG") else None)
+    file = named or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    table: dict[str, Any] = {}
+    if file is not None:
+        try:
+            table = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+    _refuse_unknown_variables()
+    try:
+        return Config(**absolute_paths(Config, table, (file or DEFAULT_FILE).resolve().parent))
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(Config, fault) for fault in error.errors(include_url=False))) from error
+
+
+def _refuse_unknown_variables() -> None:
+    """A mistyped section would pass unseen. One underscore is fine: Kubernetes itself sets PROBEWATCH_SERVICE_HOST."""
+    known = {name.upper() for name in sections(Config)}
+    for name in sorted(os.environ):
+        head, separator, _ = name.removeprefix(PREFIX).partition("__")
+        if name.startswith(PREFIX) and separator and head not in known:
+            raise ConfigError(f"{name}: no such section; the sections are {', '.join(sorted(known))}")

@@ -1,0 +1,1 @@
+"""`probewatch explain`: finds a decision, traces it, prints it as a tree."""

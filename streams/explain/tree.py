@@ -1,0 +1,185 @@
+"""A telling as a tree for a terminal: log line -> adapter -> row -> features -> evidence -> decision."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from detector.calibrate.certificate_text import about, one_in
+from detector.events.escape import printable
+from detector.trace.explanation import Ground, Near, Ruling, Step, Telling
+from streams.explain.requests import SideBySide
+
+BARS = " ▁▂▃▄▅▆▇█"
+CHANGED_NAMED = 6
+DIFFERENCES_SHOWN = 24
+PROCESSES_SHOWN = 8
+NAME_COLUMNS, VALUE_COLUMNS = 36, 24
+
+
+def show_telling(told: Telling, beside: SideBySide | None, adapter: str, console: Console) -> None:
+    """beside : the request and the nearest earlier ones."""
+    last = told.rulings[-1] if told.rulings else None
+    title = last.title if last is not None else f"No decision: model {told.model}"
+    tree = Tree(_line(title, style="bold"), guide_style="dim")
+    tree.add(_line(f"client {told.client}, {told.client_class}; {told.rows:,} rows from {told.first} to {told.last}"))
+    at = told.at
+    tree.add(_line(f"log line   {at.source}@{at.offset}, row {at.index} of it: request {at.request_id}, {at.time}"))
+    tree.add(_line(f"adapter    {adapter}: {_answer(at)}"))
+    tree.add(_line(f"row        the client's {_ordinal(at.rows_seen)} in {told.space}{_marks(at)}"))
+    features = tree.add(_line(f"features   {_against_nearest(at)}"))
+    features.add(_line(_place(at)))
+    evidence = tree.add(_line("evidence   of each process: now, what it alone would need, and how it came about"))
+    evidence.add(_grounds(told.grounds[:PROCESSES_SHOWN], told.thresholds[told.promise.rung]))
+    _rulings(tree, told.rulings)
+    for order in told.orders:
+        tree.add(_line(f"order      {order}"))
+    tree.add(Group(_line("before     nearest earlier requests, least different first"), _earlier(told.nearest)))
+    if told.varied:
+        tree.add(Group(_line("varied     over all rows; ranges in standard units"), _varied(told)))
+    tree.add(_line(f"promise    {_promise(told)}"))
+    tree.add(_line(f"hashes     configuration {told.config_hash}, artefacts {told.artefact_hash},"
+                   f" engine {told.engine_version}"))  # fmt: skip
+    console.print(tree)
+    if beside is not None:
+        console.print()
+        console.print(_line("Side by side: this request, then the nearest earlier ones; * differs", style="bold"))
+        console.print(_side_by_side(beside, max(2, (console.width - NAME_COLUMNS) // VALUE_COLUMNS)))
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(printable(text), style=style)
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"
+
+
+def _answer(at: Step) -> str:
+    parts = [f"answer {at.label}" if at.label else "no label"]
+    parts += [f"score {at.score:g}"] if at.score is not None else []
+    parts += [f"{at.margin:g} from the decision threshold"] if at.margin is not None else []
+    return ", ".join(parts)
+
+
+def _marks(at: Step) -> str:
+    return f"; {'; '.join(at.marks)}" if at.marks else ""
+
+
+def _against_nearest(at: Step) -> str:
+    if at.nearest is None:
+        return "the client's first input: nothing to compare it with"
+    about = f"against request {at.nearest} (row {at.nearest_rows_seen})"
+    if at.repeat:
+        return f"{about}: the same input again; nothing is bet on repeats"
+    changed = f"{_names(at.changed)} changed" if at.changed else "no field changed"
+    flipped = "; the answer flipped" if at.flipped else ""
+    return f"{about}: {changed}, {at.distance:.2f} standard units away{flipped}"
+
+
+def _names(names: tuple[str, ...]) -> str:
+    more = len(names) - CHANGED_NAMED
+    return ", ".join(names[:CHANGED_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _place(at: Step) -> str:
+    novelty = "no novelty known" if at.novelty is None else f"novelty {at.novelty:.2f} (1 is ordinary)"
+    return f"{novelty}; {'no cell' if at.cell is None else f'cell {at.cell} of the population'}"
+
+
+def _grounds(grounds: Sequence[Ground], threshold: float) -> Table:
+    table = _table("process", "detector", "looks for", ">evidence", ">needs", "unit", ">score", "last rows")
+    for ground in grounds:
+        style = "bold" if ground.leads else ""
+        cells = (
+            ground.process, ground.detector, ground.meaning, _evidence(ground.evidence), f"{ground.needed:,.1f}",
+            ground.unit, f"{ground.excess:.2f}", spark(ground.curve, threshold),
+        )  # fmt: skip
+        table.add_row(*(Text(printable(cell)) for cell in cells), style=style)
+    return table
+
+
+def _evidence(evidence: float) -> str:
+    return "-" if evidence <= -100 else f"{evidence:,.1f}"
+
+
+def spark(curve: Sequence[float | None], threshold: float) -> str:
+    """One letter a row, from 0 to the threshold; a full block has reached it."""
+    top = max(threshold, 1e-9)
+    return "".join(
+        "·" if value is None else BARS[0 if value <= 0 else min(8, 1 + int(7 * value / top))] for value in curve
+    )
+
+
+def _rulings(tree: Tree, rulings: Sequence[Ruling]) -> None:
+    for ruling in rulings:
+        where = f"at row {ruling.rows_seen}, {ruling.time}"
+        branch = tree.add(_line(f"decision   {ruling.rung} {where}: {ruling.decision}", style="bold"))
+        for line in (ruling.seen, ruling.evidence, ruling.against, ruling.promise):
+            if line:
+                branch.add(_line(line))
+
+
+def _earlier(rows: Iterable[Near]) -> RenderableType:
+    table = _table(">row", "time", "request", "answer", ">score", ">fields differ", ">distance")
+    for row in rows:
+        score = "" if row.score is None else f"{row.score:.3f}"
+        cells = (
+            f"{row.rows_seen:,}", row.time, row.request_id, row.label, score, str(row.changed), f"{row.distance:.2f}"
+        )  # fmt: skip
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return table
+
+
+def _varied(told: Telling) -> Table:
+    table = _table("field", ">changed in rows", ">values", ">from", ">to")
+    for field in told.varied:
+        cells = field.field, f"{field.rows:,}", f"{field.values:,}", f"{field.low:+.2f}", f"{field.high:+.2f}"
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return table
+
+
+def _promise(told: Telling) -> str:
+    promise = told.promise
+    if promise.promised is None:
+        return f'nothing is promised of "{promise.rung}" for class {told.client_class}'
+    kind = "certified" if promise.certified else f"conditional; aimed at {one_in(promise.budget)}"
+    text = (
+        f'"{promise.rung}" alarms {one_in(promise.promised)} ordinary clients a day ({kind}), by {promise.certificate}'
+    )
+    if promise.expected is None:
+        return text
+    return (
+        f"{text}. Of the {promise.clients:,} clients of class {told.client_class} on that day,"
+        f" {about(promise.expected)} are expected to be alarmed falsely"
+    )
+
+
+def _side_by_side(beside: SideBySide, columns: int) -> Table:
+    table = _table("field", *(f"row {rows_seen:,}" for rows_seen in beside.rows_seen[:columns]))
+    for field in beside.fields[:DIFFERENCES_SHOWN]:
+        cells = [
+            Text(f"{_short(value)}{' *' if differs else ''}", "bold" if differs else "")
+            for value, differs in zip(field.values[:columns], field.differs, strict=False)
+        ]
+        table.add_row(Text(printable(field.field)), *cells)
+    more = len(beside.fields) - DIFFERENCES_SHOWN
+    if more > 0:
+        table.add_row(Text(f"{more:,} more, see --json", style="dim"))
+    return table
+
+
+def _short(value: str | None) -> str:
+    text = printable(value or "")
+    return text if len(text) <= VALUE_COLUMNS - 4 else f"{text[: VALUE_COLUMNS - 5]}…"
+
+
+def _table(*headers: str) -> Table:
+    """A leading ">" aligns a column to the right."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for header in headers:
+        table.add_column(header.removeprefix(">"), justify="right" if header.startswith(">") else "left")
+    return table

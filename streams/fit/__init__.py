@@ -1,0 +1,1 @@
+"""Artefacts from history: calibrate, certify, training sets."""

@@ -1,0 +1,320 @@
+"""History to artefacts: fit encoders on three in eight clients, references on their rows, thresholds on the others.
+
+History is read twice: once to fit the encoders, once through the very sketch that runs live.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detector import __version__
+from detector.calibrate.certificate_text import PROMISE, one_in, page, warnings
+from detector.calibrate.certify import Certification, certify, class_parts
+from detector.calibrate.client_days import DailyMaxima, first_rows, select
+from detector.calibrate.fit import COLD_ROWS, daily_maxima, fit_reference, is_fitting, with_drift_limits
+from detector.calibrate.screening import suspicious
+from detector.evidence import PROCESSES
+from models.artefacts.certificate import Certificate, Grounds
+from models.artefacts.population import CLIENT_ROWS_MAX, ROWS_MAX, Population, fit_population
+from models.artefacts.reference import Reference
+from models.artefacts.store import CERTIFICATE, ModelArtefact, save_artefacts
+from models.artefacts.training_set import Members
+from models.encoders.base import Encoder
+from models.encoders.embedding import EmbeddingEncoder, fit_reach
+from models.encoders.table import TabularEncoder, fit_table
+from models.rows import CLASSES, U64, distinct
+from streams.adapters import REGISTRY, embeddings
+from streams.adapters.request import Output, Request
+from streams.config.config import Config
+from streams.fit import history, training_set
+from streams.fit.client_lists import NOBODY, Removal
+from streams.fit.history import History
+from streams.history.sources import Source, SourceError
+from streams.progress import Reporter
+from streams.secrets.load import Secrets, load_signing_key
+from streams.sketch import columns
+from streams.sketch.identity import Identity, identity_of, pseudonym
+from streams.sketch.sketcher import read_records
+
+ENCODER_ROWS_MAX = 50_000
+"""Rows of a model that its encoder is fitted on; more teach it nothing new."""
+LABELS_MAX = 64
+CERTIFICATE_PAGE = "certificate.md"
+HIGHEST = "highest.csv"
+HIGHEST_CLIENTS = 10
+
+
+class Sketched(NamedTuple):
+    """A model whose encoder is fitted and whose reference is not: enough for the sketch."""
+
+    model: str
+    encoder: Encoder
+    decision_threshold: float | None
+    population: Population | None
+    members: Members | None
+
+    @property
+    def space(self) -> str:
+        return f"{self.model}@{self.encoder.id}"
+
+
+class SketchedModels(NamedTuple):
+    models: dict[str, Sketched]
+
+
+class Report(NamedTuple):
+    """What was fitted, for people."""
+
+    artefacts_hash: str
+    certificate: Certificate
+    rejects: Counter[str]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One line a class and rung. Thresholds in lengths of the benign tail; "~" marks a conditional one."""
+        for part in filter(attrgetter("certifying_clients"), self.certificate.classes):
+            for rung in part.rungs:
+                yield {
+                    "class": part.name,
+                    "certifying clients": part.certifying_clients,
+                    "rung": rung.rung,
+                    "threshold": f"{'' if rung.certified else '~'}{rung.threshold:.1f}",
+                    "aims at": one_in(rung.budget),
+                    "promised": one_in(rung.promised),
+                    "this calibration (95 %)": f"{rung.rate_low:.2g} to {rung.rate_high:.2g}",
+                }
+
+
+def calibrate(
+    sources: Sequence[Source],
+    out: Path,
+    config: Config,
+    secrets: Secrets,
+    reporter: Reporter,
+    *,
+    cold: bool = False,
+    removed: Removal = NOBODY,
+    training_sets: Sequence[Path] = (),
+) -> Report:
+    """Fit and write signed artefacts to `out`.
+
+    cold : the history may hold attackers, so each client teaches little and nothing is promised. removed : clients that
+    neither fit nor certify. training_sets : files of `probewatch training-set`. Raises SecretsError, and SourceError if
+    the history cannot teach anything or a training set does not fit.
+    """
+    identity = identity_of(secrets, config.input.registry)
+    signing_key = load_signing_key(config, out)
+    sets = {str(path): training_set.read_set(path, secrets.projection_seed) for path in training_sets}
+    samples = _sample(sources, config, identity, removed, reporter)
+    models = _models(samples, sets, config, secrets.projection_seed)
+    whole = history.read(sources, config, identity, models, reporter)
+    kept = whole.without(removed.reasons)
+    fit_all = _fit(models, kept, reporter, cold=cold)
+    certificate = _certificate(config, models, whole, kept, fit_all, removed, cold=cold)
+    fitted: list[ModelArtefact] = []
+    for name, model in models.models.items():
+        labels = {identity.label(label): str(label) for label, _ in samples[name].labels.most_common(LABELS_MAX)}
+        reference = fit_all.certification.applied(fit_all.references[name])
+        about = model.encoder, reference, model.decision_threshold, labels, model.population
+        fitted.append(ModelArtefact(name, *about, members=model.members))
+    documents = {CERTIFICATE: certificate.to_json(), CERTIFICATE_PAGE: page(certificate).encode()}
+    provenance = {
+        "cold": cold,
+        "history_sha256": whole.sha256,
+        "config_hash": config.hash,
+        "engine_version": __version__,
+        "code_sha256": certificate.grounds.code_sha256,
+        "processes": [process.name for process in PROCESSES],
+        "rejects": dict(sorted(whole.rejects.items())),
+        "training_rows": {name: model.members.rows for name, model in models.models.items() if model.members},
+    }
+    artefacts_hash = save_artefacts(out, fitted, provenance, signing_key, documents)
+    (out / HIGHEST).write_text("".join(_highest(fit_all.certification.days, kept, secrets.key_id)), encoding="utf-8")
+    return Report(artefacts_hash, certificate, whole.rejects)
+
+
+def _models(
+    samples: Mapping[str, "_Sample"], sets: Mapping[str, Members], config: Config, seed: bytes
+) -> SketchedModels:
+    fits = {name: fit for name, sample in sorted(samples.items()) if (fit := sample.fit(seed)) is not None}
+    if not fits:
+        raise SourceError("no model in this history has features or embeddings to fit on; nothing was written")
+    members = training_set.assign(sets, {name: encoder for name, (encoder, _) in fits.items()})
+    models = {}
+    for name, (encoder, population) in fits.items():
+        configured = config.models.get(name)
+        threshold = configured.decision_threshold if configured else None
+        models[name] = Sketched(name, encoder, threshold, population, members.get(name))
+    return SketchedModels(models)
+
+
+class Fitted(NamedTuple):
+    """references : by model. set_aside : suspicious fitting clients, which taught nothing."""
+
+    references: dict[str, Reference]
+    certification: Certification
+    set_aside: U64
+
+
+def _fit(models: SketchedModels, kept: History, reporter: Reporter, *, cold: bool) -> Fitted:
+    references: dict[str, Reference] = {}
+    maxima: list[DailyMaxima] = []
+    set_aside: list[U64] = []
+    advance = reporter.task("fitting references", len(models.models))
+    for name, model in models.models.items():
+        rows = first_rows(kept.rows[name], COLD_ROWS) if cold else kept.rows[name]
+        aside = np.zeros(0, np.uint64) if cold else suspicious(model.encoder, model.decision_threshold, rows)
+        teaching = [select(part, ~np.isin(part.client, aside)) for part in rows]
+        reference = fit_reference(model.encoder, model.decision_threshold, teaching, cold=cold)
+        certifying = [select(part, ~is_fitting(part.client)) for part in rows]
+        days = daily_maxima(model.encoder, model.decision_threshold, reference, certifying)
+        maxima.append(days)
+        references[name] = with_drift_limits(reference, days)
+        set_aside.append(aside)
+        advance(1)
+    return Fitted(references, certify(maxima, cold=cold), distinct(np.concatenate(set_aside)))
+
+
+def _certificate(
+    config: Config,
+    models: SketchedModels,
+    whole: History,
+    kept: History,
+    fitted: Fitted,
+    removed: Removal,
+    *,
+    cold: bool,
+) -> Certificate:
+    parts = class_parts(fitted.certification, _fitting_clients(kept), cold=cold)
+    days = fitted.certification.days.day
+    first, last = whole.period()
+    return Certificate(
+        spaces=tuple(model.space for model in models.models.values()),
+        classes=parts,
+        removed=removed.found(whole.clients()),
+        grounds=Grounds(
+            history_sha256=whole.sha256,
+            config_hash=config.hash,
+            code_sha256=history.code_sha256(),
+            engine_version=__version__,
+            first=first,
+            last=last,
+            certified_from=history.date(int(days.min())) if len(days) else "",
+            certified_to=history.date(int(days.max())) if len(days) else "",
+            records=whole.records,
+            rows=kept.row_count,
+            declared_classes=len(config.input.registry),
+            set_aside=len(fitted.set_aside),
+        ),
+        cold=cold,
+        warnings=warnings(parts, cold=cold),
+        statement=PROMISE,
+    ).identified()
+
+
+def _highest(days: DailyMaxima, kept: History, key_id: str) -> Iterator[str]:
+    """The certifying clients that decide thresholds, for a person to judge, as a file that --exclude reads."""
+    order = np.argsort(-days.statistic, kind="stable")
+    chosen = [place for k in range(len(CLASSES)) for place in order[days.klass[order] == k][:HIGHEST_CLIENTS]]
+    yield "client,reason,class,tail_lengths,rows\n"
+    for place in chosen:
+        key = days.client[place]
+        tail = next(
+            part.client_tail[at[0]].tobytes()
+            for parts in kept.rows.values()
+            for part in parts
+            if len(at := np.flatnonzero(part.client == key))
+        )
+        score, rows = days.statistic[place] / 1000, days.rows[place]
+        yield f"{pseudonym(key_id, int(key), tail)},,{CLASSES[days.klass[place]]},{score:.1f},{rows}\n"
+
+
+def _fitting_clients(kept: History) -> list[int]:
+    """(3,) by class."""
+    rows = [part for parts in kept.rows.values() for part in parts]
+    own = [np.concatenate([part.client[part.klass == k] for part in rows] or [[]]) for k in range(len(CLASSES))]
+    return [len(np.unique(clients[is_fitting(clients.astype(np.uint64))])) for clients in own]
+
+
+class _Inputs:
+    """Inputs of one kind with their scores. modest : places of those that the population is fitted on."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.scores: list[float | None] = []
+        self.modest: list[int] = []
+
+
+class _Sample:
+    """What one model's encoder and population are fitted on: inputs of fitting clients only."""
+
+    def __init__(self) -> None:
+        self.tables = _Inputs()
+        self.embeddings = _Inputs()
+        self.labels: Counter[str | int] = Counter()
+        self._rows: Counter[int] = Counter()
+
+    def add(self, request: Request, client: int) -> None:
+        output = request.output or Output()
+        if output.label is not None:
+            self.labels[output.label] += 1
+        is_embedding = request.embedding is not None and len(self.embeddings.items) < ENCODER_ROWS_MAX
+        into = self.embeddings if is_embedding else self.tables
+        item = request.embedding if is_embedding else request.features
+        if item is None or len(into.items) == ENCODER_ROWS_MAX:
+            return
+        self._rows[client] += 1
+        if self._rows[client] <= CLIENT_ROWS_MAX and len(into.modest) < ROWS_MAX:
+            into.modest.append(len(into.items))
+        into.items.append(item)
+        into.scores.append(max(output.scores.values()) if output.score is None and output.scores else output.score)
+
+    def fit(self, seed: bytes) -> tuple[Encoder, Population | None] | None:
+        """Encoder and population for whichever kind of input most rows carry; None if neither is worth fitting."""
+        tables, found = self.tables.items, self.embeddings.items
+        if len(found) > len(tables):
+            encoder = _fit_embedding(found, seed)
+            return None if encoder is None else (encoder, _fit_population(encoder, self.embeddings))
+        try:
+            table = TabularEncoder(fit_table(tables), seed) if tables else None
+        except ValueError:  # no field stands in enough rows
+            return None
+        return None if table is None else (table, _fit_population(table, self.tables))
+
+
+def _fit_population(encoder: Encoder, inputs: _Inputs) -> Population | None:
+    faults: columns.Faults = {}
+    encoded = columns.encode(encoder, [inputs.items[place] for place in inputs.modest], faults)
+    good = np.setdiff1d(np.arange(len(inputs.modest)), list(faults))
+    scores = np.array([inputs.scores[place] for place in inputs.modest], np.float64)
+    return fit_population(encoded.values[good], encoder.id, scores[good]) if len(good) else None
+
+
+def _fit_embedding(found: Sequence[embeddings.Embedding], seed: bytes) -> Encoder | None:
+    sizes = Counter(map(embeddings.dimension, found))
+    dim = sizes.most_common(1)[0][0]
+    if dim == 0:
+        return None
+    read = embeddings.vectors(found, dim)
+    finite = np.flatnonzero(np.isfinite(read.vectors).all(axis=1))
+    good = np.setdiff1d(finite, list(read.faults))
+    return EmbeddingEncoder(dim, fit_reach(read.vectors[good], np.random.default_rng(0)), seed)
+
+
+def _sample(
+    sources: Sequence[Source], config: Config, identity: Identity, removed: Removal, reporter: Reporter
+) -> dict[str, _Sample]:
+    """Inputs of fitting clients by model."""
+    samples: dict[str, _Sample] = defaultdict(_Sample)
+    for batch in history.raw_batches(sources, reporter, "reading"):
+        requests = read_records(batch.records, REGISTRY[0], config, frozenset()).requests
+        if requests:
+            clients, _ = identity.clients([request.client_id for request in requests])
+            fitting = is_fitting(clients).tolist()
+            for request, client, fits in zip(requests, clients.tolist(), fitting, strict=True):
+                if fits and client not in removed.reasons:
+                    samples[request.model].add(request, client)
+    return samples

@@ -1,0 +1,113 @@
+"""A history as rows and what it was: what `calibrate` fits and `certify-check` compares."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detector.calibrate.client_days import select
+from models.rows import Rows, distinct
+from streams.config.config import Config
+from streams.history.sources import RawBatch, Source, SourceError
+from streams.progress import Reporter
+from streams.sketch.identity import Identity
+from streams.sketch.sketcher import SketchedModels, Sketcher
+
+DAY_S = 86_400
+
+
+class History(NamedTuple):
+    """rows : of each model, one batch of one source each, in the order of the sources. rejects : by reason."""
+
+    rows: dict[str, list[Rows]]
+    rejects: Counter[str]
+    records: int
+    sha256: str
+
+    @property
+    def row_count(self) -> int:
+        return sum(part.count for parts in self.rows.values() for part in parts)
+
+    def period(self) -> tuple[str, str]:
+        """Times of the first and the last row, RFC 3339; "" without rows."""
+        times = [part.time_ms for parts in self.rows.values() for part in parts if part.count]
+        if not times:
+            return "", ""
+        return moment(min(int(t.min()) for t in times)), moment(max(int(t.max()) for t in times))
+
+    def clients(self) -> "np.ndarray[Any, np.dtype[np.uint64]]":
+        """Every client once."""
+        keys = [part.client for parts in self.rows.values() for part in parts]
+        return distinct(np.concatenate(keys or [np.zeros(0, np.uint64)]))
+
+    def without(self, clients: Iterable[int]) -> "History":
+        gone = np.fromiter(clients, np.uint64)
+        if not len(gone):
+            return self
+        kept = {
+            name: [select(part, ~np.isin(part.client, gone)) for part in parts] for name, parts in self.rows.items()
+        }
+        return self._replace(rows=kept)
+
+
+def raw_batches(sources: Sequence[Source], reporter: Reporter, doing: str) -> Iterable[RawBatch]:
+    """Every batch of every source. Raises SourceError if one holds frames."""
+    for source in sources:
+        for batch in source.batches(reporter.task(f"{doing} {source.name}", source.size)):
+            if not isinstance(batch, RawBatch):
+                raise SourceError(f"{source.name}: frames hold no inputs; calibrate on the raw records")
+            yield batch
+
+
+def read(
+    sources: Sequence[Source], config: Config, identity: Identity, models: SketchedModels, reporter: Reporter
+) -> History:
+    """Through the very sketch that runs live."""
+    sketcher = Sketcher(models, identity, config)
+    rows: dict[str, list[Rows]] = {name: [] for name in models.models}
+    rejects: Counter[str] = Counter()
+    digest, records = hashlib.sha256(), 0
+    for batch in raw_batches(sources, reporter, "sketching"):
+        records += len(batch.records)
+        for record in batch.records:
+            digest.update(record.value or b"")
+        result = sketcher.frames(batch.topic, batch.partition, config.input.incarnation, batch.records, 1)
+        rejects.update(reject.reason for reject in result.rejects)
+        for frame in result.frames:
+            rows[frame.model].append(frame.rows)
+    return History(rows, rejects, records, digest.hexdigest())
+
+
+def moment(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def date(day: int) -> str:
+    """day : since 1970."""
+    return datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()
+
+
+def code_sha256() -> str:
+    """Over the sources of `detector` and `models`: what a certificate was computed with, and events depend on."""
+    digest = hashlib.sha256()
+    for package in ("detector", "models"):
+        for name, content in sorted(_sources(package).items()):
+            digest.update(f"{package}/{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _sources(package: str) -> Mapping[str, bytes]:
+    found: dict[str, bytes] = {}
+    waiting = [(files(package), "")]
+    while waiting:
+        folder, prefix = waiting.pop()
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                waiting.append((entry, f"{prefix}{entry.name}/"))
+            elif entry.name.endswith(".py"):
+                found[prefix + entry.name] = entry.read_bytes()
+    return found

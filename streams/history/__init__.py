@@ -1,0 +1,1 @@
+"""Where history comes from: record files, archives, ranges of Kafka topics."""

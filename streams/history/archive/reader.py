@@ -1,0 +1,304 @@
+"""An archive, read: frames in the order of their partition, and the newest snapshot before a place."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from detector.frame import ControlFrame, Frame, RowFrame
+from models.rows import U64, distinct
+from streams.history.archive.columns import Group
+from streams.history.archive.layout import BEGIN, BLOCKS, ROWS, ArchiveError, Manifest, Part, parts, read_manifest
+from streams.wire import frames
+from streams.wire.rejects import WHOLE_RECORD, Reject
+
+
+class Snapshot(NamedTuple):
+    """Blocks of one partition's state. begin : offset from which frames must be folded behind them.
+
+    reached : the furthest mark: from here on every event that the fold says is the one that was said live. blocks : as
+    `engine.load_block` takes them.
+    """
+
+    begin: int
+    reached: int
+    blocks: list[bytes]
+
+
+class Slice(NamedTuple):
+    """Which frames are wanted. first, last : offsets, both included. since_ms, until_ms : frames with a row of that
+    time, until_ms excluded; orders by the timestamp of their message. clients : only their rows, and orders about
+    them, with the shifts of the population; empty for all.
+    """
+
+    first: int | None = None
+    last: int | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+    clients: Collection[int] = ()
+
+    def holds_offset(self, offset: int) -> bool:
+        return (self.first is None or offset >= self.first) and (self.last is None or offset <= self.last)
+
+    def holds_time(self, low_ms: int, high_ms: int) -> bool:
+        """Whether any time from low to high, both included, is wanted."""
+        return (self.since_ms is None or high_ms >= self.since_ms) and (self.until_ms is None or low_ms < self.until_ms)
+
+
+EVERYTHING = Slice()
+
+
+class Read(NamedTuple):
+    """Frames of one partition, offsets rising; rejects : messages among them that are none. size : bytes of files."""
+
+    frames: list[Frame]
+    rejects: list[Reject]
+    size: int
+
+
+def open_archive(folder: Path) -> "Archive":
+    """Raises ArchiveError if the folder is none."""
+    return Archive(folder, read_manifest(folder))
+
+
+class Archive:
+    """What a folder holds when it is opened; later runs of `archive` do not show in it."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._parts = sorted(parts(folder, manifest))
+
+    @property
+    def partitions(self) -> list[int]:
+        """Those that anything has been read of."""
+        return sorted(self.manifest.ends)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files with frames."""
+        return sum(part.path.stat().st_size for part in self._parts)
+
+    def frames(
+        self,
+        partition: int,
+        first: int | None = None,
+        last: int | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        client: int | None = None,
+    ) -> Iterator[Frame]:
+        """Frames of a partition, offsets rising: Slice says which. What is no frame is passed over.
+
+        Raises ArchiveError.
+        """
+        for read in self.batches(
+            partition, Slice(first, last, since_ms, until_ms, () if client is None else (client,))
+        ):
+            yield from read.frames
+
+    def batches(self, partition: int, wanted: Slice = EVERYTHING) -> Iterator[Read]:
+        """The same by row groups, with what could not be read. Raises ArchiveError."""
+        files = [part for part in self._parts if part.partition == partition]
+        others = _Others([part for part in files if part.kind == "other"], wanted)
+        for part in (part for part in files if part.kind == "rows"):
+            for taken in _groups(part, wanted):
+                yield others.merged(taken.frames, taken.last, taken.size)
+        yield others.merged([], None, 0)
+
+    def snapshot(
+        self, partition: int, before_offset: int | None = None, before_ms: int | None = None
+    ) -> Snapshot | None:
+        """The newest snapshot behind which no frame is missing here, None if there is none.
+
+        before_offset : it must not have gone beyond. before_ms : nor beyond the first frame with a row of that time or
+        a later one. Raises ArchiveError.
+        """
+        limit = before_offset
+        if before_ms is not None:
+            found = self.offset_at(partition, before_ms)
+            limit = found if limit is None else limit if found is None else min(limit, found)
+        paths = sorted((self.folder / BLOCKS).glob(f"day=*/{partition}.parquet"), reverse=True)
+        for path in paths:
+            snapshot = _snapshot(path)
+            if (limit is None or snapshot.reached <= limit) and self.is_whole(partition, snapshot.begin):
+                return snapshot
+        return None
+
+    def is_whole(self, partition: int, first: int) -> bool:
+        """Whether no frame from this offset on is missing, up to the archive's end."""
+        begin = self.manifest.begins.get(partition)
+        gaps = (end for number, _, end in self.manifest.gaps if number == partition)
+        return begin is not None and begin <= first <= self.manifest.ends[partition] and max(gaps, default=0) <= first
+
+    def offset_at(self, partition: int, time_ms: int) -> int | None:
+        """Offset of the first frame that has a row of this time or a later one; None if there is none."""
+        for part in self._parts:
+            if part.partition == partition and part.kind == "rows":
+                with opened(part.path) as file:
+                    for number in range(file.num_row_groups):
+                        if _bounds(file, number, "time_ms")[1] >= time_ms:
+                            table = file.read_row_group(number, ["frame_offset", "time_ms"], use_threads=False)
+                            late = table.filter(pc.greater_equal(table["time_ms"], time_ms))
+                            return int(late["frame_offset"][0].as_py())
+        return None
+
+    def offset_behind(self, partition: int, time_ms: int) -> int | None:
+        """Offset of the last frame that has a row before this time; None if there is none."""
+        for part in reversed(self._parts):
+            if part.partition == partition and part.kind == "rows":
+                with opened(part.path) as file:
+                    for number in reversed(range(file.num_row_groups)):
+                        if _bounds(file, number, "time_ms")[0] < time_ms:
+                            table = file.read_row_group(number, ["frame_offset", "time_ms"], use_threads=False)
+                            early = table.filter(pc.less(table["time_ms"], time_ms))
+                            return int(early["frame_offset"][-1].as_py())
+        return None
+
+    def ordered(self, partition: int, first: int, last: int | None) -> set[int]:
+        """Clients about whom orders stand between these offsets, both included."""
+        wanted = Slice(first, last)
+        files = [part for part in self._parts if part.partition == partition and part.kind == "other"]
+        found = (frame for part in files for _, frame in _other(part, wanted))
+        return {frame.client for frame in found if isinstance(frame, ControlFrame)}
+
+    def request(self, name: str) -> tuple[int, str] | None:
+        """The client and the model of the first row with this request id. Raises ArchiveError."""
+        for table in self._columns(["request_id", "client", "model"]):
+            found = table.filter(pc.equal(table["request_id"], name))
+            if found.num_rows:
+                return int(found["client"][0].as_py()), str(found["model"][0].as_py())
+        return None
+
+    def holds(self, clients: Collection[int]) -> bool:
+        """Whether any row is of one of these clients. Raises ArchiveError."""
+        keys = pa.array(sorted(clients), pa.uint64())
+        return any(pc.any(pc.is_in(table["client"], keys)).as_py() for table in self._columns(["client"]))
+
+    def clients_between(self, since_ms: int, until_ms: int, klass: int) -> U64:
+        """Clients of a class that have a row of that time, until_ms excluded; rising. Raises ArchiveError."""
+        found = [np.zeros(0, np.uint64)]
+        for table in self._columns(["client", "class", "time_ms"], Slice(since_ms=since_ms, until_ms=until_ms)):
+            client, known, time_ms = (table[name].to_numpy() for name in ("client", "class", "time_ms"))
+            found.append(distinct(client[(known == klass) & (time_ms >= since_ms) & (time_ms < until_ms)]))
+        return distinct(np.concatenate(found))
+
+    def _columns(self, names: list[str], wanted: Slice = EVERYTHING) -> Iterator[pa.Table]:
+        """By row group; those without a row of the wanted time are passed over."""
+        for part in self._parts:
+            if part.kind == "rows":
+                with opened(part.path) as file:
+                    for number in range(file.num_row_groups):
+                        if wanted.holds_time(*_bounds(file, number, "time_ms")):
+                            yield file.read_row_group(number, names, use_threads=False)
+
+
+class _Others:
+    """The messages without rows, told between the frames that have some."""
+
+    def __init__(self, files: list[Part], wanted: Slice) -> None:
+        self._waiting: list[tuple[int, Frame | Reject]] = []
+        self._size = sum(part.path.stat().st_size for part in files)
+        for part in files:
+            self._waiting += _other(part, wanted)
+        self._waiting.reverse()  # the next one last
+
+    def merged(self, group: list[Frame], until: int | None, size: int) -> Read:
+        """Frames with the messages that stood before offset `until`; None for all that are left."""
+        due: list[tuple[int, Frame | Reject]] = []
+        while self._waiting and (until is None or self._waiting[-1][0] < until):
+            due.append(self._waiting.pop())
+        found: list[Frame] = [one for _, one in due if not isinstance(one, Reject)]
+        whole = sorted([*group, *found], key=lambda frame: frame.offset) if found else group
+        size, self._size = size + self._size, 0
+        return Read(whole, [one for _, one in due if isinstance(one, Reject)], size)
+
+
+def _other(part: Part, wanted: Slice) -> Iterator[tuple[int, Frame | Reject]]:
+    with opened(part.path) as file:
+        table = file.read(["offset", "frame_ms", "value"], use_threads=False)
+    for offset, time_ms, value in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        if not wanted.holds_offset(offset) or not wanted.holds_time(time_ms, time_ms):
+            continue
+        try:
+            frame = frames.decode(value or b"", part.partition, offset)
+        except frames.FrameError as error:
+            if not wanted.clients:
+                place = (part.path.name, part.partition, offset, WHOLE_RECORD)
+                yield offset, Reject(*place, "record", "a frame or a control order", str(error), "malformed")
+            continue
+        if not wanted.clients or not isinstance(frame, ControlFrame) or frame.client in wanted.clients:
+            yield offset, frame
+
+
+class _Taken(NamedTuple):
+    """The wanted frames of a row group. last : offset of its last frame, wanted or not. size : bytes read or passed."""
+
+    frames: list[Frame]
+    last: int
+    size: int
+
+
+def _groups(part: Part, wanted: Slice) -> Iterator[_Taken]:
+    size = 0
+    with opened(part.path) as file:
+        for number in range(file.num_row_groups):
+            columns = file.metadata.row_group(number)
+            size += sum(columns.column(i).total_compressed_size for i in range(columns.num_columns))
+            low, high = _bounds(file, number, "frame_offset")
+            beside = (wanted.first is not None and high < wanted.first) or (
+                wanted.last is not None and low > wanted.last
+            )
+            if beside or not wanted.holds_time(*_bounds(file, number, "time_ms")):
+                continue
+            table = _rows_of(file, number, wanted)
+            if table.num_rows:
+                group = Group(table, f"{part.path}, row group {number}")
+                yield _Taken([frame for frame in group.frames() if _is_wanted(frame, wanted)], high, size)
+                size = 0
+
+
+def _rows_of(file: pq.ParquetFile, number: int, wanted: Slice) -> pa.Table:
+    if not wanted.clients:
+        return file.read_row_group(number, use_threads=False)
+    keys = pa.array(sorted(wanted.clients), pa.uint64())
+    ours = pc.is_in(file.read_row_group(number, ["client"], use_threads=False)["client"], keys)
+    if not pc.any(ours).as_py():
+        return ROWS.empty_table()
+    return file.read_row_group(number, use_threads=False).filter(ours)
+
+
+def _is_wanted(frame: RowFrame, wanted: Slice) -> bool:
+    if not wanted.holds_offset(frame.offset):
+        return False
+    times = frame.rows.time_ms
+    if wanted.since_ms is None and wanted.until_ms is None:
+        return True
+    return bool(
+        ((times >= (wanted.since_ms or 0)) & (times < (2**62 if wanted.until_ms is None else wanted.until_ms))).any()
+    )
+
+
+def _bounds(file: pq.ParquetFile, number: int, name: str) -> tuple[int, int]:
+    statistics = file.metadata.row_group(number).column(ROWS.get_field_index(name)).statistics
+    return statistics.min, statistics.max
+
+
+def _snapshot(path: Path) -> Snapshot:
+    with opened(path) as file:
+        table = file.read(["mark", "value"], use_threads=False)
+        begin = int((file.schema_arrow.metadata or {})[BEGIN])
+    marks = table["mark"].to_pylist()
+    return Snapshot(begin, max([begin, *marks]), table["value"].to_pylist())
+
+
+def opened(path: Path) -> pq.ParquetFile:
+    """A file of an archive. Raises ArchiveError."""
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ArchiveError(f"{path}: not readable as Parquet: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,247 @@
+"""Where history comes from: native record files, archives, a range of a Kafka topic.
+
+A source can be read more than once and gives batches: raw records of one raw partition, or frames in the order of their
+partition. `open_sources` turns what the user wrote into sources and says what is wrong with it.
+"""
+
+import io
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Annotated, NamedTuple, Protocol
+
+import msgspec
+import pyarrow as pa
+
+from detector.frame import Frame
+from streams.adapters.json_text import UNREADABLE
+from streams.config.config import Config
+from streams.history import archive
+from streams.sketch.sketcher import RawRecord
+from streams.wire import frames
+from streams.wire.rejects import WHOLE_RECORD, Reject
+
+BATCH_RECORDS = 4_096
+RECORD_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+READ_BYTES = 2**20
+BATCH_BYTES = 64 * 2**20
+RECORD_BYTES_MAX = 100_000_000
+"""The most that input.max_record_bytes can allow."""
+
+
+class SourceError(ValueError):
+    """A source cannot be read. Says which, where and what to give instead."""
+
+
+class RawBatch(NamedTuple):
+    """Records of one raw partition, offsets rising."""
+
+    topic: str
+    partition: int
+    records: list[RawRecord]
+
+
+class FrameBatch(NamedTuple):
+    """Frames as they stood in `requests`; inside a partition offsets rise. rejects : messages that are none."""
+
+    frames: list[Frame]
+    rejects: list[Reject]
+
+
+Batch = RawBatch | FrameBatch
+
+
+class Source(Protocol):
+    """name : as the user knows it. size : of the whole in bytes, as `advance` counts them; None if unknown."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int | None: ...
+
+    def batches(self, advance: Callable[[int], None] = ...) -> Iterator[Batch]:
+        """Every batch from the beginning. `advance` is told how much more has been read. Raises SourceError."""
+        ...
+
+
+def open_sources(specs: Sequence[str], config: Config) -> list[Source]:
+    """Sources for what was written on the command line. Raises SourceError; reads nothing but names and sizes."""
+    sources: list[Source] = []
+    for spec in specs:
+        if spec.startswith("kafka://"):
+            from streams.history.kafka_source import KafkaSource  # only this kind needs a client library
+
+            sources.append(KafkaSource(spec, config))
+        else:
+            sources.extend(_files(Path(spec), config.input.max_record_bytes))
+    seen: set[str] = set()
+    for source in sources:
+        if source.name in seen:
+            raise SourceError(f"{source.name}: given twice; positions in it would not be distinct")
+        seen.add(source.name)
+    return sources
+
+
+def _files(path: Path, record_bytes_max: int) -> Iterator[Source]:
+    if archive.is_archive(path):
+        yield ArchiveFolder(path, _text(path.name))
+    elif path.is_dir():
+        found = [file for file in sorted(path.rglob("*")) if _is_history(file)]
+        if not found:
+            raise SourceError(f"{path}: no {', '.join(RECORD_SUFFIXES)} file in this folder, and no archive")
+        yield from (RecordFile(file, _text(file.relative_to(path).as_posix()), record_bytes_max) for file in found)
+    elif not path.exists():
+        raise SourceError(f"{path}: no such file or folder")
+    elif not _is_history(path):
+        raise SourceError(
+            f"{path}: not a source; expected {', '.join(RECORD_SUFFIXES)}, a folder of them, an archive"
+            " (`probewatch archive` makes one), or kafka://host:port/topic?from=OFFSET&to=OFFSET"
+        )
+    else:
+        yield RecordFile(path, _text(path.name), record_bytes_max)
+
+
+def _is_history(path: Path) -> bool:
+    return path.is_file() and path.name.endswith(RECORD_SUFFIXES)
+
+
+def _text(name: str) -> str:
+    """Names of files are bytes, and become part of events."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+class RecordFile:
+    """Native records, one a line. The file is one raw partition: topic = its name, offset = the line's number from 0.
+
+    Compression is not part of the name, so packing a file moves no position. A record that carries
+    `"_kafka": {"topic", "partition", "offset"}` (as the demo's log does) keeps that position instead.
+
+    record_bytes_max : of a longer line one byte more than this is kept, enough to be refused by its size.
+    """
+
+    def __init__(self, path: Path, name: str, record_bytes_max: int = RECORD_BYTES_MAX) -> None:
+        self.path = path
+        self._record_bytes_max = record_bytes_max
+        self.name = next((name.removesuffix(suffix) for suffix in COMPRESSIONS if name.endswith(suffix)), name)
+        self.size: int | None = path.stat().st_size
+
+    def batches(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[RawBatch]:
+        try:
+            with self.path.open("rb") as file:
+                told = 0
+                stream = _decompressed(file, self.path.suffix)  # kept: it closes the file when it is forgotten
+                for batch in _batched(enumerate(_lines(stream, self._record_bytes_max))):
+                    yield from self._split(batch)
+                    advance(file.tell() - told)
+                    told = file.tell()
+        except OSError as error:
+            raise SourceError(f"{self.path}: {error}") from error
+
+    def _split(self, lines: list[tuple[int, bytes]]) -> Iterator[RawBatch]:
+        """By raw partition, in order of appearance; blank lines are no records."""
+        parts: dict[tuple[str, int], list[RawRecord]] = {}
+        for number, line in lines:
+            text = line.strip()
+            if text:
+                place = _place(text) if b'"_kafka"' in text else None
+                topic, partition, offset = place or (self.name, 0, number)
+                parts.setdefault((topic, partition), []).append(RawRecord(offset, text, None, (), -1))
+        for (topic, partition), records in parts.items():
+            yield RawBatch(topic, partition, records)
+
+
+class ArchiveFolder:
+    """What `probewatch archive` wrote: partition after partition, as they stood in `requests`."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.name = name
+        self.archive = _open(path)
+        self.size: int | None = self.archive.size
+
+    def batches(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[FrameBatch]:
+        yield from self.about((), advance)
+
+    def about(self, clients: Collection[int], advance: Callable[[int], None] = lambda _: None) -> Iterator[FrameBatch]:
+        """Only rows of these clients, orders about them and shifts; of all if there are none."""
+        try:
+            for partition in self.archive.partitions:
+                for read in self.archive.batches(partition, archive.Slice(clients=clients)):
+                    yield FrameBatch(read.frames, read.rejects)
+                    advance(read.size)
+        except archive.ArchiveError as error:
+            raise SourceError(str(error)) from error
+
+
+def _open(path: Path) -> archive.Archive:
+    try:
+        return archive.open_archive(path)
+    except archive.ArchiveError as error:
+        raise SourceError(str(error)) from error
+
+
+def decode_messages(messages: Iterable[archive.Message], name: str) -> FrameBatch:
+    """Messages of `requests` as frames. What is no frame is passed over as `judge` does, and told."""
+    decoded: list[Frame] = []
+    rejects: list[Reject] = []
+    for message in messages:
+        try:
+            decoded.append(frames.decode(message.value or b"", message.partition, message.offset))
+        except frames.FrameError as error:
+            place = (name, message.partition, message.offset, WHOLE_RECORD)
+            rejects.append(Reject(*place, "record", "a frame or a control order", str(error), "malformed"))
+    return FrameBatch(decoded, rejects)
+
+
+class _Place(msgspec.Struct):
+    """As Kafka has them."""
+
+    topic: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9._-]{1,249}\Z")]
+    partition: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    offset: Annotated[int, msgspec.Meta(ge=0, lt=2**63 - 1)]
+
+
+class _Placed(msgspec.Struct):
+    place: _Place = msgspec.field(name="_kafka")
+
+
+_placed = msgspec.json.Decoder(_Placed)
+
+
+def _place(line: bytes) -> tuple[str, int, int] | None:
+    """The position that a record carries; None if what looks like one is none (say, text inside a prompt)."""
+    try:
+        place = _placed.decode(line).place
+    except UNREADABLE:
+        return None
+    return place.topic, place.partition, place.offset
+
+
+def _lines(file: IO[bytes], bytes_max: int) -> Iterator[bytes]:
+    """Lines, cut behind `bytes_max` + 1: a small packed file may hold one of gigabytes."""
+    while line := file.readline(bytes_max + 1):
+        yield line
+        while line and not line.endswith(b"\n"):
+            line = file.readline(READ_BYTES)
+
+
+def _batched(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    """BATCH_RECORDS lines at a time, fewer of long ones."""
+    batch: list[tuple[int, bytes]] = []
+    held = 0
+    for number, line in lines:
+        batch.append((number, line))
+        held += len(line)
+        if len(batch) == BATCH_RECORDS or held >= BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def _decompressed(file: IO[bytes], suffix: str) -> IO[bytes]:
+    """Arrow's readers, since they alone raise OSError for a file of either kind that was cut short."""
+    if suffix not in COMPRESSIONS:
+        return file
+    stream = pa.CompressedInputStream(pa.PythonFile(file), COMPRESSIONS[suffix])
+    return io.BufferedReader(stream, READ_BYTES)

@@ -1,0 +1,1 @@
+"""Kafka: clients, topics, rights, groups, and the embedded broker."""

@@ -1,0 +1,169 @@
+"""Kafka clients with our settings: what is written is acknowledged by all replicas, and once where the broker can."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, errors
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from streams.config.config import Config
+from streams.kafka import codecs
+from streams.kafka.broker import Features
+
+FRAMING_BYTES = 64 * 2**10
+"""Allowed for keys, headers and envelopes on top of the largest value."""
+
+
+DELIVERY_S = 120.0
+"""For as long a message may lack its acknowledgement. A producer that numbers its batches would try for ever."""
+
+_REMEDIES = (
+    (
+        (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError),
+        "raise the topic's max.message.bytes (`probewatch topics check` says to what)",
+    ),
+    (
+        (errors.TopicAuthorizationFailedError, errors.ClusterAuthorizationFailedError),
+        "allow the service's user to write there (`probewatch topics acls` prints the rights)",
+    ),
+    (
+        (errors.UnknownTopicOrPartitionError,),
+        "there is no such topic or partition (`probewatch topics create`)",
+    ),
+    ((errors.KafkaStorageError,), "a disk of the broker is full or broken"),
+    (
+        (errors.NotEnoughReplicasError, errors.NotEnoughReplicasAfterAppendError),
+        "fewer replicas are in step than min.insync.replicas",
+    ),
+)
+
+
+class SendError(RuntimeError):
+    """A message that the broker did not take. Says which, why, and how to mend it; holds nothing of it."""
+
+    def __init__(self, topic: str, size: int, cause: BaseException) -> None:
+        found = next((text for kinds, text in _REMEDIES if isinstance(cause, kinds)), str(cause))
+        super().__init__(f"{topic}: a message of {size} bytes was not taken: {type(cause).__name__}: {found}")
+
+
+class Producer(AIOKafkaProducer):  # type: ignore[misc]
+    """Raises SendError, at the latest after DELIVERY_S. Whoever meets it sends nothing more to that partition."""
+
+    async def send(self, topic: str, value: bytes | None = None, *more: Any, **named: Any) -> "asyncio.Future[Any]":
+        """A future of the acknowledgement."""
+        size = len(value or b"")
+        taken = await self._taken(topic, size, super().send(topic, value, *more, **named))
+        return asyncio.ensure_future(self._told(topic, size, taken))
+
+    async def send_in_order(
+        self, topic: str, values: Iterable[bytes], partition: int, headers: Sequence[tuple[str, bytes]]
+    ) -> None:
+        """Returns when the broker has all of them. They travel as one batch, or as several one behind the other: behind
+        one that fails nothing is sent. Raises SendError."""
+        batch, size = self.create_batch(), 0
+        for value in values:
+            message = {"key": None, "value": value, "timestamp": None, "headers": headers}
+            if batch.append(**message) is None:
+                await self._send_whole(batch, size, topic, partition)
+                batch, size = self.create_batch(), 0
+                batch.append(**message)
+            size += len(value)
+        if size:
+            await self._send_whole(batch, size, topic, partition)
+
+    async def _send_whole(self, batch: BatchBuilder, size: int, topic: str, partition: int) -> None:
+        taken = await self._taken(topic, size, self.send_batch(batch, topic, partition=partition))
+        await self._told(topic, size, taken)
+
+    async def _taken(
+        self, topic: str, size: int, sending: Coroutine[Any, Any, "asyncio.Future[Any]"]
+    ) -> "asyncio.Future[Any]":
+        try:
+            return await sending
+        except errors.KafkaError as error:
+            raise SendError(topic, size, error) from error
+
+    async def _told(self, topic: str, size: int, sent: "asyncio.Future[Any]") -> Any:
+        try:
+            return await asyncio.wait_for(asyncio.shield(sent), DELIVERY_S)
+        except TimeoutError:
+            late = errors.KafkaTimeoutError(
+                f"no acknowledgement for {DELIVERY_S:.0f} s: too few replicas in step, a full disk, or Kafka is away"
+            )
+            raise SendError(topic, size, late) from late
+        except errors.KafkaError as error:
+            raise SendError(topic, size, error) from error
+
+
+TURNS = 8
+
+
+async def let_out() -> None:
+    """Some turns of the event loop, in which a producer writes to its sockets what was sent: computing holds it up."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
+BATCH_BYTES = 16 * 2**10
+"""The library's own bound for what travels together."""
+
+
+def producer(config: Config, features: Features, value_bytes_max: int, batch_bytes: int = BATCH_BYTES) -> Producer:
+    """Not started. Callers await every send: a failure must stop them before the next record of that partition.
+
+    batch_bytes : most that is sent to a partition at one time, but for a single larger message.
+    """
+    return Producer(
+        max_batch_size=batch_bytes,
+        bootstrap_servers=config.kafka.bootstrap,
+        acks="all",
+        enable_idempotence=features.idempotence,
+        max_request_size=value_bytes_max + FRAMING_BYTES,
+        **config.kafka.client(),
+    )
+
+
+def bare_reader(config: Config, **arguments: Any) -> AIOKafkaConsumer:
+    """A consumer of no group, not started; it reads what it is assigned and commits nothing."""
+    codecs.install()
+    return AIOKafkaConsumer(
+        bootstrap_servers=config.kafka.bootstrap,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        **arguments,
+        **config.kafka.client(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def reader(config: Config, **arguments: Any) -> AsyncIterator[AIOKafkaConsumer]:
+    """The same, started, and stopped at the end."""
+    consumer = bare_reader(config, **arguments)
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+NEVER_MS = 10 * 365 * 86_400_000
+"""aiokafka's member that has asked for no records for five minutes leaves its group, and never joins again. One that
+stands by asks for none. Who has partitions and does not ask is noticed by `StageRunner.stuck`."""
+
+
+def group_reading(config: Config, features: Features, **fetch: Any) -> dict[str, Any]:
+    """Arguments of a group member's consumer. A group that has committed nothing begins at the oldest record."""
+    codecs.install()
+    session_ms = int(1000 * min(config.kafka.session_timeout_s, features.session_s_max))
+    return {
+        "bootstrap_servers": config.kafka.bootstrap,
+        "auto_offset_reset": "earliest",
+        "session_timeout_ms": session_ms,
+        "heartbeat_interval_ms": session_ms // 5,
+        "rebalance_timeout_ms": max(60_000, session_ms),
+        "max_poll_interval_ms": NEVER_MS,
+        **fetch,
+        **config.kafka.client(),
+    }

@@ -1,0 +1,1 @@
+"""What operators do: orders, dead letters, keys, archives, diagnosis."""

@@ -1,0 +1,247 @@
+"""Dead letters read back: what was refused and why, and records sent again once they can be read.
+
+A letter comes from the dead-letter topic, which holds the record, or from a replay's rejects.jsonl, which only says
+where it stood. Delivery is at least once: a letter that is there twice is one.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from streams.adapters import REGISTRY, Adapter
+from streams.config.config import Config
+from streams.history.kafka_source import KafkaSource
+from streams.history.sources import RawBatch, Source, SourceError
+from streams.kafka import clients, topics
+from streams.kafka.broker import probe
+from streams.replay.outcome import REJECTS_FILE
+from streams.sketch.sketcher import RawRecord, Sketcher
+from streams.wire.dead_letter import OMITTED_HEADER
+from streams.wire.rejects import PREFIXES, WHOLE_RECORD, Record, Reject
+
+RETRIED_HEADER = "probewatch-retried"
+"""Of a record without value in the dead-letter topic: the letter of this place was sent again."""
+
+_ERRORS = "__streams.errors."
+_reject = msgspec.json.Decoder(Reject)
+
+
+class Letter(NamedTuple):
+    """What was refused. record : as the topic of dead letters holds it; None if it must be looked up. time : of the
+    letter, None if nobody tells."""
+
+    reject: Reject
+    record: Record | None
+    time: datetime | None
+
+    @property
+    def place(self) -> str:
+        """`gateway-logs[3]@18842#7`, of one row; without `#` of a whole record."""
+        reject = self.reject
+        row = "" if reject.index == WHOLE_RECORD else f"#{reject.index}"
+        return f"{reject.topic}[{reject.partition}]@{reject.offset}{row}"
+
+
+class Wanted(NamedTuple):
+    """Which letters; "" and () for any. places : as Letter.place tells them, or their beginnings."""
+
+    reason: str = ""
+    field: str = ""
+    topic: str = ""
+    places: tuple[str, ...] = ()
+
+    def takes(self, letter: Letter) -> bool:
+        reject = letter.reject
+        return (
+            self.reason in ("", reject.reason)
+            and self.field in ("", reject.field)
+            and self.topic in ("", reject.topic)
+            and (not self.places or letter.place.startswith(self.places))
+        )
+
+
+class Group(NamedTuple):
+    """Letters of one reason, field and topic. first, last : times of letters. example : the message of the last."""
+
+    reason: str
+    field: str
+    topic: str
+    letters: int
+    first: datetime | None
+    last: datetime | None
+    example: str
+
+
+class Retried(NamedTuple):
+    """What became of a letter. did : "sent" (or, on a dry run, "would be sent"), "refused" again, or "missing", if its
+    record is nowhere to be found. told : where to, or why not."""
+
+    place: str
+    did: str
+    told: str
+
+
+def read_letters(place: Path | None, config: Config) -> list[Letter]:
+    """Letters that were not sent again, by place. place : a replay's folder or its rejects.jsonl; None for the topic.
+
+    Raises SourceError.
+    """
+    letters: dict[str, Letter] = {}
+    gone: set[str] = set()
+    if place is not None:
+        letters = {letter.place: letter for letter in _from_file(place / REJECTS_FILE if place.is_dir() else place)}
+    else:
+        source = KafkaSource(f"kafka://{config.kafka.bootstrap}/{config.topics.dlq}", config)
+        for record in (record for records in source.messages() for record in records):
+            headers = dict(record.headers)
+            if RETRIED_HEADER in headers:
+                gone.add(headers[RETRIED_HEADER].decode())
+            elif (letter := _from_record(record, headers)) is not None:
+                letters.setdefault(letter.place, letter)
+    kept = (letter for name, letter in letters.items() if name not in gone)
+    return sorted(kept, key=lambda letter: attrgetter("topic", "partition", "offset", "index")(letter.reject))
+
+
+def _from_file(path: Path) -> Iterator[Letter]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    yield Letter(_reject.decode(line), None, None)
+                except msgspec.MsgspecError as error:
+                    raise SourceError(f"{path}, line {number}: not a reject of `probewatch replay`: {error}") from error
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}; `probewatch replay` writes {REJECTS_FILE}") from error
+
+
+def _from_record(record: Any, headers: Mapping[str, bytes]) -> Letter | None:
+    """None for what is no letter of ours."""
+    try:
+        text = {name: value.decode() for name, value in headers.items() if name.startswith(PREFIXES)}
+        topic, message = text[_ERRORS + "topic"], text[_ERRORS + "message"]
+        where = int(text[_ERRORS + "partition"]), int(text[_ERRORS + "offset"]), int(text["probewatch-index"])
+        reason = text[_ERRORS + "exception"].rpartition(".")[2]
+        said = message.partition(": expected ")[2].rpartition("; got ")
+        fields = {"field": text["probewatch-field"], "expected": said[0], "got": said[2], "reason": reason}
+        names = dict(zip(("partition", "offset", "index"), where, strict=True))
+        reject = msgspec.convert({"topic": topic, **names, **fields}, Reject)
+    except (KeyError, ValueError, msgspec.MsgspecError):
+        return None
+    own = [header for header in record.headers if not header[0].startswith(PREFIXES)]
+    whole = None if OMITTED_HEADER in headers else Record(record.key, record.value, own)
+    return Letter(
+        reject, whole, datetime.fromtimestamp(record.timestamp / 1000, UTC) if record.timestamp >= 0 else None
+    )
+
+
+def grouped(letters: Iterable[Letter]) -> list[Group]:
+    """The largest group first."""
+    groups: dict[tuple[str, str, str], list[Letter]] = {}
+    for letter in letters:
+        groups.setdefault((letter.reject.reason, letter.reject.field, letter.reject.topic), []).append(letter)
+    found = []
+    for about, members in groups.items():
+        times = sorted(letter.time for letter in members if letter.time is not None)
+        first, last = (times[0], times[-1]) if times else (None, None)
+        found.append(Group(*about, len(members), first, last, members[-1].reject.message))
+    return sorted(found, key=lambda group: (-group.letters, group[:3]))
+
+
+def looked_up(letters: Sequence[Letter], sources: Sequence[Source], config: Config) -> list[Letter]:
+    """The letters with their records, as far as sources (else the raw topics) still have them. Raises SourceError."""
+    wanted: dict[tuple[str, int, int], list[Letter]] = {}
+    for letter in letters:
+        if letter.record is None:
+            reject = letter.reject
+            wanted.setdefault((reject.topic, reject.partition, reject.offset), []).append(letter)
+    found: dict[str, Letter] = {}
+    for source in [*sources, *(() if sources else _ranges(wanted, config))]:
+        for batch in source.batches():
+            if not isinstance(batch, RawBatch):
+                raise SourceError(f"{source.name}: frames hold no records; name the raw topic or file")
+            for record in batch.records:
+                for letter in wanted.get((batch.topic, batch.partition, record.offset), ()):
+                    found[letter.place] = letter._replace(record=_element(record, letter.reject.index, REGISTRY[0]))
+    return [found.get(letter.place, letter) for letter in letters]
+
+
+def _ranges(wanted: Iterable[tuple[str, int, int]], config: Config) -> Iterator[KafkaSource]:
+    """Each raw partition from the first to the last offset that is wanted."""
+    spans: dict[tuple[str, int], list[int]] = {}
+    for topic, partition, offset in wanted:
+        if topic in config.topics.raw:
+            spans.setdefault((topic, partition), []).append(offset)
+    for (topic, partition), offsets in spans.items():
+        source = KafkaSource(f"kafka://{config.kafka.bootstrap}/{topic}", config)
+        yield source.part(partition, min(offsets), max(offsets) + 1)
+
+
+def _element(record: RawRecord, index: int, adapter: Adapter) -> Record:
+    value = record.value
+    if index != WHOLE_RECORD and value is not None:
+        value = adapter.elements(value)[index]
+    return Record(record.key, value, record.headers)
+
+
+def retry(letters: Sequence[Letter], config: Config, sketcher: Sketcher, *, dry: bool = False) -> list[Retried]:
+    """Send what can be read now to the raw topic again, and note in the dead-letter topic that it was sent.
+
+    letters : with their records. What was sent and not noted, because this was stopped, is sent again by the next call.
+    Raises KafkaError, SendError.
+    """
+    ready: list[Letter] = []
+    done: dict[str, Retried] = {}
+    for letter in letters:
+        problem = _problem(letter, config, sketcher)
+        if problem is None:
+            ready.append(letter)
+        else:
+            done[letter.place] = Retried(letter.place, *problem)
+    targets = [_target(letter, config) for letter in ready]
+    if not dry and ready:
+        asyncio.run(_send(list(zip(ready, targets, strict=True)), config))
+    for letter, (topic, partition) in zip(ready, targets, strict=True):
+        where = topic if partition is None else f"{topic}[{partition}]"
+        done[letter.place] = Retried(letter.place, "would be sent" if dry else "sent", where)
+    return [done[letter.place] for letter in letters]
+
+
+def _problem(letter: Letter, config: Config, sketcher: Sketcher) -> tuple[str, str] | None:
+    """What keeps a letter from being sent, as (did, told)."""
+    reject, record = letter.reject, letter.record
+    if record is None:
+        return "missing", "its record is neither in the letter nor in the sources"
+    raw = RawRecord(reject.offset, record.value, record.key, record.headers, -1)
+    refused = sketcher.frames(reject.topic, reject.partition, config.input.incarnation, [raw], 1).rejects
+    return ("refused", refused[0].message) if refused else None
+
+
+def _target(letter: Letter, config: Config) -> tuple[str, int | None]:
+    """All of a client's records belong in one partition; what came from a file goes where its client id leads."""
+    if letter.reject.topic in config.topics.raw:
+        return letter.reject.topic, letter.reject.partition
+    return config.topics.raw[0], None
+
+
+async def _send(letters: Sequence[tuple[Letter, tuple[str, int | None]]], config: Config) -> None:
+    features = await probe(config.kafka)
+    noted = (await topics.partition_counts(config, [config.topics.dlq])).get(config.topics.dlq, 0)
+    producer = clients.producer(config, features, topics.dead_letter_bytes(config))
+    await producer.start()
+    try:
+        for letter, (topic, partition) in letters:
+            assert letter.record is not None
+            key, value, headers = letter.record
+            if partition is None and key is None:
+                key = REGISTRY[0].decode_one(value or b"").client_id.encode()
+            await producer.send_and_wait(topic, value, key=key, partition=partition, headers=list(headers))
+            if noted and partition is not None:
+                note = [(RETRIED_HEADER, letter.place.encode())]
+                await producer.send_and_wait(config.topics.dlq, b"", headers=note)
+    finally:
+        await producer.stop()

@@ -1,0 +1,160 @@
+"""What is wrong with an installation, and how to mend it: one check after the other, each on what the former found."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from aiokafka.errors import KafkaError
+
+from models.artefacts import manifest
+from models.artefacts.store import ArtefactError, Artefacts, load_artefacts
+from streams.config.config import Config
+from streams.config.keys import ConfigError
+from streams.fit import certify
+from streams.kafka import topics
+from streams.kafka.acl import Role, grant, principals, rights
+from streams.kafka.acl_check import Standing, refusal, standings
+from streams.kafka.broker import Features, probe
+from streams.secrets.load import (
+    FOLDER,
+    Secrets,
+    SecretsError,
+    load_secrets,
+    load_settings,
+    readable_by_others,
+    secret_files,
+    trusted_keys,
+)
+
+State = Literal["ok", "warning", "fault"]
+
+
+class Check(NamedTuple):
+    """One line of the examination. mend : what to do, empty if nothing."""
+
+    check: str
+    state: State
+    finding: str
+    mend: str
+
+
+def examine(file: Path | None, role: Role = "worker") -> list[Check]:
+    """Every check that makes sense after the ones before it. role : whose rights the configured user should have."""
+    try:
+        config = load_settings(file)
+    except (ConfigError, SecretsError) as error:
+        return [Check("configuration", "fault", line, "see docs/configuration.md") for line in str(error).splitlines()]
+    found = [Check("configuration", "ok", f"hash {config.hash}, policy {config.policy.mode}", "")]
+    found += _secrets_and_artefacts(config)
+    found += asyncio.run(_broker(config, role))
+    return found
+
+
+def _secrets_and_artefacts(config: Config) -> Iterator[Check]:
+    secrets: Secrets | None = None
+    try:
+        secrets = load_secrets(config)
+        yield Check("secrets", "ok", f"pseudonym key {secrets.key_id} and projection seed", "")
+    except SecretsError as error:
+        where, _, mend = str(error).partition("; ")
+        made = config.artefacts / FOLDER
+        yield Check("secrets", "fault", where, f"set secrets.directory to {made}" if made.is_dir() else mend)
+    for path in secret_files(config):
+        if readable_by_others(path):
+            yield Check("secrets", "warning", f"{path} can be read by others", f"chmod 600 {path}")
+    if secrets is not None:
+        yield from _artefacts(config, secrets)
+
+
+def _artefacts(config: Config, secrets: Secrets) -> Iterator[Check]:
+    mend = f"probewatch calibrate SOURCE... --out {config.artefacts}"
+    try:
+        fitted = load_artefacts(config.artefacts, secrets.projection_seed, trusted_keys(config))
+    except (ArtefactError, SecretsError) as error:
+        yield Check("artefacts", "fault", str(error), mend)
+        return
+    models = ", ".join(sorted(fitted.models))
+    unknown = sorted(set(config.models) - set(fitted.models))
+    if unknown:
+        finding = f"configured but not calibrated: {', '.join(unknown)}; there are {models}"
+        yield Check("artefacts", "warning", finding, mend)
+    else:
+        yield Check("artefacts", "ok", f"hash {fitted.hash}, models {models}", "")
+    if not config.secrets.public_keys:
+        finding = f"any signer whose key stands in {config.artefacts / manifest.OWN_KEY} is trusted"
+        yield Check("signature", "warning", finding, "set secrets.public_keys; `probewatch verify DIR` prints the key")
+    yield from _certificate(config, fitted)
+
+
+def _certificate(config: Config, fitted: Artefacts) -> Iterator[Check]:
+    wrong = certify.standing(config.artefacts, fitted)
+    for finding in wrong:
+        yield Check("certificate", "warning", finding, "calibrate on history like today's; see docs/certificates.md")
+    if fitted.certificate is None or wrong:
+        return
+    found = certify.last_check(config.artefacts, fitted)
+    checked = f"held on history up to {found.last}" if found is not None else "not checked on newer history yet"
+    mend = "" if found is not None else f"probewatch certify-check SOURCE... --artefacts {config.artefacts}"
+    yield Check("certificate", "ok", f"{fitted.certificate.id}, {checked}", mend)
+
+
+async def _broker(config: Config, role: Role) -> list[Check]:
+    try:
+        features = await probe(config.kafka)
+    except (KafkaError, OSError) as error:
+        finding = await refusal(config.kafka) or f"{config.kafka.bootstrap}: {type(error).__name__}"
+        return [Check("broker", "fault", finding, "start it, or set kafka.bootstrap and the security keys of [kafka]")]
+    return [_features(config, features), *await _rights(config, role), *await _topics(config)]
+
+
+def _features(config: Config, features: Features) -> Check:
+    finding = f"{features.name} at {config.kafka.bootstrap}"
+    if features.idempotence:
+        return Check("broker", "ok", finding, "")
+    return Check(
+        "broker", "warning", f"{finding}: in memory, no idempotence", "use Apache Kafka for anything but a trial"
+    )
+
+
+async def _rights(config: Config, role: Role) -> list[Check]:
+    """What the role lacks is a fault, what the user has beyond it a warning. Nothing of a broker that cannot tell."""
+    try:
+        found = await standings(config, rights(config)[role])
+    except KafkaError as error:
+        return [Check("rights", "fault", f"{role}: {type(error).__name__}", "see docs/security.md")]
+    lacking = [standing for standing in found if standing.missing]
+    if lacking:
+        return [Check("rights", "fault", standing.lack, _grant(config, role, standing)) for standing in lacking]
+    surplus = sorted({name for standing in found for name in standing.surplus})
+    if surplus:
+        finding = f"more than {role} needs: {', '.join(surplus)}"
+        return [Check("rights", "warning", finding, "turn on an authorizer, or take them back; see docs/security.md")]
+    return [Check("rights", "ok", f"those of {role}, and no more", "")] if found else []
+
+
+def _grant(config: Config, role: Role, standing: Standing) -> str:
+    user = config.kafka.sasl_username if config.kafka.security_protocol.startswith("SASL_") else None
+    named: dict[str, str] = {role: f"User:{user}"} if user else {}
+    return grant(config, principals(config, named)[role], [standing.right._replace(operations=standing.missing)])
+
+
+async def _topics(config: Config) -> list[Check]:
+    problems = await topics.check(config)
+    if not problems:
+        return [
+            Check("topics", "ok", f"all there; {config.topics.requests} has {config.topics.partitions} partitions", "")
+        ]
+    return [Check("topics", "fault", problem, _mend(problem)) for problem in problems]
+
+
+def _mend(problem: str) -> str:
+    if "no such topic" in problem:
+        return (
+            "probewatch topics create (the gateways' own topics: make them as their logs need, or --raw-partitions N)"
+        )
+    if problem.endswith((topics.UNSEEN, topics.UNSHOWN)):
+        return "probewatch topics acls"
+    if "topics.partitions" in problem:
+        return "set topics.partitions to what there is, or start with new topics; partitions cannot be changed in place"
+    return "kafka-configs --alter --entity-type topics --entity-name TOPIC --add-config KEY=VALUE"

@@ -1,0 +1,89 @@
+"""Orders from people: control frames into every partition of `requests`, where a replay meets them again."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from aiokafka import AIOKafkaProducer
+
+from detector.frame import ControlFrame
+from streams.config.config import Config
+from streams.config.input import PSEUDONYM
+from streams.secrets.load import Secrets
+from streams.sketch.identity import client_of, identities, pseudonym
+from streams.wire.frames import encode_control
+
+BLOCK_MAX = timedelta(days=90)
+"""For as long `throttle-state` keeps a record that nobody writes again."""
+
+
+class ControlError(ValueError):
+    """An order cannot be given. Says why."""
+
+
+def pseudonym_of(client: str, secrets: Secrets) -> str:
+    """What is published of a client id; a pseudonym stays what it is."""
+    return pseudonyms_of(client, secrets)[0]
+
+
+def pseudonyms_of(client: str, secrets: Secrets | None) -> tuple[str, ...]:
+    """Every name of a client id: under today's key and, while keys rotate, under the one before.
+
+    secrets : None will do for a pseudonym, so that whoever gives orders need not hold the keys.
+    """
+    if PSEUDONYM.fullmatch(client):
+        return (client,)
+    if secrets is None:
+        raise ControlError(f"{client}: no pseudonym; a client id takes the pseudonym key")
+    return tuple(pseudonym(identity.key_id, *identity.client(client)) for identity in identities(secrets))
+
+
+def send(
+    config: Config, secrets: Secrets | None, action: str, client: str, model: str, until_ms: int, reason: str
+) -> int:
+    """Write one order, about every name of the client, into the partitions it belongs to; their number.
+
+    An order that failed half-way may be given again: it says what is to hold, not what is to change. Raises
+    ControlError, KafkaError.
+    """
+    names = pseudonyms_of(client, secrets)
+    given_ms = time.time_ns() // 1_000_000
+    about = [(client_of(name), name, model, until_ms, reason, given_ms) for name in names]
+    orders = [ControlFrame(-1, -1, action, *one) for one in about]
+    return asyncio.run(give(config, orders))
+
+
+async def give(config: Config, orders: Sequence[ControlFrame]) -> int:
+    """Write orders; the number of partitions that each stands in. Raises ControlError, KafkaError.
+
+    A block is written into the client's own partition only: it makes a record wherever it is met.
+    """
+    topic = config.topics.requests
+    producer = AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap, acks="all", **config.kafka.client())
+    await producer.start()
+    try:
+        partitions = await producer.partitions_for(topic)
+        if not partitions:
+            raise ControlError(f"there is no topic {topic}; `probewatch topics create` makes it")
+        headers = [("probewatch-kind", b"control")]
+        for order in orders:
+            value = encode_control(order)
+            for partition in _places(order, sorted(partitions)):
+                await producer.send_and_wait(topic, value, partition=partition, headers=headers)
+        return max(len(_places(order, sorted(partitions))) for order in orders)
+    finally:
+        await producer.stop()
+
+
+def _places(order: ControlFrame, partitions: Sequence[int]) -> Sequence[int]:
+    if order.action != "block":
+        return partitions
+    return [partitions[(order.client >> 32) % len(partitions)]]  # as columns.cut places the client's rows
+
+
+def check_block(until: datetime) -> None:
+    """Raises ControlError for an end that has passed, or that doors would forget before it has come."""
+    ahead = until - datetime.now(UTC)
+    if not timedelta(0) < ahead <= BLOCK_MAX:
+        raise ControlError(f"--until: expected a time within {BLOCK_MAX.days} days from now; got {until.isoformat()}")

@@ -1,0 +1,83 @@
+"""What the synthetic prober must lead to: its records folded here, under the configured artefacts, before all else."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import msgspec
+
+from detector import engine
+from detector.events.encode import ALERT_LEVEL
+from detector.events.finding import LEVELS
+from models.artefacts.store import Artefacts
+from streams.analyst.errors import DeskError
+from streams.analyst.events import Throttle, decode_event
+from streams.config.config import Config
+from streams.ops.selftest import prober
+from streams.secrets.load import Secrets
+from streams.sketch.identity import Identity, identity_of, pseudonym
+from streams.sketch.sketcher import RawRecord, Sketcher
+
+ROWS_MAX = 400
+
+
+class Due(NamedTuple):
+    """A decision that must fall. rows_seen : at which of the client's rows."""
+
+    level: int
+    detector: str
+    rows_seen: int
+
+    def __str__(self) -> str:
+        return f"{LEVELS[self.level]} ({self.detector}) at request {self.rows_seen}"
+
+
+class Rehearsal(NamedTuple):
+    """What is to be sent, and what is to come of it. client, key : its pseudonym, and the number in it."""
+
+    model: str
+    client: str
+    key: int
+    values: list[bytes]
+    due: list[Due]
+
+
+def due_of(throttle: Throttle) -> Due:
+    return Due(throttle.level, throttle.detector, throttle.record.trigger.rows_seen)
+
+
+def rehearse(
+    config: Config, artefacts: Artefacts, secrets: Secrets, model: str, *, name: str, end_ms: int
+) -> Rehearsal:
+    """The prober's records up to its first alert, and every decision until then. Raises DeskError if none falls.
+
+    model : "" for the first by name. name : the client id. end_ms : when the last record is said to have come.
+    """
+    model = model or min(artefacts.models, default="")
+    if model not in artefacts.models:
+        raise DeskError(f"--model: expected one of {', '.join(sorted(artefacts.models)) or '(none)'}; got {model!r}")
+    identity = identity_of(secrets, config.input.registry)
+    made = prober.records(artefacts.models[model], name, ROWS_MAX, end_ms)
+    values = [msgspec.json.encode(record) for record in made]
+    due: list[Due] = []
+    for throttle in _decisions(config, artefacts, identity, values):
+        due.append(due_of(throttle))
+        if throttle.level >= ALERT_LEVEL:
+            key, tail = identity.client(name)
+            return Rehearsal(model, pseudonym(identity.key_id, key, tail), key, values[: due[-1].rows_seen], due)
+    raise DeskError(
+        f"{model}: {ROWS_MAX} requests of the synthetic prober make no alert under these artefacts; try another"
+        " --model, or look at the thresholds in certificate.md"
+    )
+
+
+def _decisions(config: Config, artefacts: Artefacts, identity: Identity, values: list[bytes]) -> list[Throttle]:
+    raw = [RawRecord(offset, value, None, (), -1) for offset, value in enumerate(values)]
+    sketcher = Sketcher(artefacts, identity, config)
+    result = sketcher.frames(config.topics.raw[0], 0, config.input.incarnation, raw, 1)
+    if result.rejects or result.unjudged:
+        faults = "; ".join([*map(str, result.rejects[:1]), *result.unjudged])
+        raise DeskError(f"the synthetic prober cannot be read: {faults}")
+    state = engine.open_partition(engine.EngineSettings(config, artefacts), 0)
+    placed = [replace(frame, offset=offset) for offset, frame in enumerate(result.frames)]
+    events = [event for frame in placed for event in engine.step(state, frame)]
+    return [found for event in events if isinstance(found := decode_event(event.value), Throttle)]

@@ -1,0 +1,200 @@
+"""Is the whole way armed? A prober under a reserved client goes through it, and what comes out is what must.
+
+Every topic behind the raw one is listened to, so that what does not come says where the way is broken. At the end a
+lift takes everything back, which also shows that orders arrive.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from detector.frame import ControlFrame, RowFrame
+from streams.analyst import feedback
+from streams.analyst.errors import DeskError, EventError
+from streams.analyst.events import Alert, Throttle, decode_event, now
+from streams.analyst.suppress import suppression_of
+from streams.config.config import Config
+from streams.kafka import clients, topics
+from streams.kafka.broker import Features, log_ends, probe
+from streams.ops import orders
+from streams.ops.selftest.rehearsal import Rehearsal, due_of
+from streams.wire import frames
+
+RESERVED = "probewatch-selftest"
+"""Every client id that begins so is ours; a gateway must not give one out."""
+
+POLL_MS = 200
+SHOWN_AGAIN = timedelta(days=1)
+
+
+class Step(NamedTuple):
+    """One part of the way. seconds : since the first record was sent."""
+
+    step: str
+    state: Literal["ok", "fault"]
+    seconds: float
+    detail: str
+
+
+Look = tuple[str, Callable[[], str], str]
+"""A step; what is said of it once it has been seen, "" before; what is said if it is not."""
+
+
+def reserved_name() -> str:
+    """Another each time: from a client that is known already the same inputs would be repeats."""
+    return f"{RESERVED}-{time.time_ns() // 1_000_000}"
+
+
+def selftest(config: Config, rehearsal: Rehearsal, timeout_s: float) -> list[Step]:
+    """Send it, listen, and clean up. timeout_s : for each step. Raises DeskError, KafkaError if it cannot begin."""
+    steps = asyncio.run(_run(config, rehearsal, timeout_s))
+    until, why = now() + SHOWN_AGAIN, "selftest: its alert is nobody's work"
+    hidden = suppression_of(rehearsal.client, "", "", until, why, now())
+    try:
+        feedback.keep(config, hidden.suppression_id, hidden, None)
+    except DeskError as error:  # the way is armed all the same
+        steps.append(Step("suppression", "ok", steps[-1].seconds, f"its alert will be shown: {error}"))
+    return steps
+
+
+async def _run(config: Config, rehearsal: Rehearsal, timeout_s: float) -> list[Step]:
+    features = await probe(config.kafka)
+    steps: list[Step] = []
+    async with _listening(config, rehearsal, features) as heard:
+        begun = time.monotonic()
+        await _send(config, rehearsal.values, features)
+        looks = [*heard.looks(config)]
+        while looks and all(step.state == "ok" for step in steps):
+            name, seen, fault = looks.pop(0)
+            if name == "lift":
+                await orders.give(config, [_lift(rehearsal)])
+            said = await heard.until(seen, timeout_s)
+            seconds = round(time.monotonic() - begun, 1)
+            steps.append(Step(name, "ok" if said else "fault", seconds, said or f"{fault} ({timeout_s:g} s)"))
+        if looks:
+            await orders.give(config, [_lift(rehearsal)])
+    return steps
+
+
+def _lift(rehearsal: Rehearsal) -> ControlFrame:
+    given_ms = time.time_ns() // 1_000_000
+    return ControlFrame(-1, -1, "lift", rehearsal.key, rehearsal.client, "", 0, "selftest", given_ms)
+
+
+async def _send(config: Config, values: list[bytes], features: Features) -> None:
+    """All to one raw partition, in order. Raises DeskError if there is no raw topic."""
+    topic = config.topics.raw[0]
+    counts = await topics.partition_counts(config, [topic])
+    if topic not in counts:
+        raise DeskError(f"there is no topic {topic} (topics.raw): what gateways write must stand there")
+    producer = clients.producer(config, features, max(map(len, values)))
+    await producer.start()
+    try:
+        partition = time.time_ns() % counts[topic]
+        for sent in [await producer.send(topic, value, partition=partition) for value in values]:
+            await sent
+    finally:
+        await producer.stop()
+
+
+class _Heard:
+    """What topics said of the prober since the beginning."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, config: Config, rehearsal: Rehearsal) -> None:
+        self._consumer, self._rehearsal, self._names = consumer, rehearsal, config.topics
+        self._rows: set[int] = set()
+        self._throttles: dict[str, Throttle] = {}
+        self._alerts: dict[str, Alert] = {}
+        self._kept: set[str] = set()
+
+    async def until(self, seen: Callable[[], str], timeout_s: float) -> str:
+        """What `seen` says; "" if it says nothing in time."""
+        deadline = time.monotonic() + timeout_s
+        while not (said := seen()) and time.monotonic() < deadline:
+            for records in (await self._consumer.getmany(timeout_ms=POLL_MS)).values():
+                for record in records:
+                    self._take(record)
+        return said
+
+    def _take(self, record: Any) -> None:
+        if record.topic == self._names.requests:
+            self._take_frame(record)
+            return
+        try:
+            event = decode_event(record.value or b"")
+        except EventError:
+            return
+        if event.client != self._rehearsal.client:
+            return
+        if record.topic == self._names.throttle_state:
+            self._kept.add(event.uid)
+        elif isinstance(event, Throttle):
+            self._throttles[event.uid] = event
+        elif isinstance(event, Alert):
+            self._alerts[event.uid] = event
+
+    def _take_frame(self, record: Any) -> None:
+        try:
+            frame = frames.decode(record.value or b"", record.partition, record.offset)
+        except frames.FrameError:
+            return
+        if isinstance(frame, RowFrame):
+            mine = frame.rows.client == np.uint64(self._rehearsal.key)
+            self._rows.update(frame.rows.offset[mine].tolist())
+
+    def looks(self, config: Config) -> list[Look]:
+        """The way, in order."""
+        names, due = config.topics, ", then ".join(map(str, self._rehearsal.due))
+        return [
+            ("sketch", self._sketched, f"{names.requests} did not get its {len(self._rehearsal.values)} rows: is"
+             " `sketch` running, does it read this raw topic, and how far behind is it (probewatch_lag)?"),
+            ("judge", self._judged, f"not decided: {due}. Is `judge` running, with this configuration and these"
+             " artefacts, and how far behind is it?"),
+            ("doors", self._obeyed, f"{names.throttle_state} did not get the decision: gateways cannot obey it"),
+            ("alert", self._alarmed, f"{names.alerts} did not get the alert: the SOC sees nothing"),
+            ("lift", self._lifted, "the lift took nothing back: what was decided ends when it expires"),
+        ]  # fmt: skip
+
+    def _sketched(self) -> str:
+        rows = len(self._rehearsal.values)
+        return f"{rows} rows in {self._names.requests}" if len(self._rows) >= rows else ""
+
+    def _judged(self) -> str:
+        decided = [one for one in self._throttles.values() if one.record.action != "lift"]
+        if not set(self._rehearsal.due) <= set(map(due_of, decided)):
+            return ""
+        return "; ".join(map(str, self._rehearsal.due)) + f", as folded here; mode {decided[-1].mode}"
+
+    def _obeyed(self) -> str:
+        return f"{self._names.throttle_state} has it" if self._throttles.keys() <= self._kept else ""
+
+    def _alarmed(self) -> str:
+        return next((f"alert {uid}, {alert.severity}" for uid, alert in self._alerts.items()), "")
+
+    def _lifted(self) -> str:
+        taken = any(one.record.action == "lift" for one in self._throttles.values())
+        return "taken back" if taken and self._obeyed() else ""
+
+
+@asynccontextmanager
+async def _listening(config: Config, rehearsal: Rehearsal, features: Features) -> AsyncIterator[_Heard]:
+    """From now on. Raises DeskError for a topic that is not there."""
+    names = config.topics
+    wanted = (names.requests, names.throttle, names.throttle_state, names.alerts)
+    counts = await topics.partition_counts(config, wanted)
+    missing = [name for name in wanted if name not in counts]
+    if missing:
+        raise DeskError(f"there is no topic {missing[0]}; `probewatch topics create` makes it")
+    async with clients.reader(config) as consumer:
+        places = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
+        ends = await log_ends(consumer, places, features)
+        consumer.assign(places)
+        for place in places:
+            consumer.seek(place, ends[place])
+        yield _Heard(consumer, config, rehearsal)

@@ -1,0 +1,1 @@
+"""Secrets: where they are read from; never shown."""

@@ -1,0 +1,1 @@
+"""Records to rows: the sketcher, its fast path, columns, identities."""

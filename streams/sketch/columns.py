@@ -1,0 +1,199 @@
+"""Requests to columns of Rows, and Rows cut into frames. Lists become arrays once per column, never per row."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.artefacts.population import Population
+from models.encoders.base import Encoded, Encoder
+from models.encoders.embedding import EmbeddingEncoder
+from models.reorder import take
+from models.rows import (
+    CLASSES,
+    F32,
+    F64,
+    FLAG_EXPLAIN,
+    FLAG_LABEL,
+    FLAG_REFUSED,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    Rows,
+)
+from streams.adapters import embeddings
+from streams.adapters.request import Output, Request
+from streams.sketch.identity import Identity
+from streams.wire.rejects import Fault
+
+FRAME_ROWS = 4_096
+FRAME_BYTES = 900_000
+FIXED_ROW_BYTES = 96
+"""Columns of one value, validity bits and the request id's offset, rounded up."""
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+_NO_OUTPUT = Output()
+
+UNDECLARED = 255
+CLASS_CODES: dict[str | None, int] = {None: UNDECLARED, **{name: code for code, name in enumerate(CLASSES)}}
+
+Faults = dict[int, Fault]
+"""Row to what is wrong with it; the first fault found stays."""
+
+
+class Said(NamedTuple):
+    """What n records say besides their input: columns of Rows. klass : UNDECLARED where a record does not say."""
+
+    offset: I64
+    index: I32  # type: ignore[assignment]  # as in Rows
+    client: U64
+    client_tail: U8
+    klass: U8
+    time_ms: I64
+    id_offsets: I32
+    id_bytes: U8
+    output: U32
+    score: F32
+    margin: F32
+    tokens_in: U32
+    tokens_out: U32
+    flags: U16
+
+
+class Answers(NamedTuple):
+    """What models answered. Shapes (n,); score and margin NaN where there is none."""
+
+    output: U32
+    score: F32
+    margin: F32
+    flags: U16
+
+
+def inputs_of(encoder: Encoder, requests: Sequence[Request]) -> list[object]:
+    """What the encoder reads of each request; None where it is missing."""
+    if encoder.kind == "tabular":
+        return [request.features for request in requests]
+    return [request.embedding for request in requests]
+
+
+def encode(encoder: Encoder, inputs: Sequence[object], faults: Faults) -> Encoded:
+    """n inputs, none of them None. Faulty rows hold zeros and stand in `faults`."""
+    vectors: Sequence[object] | F32 = inputs
+    if isinstance(encoder, EmbeddingEncoder):
+        read = embeddings.vectors(inputs, encoder.dim_in)  # type: ignore[arg-type]  # kept apart by `inputs_of`
+        vectors = read.vectors
+        for row, fault in read.faults.items():
+            faults.setdefault(row, fault)
+    encoded = encoder.encode(vectors)  # type: ignore[arg-type]
+    for row, field, expected, got in encoded.faults:
+        faults.setdefault(row, Fault(field, expected, got, "input"))
+    return encoded
+
+
+def concatenate(parts: Sequence[Encoded]) -> Encoded:
+    """All inputs, in the order of the parts, without faults; at least one part."""
+    values, fields, surprisal, offgrid, exact, plain = (
+        np.concatenate(column) for column in zip(*(part[:6] for part in parts), strict=True)
+    )
+    return Encoded(values, fields, surprisal, offgrid, exact, plain, ())
+
+
+def take_encoded(encoded: Encoded, rows: NDArray[np.bool_]) -> Encoded:
+    """Those inputs, without faults."""
+    values, fields, surprisal, offgrid, exact, plain = (column[rows] for column in encoded[:6])
+    return Encoded(values, fields, surprisal, offgrid, exact, plain, ())  # type: ignore[arg-type]  # dtypes stay
+
+
+def describe(population: Population | None, values: I16) -> tuple[F32, U32]:
+    """novelty and cell of n rows: NaN and 0 where nothing was fitted."""
+    if population is None:
+        return np.full(len(values), np.nan, np.float32), np.zeros(len(values), np.uint32)
+    return population.describe(values)
+
+
+def times(requests: Sequence[Request]) -> F64:
+    """Milliseconds since 1970, rounded to the nearest; floats, since nothing has bounded them yet."""
+    stamps = [request.ts for request in requests]
+    try:
+        seconds = list(map(datetime.timestamp, stamps))  # type: ignore[arg-type]
+    except TypeError:
+        seconds = [ts if isinstance(ts, float) else ts.timestamp() for ts in stamps]
+    with np.errstate(over="ignore"):
+        return np.rint(np.array(seconds, np.float64) * 1000.0)
+
+
+def answers(requests: Sequence[Request], threshold: float, identity: Identity, faults: Faults) -> Answers:
+    """threshold : the score at which the model's answer turns; margins of single scores are distances to it."""
+    outputs = [request.output or _NO_OUTPUT for request in requests]
+    labels = [output.label for output in outputs]
+    score = np.array([output.score for output in outputs], np.float64)  # None becomes NaN
+    margin = np.abs(score - threshold)
+    for row in [row for row, output in enumerate(outputs) if output.scores]:
+        _several(outputs[row].scores or {}, row, threshold, labels, score, margin)
+    for row in np.flatnonzero((np.abs(score) > FLOAT32_MAX) | (margin > FLOAT32_MAX)).tolist():
+        field = "output.scores" if outputs[row].scores else "output.score"
+        faults.setdefault(row, Fault(field, "numbers within 32-bit floats", "one beyond them", "range"))
+        score[row] = margin[row] = 0.0
+    output = identity.labels(labels)
+    flags = np.where(output != 0, FLAG_LABEL, 0)
+    flags |= np.where([output.refused is True for output in outputs], FLAG_REFUSED, 0)
+    flags |= np.where([request.operation == "explain" for request in requests], FLAG_EXPLAIN, 0)
+    return Answers(output, score.astype(np.float32), margin.astype(np.float32), flags.astype(np.uint16))
+
+
+def _several(
+    scores: dict[str, float], row: int, threshold: float, labels: list[str | int | None], score: F64, margin: F64
+) -> None:
+    """One row with a score for each label: the best is the answer unless the log names another."""
+    ranked = sorted(((value, label) for label, value in scores.items()), reverse=True)
+    if labels[row] is None:
+        labels[row] = ranked[0][1]
+    if np.isnan(score[row]):
+        score[row] = ranked[0][0]
+        margin[row] = abs(score[row] - threshold)
+    if len(ranked) > 1:
+        margin[row] = ranked[0][0] - ranked[1][0]
+
+
+def counts(values: Sequence[int | None]) -> U32:
+    """(n,), 0 for None."""
+    return np.array([value or 0 for value in values], np.uint32)
+
+
+def join(texts: Sequence[str]) -> tuple[I32, U8]:
+    """UTF-8 of n texts in one array, and the n + 1 places where they begin and end."""
+    text = "".join(texts)
+    lengths = map(len, texts) if text.isascii() else (len(text.encode()) for text in texts)
+    offsets = np.zeros(len(texts) + 1, np.int32)
+    np.cumsum(np.fromiter(lengths, np.int32, len(texts)), out=offsets[1:])
+    return offsets, np.frombuffer(text.encode(), np.uint8)
+
+
+def cut(rows: Rows, n_partitions: int) -> Iterator[tuple[int, Rows]]:
+    """Rows by partition of `requests`, in frames of at most 4,096 rows and about 900 kB; each source's in raw order."""
+    partition = ((rows.client >> np.uint64(32)) % np.uint64(n_partitions)).astype(np.int64)
+    rows = take(rows, np.lexsort((rows.index, rows.offset, rows.source, partition)))
+    ends = np.cumsum(np.bincount(partition, minlength=n_partitions))
+    width = FIXED_ROW_BYTES + 2 * rows.values.shape[1] + 3 * rows.fields.shape[1]
+    size = np.concatenate(([0], np.cumsum(np.diff(rows.id_offsets) + width)))
+    start = 0
+    for target, end in enumerate(ends.tolist()):
+        while start < end:
+            fit = int(np.searchsorted(size, size[start] + FRAME_BYTES, "right")) - 1
+            stop = min(end, start + FRAME_ROWS, max(fit, start + 1))
+            yield target, _slice(rows, start, stop)
+            start = stop
+
+
+def _slice(rows: Rows, start: int, stop: int) -> Rows:
+    first, last = int(rows.id_offsets[start]), int(rows.id_offsets[stop])
+    columns = {name: column[start:stop] for name, column in rows._asdict().items() if not name.startswith("id_")}
+    offsets = rows.id_offsets[start : stop + 1] - rows.id_offsets[start]
+    return Rows(**columns, id_offsets=offsets, id_bytes=rows.id_bytes[first:last])

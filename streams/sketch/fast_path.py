@@ -1,0 +1,240 @@
+"""Plain records to columns, without an object for any of them. What is not plain, or faulty, is left over.
+
+Whatever is taken here becomes what the decoder and `columns` would have made of it; tests compare the two.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.encoders.base import Encoded, Encoder
+from models.encoders.embedding import EmbeddingEncoder
+from models.encoders.table import TabularEncoder
+from models.encoders.table_reader import Interned
+from models.kernels.json.columns import copy_texts, gather, read_base64, read_times
+from models.kernels.json.scan import NUMBERS, OBJECT, TEXT, TRUE, WHOLE
+from models.rows import F32, F64, FLAG_EXPLAIN, FLAG_LABEL, FLAG_REFUSED, I32, I64, U8, U16, U32
+from streams.adapters import scanner
+from streams.adapters.request import IDENTIFIER_CHARS, LABEL_CHARS
+from streams.adapters.scanner import Scanned
+from streams.sketch import columns
+from streams.sketch.columns import CLASS_CODES, FLOAT32_MAX, UNDECLARED, Said
+from streams.sketch.identity import Identity
+
+WHOLE_DIGITS = 18
+"""Labels that are longer numbers may not fit 64 bits."""
+
+Flags = NDArray[np.bool_]
+
+
+class Window(NamedTuple):
+    """Times that are taken, ms since 1970, [early, late)."""
+
+    early_ms: float
+    late_ms: float
+
+
+class PlainRows(NamedTuple):
+    """Plain records of one model. rows : (n,) their places. given : (m,) the places of those that have an input, and
+    encoded and said are of these; None where the model has no encoder.
+    """
+
+    model: str
+    rows: I64
+    given: I64
+    encoded: Encoded | None
+    said: Said | None
+
+
+def plain_rows(
+    found: Scanned,
+    offsets: I64,
+    encoders: Mapping[str, Encoder],
+    thresholds: Mapping[str, float],
+    identity: Identity,
+    window: Window,
+) -> Iterator[PlainRows]:
+    """Models in order of appearance. offsets : (n,) of the messages. A model without an encoder gets no rows."""
+    time_ms, in_time = _times(found, window)
+    clean = found.plain & in_time & _are_short(found)
+    codes, coded = _classes(found, clean)
+    clean &= coded
+    clean &= _labels_fit(found)
+    for name, rows in _by_model(found, clean):
+        encoder = encoders.get(name)
+        if encoder is None:
+            yield PlainRows(name, rows, rows[:0], None, None)
+            continue
+        score, margin, fits = _scores(found, rows, thresholds[name])
+        rows, score, margin = rows[fits], score[fits], margin[fits]
+        given = np.isin(found.values.kind[_place(encoder)][rows], (OBJECT, TEXT, NUMBERS))
+        without = rows[~given]
+        rows, score, margin = rows[given], score[given], margin[given]
+        encoded, good = _encode(encoder, found, rows)
+        if not good.all():
+            encoded = columns.take_encoded(encoded, good)
+            rows, score, margin = rows[good], score[good], margin[good]
+        said = _said(found, rows, offsets, time_ms, codes, score, margin, identity)
+        yield PlainRows(name, np.concatenate((rows, without)), rows, encoded, said)
+
+
+def _place(encoder: Encoder) -> int:
+    return scanner.FEATURES if encoder.kind == "tabular" else scanner.EMBEDDING
+
+
+def _times(found: Scanned, window: Window) -> tuple[I64, Flags]:
+    values = found.values
+    seconds = values.number[scanner.TS]
+    kind = np.where(found.plain, values.kind[scanner.TS], 0).astype(np.uint8)
+    read_times(found.text, kind, values.start[scanner.TS], values.end[scanner.TS], seconds)
+    with np.errstate(over="ignore", invalid="ignore"):
+        time_ms = np.rint(seconds * 1000.0)
+        inside = (kind > 0) & (time_ms >= window.early_ms) & (time_ms < window.late_ms)
+        return np.where(inside, time_ms, 0.0).astype(np.int64), inside
+
+
+def _are_short(found: Scanned) -> Flags:
+    """Names are there, and not too long: in bytes, of which there are at least as many as characters."""
+    some = slice(scanner.REQUEST_ID, scanner.MODEL + 1)
+    lengths = found.values.end[some] - found.values.start[some]
+    named = (found.values.kind[some] == TEXT) & (lengths >= 1) & (lengths <= IDENTIFIER_CHARS)
+    short: Flags = named.all(axis=0)
+    counts = found.values.number[scanner.TOKENS_IN : scanner.TOKENS_OUT + 1]
+    kinds = found.values.kind[scanner.TOKENS_IN : scanner.TOKENS_OUT + 1]
+    short &= ((kinds != WHOLE) | ((counts >= 0) & (counts < 2**32))).all(axis=0)
+    return short
+
+
+def _labels_fit(found: Scanned) -> Flags:
+    kind = found.values.kind[scanner.LABEL]
+    if not kind.any():
+        return np.ones(len(kind), np.bool_)
+    length = found.values.end[scanner.LABEL] - found.values.start[scanner.LABEL]
+    zero_sign = (kind == WHOLE) & (found.values.number[scanner.LABEL] == 0) & (length > 1)
+    fit: Flags = ~zero_sign & (length <= np.where(kind == WHOLE, WHOLE_DIGITS, LABEL_CHARS)) | (kind <= 1)
+    return fit
+
+
+def _texts(found: Scanned, key: int, rows: I64) -> Interned:
+    return Interned.of(found.text, found.values.start[key][rows], found.values.end[key][rows])
+
+
+def _classes(found: Scanned, clean: Flags) -> tuple[U8, Flags]:
+    """Declared classes, and whether they are known ones."""
+    kind = found.values.kind[scanner.CLIENT_CLASS]
+    codes, known = np.full(len(kind), UNDECLARED, np.uint8), np.ones(len(kind), np.bool_)
+    declared = np.flatnonzero(clean & (kind == TEXT))
+    if len(declared):
+        texts = _texts(found, scanner.CLIENT_CLASS, declared)
+        codes[declared] = np.array([CLASS_CODES.get(name, UNDECLARED) for name in texts.names], np.uint8)[texts.code]
+        known[declared] = codes[declared] != UNDECLARED
+    return codes, known
+
+
+def _by_model(found: Scanned, clean: Flags) -> Iterator[tuple[str, I64]]:
+    rows = np.flatnonzero(clean)
+    if len(rows):
+        texts = _texts(found, scanner.MODEL, rows)
+        for code, name in enumerate(texts.names):
+            yield name, rows if len(texts.names) == 1 else rows[texts.code == code]
+
+
+def _scores(found: Scanned, rows: I64, threshold: float) -> tuple[F64, F64, Flags]:
+    kind = found.values.kind[scanner.SCORE][rows]
+    score = np.where(kind > 1, found.values.number[scanner.SCORE][rows], np.nan)
+    margin = np.abs(score - threshold)
+    return score, margin, ~((np.abs(score) > FLOAT32_MAX) | (margin > FLOAT32_MAX))
+
+
+def _encode(encoder: Encoder, found: Scanned, rows: I64) -> tuple[Encoded, Flags]:
+    """Their inputs, and (n,) which of them are without fault."""
+    key = _place(encoder)
+    start, end = found.values.start[key][rows], found.values.end[key][rows]
+    if isinstance(encoder, TabularEncoder):
+        return encoder.encode_members(found.text, start, end, found.members)
+    assert isinstance(encoder, EmbeddingEncoder)
+    vectors, good = _vectors(found, found.values.kind[key][rows], start, end, encoder.dim_in)
+    encoded = encoder.encode_vectors(vectors)
+    good[[fault.row for fault in encoded.faults]] = False
+    return encoded, good
+
+
+def _vectors(found: Scanned, kind: U8, start: I32, end: I32, dim: int) -> tuple[F32, Flags]:
+    n = len(kind)
+    numbers = (kind == NUMBERS) & (end - start == dim)
+    if numbers.all():
+        vectors = np.empty((n, dim), np.float32)
+        gather(found.pool, start, vectors)
+        return vectors, numbers
+    packed, clean = np.zeros((n, 4 * dim), np.uint8), np.ones(n, np.uint8)
+    texts = kind == TEXT
+    read_base64(found.text, np.where(texts, start, 0), np.where(texts, end, 0), packed, clean)
+    vectors = packed.view("<f4")
+    if numbers.any():
+        some = np.empty((int(numbers.sum()), dim), np.float32)
+        gather(found.pool, start[numbers], some)
+        vectors[numbers] = some
+    return vectors, numbers | (clean > 0)
+
+
+def _said(
+    found: Scanned, rows: I64, offsets: I64, time_ms: I64, codes: U8, score: F64, margin: F64, identity: Identity
+) -> Said:
+    values, n = found.values, len(rows)
+    client, client_tail = identity.clients_of_utf8(_client_ids(found, rows))
+    id_offsets, id_bytes = _join(found, rows)
+    output, flags = _answers(found, rows, identity)
+    return Said(
+        offset=offsets[rows],
+        index=np.zeros(n, np.int32),
+        client=client,
+        client_tail=client_tail,
+        klass=codes[rows],
+        time_ms=time_ms[rows],
+        id_offsets=id_offsets,
+        id_bytes=id_bytes,
+        output=output,
+        score=score.astype(np.float32),
+        margin=margin.astype(np.float32),
+        tokens_in=_counts(values.kind[scanner.TOKENS_IN][rows], values.number[scanner.TOKENS_IN][rows]),
+        tokens_out=_counts(values.kind[scanner.TOKENS_OUT][rows], values.number[scanner.TOKENS_OUT][rows]),
+        flags=flags,
+    )
+
+
+def _client_ids(found: Scanned, rows: I64) -> Sequence[bytes]:
+    letters = found.text.tobytes() if len(rows) else b""
+    start, end = found.values.start[scanner.CLIENT_ID], found.values.end[scanner.CLIENT_ID]
+    return [letters[a:b] for a, b in zip(start[rows].tolist(), end[rows].tolist(), strict=True)]
+
+
+def _join(found: Scanned, rows: I64) -> tuple[I32, U8]:
+    start, end = found.values.start[scanner.REQUEST_ID][rows], found.values.end[scanner.REQUEST_ID][rows]
+    offsets = np.zeros(len(rows) + 1, np.int32)
+    np.cumsum(end - start, out=offsets[1:])
+    joined = np.empty(offsets[-1], np.uint8)
+    copy_texts(found.text, start, end, offsets, joined)
+    return offsets, joined
+
+
+def _answers(found: Scanned, rows: I64, identity: Identity) -> tuple[U32, U16]:
+    kinds = found.values.kind
+    output, flags = np.zeros(len(rows), np.uint32), np.zeros(len(rows), np.uint16)
+    labelled = np.flatnonzero(kinds[scanner.LABEL][rows] > 1)
+    if len(labelled):
+        texts = _texts(found, scanner.LABEL, rows[labelled])
+        output[labelled] = identity.labels(texts.names)[texts.code]
+        flags[labelled] = FLAG_LABEL
+    flags[kinds[scanner.REFUSED][rows] == TRUE] |= FLAG_REFUSED
+    asked = np.flatnonzero(kinds[scanner.OPERATION][rows] == TEXT)
+    if len(asked):
+        texts = _texts(found, scanner.OPERATION, rows[asked])
+        explains = np.array([FLAG_EXPLAIN * (name == "explain") for name in texts.names], np.uint16)
+        flags[asked] |= explains[texts.code]
+    return output, flags
+
+
+def _counts(kind: U8, number: F64) -> U32:
+    return np.where(kind == WHOLE, number, 0.0).astype(np.uint32)

@@ -1,0 +1,143 @@
+"""Who a client is, without saying who: keyed pseudonyms, keyed label hashes, source numbers."""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from models.pseudonym import CLIENT_BYTES, client_of, pseudonym
+from models.rows import CLIENT_TAIL_BYTES, U8, U32, U64
+from streams.secrets.load import Secrets
+
+DIGEST_BYTES = CLIENT_BYTES + CLIENT_TAIL_BYTES
+CACHED_CLIENTS = 65_536
+CACHED_LABELS = 16_384
+
+__all__ = ["Former", "Identity", "client_of", "identities", "identity_of", "pseudonym", "source_id"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class TwoGenerations(dict[K, V], Generic[K, V]):
+    """A bounded memo: what was not asked for since the last but one time it filled up is forgotten.
+
+    A hit costs one dict lookup in C (an exact LRU would reorder in Python on every hit). Holds at most 2 * `limit`.
+    """
+
+    def __init__(self, compute: Callable[[K], V], limit: int) -> None:
+        super().__init__()
+        self._compute = compute
+        self._limit = limit
+        self._old: dict[K, V] = {}
+
+    def __missing__(self, key: K) -> V:
+        if len(self) >= self._limit:
+            self._old = dict(self)
+            self.clear()
+        value = self._old[key] if key in self._old else self._compute(key)
+        self[key] = value
+        return value
+
+
+class Former(NamedTuple):
+    """The pseudonym key before. names : the clients, as it calls them, that somebody said something about."""
+
+    pseudonym_key: bytes
+    names: frozenset[int]
+
+
+class Identity:
+    """Pseudonyms and label hashes of one installation.
+
+    pseudonym_key : secret, for clients. key_id : its name, in front of every pseudonym. seed : the projection secret,
+    for labels. former : while keys rotate. Same secrets, same results, on any machine.
+    """
+
+    def __init__(
+        self,
+        pseudonym_key: bytes,
+        key_id: str,
+        seed: bytes,
+        cached_clients: int = CACHED_CLIENTS,
+        former: Former | None = None,
+    ) -> None:
+        self.key_id = key_id
+        self._key = pseudonym_key
+        self._former = former
+        self._renamed: dict[int, int] = {}
+        self._label_key = hashlib.blake2b(b"label", key=seed[:64], digest_size=32).digest()
+        self._digests = TwoGenerations(self._digest, cached_clients)
+        self._labels = TwoGenerations(self._hash_label, CACHED_LABELS)
+
+    def client(self, client_id: str) -> tuple[int, bytes]:
+        """The client as uint64 and the 9 bytes that complete its pseudonym (models.rows.CLIENT_TAIL_BYTES)."""
+        digest = self._digests[client_id.encode()]
+        return int.from_bytes(digest[:CLIENT_BYTES], "big"), digest[CLIENT_BYTES:]
+
+    def clients(self, client_ids: Sequence[str]) -> tuple[U64, U8]:
+        """`client` for n ids at once: (n,) and (n, 9)."""
+        return self.clients_of_utf8([client_id.encode() for client_id in client_ids])
+
+    def clients_of_utf8(self, client_ids: Sequence[bytes]) -> tuple[U64, U8]:
+        """`clients` from their ids in UTF-8."""
+        digests = np.frombuffer(b"".join(map(self._digests.__getitem__, client_ids)), np.uint8)
+        table = digests.reshape(len(client_ids), DIGEST_BYTES)
+        keys = np.ascontiguousarray(table[:, :CLIENT_BYTES]).view(">u8").astype(np.uint64).reshape(-1)
+        return keys, np.ascontiguousarray(table[:, CLIENT_BYTES:])
+
+    def label(self, label: str | int) -> int:
+        """A keyed uint32 of an answer's label, never 0. 1 and "1" are the same label."""
+        return self._labels[label]
+
+    def labels(self, labels: Sequence[str | int | None]) -> U32:
+        """`label` for n labels at once; 0 for None."""
+        return np.fromiter(map(self._labels.__getitem__, labels), np.uint32, len(labels))
+
+    def spoken_of(self, clients: U64) -> U64:
+        """Clients, (n,), as the registry may call them: by today's name, or by the one before if that is known."""
+        if not self._renamed:
+            return clients
+        return np.array([self._renamed.get(client, client) for client in clients.tolist()], np.uint64)
+
+    def _digest(self, client_id: bytes) -> bytes:
+        digest = hmac.digest(self._key, client_id, "sha256")[:DIGEST_BYTES]
+        if self._former is not None:
+            before = hmac.digest(self._former.pseudonym_key, client_id, "sha256")
+            name = int.from_bytes(before[:CLIENT_BYTES], "big")
+            if name in self._former.names:
+                self._renamed[int.from_bytes(digest[:CLIENT_BYTES], "big")] = name
+        return digest
+
+    def _hash_label(self, label: str | int | None) -> int:
+        if label is None:
+            return 0
+        digest = hashlib.blake2b(str(label).encode(), key=self._label_key, digest_size=4).digest()
+        return int.from_bytes(digest, "big") or 1
+
+
+def identities(secrets: Secrets) -> tuple[Identity, ...]:
+    """One for each pseudonym key in use: today's, and the one before while keys rotate."""
+    keys = [(secrets.pseudonym_key, secrets.key_id), *([secrets.previous] if secrets.previous else [])]
+    return tuple(Identity(*key, secrets.projection_seed) for key in keys)
+
+
+def identity_of(secrets: Secrets, registry: Iterable[str]) -> Identity:
+    """Today's. registry : pseudonyms; those under the key before, while keys rotate, are known again."""
+    return Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed, former=former_of(secrets, registry))
+
+
+def former_of(secrets: Secrets, registry: Iterable[str]) -> Former | None:
+    if secrets.previous is None:
+        return None
+    key, key_id = secrets.previous
+    names = frozenset(client_of(name) for name in registry if name.startswith(f"{key_id}-"))
+    return Former(key, names) if names else None
+
+
+def source_id(topic: str, partition: int, incarnation: str) -> int:
+    """A uint32 for a raw partition; a topic created anew needs another incarnation, since its offsets start again."""
+    text = f"{topic}\0{partition}\0{incarnation}".encode()
+    return int.from_bytes(hashlib.blake2b(text, person=b"probewatch.src", digest_size=4).digest(), "big")

@@ -1,0 +1,1 @@
+"""What stands in topics: frames, settings changes, rejects, dead letters."""

@@ -1,0 +1,298 @@
+"""Frames on the wire: one Kafka message of `requests` is one Arrow IPC stream of one record batch, or a control order.
+
+Columns are moved whole, never row by row. What comes back is checked before it is used: whoever may write to
+`requests` must not be able to crash a judge.
+"""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame, named
+from models.pseudonym import client_of
+from models.rows import CLASSES, CLIENT_TAIL_BYTES, F32, TIME_MS_MAX, TIME_MS_MIN, U8, Rows
+from streams.sketch.identity import TwoGenerations
+from streams.wire.arrow_batch import COLUMNS, Column, flatbuffer_field, layout, type_of
+
+ROWS_SCHEMA = "probewatch.rows/1"
+SEVERAL_SCHEMA = "probewatch.rows/2"
+"""The same columns, with rows of several raw partitions: who does not know that must not read it."""
+
+CONTROL_SCHEMA = "probewatch.control/1"
+FRAME_ROWS_MAX = 65_536
+WIDTH_MAX = 4_096
+PREAMBLE_BYTES_MAX = 65_536
+CACHED_PREAMBLES = 256
+SEAL_BYTES = 4
+SHIFT, CLOSE = "shift", "close"
+
+KIND_HEADER = "probewatch-kind"
+METADATA = ("model", "space", "source_name", "key_id")
+
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+_CONTINUATION = 0xFFFFFFFF
+
+
+class FrameError(ValueError):
+    """Bytes that are no frame. Says what is wrong with them; holds none of them."""
+
+
+_Time = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+_Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
+
+
+class _Preamble(NamedTuple):
+    """What stands before the rows: the schema and whom the frame is about.
+
+    labels : the values of METADATA. widths : by name, as in Column.width.
+    """
+
+    schema: pa.Schema
+    labels: tuple[str, str, str, str]
+    widths: dict[str, int]
+
+
+class _Control(msgspec.Struct):
+    """client : the pseudonym; the uint64 is inside it."""
+
+    schema: str
+    action: str
+    client: str
+    model: str
+    until_ms: _Time
+    reason: str
+    given_ms: _Time = 0
+
+
+class _Action(msgspec.Struct):
+    schema: str
+    action: str
+
+
+class _Shift(msgspec.Struct):
+    """vector : int32 each, in value units."""
+
+    schema: str
+    action: str
+    model: str
+    space: str
+    since_ms: _Time
+    until_ms: _Time
+    rows: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    vector: Annotated[tuple[_Int32, ...], msgspec.Meta(max_length=WIDTH_MAX)]
+
+
+class _Close(msgspec.Struct):
+    schema: str
+    action: str
+    until_ms: _Time
+
+
+def encode(frame: RowFrame) -> bytes:
+    """The value of a Kafka message. partition and offset are the message's own and not in it, nor are plain names."""
+    labels = tuple(getattr(frame, name) for name in METADATA)
+    d, f = frame.rows.values.shape[1], frame.rows.fields.shape[1]
+    schema, preamble = _written[(labels, d, f)]
+    if frame.rows.count:
+        return seal(b"".join((preamble, *layout(d, f).write(frame.rows), _END_OF_STREAM)))
+    batch = pa.RecordBatch.from_arrays([pa.array([], type) for type in schema.types], schema=schema)
+    return seal(b"".join((preamble, memoryview(batch.serialize()), _END_OF_STREAM)))
+
+
+def seal(stream: bytes) -> bytes:
+    """The stream with a CRC-32 behind its end, where readers of Arrow do not look: damage must not pass for other rows.
+
+    It keeps nobody out: whoever may write to `requests` can compute one.
+    """
+    return stream + zlib.crc32(stream).to_bytes(SEAL_BYTES, "little")
+
+
+def encode_control(frame: ControlFrame | ShiftFrame | CloseFrame) -> bytes:
+    if isinstance(frame, CloseFrame):
+        return msgspec.json.encode(_Close(CONTROL_SCHEMA, CLOSE, frame.until_ms))
+    if isinstance(frame, ShiftFrame):
+        span = frame.since_ms, frame.until_ms
+        return msgspec.json.encode(
+            _Shift(CONTROL_SCHEMA, SHIFT, frame.model, frame.space, *span, frame.rows, frame.vector)
+        )
+    about = frame.name, frame.model, frame.until_ms, frame.reason, frame.given_ms
+    return msgspec.json.encode(_Control(CONTROL_SCHEMA, frame.action, *about))
+
+
+def decode(value: bytes, partition: int, offset: int) -> Frame:
+    """The frame in a message of `requests`. Raises FrameError, whatever the bytes are.
+
+    Arrays are copies: aligned, writable and of one layout, so that kernels compile once.
+    """
+    if value[:1] == b"{":
+        return _decode_control(value, partition, offset)
+    # Without a seal as the first release wrote them, which archives keep.
+    if not value.endswith(_END_OF_STREAM) and zlib.crc32(memoryview(value)[:-4]) != int.from_bytes(
+        value[-4:], "little"
+    ):
+        raise FrameError("a damaged frame: its checksum is another")
+    try:
+        start = _message_bytes(value)
+        preamble = _read[value[:start]]
+        rows = layout(preamble.widths["values"], preamble.widths["fields"]).read(value, start)
+        if rows is None:
+            rows = _by_arrow(value, start, preamble)
+        _check(rows, preamble.labels[METADATA.index("source_name")])
+    except FrameError:
+        raise
+    except Exception as error:  # Arrow raises its own kinds, EOFError, OSError, ValueError … for damaged bytes
+        raise FrameError(f"not a frame: {type(error).__name__} while reading Arrow") from error
+    return RowFrame(partition, offset, *preamble.labels, rows)
+
+
+def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame | ShiftFrame | CloseFrame:
+    try:
+        action = msgspec.json.decode(value, type=_Action)
+        if action == _Action(CONTROL_SCHEMA, CLOSE):
+            return CloseFrame(partition, offset, msgspec.json.decode(value, type=_Close).until_ms)
+        if action == _Action(CONTROL_SCHEMA, SHIFT):
+            shift = msgspec.json.decode(value, type=_Shift)
+            span = shift.since_ms, shift.until_ms
+            return ShiftFrame(partition, offset, shift.model, shift.space, *span, shift.rows, shift.vector)
+        order = msgspec.json.decode(value, type=_Control)
+        client = client_of(order.client)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise FrameError("not a control frame: malformed JSON, no pseudonym, or a field is missing") from error
+    if order.schema != CONTROL_SCHEMA:
+        raise FrameError(f"not a control frame of {CONTROL_SCHEMA}")
+    name, model = order.client, order.model
+    about = client, name, model, order.until_ms, order.reason, order.given_ms
+    return ControlFrame(partition, offset, order.action, *about)
+
+
+def _write_preamble(key: tuple[tuple[str, ...], int, int]) -> tuple[pa.Schema, bytes]:
+    labels, d, f = key
+    named_labels = dict(zip(METADATA, labels, strict=True))
+    schema_name = SEVERAL_SCHEMA if named(named_labels["source_name"]) else ROWS_SCHEMA
+    metadata = {"schema": schema_name, **named_labels}
+    fields = [
+        pa.field(c.name, type_of(c, {"values": d, "fields": f}), nullable=c.type == pa.float32()) for c in COLUMNS
+    ]
+    schema = pa.schema(fields, metadata=metadata)
+    return schema, schema.serialize().to_pybytes()
+
+
+def _read_preamble(value: bytes) -> _Preamble:
+    schema = pa.ipc.read_schema(pa.py_buffer(value))
+    metadata = {name.decode(): text.decode() for name, text in (schema.metadata or {}).items()}
+    if metadata.get("schema") not in (ROWS_SCHEMA, SEVERAL_SCHEMA) or not metadata.keys() >= set(METADATA):
+        raise FrameError(f"not a frame of {ROWS_SCHEMA} or {SEVERAL_SCHEMA}")
+    if schema.names[: len(COLUMNS)] != [column.name for column in COLUMNS]:
+        raise FrameError(f"columns are not those of {ROWS_SCHEMA}")
+    labels = [metadata[name] for name in METADATA]
+    widths = {name: getattr(schema.field(name).type, "list_size", -1) for name in ("values", "fields")}
+    for column in COLUMNS:
+        if not 0 <= widths.get(column.width, 0) <= WIDTH_MAX or schema.field(column.name).type != type_of(
+            column, widths
+        ):
+            raise FrameError(f"column {column.name} is not of the type that {ROWS_SCHEMA} gives it")
+    return _Preamble(schema, (labels[0], labels[1], labels[2], labels[3]), widths)
+
+
+_written = TwoGenerations(_write_preamble, CACHED_PREAMBLES)
+_read = TwoGenerations(_read_preamble, CACHED_PREAMBLES)
+"""The preamble is half of a small frame's cost, and the same for all frames of a source and space."""
+
+
+def _message_bytes(value: bytes) -> int:
+    """Length of the schema message: marker, length of its flatbuffer, flatbuffer."""
+    marker, length = struct.unpack_from("<Ii", value)
+    if marker != _CONTINUATION or not 0 < length <= PREAMBLE_BYTES_MAX or 8 + length > len(value):
+        raise FrameError("not a frame: no Arrow schema at the beginning")
+    return int(8 + length)
+
+
+def _refuse_compression(message: bytes) -> None:
+    """Compressed buffers state their own expanded size, which nothing bounds; we never write them.
+
+    Reads two tables of the flatbuffer (format/Message.fbs: field 2 of Message is the header, field 3 of RecordBatch
+    the compression). Arrow verifies the rest when it reads the batch.
+    """
+    if struct.unpack_from("<I", message)[0] != _CONTINUATION:
+        raise FrameError("not a frame: no record batch after the schema")
+    root = 8 + struct.unpack_from("<I", message, 8)[0]
+    header = flatbuffer_field(message, root, 2)
+    if not header:
+        raise FrameError("not a frame: a message without content")
+    if flatbuffer_field(message, header + struct.unpack_from("<I", message, header)[0], 3):
+        raise FrameError("compressed record batches are not read")
+
+
+def _by_arrow(value: bytes, start: int, preamble: _Preamble) -> Rows:
+    """What another than `Layout` wrote, or rows that it leaves to Arrow. Raises FrameError, and whatever Arrow does."""
+    _refuse_compression(value[start:])
+    batch = pa.ipc.read_record_batch(pa.py_buffer(value)[start:], preamble.schema)
+    batch.validate(full=True)
+    return _rows(batch, preamble.widths)
+
+
+def _rows(batch: pa.RecordBatch, widths: dict[str, int]) -> Rows:
+    n = batch.num_rows
+    columns: dict[str, NDArray[Any]] = {}
+    for place, column in enumerate(COLUMNS):
+        array = batch.column(place)
+        if column.type == pa.float32():
+            columns[column.attribute] = _floats(array)
+        elif array.null_count:
+            raise FrameError(f"column {column.name} has nulls")
+        elif not column.attribute:
+            columns["id_offsets"], columns["id_bytes"] = _texts(array.buffers(), n)
+        else:
+            columns[column.attribute] = _numbers(array, column, widths)
+    return Rows(**columns)
+
+
+def _check(rows: Rows, label: str) -> None:
+    """What a fold relies on."""
+    if rows.count > FRAME_ROWS_MAX:
+        raise FrameError(f"a frame has at most {FRAME_ROWS_MAX} rows; this one says {rows.count}")
+    if rows.count and int(rows.klass.max()) >= len(CLASSES):
+        raise FrameError(f"column class: expected 0 to {len(CLASSES) - 1}")
+    if rows.count and not (rows.time_ms.min() >= TIME_MS_MIN and rows.time_ms.max() < TIME_MS_MAX):
+        raise FrameError("column time_ms: expected years 1 to 8999")
+    known = named(label)
+    if known and not set(np.unique(rows.source).tolist()) <= known.keys():
+        raise FrameError("column source: expected those that source_name tells")
+    if not known and rows.count and (rows.source != rows.source[0]).any():
+        raise FrameError("column source: expected one source")
+
+
+def _floats(array: pa.Array) -> F32:
+    floats: F32 = array.to_numpy(zero_copy_only=False)
+    return floats.copy() if array.null_count == 0 else floats
+
+
+def _texts(buffers: Sequence[pa.Buffer | None], n: int) -> tuple[NDArray[np.int32], U8]:
+    if n == 0 or buffers[1] is None:
+        return np.zeros(n + 1, np.int32), np.zeros(0, np.uint8)
+    offsets = np.frombuffer(buffers[1], np.int32, n + 1)
+    letters = np.frombuffer(buffers[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+    return offsets - offsets[0], letters.copy()
+
+
+def _numbers(array: pa.Array, column: Column, widths: dict[str, int]) -> NDArray[Any]:
+    n = len(array)
+    if column.attribute == "client_tail":
+        return (
+            np.frombuffer(array.buffers()[1] or b"", np.uint8, n * CLIENT_TAIL_BYTES)
+            .reshape(n, CLIENT_TAIL_BYTES)
+            .copy()
+        )
+    dtype = column.type.to_pandas_dtype()
+    if not column.width:
+        return np.frombuffer(array.buffers()[1] or b"", dtype, n).copy()
+    width = widths[column.width]
+    if array.values.null_count or len(array.values) < n * width:
+        raise FrameError(f"column {column.name} has nulls or lacks cells")
+    return np.frombuffer(array.buffers()[-1] or b"", dtype, n * width).reshape(n, width).copy()

@@ -1,0 +1,77 @@
+"""With which settings each stretch of `requests` was judged: a record in the topic of state whenever they change.
+
+A replay that is given the configurations of then changes them where they changed. It stands beside the blocks, under
+keys of its own: whoever takes a partition over reads it anyway.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from detector.events.finding import Provenance
+
+SCHEMA = "probewatch.settings/1"
+KEY = b"settings/"
+FILE = "settings.jsonl"
+
+
+class JudgedWith(msgspec.Struct, frozen=True, order=True):
+    """From `offset` on, `partition` was judged with these, until the next record of the partition."""
+
+    partition: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    offset: Annotated[int, msgspec.Meta(ge=0, lt=2**63 - 1)]
+    config_hash: str
+    artefact_hash: str
+    engine_version: str
+    schema: str = SCHEMA
+
+    @property
+    def made_with(self) -> Provenance:
+        return Provenance(self.config_hash, self.artefact_hash, self.engine_version)
+
+    @property
+    def key(self) -> bytes:
+        return KEY + b"%d/%d" % (self.partition, self.offset)
+
+
+_record = msgspec.json.Decoder(JudgedWith)
+
+
+def encode(one: JudgedWith) -> bytes:
+    return msgspec.json.encode(one)
+
+
+def decode(key: bytes | None, value: bytes | None, partition: int) -> JudgedWith | None:
+    """The record, if it is one of this partition."""
+    if not (key or b"").startswith(KEY):
+        return None
+    try:
+        found = _record.decode(value or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return found if found.partition == partition and found.key == key and found.schema == SCHEMA else None
+
+
+def due(known: Iterable[JudgedWith], partition: int, offset: int, made_with: Provenance) -> JudgedWith | None:
+    """What must be written before frames from this offset on are judged; None if it stands there already."""
+    before = max((one for one in known if one.offset <= offset), default=None, key=lambda one: one.offset)
+    if before is not None and before.made_with == made_with:
+        return None
+    return JudgedWith(partition, offset, *made_with)
+
+
+def keep(folder: Path, known: Iterable[JudgedWith]) -> None:
+    """Into an archive, beside what stands there already; all of it or none."""
+    path = folder / FILE
+    found = sorted({(one.partition, one.offset): one for one in [*read(folder), *known]}.values())
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_bytes(b"".join(encode(one) + b"\n" for one in found))
+    unfinished.replace(path)
+
+
+def read(folder: Path) -> list[JudgedWith]:
+    """What an archive knows; nothing if it was made from a file. Raises msgspec.MsgspecError for what is damaged."""
+    path = folder / FILE
+    return [_record.decode(line) for line in path.read_bytes().splitlines()] if path.is_file() else []

@@ -1,0 +1,52 @@
+"""What a worker tells about itself over HTTP: /live, /ready, /metrics."""
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from streams.config.config import Web
+from streams.metrics import Metrics
+from streams.worker.http import Answer, PlainServer
+from streams.worker.liveness import Contact
+from streams.worker.stage import StageRunner
+
+
+class Health:
+    """Answers on the configured address; loopback unless the configuration says otherwise."""
+
+    def __init__(self, runners: Sequence[StageRunner], metrics: Metrics, contact: Contact) -> None:
+        self._runners = runners
+        self._contact = contact
+        self._metrics = metrics
+        self._server = PlainServer({"/live": self._live, "/ready": self._ready, "/metrics": self._scrape})
+        self.address = ""
+
+    async def start(self, settings: Web) -> None:
+        """Raises OSError if the address is taken."""
+        self.address = await self._server.start(settings.host, settings.port)
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+    def _live(self) -> Answer:
+        """The process works; whether it has partitions is another question."""
+        failed = [runner.stage.name for runner in self._runners if runner.failed.done()]
+        return _json({"failed": failed}, good=not failed)
+
+    def _ready(self) -> Answer:
+        """Kafka answers, and every stage has its partitions and their state."""
+        parts = {"kafka": not self._contact.away_s} | {runner.stage.name: runner.ready for runner in self._runners}
+        return _json(parts, good=all(parts.values()))
+
+    def _scrape(self) -> Answer:
+        self._metrics.lag.clear()
+        for runner in self._runners:
+            self._metrics.recovered.labels(runner.stage.name).set(runner.ready)
+            for partition, records in runner.lag().items():
+                self._metrics.lag.labels(partition.topic, partition.partition).set(records)
+        return Answer(HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", self._metrics.render())
+
+
+def _json(value: Mapping[str, object], *, good: bool) -> Answer:
+    status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+    return Answer(status, "application/json", json.dumps(value).encode())
