@@ -81,7 +81,7 @@ fuzz: setup ## Mutate everything that reads foreign bytes, guided by coverage; F
 	@$(BIN)/python -m tests.fuzz.run --seconds $${FUZZ_SECONDS:-60}
 
 docs: setup ## Rewrite docs/configuration.md from the code
-	$(BIN)/python -m streams.config.keys > docs/configuration.md.new
+	$(BIN)/python -m streams.config > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
 
 screenshots: setup ## The report as people see it, wide, on a phone and printed: out/screenshots (needs Chromium)

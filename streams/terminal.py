@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detector.events.escape import printable
+from models.errors import UserError, WorldError
 
 P = ParamSpec("P")
 
@@ -65,21 +66,8 @@ def speaking(command: Callable[P, None]) -> Callable[P, None]:
 
 def _exit_code(error: Exception) -> int | None:
     """2 for what stands in files and arguments, 1 for what the world did, None for our own faults."""
-    from aiokafka.errors import KafkaError
+    from aiokafka.errors import KafkaError  # most commands need no client library
 
-    from models.artefacts.store import ArtefactError
-    from streams.analyst.errors import DeskError
-    from streams.config.keys import ConfigError
-    from streams.history.archive import ArchiveError
-    from streams.history.sources import SourceError
-    from streams.kafka.acl import RolesError
-    from streams.kafka.clients import SendError
-    from streams.kafka.embedded import EmbeddedError
-    from streams.kafka.topics import TopicsError
-    from streams.ops.orders import ControlError
-    from streams.secrets.load import SecretsError
-
-    ours = ConfigError | SecretsError | SourceError | ArtefactError | ControlError | RolesError | DeskError
-    if isinstance(error, ours | ArchiveError):
+    if isinstance(error, UserError):
         return 2
-    return 1 if isinstance(error, KafkaError | SendError | EmbeddedError | TopicsError | OSError) else None
+    return 1 if isinstance(error, WorldError | KafkaError | OSError) else None

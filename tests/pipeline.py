@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from streams.kafka.broker import log_ends, probe
 
 from detector.events.finding import Event
 from models.artefacts.store import Artefacts, load_artefacts
@@ -20,6 +19,7 @@ from streams.config.config import Config
 from streams.fit.calibrate import calibrate
 from streams.history.sources import open_sources
 from streams.kafka import clients, topics
+from streams.kafka.broker import log_ends, probe
 from streams.progress import Silent
 from streams.secrets.load import FOLDER, NAMES, Secrets, load_secrets
 from streams.wire import settings_log

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from detector.detectors import REGISTRY
 from streams import replay
 from streams.config.config import Config
-from streams.history.sources import Source, open_sources
+from streams.history.base import Source
+from streams.history.sources import open_sources
 from streams.progress import Silent
 from streams.replay import Options, Outcome
 from streams.report import Replayed, write_report

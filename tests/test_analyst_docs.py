@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import pytest
-from streams.kafka.broker import probe
 from typer.testing import CliRunner
 
 from streams.cli import app
+from streams.kafka.broker import probe
 from streams.secrets.load import load_settings
 from streams.worker.app import Worker
 from tests.history import BEGIN_S, DAY_S, benign, sweeps

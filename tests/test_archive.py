@@ -20,7 +20,8 @@ from streams.history import archive
 from streams.history.archive import ArchiveError, Message, Writer, layout, open_archive, writer
 from streams.history.archive.columns import Group, table_of
 from streams.history.archive.erase import erase
-from streams.history.sources import FrameBatch, open_sources
+from streams.history.base import FrameBatch
+from streams.history.sources import open_sources
 from streams.progress import Silent
 from streams.wire import frames
 from tests.archives import archived

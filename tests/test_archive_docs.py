@@ -11,7 +11,8 @@ from detector.frame import ControlFrame
 from models.pseudonym import client_of, pseudonym
 from streams.config.config import Config
 from streams.history.archive import Message
-from streams.history.sources import RawBatch, open_sources
+from streams.history.base import RawBatch
+from streams.history.sources import open_sources
 from streams.sketch.identity import Identity
 from streams.sketch.sketcher import Sketcher
 from streams.wire import frames

@@ -8,17 +8,19 @@ import pytest
 from detector import engine
 from detector.events.finding import Event
 from detector.frame import Frame
+from models.pseudonym import client_of
 from streams import replay
 from streams.config.config import Config
 from streams.history.archive import open_archive
 from streams.history.archive.erase import erase
-from streams.history.sources import SourceError, open_sources
+from streams.history.base import SourceError
+from streams.history.sources import open_sources
 from streams.kafka import topics
 from streams.ops import archive_topic
 from streams.ops.archive_topic import Taken
-from streams.ops.orders import pseudonym_of, send
+from streams.ops.orders import send
 from streams.progress import Silent
-from streams.sketch.identity import client_of
+from streams.sketch.identity import pseudonym_of
 from tests.history import benign, sweeps
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, ends, read_events, until, write_raw

@@ -10,10 +10,10 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from faust.types import TP
-from streams.kafka.broker import probe
 
 from streams.config.config import Config
 from streams.kafka import clients, topics
+from streams.kafka.broker import probe
 from streams.kafka.faust_batches import Batch, Memory
 from streams.kafka.topic_ids import topic_ids
 from streams.worker.stage import LostBatchError, StageError, StageRunner

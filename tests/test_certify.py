@@ -16,7 +16,8 @@ from streams.cli import app
 from streams.config.config import Config
 from streams.fit import calibrate, certify, history
 from streams.fit.client_lists import NOBODY, Removal, removal, with_classes
-from streams.history.sources import SourceError, open_sources
+from streams.history.base import SourceError
+from streams.history.sources import open_sources
 from streams.progress import Silent
 from streams.secrets.load import Secrets
 from streams.sketch.identity import Identity

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from streams.config.input import Input
 
 from streams.config.config import Config, load_config
+from streams.config.input import Input
 from streams.config.keys import ConfigError, keys, page
 
 PSEUDONYM = "k1-" + "abcdefghijklmnopqrstuvwxyz"

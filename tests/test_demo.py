@@ -14,7 +14,8 @@ from examples.demo.processes import ChildError, Children
 from examples.demo.tape import Record, Tape
 from examples.traffic import Client
 from streams.config.config import Config
-from streams.history.sources import RawBatch, open_sources
+from streams.history.base import RawBatch
+from streams.history.sources import open_sources
 from streams.kafka import topics
 
 NAMES = {"acct-1": "k1-a", "acct-2": "k1-b", "acct-8": "k1-x", "acct-9": "k1-y"}

@@ -13,6 +13,7 @@ from streams.cli.topics import topics_app
 from streams.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("detector", "models", "streams")
 PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -57,6 +58,42 @@ def test_the_architecture_names_tests_that_exist() -> None:
     assert len(named) >= 20
     missing = [f"{file}::{test}" for file, test in named if f"def {test}(" not in _text(ROOT / file)]
     assert missing == []
+
+
+def test_the_map_has_every_module_and_nothing_else() -> None:
+    """Folders by indentation; a name ending in .py is a module of the folder above it."""
+    (section,) = re.findall(r"## Map\n(.*?)\n## ", (ROOT / "ARCHITECTURE.md").read_text(), re.DOTALL)
+    named: set[str] = set()
+    folders: dict[int, str] = {}
+    for line in section.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if indent < 4 or not line.strip():
+            continue
+        if folder := re.match(r" *(\w+)/( |$)", line):
+            parent = "".join(name for depth, name in sorted(folders.items()) if depth < indent)
+            folders = {depth: name for depth, name in folders.items() if depth < indent} | {indent: f"{folder[1]}/"}
+            assert (ROOT / parent / folder[1]).is_dir(), f"{parent}{folder[1]}/"
+        folders = {depth: name for depth, name in folders.items() if depth < indent or folder}
+        named |= {
+            "".join(folders[depth] for depth in sorted(folders)) + name for name in re.findall(r"(\w+\.py)", line)
+        }
+    modules = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if not path.name.startswith("__")
+    }
+    assert len(modules) > 100
+    assert named == modules
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_exist(page: Path) -> None:
+    """Every path into the project that a document names."""
+    pattern = r"(?<![\w/.-])((?:detector|models|streams|tests|bench|examples|deploy|docs)/[\w/.-]*\w)"
+    text = (ROOT / page).read_text()
+    paths = {found for found in re.findall(pattern, text) if "." in found.rsplit("/", 1)[-1]}
+    assert sorted(path for path in paths if not (ROOT / path).exists()) == []
 
 
 def _text(path: Path) -> str:

@@ -10,10 +10,10 @@ import time
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from streams.config.kafka import Kafka
-from streams.kafka.broker import EMBEDDED, KAFKA, log_ends, probe
 
+from streams.config.kafka import Kafka
 from streams.kafka import clients
+from streams.kafka.broker import EMBEDDED, KAFKA, log_ends, probe
 from streams.kafka.embedded import EmbeddedBroker, EmbeddedError
 from tests.kafka_config import kafka_config
 

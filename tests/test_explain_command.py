@@ -16,8 +16,8 @@ from streams.explain import find
 from streams.history.archive import Message
 from streams.history.sources import open_sources
 from streams.kafka import topics
-from streams.ops.orders import pseudonym_of
 from streams.progress import Silent
+from streams.sketch.identity import pseudonym_of
 from streams.wire import frames
 from tests.archives import archived
 from tests.history import Row, benign, sweeps, write_jsonl

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import pytest
 import structlog
-from streams.kafka.broker import probe
 
 from detector import engine
 from detector.events.encode import moment, throttle
@@ -19,6 +18,7 @@ from detector.events.finding import Event
 from detector.frame import RowFrame
 from streams.config.config import Config
 from streams.doors.decisions import Decisions
+from streams.kafka.broker import probe
 from streams.metrics import Metrics
 from streams.sketch import columns
 from streams.sketch.sketcher import Sketcher

@@ -17,7 +17,6 @@ import pytest
 import zstandard
 from aiokafka.codec import snappy_encode
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
-from streams.kafka.broker import probe
 
 from detector import engine
 from detector.drift import fold as drift
@@ -27,6 +26,7 @@ from models.validate import UnsoundError, check_clients
 from streams.adapters import native
 from streams.config.config import Config
 from streams.kafka import clients, codecs, topics
+from streams.kafka.broker import probe
 from streams.metrics import Metrics
 from streams.sketch.sketcher import RawRecord
 from streams.wire import frames

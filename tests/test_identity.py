@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.pseudonym import client_of, pseudonym
 from streams.secrets.load import Secrets
-from streams.sketch.identity import Identity, TwoGenerations, client_of, identity_of, pseudonym, source_id
+from streams.sketch.identity import Identity, identity_of, source_id
+from streams.wire.memo import TwoGenerations
 
 KEY, SEED = bytes(range(32)), bytes(range(32, 64))
 identity = Identity(KEY, "k1", SEED)

@@ -9,7 +9,8 @@ from aiokafka import AIOKafkaProducer
 from detector.frame import ControlFrame
 from models.pseudonym import pseudonym
 from streams.config.config import Config
-from streams.history.sources import FrameBatch, RawBatch, SourceError, open_sources
+from streams.history.base import FrameBatch, RawBatch, SourceError
+from streams.history.sources import open_sources
 from streams.kafka import topics
 from streams.wire.frames import encode_control
 from tests.kafka_config import kafka_config

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from streams.cli import app
 from streams.config.config import Config
-from streams.history.sources import SourceError
+from streams.history.base import SourceError
 from streams.kafka import topics
 from streams.kafka.faust_batches import Batch
 from streams.ops import dead_letters

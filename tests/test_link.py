@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from faust.types import TP
-from streams.kafka.broker import probe
 
 from detector.engine import EngineSettings
 from detector.events.finding import Event
@@ -21,6 +20,7 @@ from streams.config.config import Config
 from streams.history.archive import Message
 from streams.history.sources import open_sources
 from streams.kafka import topics
+from streams.kafka.broker import probe
 from streams.kafka.faust_batches import Batch
 from streams.metrics import Metrics
 from streams.progress import Silent

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from streams.kafka.broker import probe
 
 from streams.config.config import Config
 from streams.kafka import topics
+from streams.kafka.broker import probe
 from streams.kafka.topics import plans
 from streams.ops.doctor import examine
 from streams.secrets import vault

@@ -1,11 +1,11 @@
 """Decisions: graded, expiring, on the client's own clock."""
 
 import pytest
-from detector.settings import Policy
 from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.policy import DAY_MS, DOUBLINGS_MAX, Standing, decide, keyed_delay_ms, lifted
+from detector.settings import Policy
 
 NEVER = Standing(0, 0, 0, 0, 0)
 NOON_MS = 1_700_000_000_000

@@ -15,7 +15,8 @@ from streams import replay
 from streams.config.config import Config
 from streams.fit.calibrate import calibrate
 from streams.history.archive import Message
-from streams.history.sources import RawBatch, SourceError, open_sources
+from streams.history.base import RawBatch, SourceError
+from streams.history.sources import open_sources
 from streams.progress import Silent
 from streams.secrets.load import Secrets, load_secrets
 from streams.sketch.identity import Identity

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from streams.kafka.broker import probe
 
 from detector.engine import EngineSettings
 from streams import replay
 from streams.analyst.events import KAFKA, read_events
 from streams.config.config import Config
-from streams.history.sources import SourceError, open_sources
+from streams.history.base import SourceError
+from streams.history.sources import open_sources
 from streams.kafka import topics
+from streams.kafka.broker import probe
 from streams.ops import archive_topic
 from streams.ops.orders import send
 from streams.progress import Silent

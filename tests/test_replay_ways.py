@@ -18,7 +18,8 @@ from streams import replay
 from streams.analyst.events import read_events
 from streams.config.config import Config
 from streams.history.archive import Message, Writer, layout
-from streams.history.sources import RawBatch, SourceError, open_sources
+from streams.history.base import RawBatch, SourceError
+from streams.history.sources import open_sources
 from streams.ops import archive_topic
 from streams.progress import Advance, Silent
 from streams.replay.checkpoint import FOLDER, CheckpointError

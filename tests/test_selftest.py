@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from streams.kafka.broker import probe
 
 from models.artefacts.store import load_artefacts
 from streams.analyst.errors import DeskError
@@ -16,6 +15,7 @@ from streams.config.config import Config
 from streams.fit.calibrate import calibrate
 from streams.history.sources import open_sources
 from streams.kafka import topics
+from streams.kafka.broker import probe
 from streams.ops.selftest.rehearsal import rehearse
 from streams.ops.selftest.selftest import RESERVED, Step, reserved_name, selftest
 from streams.progress import Silent

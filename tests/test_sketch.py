@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from detector.frame import RowFrame
 from models.artefacts.training_set import Members, add, empty_bits, keying
 from models.encoders.table_reader import TableReader
+from models.pseudonym import pseudonym
 from models.rows import FLAG_EXPLAIN, FLAG_LABEL, FLAG_MEMBER, FLAG_REFUSED, Rows
 from streams.config.config import Config
 from streams.sketch import columns
 from streams.sketch import sketcher as sketch_module
-from streams.sketch.identity import Identity, pseudonym, source_id
+from streams.sketch.identity import Identity, source_id
 from streams.sketch.sketcher import CHUNK_RECORDS, SketchResult, Stretch, chunks
 from streams.wire import frames
 from tests import frame_rows, sketching

@@ -9,7 +9,8 @@ import pytest
 import zstandard
 
 from streams.config.config import Config
-from streams.history.sources import BATCH_RECORDS, RawBatch, SourceError, open_sources
+from streams.history.base import BATCH_RECORDS, RawBatch, SourceError
+from streams.history.sources import open_sources
 
 LINES = [json.dumps({"request_id": str(n)}).encode() for n in range(BATCH_RECORDS + 7)]
 

@@ -9,11 +9,11 @@ from typing import Any
 import aiokafka
 import pytest
 from faust.types import TP
-from streams.kafka.broker import probe
 
 from detector.engine import EngineSettings, block_mark
 from streams.config.config import Config
 from streams.kafka import topics
+from streams.kafka.broker import probe
 from streams.kafka.clients import SendError
 from streams.kafka.faust_batches import Batch
 from streams.metrics import Metrics

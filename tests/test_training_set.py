@@ -19,7 +19,7 @@ from models.rows import FLAG_MEMBER
 from streams.cli import app
 from streams.config.config import Config
 from streams.fit.training_set import assign, make_set, read_set
-from streams.history.sources import SourceError
+from streams.history.base import SourceError
 from streams.progress import Silent
 from streams.secrets.load import load_secrets
 from streams.sketch.identity import Identity

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from aiokafka import AIOKafkaConsumer
-from streams.kafka.broker import probe
 
 from streams.config.config import Config
 from streams.kafka import topics
+from streams.kafka.broker import probe
 from streams.worker.app import Worker
 from streams.worker.liveness import LOOK_S
 from tests.history import benign, sweeps

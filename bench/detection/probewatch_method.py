@@ -30,7 +30,7 @@ from models.kernels.layout import FEATURES
 from models.rows import CLASSES, F64, I64, Rows
 from streams.config.config import Config
 from streams.fit.calibrate import calibrate
-from streams.history.sources import BATCH_RECORDS, RawBatch
+from streams.history.base import BATCH_RECORDS, RawBatch
 from streams.progress import Reporter
 from streams.secrets.load import Secrets
 from streams.sketch.identity import Identity

@@ -14,7 +14,6 @@ from typing import Any
 import confluent_kafka
 import faust
 from faust.types import TP
-from streams.kafka.broker import Features, probe
 
 from bench.fixtures import NUMBERS, records
 from bench.performance.common import Run, in_turn, ratios, spread
@@ -22,6 +21,7 @@ from bench.performance.plain import CLIENTS, FETCH_BYTES, FETCH_RECORDS, decode,
 from bench.performance.sketch import sketch, sketched
 from streams.config.config import Config
 from streams.kafka import clients
+from streams.kafka.broker import Features, probe
 from streams.kafka.faust_batches import Batch, Memory
 from streams.progress import Reporter
 from streams.sketch.sketcher import RawRecord

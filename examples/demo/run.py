@@ -21,10 +21,11 @@ from examples.demo.tape import Tape
 from examples.demo.view import View
 from examples.loan_gateway.model import LoanModel, load_applications
 from examples.traffic import CLASS_OF_KIND, DAY_SIZES, LIVE_SIZES, drive, drive_paced, population
+from models.pseudonym import pseudonym
 from streams.config.config import Config, load_config
 from streams.kafka import topics
 from streams.secrets.load import create_secrets, load_secrets
-from streams.sketch.identity import Identity, pseudonym
+from streams.sketch.identity import Identity
 
 OUT = Path("out/demo")
 SEED = 2018

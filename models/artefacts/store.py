@@ -17,6 +17,7 @@ from models.artefacts.training_set import Members
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder
 from models.encoders.table import TabularEncoder, TabularFit
+from models.errors import UserError
 
 SCHEMA = "probewatch.artefacts/2"
 CERTIFICATE = "certificate.json"
@@ -25,7 +26,7 @@ _TABLE_ARRAYS = ("centre", "scale", "step", "known", "known_surprisals", "known_
 Arrays = dict[str, NDArray[Any]]
 
 
-class ArtefactError(Exception):
+class ArtefactError(UserError):
     """Artefacts that cannot be used; the text says why and what to do."""
 
 

@@ -1,7 +1,9 @@
 """What can be wrong with what an analyst asks for. Imports nothing, since every command may meet it."""
 
+from models.errors import UserError
 
-class DeskError(ValueError):
+
+class DeskError(UserError, ValueError):
     """Says what, where, and what to do instead."""
 
 

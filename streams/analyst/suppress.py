@@ -15,7 +15,7 @@ from streams.analyst.errors import EventError, FeedbackError
 from streams.analyst.events import Event, Place
 from streams.analyst.incidents import Incident
 from streams.config.config import Config
-from streams.history.sources import SourceError
+from streams.history.base import SourceError
 
 log = structlog.get_logger()
 

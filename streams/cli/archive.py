@@ -86,12 +86,12 @@ def erase(
 
     Example: probewatch archive erase archive --client acct-1842
     """
+    from models.pseudonym import client_of
     from streams.config.input import PSEUDONYM
     from streams.history.archive.erase import erase as erased
-    from streams.ops.orders import pseudonyms_of
     from streams.progress import Bars
     from streams.secrets.load import load_secrets, load_settings
-    from streams.sketch.identity import client_of
+    from streams.sketch.identity import pseudonyms_of
 
     settings = load_settings(config)
     secrets = None if PSEUDONYM.fullmatch(client) else load_secrets(settings, settings.artefacts)

@@ -42,8 +42,8 @@ def filter_of(
     from streams.analyst.events import Filter, now
     from streams.analyst.times import time_of
     from streams.config.input import PSEUDONYM
-    from streams.ops.orders import pseudonyms_of
     from streams.secrets.load import load_secrets, load_settings
+    from streams.sketch.identity import pseudonyms_of
 
     settings, at = load_settings(config), now()
     secrets = None if not client or PSEUDONYM.fullmatch(client) else load_secrets(settings, settings.artefacts)

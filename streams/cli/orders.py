@@ -107,7 +107,8 @@ def _end(text: str) -> datetime:
 
 def _give(config: Path | None, client: str, order: _Order, done: str, as_json: bool) -> None:
     from streams.analyst.times import shown
-    from streams.ops.orders import pseudonyms_of, send
+    from streams.ops.orders import send
+    from streams.sketch.identity import pseudonyms_of
 
     settings, secrets = order_settings(config, client)
     sent = send(settings, secrets, order.action, client, order.model, order.until_ms, order.reason)

@@ -15,7 +15,7 @@ from streams.terminal import say, show, speaking
 if TYPE_CHECKING:
     from models.artefacts.store import Artefacts
     from streams.config.config import Config
-    from streams.history.sources import Source
+    from streams.history.base import Source
     from streams.progress import Bars
     from streams.replay import Options, Outcome, Selection
     from streams.secrets.load import Secrets
@@ -243,8 +243,8 @@ def _selection(
     from models.pseudonym import client_of
     from streams.analyst.events import now
     from streams.analyst.times import time_of
-    from streams.ops.orders import pseudonyms_of
     from streams.replay import Selection
+    from streams.sketch.identity import pseudonyms_of
 
     since, until = (
         int(time_of(text, option, now(), "past").timestamp() * 1000) if text else None

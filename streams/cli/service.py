@@ -59,7 +59,7 @@ def client_id(
 
     Example: probewatch client-id acct-1842
     """
-    from streams.ops.orders import pseudonym_of
+    from streams.sketch.identity import pseudonym_of
 
     _, secrets = _settings(config)
     found = pseudonym_of(name, secrets)

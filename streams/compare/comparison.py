@@ -13,7 +13,7 @@ from streams.compare.judged import Alarms, Score, Truth, alarms, scores
 from streams.compare.minutes import Held, held
 from streams.compare.pairs import Alone, Changed, Pairs, pairs
 from streams.config.config import Config
-from streams.history.sources import SourceError
+from streams.history.base import SourceError
 from streams.replay import SUMMARY_FILE
 
 NEEDED = ("classes", "false_alarms", "records", "rows", "clients")

@@ -9,6 +9,8 @@ from pydantic import AwareDatetime, BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from models.errors import UserError
+
 ANY = "NAME"
 """Stands for the reader's own word in a key such as `models.NAME.decision_threshold`."""
 
@@ -30,7 +32,7 @@ This page is written by `make docs` from `streams/config/config.py`.
 """
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """The configuration cannot be used. One line for each fault: key, what it may be, what it got."""
 
 
@@ -170,9 +172,3 @@ def _written(value: Any) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-if __name__ == "__main__":
-    from streams.config.config import Config
-
-    print(page(Config), end="")

@@ -22,6 +22,7 @@ from detector.trace import explanation
 from detector.trace.trace import Story, follow
 from models.artefacts.store import Artefacts
 from models.kernels.fold.client import DAY_MS
+from models.pseudonym import client_of
 from models.rows import CLASSES, distinct
 from streams.analyst.desk import ID_DIGITS_MIN
 from streams.analyst.events import Alert, Throttle, read_events
@@ -30,11 +31,12 @@ from streams.config.config import Config
 from streams.config.input import PSEUDONYM
 from streams.explain.requests import Place, SideBySide, compared, open_raw, requests_at
 from streams.history.archive import Archive, ArchiveError
-from streams.history.sources import ArchiveFolder, FrameBatch, RecordFile, Source, SourceError
+from streams.history.base import FrameBatch, Source, SourceError
+from streams.history.sources import ArchiveFolder, RecordFile
 from streams.progress import Reporter
 from streams.replay.census import Census
 from streams.secrets.load import Secrets
-from streams.sketch.identity import client_of, identities, identity_of
+from streams.sketch.identity import identities, identity_of
 from streams.sketch.sketcher import Sketcher
 
 _EVENT_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS_MIN},32}}")

@@ -9,7 +9,8 @@ import msgspec
 from streams.adapters import REGISTRY
 from streams.adapters.json_text import UNREADABLE
 from streams.config.config import Config
-from streams.history.sources import RawBatch, Source, SourceError, open_sources
+from streams.history.base import RawBatch, Source, SourceError
+from streams.history.sources import open_sources
 from streams.progress import Reporter
 from streams.sketch.sketcher import RawRecord
 

@@ -26,6 +26,7 @@ from models.artefacts.training_set import Members
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder, fit_reach
 from models.encoders.table import TabularEncoder, fit_table
+from models.pseudonym import pseudonym
 from models.rows import CLASSES, U64, distinct
 from streams.adapters import REGISTRY, embeddings
 from streams.adapters.request import Output, Request
@@ -33,11 +34,11 @@ from streams.config.config import Config
 from streams.fit import history, training_set
 from streams.fit.client_lists import NOBODY, Removal
 from streams.fit.history import History
-from streams.history.sources import Source, SourceError
+from streams.history.base import Source, SourceError
 from streams.progress import Reporter
 from streams.secrets.load import Secrets, load_signing_key
 from streams.sketch import columns
-from streams.sketch.identity import Identity, identity_of, pseudonym
+from streams.sketch.identity import Identity, identity_of
 from streams.sketch.sketcher import read_records
 
 ENCODER_ROWS_MAX = 50_000

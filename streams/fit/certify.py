@@ -20,7 +20,7 @@ from models.artefacts.store import ArtefactError, Artefacts
 from models.rows import I64
 from streams.config.config import Config
 from streams.fit import history
-from streams.history.sources import Source, SourceError
+from streams.history.base import Source, SourceError
 from streams.progress import Reporter
 from streams.secrets.load import Secrets
 from streams.sketch.identity import identity_of

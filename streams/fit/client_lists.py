@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from models.artefacts.certificate import Removed
+from models.pseudonym import client_of
 from models.rows import CLASSES, U64
 from streams.config.config import Config
 from streams.config.input import PSEUDONYM
-from streams.history.sources import SourceError
-from streams.ops.orders import pseudonym_of
+from streams.history.base import SourceError
 from streams.secrets.load import Secrets
-from streams.sketch.identity import client_of
+from streams.sketch.identity import pseudonym_of
 
 REASON_UNSAID = "no reason given"
 HEADINGS = ("client_id", "client")

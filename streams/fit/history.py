@@ -12,7 +12,7 @@ import numpy as np
 from detector.calibrate.client_days import select
 from models.rows import Rows, distinct
 from streams.config.config import Config
-from streams.history.sources import RawBatch, Source, SourceError
+from streams.history.base import RawBatch, Source, SourceError
 from streams.progress import Reporter
 from streams.sketch.identity import Identity
 from streams.sketch.sketcher import SketchedModels, Sketcher

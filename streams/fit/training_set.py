@@ -19,7 +19,8 @@ from models.rows import U64
 from streams.adapters import embeddings
 from streams.adapters.json_text import UNREADABLE, is_deep
 from streams.adapters.request import EmbeddingObject
-from streams.history.sources import BATCH_RECORDS, RECORD_SUFFIXES, RecordFile, SourceError
+from streams.history.base import BATCH_RECORDS, SourceError
+from streams.history.sources import RECORD_SUFFIXES, RecordFile
 from streams.progress import Advance, Reporter
 
 CSV_SUFFIX = ".csv"

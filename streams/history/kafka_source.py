@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 
 from streams.config.config import Config
 from streams.history.archive import Message
-from streams.history.sources import BATCH_RECORDS, Batch, RawBatch, SourceError, decode_messages
+from streams.history.base import BATCH_RECORDS, Batch, RawBatch, SourceError, decode_messages
 from streams.kafka import codecs, topics
 from streams.kafka.broker import log_ends, probe
 from streams.sketch.sketcher import RawRecord

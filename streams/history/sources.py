@@ -7,62 +7,23 @@ partition. `open_sources` turns what the user wrote into sources and says what i
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Annotated, NamedTuple, Protocol
+from typing import IO, Annotated
 
 import msgspec
 import pyarrow as pa
 
-from detector.frame import Frame
 from streams.adapters.json_text import UNREADABLE
 from streams.config.config import Config
 from streams.history import archive
+from streams.history.base import BATCH_RECORDS, FrameBatch, RawBatch, Source, SourceError
 from streams.sketch.sketcher import RawRecord
-from streams.wire import frames
-from streams.wire.rejects import WHOLE_RECORD, Reject
 
-BATCH_RECORDS = 4_096
 RECORD_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 READ_BYTES = 2**20
 BATCH_BYTES = 64 * 2**20
 RECORD_BYTES_MAX = 100_000_000
 """The most that input.max_record_bytes can allow."""
-
-
-class SourceError(ValueError):
-    """A source cannot be read. Says which, where and what to give instead."""
-
-
-class RawBatch(NamedTuple):
-    """Records of one raw partition, offsets rising."""
-
-    topic: str
-    partition: int
-    records: list[RawRecord]
-
-
-class FrameBatch(NamedTuple):
-    """Frames as they stood in `requests`; inside a partition offsets rise. rejects : messages that are none."""
-
-    frames: list[Frame]
-    rejects: list[Reject]
-
-
-Batch = RawBatch | FrameBatch
-
-
-class Source(Protocol):
-    """name : as the user knows it. size : of the whole in bytes, as `advance` counts them; None if unknown."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def size(self) -> int | None: ...
-
-    def batches(self, advance: Callable[[int], None] = ...) -> Iterator[Batch]:
-        """Every batch from the beginning. `advance` is told how much more has been read. Raises SourceError."""
-        ...
 
 
 def open_sources(specs: Sequence[str], config: Config) -> list[Source]:
@@ -178,19 +139,6 @@ def _open(path: Path) -> archive.Archive:
         return archive.open_archive(path)
     except archive.ArchiveError as error:
         raise SourceError(str(error)) from error
-
-
-def decode_messages(messages: Iterable[archive.Message], name: str) -> FrameBatch:
-    """Messages of `requests` as frames. What is no frame is passed over as `judge` does, and told."""
-    decoded: list[Frame] = []
-    rejects: list[Reject] = []
-    for message in messages:
-        try:
-            decoded.append(frames.decode(message.value or b"", message.partition, message.offset))
-        except frames.FrameError as error:
-            place = (name, message.partition, message.offset, WHOLE_RECORD)
-            rejects.append(Reject(*place, "record", "a frame or a control order", str(error), "malformed"))
-    return FrameBatch(decoded, rejects)
 
 
 class _Place(msgspec.Struct):

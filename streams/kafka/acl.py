@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple, get_args
 
+from models.errors import UserError
 from streams.config.config import Config
 
 Role = Literal["gateway", "worker", "soc", "door", "analyst", "operator", "admin"]
@@ -40,7 +41,7 @@ class Binding(NamedTuple):
     operation: str
 
 
-class RolesError(ValueError):
+class RolesError(UserError, ValueError):
     """A principal cannot be used. Says why."""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, errors
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from models.errors import WorldError
 from streams.config.config import Config
 from streams.kafka import codecs
 from streams.kafka.broker import Features
@@ -40,7 +41,7 @@ _REMEDIES = (
 )
 
 
-class SendError(RuntimeError):
+class SendError(WorldError, RuntimeError):
     """A message that the broker did not take. Says which, why, and how to mend it; holds nothing of it."""
 
     def __init__(self, topic: str, size: int, cause: BaseException) -> None:

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 
+from models.errors import WorldError
 from streams.kafka.broker import CLUSTER_ID, EMBEDDED
 
 LEASH = 'exec 3<&0; "$@" 3<&- & broker=$!; (read -r _ <&3; kill -KILL "$broker") 2>/dev/null & wait "$broker"'
@@ -27,7 +28,7 @@ START_S = 10.0
 STOP_S = 5.0
 
 
-class EmbeddedError(RuntimeError):
+class EmbeddedError(WorldError, RuntimeError):
     """The embedded broker did not start. Says why and what to install."""
 
 

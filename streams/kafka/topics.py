@@ -8,6 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
+from models.errors import WorldError
 from streams.config.config import Config
 from streams.kafka.acl_check import REFUSALS, hidden
 
@@ -33,7 +34,7 @@ class TopicPlan(NamedTuple):
     configs: Mapping[str, str]
 
 
-class TopicsError(ValueError):
+class TopicsError(WorldError, ValueError):
     """Topics cannot be made. Says which and why."""
 
 

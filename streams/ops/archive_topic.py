@@ -20,8 +20,8 @@ from streams.config.config import Config
 from streams.history.archive import layout
 from streams.history.archive.messages import read_messages
 from streams.history.archive.writer import Writer, finish
+from streams.history.base import SourceError
 from streams.history.kafka_source import KafkaSource, message_of
-from streams.history.sources import SourceError
 from streams.kafka import clients
 from streams.kafka.broker import log_ends, probe
 from streams.kafka.topic_ids import topic_ids

@@ -15,8 +15,8 @@ import msgspec
 
 from streams.adapters import REGISTRY, Adapter
 from streams.config.config import Config
+from streams.history.base import RawBatch, Source, SourceError
 from streams.history.kafka_source import KafkaSource
-from streams.history.sources import RawBatch, Source, SourceError
 from streams.kafka import clients, topics
 from streams.kafka.broker import probe
 from streams.replay.outcome import REJECTS_FILE

@@ -8,35 +8,19 @@ from datetime import UTC, datetime, timedelta
 from aiokafka import AIOKafkaProducer
 
 from detector.frame import ControlFrame
+from models.errors import UserError
+from models.pseudonym import client_of
 from streams.config.config import Config
-from streams.config.input import PSEUDONYM
 from streams.secrets.load import Secrets
-from streams.sketch.identity import client_of, identities, pseudonym
+from streams.sketch.identity import pseudonyms_of
 from streams.wire.frames import encode_control
 
 BLOCK_MAX = timedelta(days=90)
 """For as long `throttle-state` keeps a record that nobody writes again."""
 
 
-class ControlError(ValueError):
+class ControlError(UserError, ValueError):
     """An order cannot be given. Says why."""
-
-
-def pseudonym_of(client: str, secrets: Secrets) -> str:
-    """What is published of a client id; a pseudonym stays what it is."""
-    return pseudonyms_of(client, secrets)[0]
-
-
-def pseudonyms_of(client: str, secrets: Secrets | None) -> tuple[str, ...]:
-    """Every name of a client id: under today's key and, while keys rotate, under the one before.
-
-    secrets : None will do for a pseudonym, so that whoever gives orders need not hold the keys.
-    """
-    if PSEUDONYM.fullmatch(client):
-        return (client,)
-    if secrets is None:
-        raise ControlError(f"{client}: no pseudonym; a client id takes the pseudonym key")
-    return tuple(pseudonym(identity.key_id, *identity.client(client)) for identity in identities(secrets))
 
 
 def send(

@@ -12,17 +12,18 @@ from typing import NamedTuple
 from detector import engine
 from detector.frame import ControlFrame
 from models.artefacts.store import Artefacts
+from models.pseudonym import client_of, pseudonym
 from streams.adapters import REGISTRY
 from streams.config.config import Config
 from streams.fit.history import raw_batches
-from streams.history.sources import Source
+from streams.history.base import Source
 from streams.kafka import topics
 from streams.kafka.broker import probe
 from streams.metrics import Metrics
 from streams.ops.orders import ControlError, give
 from streams.progress import Reporter
 from streams.secrets.load import Secrets
-from streams.sketch.identity import client_of, identities, pseudonym
+from streams.sketch.identity import identities
 from streams.sketch.sketcher import read_records
 from streams.worker.state_topic import read_state
 

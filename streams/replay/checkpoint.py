@@ -11,7 +11,7 @@ import zstandard
 from detector.drift.fold import StateError
 from detector.engine import BlockError
 from detector.events.finding import Event
-from streams.history.sources import SourceError
+from streams.history.base import SourceError
 from streams.replay.link import KeptLink
 from streams.replay.survey import KeptSpace
 from streams.wire.rejects import Reject

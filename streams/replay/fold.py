@@ -9,7 +9,7 @@ from typing import NamedTuple
 from detector import engine, engine_batch
 from detector.events.finding import Event
 from detector.frame import Frame, RowFrame, ShiftFrame
-from streams.history.sources import FrameBatch
+from streams.history.base import FrameBatch
 from streams.replay.census import Census
 from streams.replay.checkpoint import UNUSABLE, Keeper, KeptFold, KeptPart
 from streams.replay.link import Link

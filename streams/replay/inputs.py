@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from streams.config.config import Config
 from streams.history.archive import Archive, ArchiveError
 from streams.history.archive.reader import Slice
-from streams.history.sources import ArchiveFolder, FrameBatch, Source, SourceError
+from streams.history.base import FrameBatch, Source, SourceError
+from streams.history.sources import ArchiveFolder
 from streams.replay.selection import Selection
 
 if TYPE_CHECKING:

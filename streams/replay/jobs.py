@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from detector import engine
 from streams.config.config import Config
-from streams.history.sources import Source, SourceError
+from streams.history.base import Source, SourceError
 from streams.replay.checkpoint import Keeper, KeptPart
 from streams.replay.fold import Fold, Part
 from streams.replay.inputs import Stretch, stretches

@@ -8,7 +8,7 @@ from detector.events.encode import Throttle
 from detector.events.escape import json_bytes
 from detector.events.finding import Event
 from streams.config.config import Config
-from streams.history.sources import SourceError
+from streams.history.base import SourceError
 from streams.progress import Advance
 from streams.replay.outcome import Outcome
 from streams.worker.sink import ID_HEADER

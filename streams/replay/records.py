@@ -8,7 +8,7 @@ from detector.frame import CloseFrame, RowFrame, ShiftFrame
 from models.artefacts.store import Artefacts
 from models.rows import U8, U64
 from streams.config.config import Config
-from streams.history.sources import RawBatch
+from streams.history.base import RawBatch
 from streams.replay.fold import Fold
 from streams.secrets.load import Secrets
 from streams.sketch.identity import Identity, former_of

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 from detector import __version__, engine
 from models.artefacts.store import Artefacts
 from streams.config.config import Config
-from streams.history.sources import Source, SourceError
+from streams.history.base import Source, SourceError
 from streams.progress import Advance, Reporter
 from streams.replay import jobs
 from streams.replay.checkpoint import Keeper, fingerprint, forget

@@ -9,7 +9,8 @@ import msgspec
 
 from detector import engine
 from streams.config.config import Config
-from streams.history.sources import ArchiveFolder, Source, SourceError
+from streams.history.base import Source, SourceError
+from streams.history.sources import ArchiveFolder
 from streams.wire import settings_log
 from streams.wire.settings_log import JudgedWith
 

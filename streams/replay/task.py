@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from streams.history.sources import FrameBatch, RawBatch, Source, SourceError
+from streams.history.base import FrameBatch, RawBatch, Source, SourceError
 from streams.replay.checkpoint import Keeper, Kept
 from streams.replay.fold import Fold, Part
 from streams.replay.inputs import Stretch, first_offset, next_offset

@@ -8,6 +8,7 @@
 What it needs to know of everybody, replay/survey.py has counted while it was folded.
 """
 
-from streams.report.write import REPORT_FILE, Replayed, write_report
+from streams.report.replayed import Replayed
+from streams.report.write import REPORT_FILE, write_report
 
 __all__ = ["REPORT_FILE", "Replayed", "write_report"]

@@ -1,7 +1,6 @@
 """The gravest incidents told in full, each beside an ordinary client that sent about as much."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,17 +15,15 @@ from streams.replay.survey import Space
 from streams.report import evidence, inputs
 from streams.report.contents import Detail, attack_names
 from streams.report.plots import Figure
+from streams.report.replayed import Replayed
 from streams.report.subject import Subject
-
-if TYPE_CHECKING:
-    from streams.report.write import Replayed
 
 NEIGHBOUR_ROWS_MIN = 3
 
 Stories = Mapping[tuple[int, str], Story]
 
 
-def details(replayed: "Replayed", incidents: Sequence[Incident]) -> list[Detail]:
+def details(replayed: Replayed, incidents: Sequence[Incident]) -> list[Detail]:
     """In the order of the incidents, the gravest of them only. Raises SourceError."""
     told = incidents[: replayed.told]
     keys = {one.uid: keys_of(one.client, replayed.secrets) for one in told}
@@ -43,7 +40,7 @@ def details(replayed: "Replayed", incidents: Sequence[Incident]) -> list[Detail]
     return [detail for detail in found if detail is not None]
 
 
-def _stories(replayed: "Replayed", clients: Sequence[int]) -> Stories:
+def _stories(replayed: Replayed, clients: Sequence[int]) -> Stories:
     about = replayed.config, replayed.artefacts, replayed.secrets, replayed.reporter
     gathered = gather(replayed.sources, *about, clients, replayed.options)
     settings = settings_of(replayed.config, replayed.artefacts, replayed.options)
@@ -69,7 +66,7 @@ def _detail(
     keys: Collection[int],
     beside: Mapping[tuple[int, str], int],
     stories: Stories,
-    replayed: "Replayed",
+    replayed: Replayed,
 ) -> Detail | None:
     """None where no row of the client can be read any more."""
     story = next((story for story in stories.values() if story.key in keys and _tells(story, incident)), None)

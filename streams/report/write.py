@@ -1,54 +1,20 @@
 """From a replay to its report."""
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
-from detector.events.finding import Event
 from detector.events.wording import TITLES
-from models.artefacts.store import Artefacts
 from streams.analyst.events import decode_event
 from streams.analyst.incidents import Incident, group
-from streams.analyst.labels import Label
-from streams.config.config import Config
-from streams.history.sources import Source
-from streams.progress import Reporter
-from streams.replay.outcome import Outcome
-from streams.replay.run import DEFAULTS, Options
-from streams.replay.survey import Survey
 from streams.report.contents import Found, contents, ranked_by_gravity
 from streams.report.page import page
+from streams.report.replayed import Replayed
 from streams.report.selection import details
-from streams.secrets.load import Secrets
 
 REPORT_FILE = "report.html"
-TOLD, LISTED = 24, 500
-
-
-class Replayed(NamedTuple):
-    """What a replay read, as it was given, and what it found. labels : of analysts, by incident. told : so many
-    incidents are told in full."""
-
-    sources: Sequence[Source]
-    config: Config
-    artefacts: Artefacts
-    secrets: Secrets
-    reporter: Reporter
-    outcome: Outcome
-    options: Options = DEFAULTS
-    labels: Mapping[str, Label] = {}
-    told: int = TOLD
-
-    @property
-    def events(self) -> list[Event]:
-        return self.outcome.events
-
-    @property
-    def survey(self) -> Survey:
-        return self.outcome.survey
+LISTED = 500
 
 
 def write_report(path: Path, replayed: Replayed) -> None:

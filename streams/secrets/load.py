@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from models.artefacts import manifest
 from models.artefacts.signing import public_key
+from models.errors import UserError
 from streams.config.config import PREFIX, Config, load_config
 from streams.secrets.vault import VaultError, read
 
@@ -27,7 +28,7 @@ PREVIOUS_KEY = "previous_pseudonym_key"
 SASL_PASSWORD = "sasl_password"
 
 
-class SecretsError(ValueError):
+class SecretsError(UserError, ValueError):
     """A secret is missing or malformed. Says which and how to give it; never what it was."""
 
 

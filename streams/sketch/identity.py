@@ -2,44 +2,25 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from models.errors import UserError
 from models.pseudonym import CLIENT_BYTES, client_of, pseudonym
 from models.rows import CLIENT_TAIL_BYTES, U8, U32, U64
+from streams.config.input import PSEUDONYM
 from streams.secrets.load import Secrets
+from streams.wire.memo import TwoGenerations
 
 DIGEST_BYTES = CLIENT_BYTES + CLIENT_TAIL_BYTES
 CACHED_CLIENTS = 65_536
 CACHED_LABELS = 16_384
 
-__all__ = ["Former", "Identity", "client_of", "identities", "identity_of", "pseudonym", "source_id"]
 
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class TwoGenerations(dict[K, V], Generic[K, V]):
-    """A bounded memo: what was not asked for since the last but one time it filled up is forgotten.
-
-    A hit costs one dict lookup in C (an exact LRU would reorder in Python on every hit). Holds at most 2 * `limit`.
-    """
-
-    def __init__(self, compute: Callable[[K], V], limit: int) -> None:
-        super().__init__()
-        self._compute = compute
-        self._limit = limit
-        self._old: dict[K, V] = {}
-
-    def __missing__(self, key: K) -> V:
-        if len(self) >= self._limit:
-            self._old = dict(self)
-            self.clear()
-        value = self._old[key] if key in self._old else self._compute(key)
-        self[key] = value
-        return value
+class IdentityError(UserError, ValueError):
+    """A client cannot be named. Says why."""
 
 
 class Former(NamedTuple):
@@ -141,3 +122,20 @@ def source_id(topic: str, partition: int, incarnation: str) -> int:
     """A uint32 for a raw partition; a topic created anew needs another incarnation, since its offsets start again."""
     text = f"{topic}\0{partition}\0{incarnation}".encode()
     return int.from_bytes(hashlib.blake2b(text, person=b"probewatch.src", digest_size=4).digest(), "big")
+
+
+def pseudonym_of(client: str, secrets: Secrets) -> str:
+    """What is published of a client id; a pseudonym stays what it is."""
+    return pseudonyms_of(client, secrets)[0]
+
+
+def pseudonyms_of(client: str, secrets: Secrets | None) -> tuple[str, ...]:
+    """Every name of a client id: under today's key and, while keys rotate, under the one before.
+
+    secrets : None will do for a pseudonym, so that whoever gives orders need not hold the keys.
+    """
+    if PSEUDONYM.fullmatch(client):
+        return (client,)
+    if secrets is None:
+        raise IdentityError(f"{client}: no pseudonym; a client id takes the pseudonym key")
+    return tuple(pseudonym(identity.key_id, *identity.client(client)) for identity in identities(secrets))

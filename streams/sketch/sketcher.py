@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from detector.settings import Model as ModelConfig
 
 from detector.frame import RowFrame, label
+from detector.settings import Model as ModelConfig
 from models.artefacts.population import Population
 from models.artefacts.training_set import Members
 from models.encoders.base import Encoded, Encoder
+from models.pseudonym import client_of
 from models.reorder import joined, take
 from models.rows import CLASSES, FLAG_MEMBER, I64, U8, U32, U64, Rows, distinct
 from streams.adapters import REGISTRY, Adapter
@@ -23,7 +24,7 @@ from streams.config.config import Config
 from streams.sketch import columns
 from streams.sketch.columns import UNDECLARED, Faults, Said
 from streams.sketch.fast_path import Window, plain_rows
-from streams.sketch.identity import Identity, client_of, source_id
+from streams.sketch.identity import Identity, source_id
 from streams.wire.rejects import WHOLE_RECORD, Fault, Headers, Reject
 
 DECISION_THRESHOLD = 0.5

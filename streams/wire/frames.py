@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame, named
 from models.pseudonym import client_of
 from models.rows import CLASSES, CLIENT_TAIL_BYTES, F32, TIME_MS_MAX, TIME_MS_MIN, U8, Rows
-from streams.sketch.identity import TwoGenerations
 from streams.wire.arrow_batch import COLUMNS, Column, flatbuffer_field, layout, type_of
+from streams.wire.memo import TwoGenerations
 
 ROWS_SCHEMA = "probewatch.rows/1"
 SEVERAL_SCHEMA = "probewatch.rows/2"

@@ -20,9 +20,9 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from streams.config.kafka import Kafka
 
 from streams.config.config import Config
+from streams.config.kafka import Kafka
 from streams.kafka.acl import ROLES, Binding, bindings
 from tests.kafka.certificates import certificates
 from tests.kafka_broker import SCRIPT

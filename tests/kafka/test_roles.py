@@ -5,13 +5,13 @@ import json
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
-from streams.kafka.broker import probe
 
 from streams.config.config import Config
 from streams.doors.decisions import KafkaDecisions
 from streams.kafka import acl_check, topics
 from streams.kafka.acl import ROLES, bindings
 from streams.kafka.acl_check import RightsError
+from streams.kafka.broker import probe
 from streams.ops import dead_letters, orders
 from streams.ops.doctor import examine
 from streams.sketch.identity import identity_of

@@ -10,6 +10,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from detector.frame import RowFrame
+from models.pseudonym import client_of
 from models.rows import CLASSES
 from streams.config.config import Config
 from streams.doors.asgi import pseudonyms
@@ -20,7 +21,7 @@ from streams.ops.orders import send
 from streams.ops.rekey import rekey
 from streams.progress import Silent
 from streams.secrets.load import Secrets, load_secrets
-from streams.sketch.identity import client_of, identities
+from streams.sketch.identity import identities
 from streams.wire import frames
 from tests.faults.workers import installed, start_server, workers
 from tests.history import BEGIN_S, DAY_S, Row, benign, sweeps

@@ -13,10 +13,10 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
-from streams.kafka.broker import probe
 
 from streams.config.config import Config
 from streams.kafka import clients, topics
+from streams.kafka.broker import probe
 from streams.kafka.clients import SendError
 from streams.worker import liveness, state_topic
 from streams.worker.app import Worker

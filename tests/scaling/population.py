@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from streams.kafka.broker import probe
 
 from bench.judge import people, rows_of
 from detector import engine
@@ -12,6 +11,7 @@ from detector.frame import RowFrame
 from models.artefacts.store import ModelArtefact
 from streams.config.config import Config
 from streams.kafka import clients, topics
+from streams.kafka.broker import probe
 from streams.metrics import Metrics
 from streams.wire import frames
 from streams.worker.sink import Sink

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from detector.engine import BlockError, DamagedBlockError
+from detector.erasure import erased
 from detector.frame import ControlFrame
-from detector.state.erasure import erased
 from streams.history.archive import layout
 from streams.history.archive.layout import ArchiveError, Part
 from streams.history.archive.reader import opened

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import msgspec
 import pyarrow as pa
 
+from models.errors import UserError
 from models.rows import CLIENT_TAIL_BYTES
 
 SCHEMA = "probewatch.archive/2"
@@ -103,7 +104,7 @@ BEGIN = b"begin"
 _FILE = re.compile(r"(rows|other)-(\d+)-(\d+)\.parquet")
 
 
-class ArchiveError(ValueError):
+class ArchiveError(UserError, ValueError):
     """A folder is no archive, or is damaged. Says where, and what to do."""
 
 

@@ -9,12 +9,13 @@ from detector import engine
 from detector.events.encode import ALERT_LEVEL
 from detector.events.finding import LEVELS
 from models.artefacts.store import Artefacts
+from models.pseudonym import pseudonym
 from streams.analyst.errors import DeskError
 from streams.analyst.events import Throttle, decode_event
 from streams.config.config import Config
 from streams.ops.selftest import prober
 from streams.secrets.load import Secrets
-from streams.sketch.identity import Identity, identity_of, pseudonym
+from streams.sketch.identity import Identity, identity_of
 from streams.sketch.sketcher import RawRecord, Sketcher
 
 ROWS_MAX = 400
