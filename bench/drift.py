@@ -127,7 +127,7 @@ def rows(
     zero, none = np.zeros(n, np.uint32), np.full(n, np.nan, np.float32)
     return Rows(
         source=zero, offset=np.arange(first, first + n), index=np.zeros(n, np.int32), client=client,
-        client_tail=np.zeros((n, 9), np.uint8), klass=np.zeros(n, np.uint8), time_ms=time_ms,
+        client_tail=np.zeros((n, 9), np.uint8), client_class=np.zeros(n, np.uint8), time_ms=time_ms,
         id_offsets=np.zeros(n + 1, np.int32), id_bytes=np.zeros(0, np.uint8), exact=np.zeros(n, np.uint64),
         values=values, fields=np.zeros((n, 0), np.uint16), surprisal=np.zeros((n, 0), np.uint8), offgrid=zero,
         output=zero, score=score, margin=np.abs(score - 0.5), novelty=none, guard=none, cell=zero, tokens_in=zero,

@@ -120,7 +120,7 @@ def rows_of(pool: Pool, client: I64, edited: NDArray[np.bool_], first: int, rng:
     return Rows(
         source=zero, offset=numbers, index=np.zeros(n, np.int32),
         client=_keys(client),
-        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), klass=np.zeros(n, np.uint8),
+        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), client_class=np.zeros(n, np.uint8),
         time_ms=START_MS + numbers, id_offsets=np.arange(n + 1, dtype=np.int32) * 16,
         id_bytes=np.frombuffer(ids.tobytes(), np.uint8), exact=exact, values=values, fields=fields,
         surprisal=pool.encoded.surprisal[who], offgrid=zero, output=(scores > 0.5).astype(np.uint32) + 1, score=scores,

@@ -171,19 +171,19 @@ def open_partition(settings: EngineSettings, partition: int) -> PartitionState:
     return PartitionState(partition, settings, np.zeros(settings.config.state.blocks, np.int64))
 
 
-class Watch(Protocol):
+class Tracer(Protocol):
     """Who looks on while a frame is folded; nothing of it changes what falls. See story.py."""
 
     def tally(self, frame: RowFrame, table: ClientTable, nothing: Tally) -> Tally:
         """What is to be traced of a frame's rows, before the first of them. nothing : a tally that traces nothing."""
         ...
 
-    def fell(self, frame: RowFrame | ControlFrame, row: int, finding: Finding, events: list[Event]) -> None:
+    def on_decision(self, frame: RowFrame | ControlFrame, row: int, finding: Finding, events: list[Event]) -> None:
         """A decision at a frame's row, or by a person's order, for which `row` is -1."""
         ...
 
 
-def step(state: PartitionState, frame: Frame, watch: Watch | None = None) -> list[Event]:
+def step(state: PartitionState, frame: Frame, watch: Tracer | None = None) -> list[Event]:
     """Apply one frame; a frame below all marks changes nothing. Rows of unknown spaces are counted, not judged."""
     closed = (state.block_offset > frame.offset).astype(np.int64)
     if isinstance(frame, CloseFrame):
@@ -211,7 +211,7 @@ def is_known(settings: EngineSettings, frame: RowFrame) -> bool:
     return widths == (encoder.dim, len(encoder.field_names), len(encoder.field_names))
 
 
-def walk(state: PartitionState, frames: Sequence[RowFrame], closed: I64, watch: Watch | None = None) -> list[Event]:
+def walk(state: PartitionState, frames: Sequence[RowFrame], closed: I64, watch: Tracer | None = None) -> list[Event]:
     """The rows of frames of one known space. closed : (blocks,) 1 where all of them lie below the block's mark.
 
     watch : looks on at a single frame.
@@ -240,7 +240,7 @@ def walk(state: PartitionState, frames: Sequence[RowFrame], closed: I64, watch: 
     return found
 
 
-def _decide(state: PartitionState, frame: RowFrame, row: int, verdict: I64, watch: Watch | None) -> list[Event]:
+def _decide(state: PartitionState, frame: RowFrame, row: int, verdict: I64, watch: Tracer | None) -> list[Event]:
     key = int(frame.rows.client[row])
     space, table = state.settings.spaces[frame.space], state.tables[frame.space]
     allowed = max(state.allowed.get((key, ""), 0), state.allowed.get((key, frame.model), 0))
@@ -252,7 +252,7 @@ def _decide(state: PartitionState, frame: RowFrame, row: int, verdict: I64, watc
     finding = build.decided(policy, made_with, space.artefact, space.nulls, table, frame, row, verdict)
     found = events(finding)
     if watch is not None:
-        watch.fell(frame, row, finding, found)
+        watch.on_decision(frame, row, finding, found)
     return found
 
 
@@ -273,7 +273,7 @@ def _shift(state: PartitionState, frame: ShiftFrame, closed: I64) -> list[Event]
     return []
 
 
-def _control(state: PartitionState, frame: ControlFrame, watch: Watch | None) -> list[Event]:
+def _control(state: PartitionState, frame: ControlFrame, watch: Tracer | None) -> list[Event]:
     """An allowance silences decisions until its end; a lift also forgets the evidence behind the present one.
 
     Both end what a block began. A block changes nothing else: evidence goes on under it.
@@ -300,7 +300,7 @@ def _control(state: PartitionState, frame: ControlFrame, watch: Watch | None) ->
                 lifted = events(finding)
                 found += lifted
                 if watch is not None:
-                    watch.fell(frame, -1, finding, lifted)
+                    watch.on_decision(frame, -1, finding, lifted)
     return found
 
 

@@ -94,15 +94,15 @@ def family_ratios(counts: I64) -> I32:
     ratios = np.zeros((CLASS_COUNT, BUCKETS, 7, LEVELS, FAMILY_PROCESSES))
     for j, feature in enumerate(FEATURES[:7]):
         levels = [level for level in range(LEVELS_OF[feature]) if level != NO_OPINION.get(feature)]
-        for klass, bucket in np.ndindex(CLASS_COUNT, BUCKETS):
+        for client_class, bucket in np.ndindex(CLASS_COUNT, BUCKETS):
             pooled = counts[:, bucket, j][:, levels].sum(axis=0).astype(float)
             if pooled.sum() < PRIOR_ROWS:  # hardly anybody gets this far: lean on all buckets
                 pooled = pooled + counts[:, :, j][:, :, levels].sum(axis=(0, 1))
-            null = _shares(counts[klass, bucket, j, levels].astype(float), pooled, len(levels))
+            null = _shares(counts[client_class, bucket, j, levels].astype(float), pooled, len(levels))
             for p, profile in enumerate(PROFILES):
                 if feature in profile.bets:
                     attack = _attack(profile, feature, levels)
-                    ratios[klass, bucket, j, levels, p] = np.log(attack) - np.log(null)
+                    ratios[client_class, bucket, j, levels, p] = np.log(attack) - np.log(null)
     return mnats(ratios)
 
 
@@ -122,14 +122,14 @@ def field_ratios(counts: I64) -> I32:
     if f == 0:
         return mnats(ratios)
     pooled = counts.sum(axis=0).astype(float)
-    for klass in range(CLASS_COUNT):
-        null = _shares(counts[klass].astype(float), pooled, f + 1)
+    for client_class in range(CLASS_COUNT):
+        null = _shares(counts[client_class].astype(float), pooled, f + 1)
         for p, profile in enumerate(PROFILES):
             if "field" in profile.bets:
                 some, many = profile.bets["field"].get(0, 0.0), profile.bets["field"].get(1, 0.0)
                 single = 0.5 / f + 0.5 * null[:f] / null[:f].sum()
                 attack = np.append(some * single, many) / (some + many)
-                ratios[klass, :, p] = np.log(0.98 * attack + 0.02 / (f + 1)) - np.log(null)
+                ratios[client_class, :, p] = np.log(0.98 * attack + 0.02 / (f + 1)) - np.log(null)
     return mnats(ratios)
 
 
@@ -139,7 +139,11 @@ def rarities(changed: I64) -> I32:
     if f == 0:
         return np.zeros((CLASS_COUNT, 0), np.int32)
     pooled = changed.sum(axis=0).astype(float)
-    return mnats(-np.log(np.stack([_shares(changed[klass].astype(float), pooled, f) for klass in range(CLASS_COUNT)])))
+    return mnats(
+        -np.log(
+            np.stack([_shares(changed[client_class].astype(float), pooled, f) for client_class in range(CLASS_COUNT)])
+        )
+    )
 
 
 def client_ratios(counts: I64, exponents: F64) -> I32:
@@ -151,13 +155,13 @@ def client_ratios(counts: I64, exponents: F64) -> I32:
     ratios = np.zeros((CLASS_COUNT, len(CLIENT_BETS), BUCKETS, CLIENT_LEVELS))
     for p, stake in enumerate(CLIENT_BETS):
         levels = len(stake.attack[0])
-        for klass, bucket in np.ndindex(CLASS_COUNT, BUCKETS):
+        for client_class, bucket in np.ndindex(CLASS_COUNT, BUCKETS):
             attack = np.array(stake.attack[min(bucket, len(stake.attack) - 1)])
             if stake.process == "novelty_robust":
-                null = np.array(novelty_shares((float(exponents[klass]),)))
+                null = np.array(novelty_shares((float(exponents[client_class]),)))
             else:
-                null = _client_null(counts[:, p, :, :levels], klass, bucket)
-            ratios[klass, p, bucket, :levels] = _log_ratio(attack, null, stake.given or levels, stake.null_min)
+                null = _client_null(counts[:, p, :, :levels], client_class, bucket)
+            ratios[client_class, p, bucket, :levels] = _log_ratio(attack, null, stake.given or levels, stake.null_min)
     return mnats(ratios)
 
 
@@ -170,11 +174,11 @@ def _log_ratio(attack: F64, null: F64, group: int, null_min: float) -> F64:
     return ratio
 
 
-def _client_null(counts: I64, klass: int, bucket: int) -> F64:
+def _client_null(counts: I64, client_class: int, bucket: int) -> F64:
     """Shares of outcomes in a class and bucket; where few rows are known, drawn to those of all buckets and classes."""
     everybody = counts.sum(axis=(0, 1)) + 0.5
-    own = counts[klass].sum(axis=0) + PRIOR_ROWS * everybody / everybody.sum()
-    here = counts[klass, bucket] + PRIOR_ROWS * own / own.sum()
+    own = counts[client_class].sum(axis=0) + PRIOR_ROWS * everybody / everybody.sum()
+    here = counts[client_class, bucket] + PRIOR_ROWS * own / own.sum()
     shares: F64 = here / here.sum()
     return shares
 

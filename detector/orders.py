@@ -52,7 +52,7 @@ def apply(
     for about in sorted(about for about in held if about[0] == frame.client and frame.model in ("", about[1])):
         revision, until_ms = held[about]
         if until_ms:
-            decision, after = policy.lifted(policy.Standing(len(LEVELS) - 1, revision, 0, until_ms, 0), given_ms)
+            decision, after = policy.lifted(policy.ClientStanding(len(LEVELS) - 1, revision, 0, until_ms, 0), given_ms)
             held[about] = Blocked(after.revision, 0)
             found.append(ordered(provenance, frame, decision, subject._replace(model=about[1])))
     return found

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from detector.events.finding import LEVELS, Decision
-from detector.settings import Policy, Rung
+from detector.settings import LevelSettings, Policy
 
 DAY_MS = 86_400_000
 DOUBLINGS_MAX = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ClientStanding:
     """What was decided about a client before. expires_ms, decided_ms : 0 for never."""
 
     level: int
@@ -21,14 +21,14 @@ class Standing:
 
 
 def decide(
-    policy: Policy, standing: Standing, level: int, detector: str, clock_ms: int, client: int
-) -> tuple[Decision, Standing]:
+    policy: Policy, standing: ClientStanding, level: int, detector: str, clock_ms: int, client: int
+) -> tuple[Decision, ClientStanding]:
     """The decision for a client whose evidence has reached `level` (1 to 4), and its new standing.
 
     A client decided on again within 24 h of its own time, after the last decision ran out, is held twice as long.
     Level 4 proposes a block to a person; until somebody confirms it, doors keep to the limits of level 3.
     """
-    rung: Rung = getattr(policy, LEVELS[level])
+    rung: LevelSettings = getattr(policy, LEVELS[level])
     limits = policy.hard if rung.action == "block" else rung
     again = standing.expires_ms <= clock_ms < standing.decided_ms + DAY_MS and standing.revision > 0
     in_force = clock_ms < standing.expires_ms
@@ -48,7 +48,7 @@ def decide(
         effective_ms=clock_ms + keyed_delay_ms(client, revision, policy.decision_delay_ms_max),
         expires_ms=expires_ms,
     )
-    return decision, Standing(level, revision, doublings, expires_ms, clock_ms)
+    return decision, ClientStanding(level, revision, doublings, expires_ms, clock_ms)
 
 
 def keyed_delay_ms(client: int, revision: int, longest_ms: int) -> int:
@@ -66,7 +66,7 @@ def blocked(revision: int, given_ms: int, until_ms: int) -> Decision:
     )  # fmt: skip
 
 
-def lifted(standing: Standing, clock_ms: int) -> tuple[Decision, Standing]:
+def lifted(standing: ClientStanding, clock_ms: int) -> tuple[Decision, ClientStanding]:
     """A person took the decision back: doors let the client through from now on."""
     revision = standing.revision + 1
     decision = Decision(
@@ -74,4 +74,4 @@ def lifted(standing: Standing, clock_ms: int) -> tuple[Decision, Standing]:
         max_concurrency=None, delay_ms=None, mode="enforce", issued_ms=clock_ms, effective_ms=clock_ms,
         expires_ms=max(standing.expires_ms, clock_ms + DAY_MS),
     )  # fmt: skip
-    return decision, Standing(0, revision, 0, 0, standing.decided_ms)
+    return decision, ClientStanding(0, revision, 0, 0, standing.decided_ms)

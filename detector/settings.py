@@ -25,7 +25,7 @@ class Model(Section):
     )
 
 
-class Rung(Section):
+class LevelSettings(Section):
     action: Literal["observe", "delay", "cap", "challenge", "block"] = Field("observe", description="What doors do.")
     requests_per_minute: int | None = Field(None, ge=1, le=1_000_000, description="Allowed by `cap`.")
     delay_ms: int | None = Field(None, ge=1, le=60_000, description="Added by `delay`, ms.")
@@ -54,10 +54,14 @@ class Policy(Section):
     mode: Literal["shadow", "enforce"] = Field(
         "shadow", description="`shadow` writes decisions that doors do not act on."
     )
-    watch: Rung = Field(Rung(**RUNGS["watch"]), description="Level 1, budget 1e-2 per benign client-day.")
-    soft: Rung = Field(Rung(**RUNGS["soft"]), description="Level 2, budget 1e-3.")
-    hard: Rung = Field(Rung(**RUNGS["hard"]), description="Level 3, budget 1e-4; also an alert.")
-    block: Rung = Field(Rung(**RUNGS["block"]), description="Level 4, budget 1e-5; a proposal for a person.")
+    watch: LevelSettings = Field(
+        LevelSettings(**RUNGS["watch"]), description="Level 1, budget 1e-2 per benign client-day."
+    )
+    soft: LevelSettings = Field(LevelSettings(**RUNGS["soft"]), description="Level 2, budget 1e-3.")
+    hard: LevelSettings = Field(LevelSettings(**RUNGS["hard"]), description="Level 3, budget 1e-4; also an alert.")
+    block: LevelSettings = Field(
+        LevelSettings(**RUNGS["block"]), description="Level 4, budget 1e-5; a proposal for a person."
+    )
     decision_delay_ms_max: int = Field(
         0,
         ge=0,
@@ -88,7 +92,7 @@ class State(Section):
     round_s: float = Field(60.0, ge=0.1, le=3_600, description="Every block is written at least this often, s.")
 
 
-class Drift(Section):
+class DriftSettings(Section):
     window_s: int = Field(3_600, ge=60, le=86_400, description="Event time that one figure of a model covers, s.")
     lateness_s: int = Field(
         300, ge=0, le=86_400, description="A window closes when event time has passed its end by this, s."
@@ -117,7 +121,7 @@ class DetectionSettings(Protocol):
     def state(self) -> State: ...
 
     @property
-    def drift(self) -> Drift: ...
+    def drift(self) -> DriftSettings: ...
 
     @property
     def request_partitions(self) -> int: ...

@@ -37,8 +37,8 @@ from models.kernels.layout import (
     RING_SIZES,
     SKIPPED,
     VARIANTS_KNOWN,
-    Batch,
     Nulls,
+    RowBatch,
     Scratch,
     Table,
     Tally,
@@ -151,16 +151,19 @@ class ClientTable:
         """Slot of a client, -1 if unknown."""
         return int(find(self.table, np.uint64(key)))
 
-    def batch(self, rows: Rows) -> Batch:
+    def batch(self, rows: Rows) -> RowBatch:
         """The columns the fold reads."""
-        return Batch(
-            rows.offset, rows.index, rows.client, rows.klass, rows.time_ms, rows.id_offsets, rows.id_bytes, rows.exact,
+        return RowBatch(
+            rows.offset, rows.index, rows.client, rows.client_class, rows.time_ms, rows.id_offsets, rows.id_bytes,
+            rows.exact,
             _in_lanes(rows.values), _in_lanes(rows.fields), _in_lanes(rows.surprisal), rows.offgrid, rows.output,
             rows.score, rows.margin, rows.novelty, rows.cell, rows.tokens_in, rows.tokens_out, rows.flags,
             self._marks(rows.source),
         )  # fmt: skip
 
-    def fold(self, nulls: Nulls, batch: Batch, closed: I64, start: int, tally: Tally, verdict: I64) -> tuple[int, int]:
+    def fold(
+        self, nulls: Nulls, batch: RowBatch, closed: I64, start: int, tally: Tally, verdict: I64
+    ) -> tuple[int, int]:
         """Apply rows from `start` until one calls for something; returns (next row, DONE or CROSSED and/or MOVED)."""
         processes = nulls.tail.shape[1]
         scratch = Scratch(np.zeros(8, np.int64), np.zeros(processes, np.int32), np.zeros(processes, np.int32))

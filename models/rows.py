@@ -17,7 +17,7 @@ F64 = NDArray[np.float64]
 Key = TypeVar("Key", np.uint32, np.uint64, np.int64)
 
 CLASSES = ("consumer", "broker", "system")
-"""Client classes; a row's `klass` is the index here. Unknown clients are consumers, the strictest."""
+"""Client classes; a row's `client_class` is the index here. Unknown clients are consumers, the strictest."""
 
 CLIENT_TAIL_BYTES = 9
 """`client` is HMAC bytes 0-7 (big endian), `client_tail` bytes 8-16: together the 130 bits of a published pseudonym."""
@@ -50,7 +50,7 @@ class Rows(NamedTuple):
     index: I32  # type: ignore[assignment]  # (n,) of the row in that record; the wire's name hides tuple.index
     client: U64  # (n,)
     client_tail: U8  # (n, 9)
-    klass: U8  # (n,) index into CLASSES
+    client_class: U8  # (n,) index into CLASSES
     time_ms: I64  # (n,) event time, ms since 1970
     id_offsets: I32  # (n + 1,) request ids: UTF-8 bytes of row i are id_bytes[id_offsets[i]:id_offsets[i + 1]]
     id_bytes: U8

@@ -47,7 +47,8 @@ def _rows(encoder: TabularEncoder, people: list[dict[str, float | int | str | bo
     zero, none = np.zeros(n, np.uint32), np.full(n, np.nan, np.float32)
     return Rows(
         source=zero, offset=np.arange(n), index=np.zeros(n, np.int32), client=np.zeros(n, np.uint64),
-        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), klass=np.zeros(n, np.uint8), time_ms=np.arange(n),
+        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), client_class=np.zeros(n, np.uint8),
+        time_ms=np.arange(n),
         id_offsets=np.zeros(n + 1, np.int32), id_bytes=np.zeros(0, np.uint8), exact=encoded.exact,
         values=encoded.values, fields=encoded.fields, surprisal=encoded.surprisal, offgrid=encoded.offgrid,
         output=zero, score=none, margin=none, novelty=none, guard=none, cell=zero, tokens_in=zero, tokens_out=zero,

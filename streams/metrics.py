@@ -25,7 +25,7 @@ class Metrics:
         self.windows = self._counter("drift_windows", "Windows of event time closed by link.")
         self.late = self._gauge("drift_late_rows", "Rows too late, or too far ahead, for any window since the start.")
         self.lag = self._gauge("lag", "Records not yet handled.", "topic", "partition")
-        self.away = self._gauge("kafka_away_seconds", "For how long Kafka has not answered; 0 while it does.")
+        self.away = self._gauge("kafka_unavailable_seconds", "For how long Kafka has not answered; 0 while it does.")
         self.recovered = self._gauge("recovered", "1 when every assigned partition has its state.", "stage")
         self.recovery_s = self._gauge("recovery_seconds", "How long the last recovery of state took.")
         self.recovery_bytes = self._gauge("recovery_bytes", "Bytes of state that it read.")

@@ -66,7 +66,7 @@ def hour(number: int, rows_an_hour: int = 240, score: float = 0.0, app: float = 
     return Rows(
         source=zero, offset=np.arange(n) + number * 100_000, index=np.zeros(n, np.int32),
         client=np.random.default_rng(99).integers(0, 2**63, CLIENTS)[client].astype(np.uint64),
-        client_tail=np.zeros((n, 9), np.uint8), klass=np.zeros(n, np.uint8),
+        client_tail=np.zeros((n, 9), np.uint8), client_class=np.zeros(n, np.uint8),
         time_ms=np.sort(BEGIN_MS + number * HOUR_MS + rng.integers(0, HOUR_MS, n)),
         id_offsets=np.zeros(n + 1, np.int32), id_bytes=np.zeros(0, np.uint8), exact=np.zeros(n, np.uint64),
         values=np.rint(values * UNIT).astype(np.int16), fields=np.zeros((n, 0), np.uint16),

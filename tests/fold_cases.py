@@ -185,7 +185,7 @@ def _row(
     exact = hash((tuple(values), tuple(fields))) & 0xFFFFFFFFFFFFFFFF
     return {
         "source": 7 + source, "offset": offset, "index": index, "client": sender.key,
-        "klass": (odd >> 3) % 8 if odd % 8 == 0 else sender.key % 3, "time_ms": sender.clock_ms, "exact": exact,
+        "client_class": (odd >> 3) % 8 if odd % 8 == 0 else sender.key % 3, "time_ms": sender.clock_ms, "exact": exact,
         "values": values, "fields": fields, "surprisal": _surprisal(len(fields)),
         "offgrid": 1 << odd % 32 if odd % 5 == 0 else 0, "output": (0, 11, 22, 33, 11, 22)[odd % 6],
         "score": math.nan if odd % 7 == 0 else score, "margin": math.nan if odd % 11 == 0 else abs(score - 0.5),
@@ -227,7 +227,7 @@ def as_rows(rows: Sequence[Row], shape: Shape) -> Rows:
     n = len(rows)
     ids = [row["request_id"] for row in rows]
     kinds = {
-        "source": np.uint32, "offset": np.int64, "index": np.int32, "client": np.uint64, "klass": np.uint8,
+        "source": np.uint32, "offset": np.int64, "index": np.int32, "client": np.uint64, "client_class": np.uint8,
         "time_ms": np.int64, "exact": np.uint64, "offgrid": np.uint32, "output": np.uint32, "score": np.float32,
         "margin": np.float32, "novelty": np.float32, "cell": np.uint32, "tokens_in": np.uint32, "tokens_out": np.uint32,
         "flags": np.uint16,

@@ -24,7 +24,7 @@ def rows(n: int, d: int, f: int, seed: int, request_ids: Sequence[str] | None = 
 
     return Rows(
         source=whole(np.uint32), offset=whole(np.int64), index=whole(np.int32), client=whole(np.uint64),
-        client_tail=whole(np.uint8, n, 9), klass=rng.integers(0, 3, n, dtype=np.uint8),
+        client_tail=whole(np.uint8, n, 9), client_class=rng.integers(0, 3, n, dtype=np.uint8),
         time_ms=rng.integers(TIME_MS_MIN, TIME_MS_MAX, n),
         id_offsets=np.cumsum([0, *map(len, ids)]).astype(np.int32),
         id_bytes=np.frombuffer(b"".join(ids), np.uint8),

@@ -18,7 +18,7 @@ from streams.cli import app
 from streams.config.config import Config
 from streams.history import archive
 from streams.history.archive import ArchiveError, Message, Writer, layout, open_archive, writer
-from streams.history.archive.columns import Group, table_of
+from streams.history.archive.columns import ColumnGroup, table_of
 from streams.history.archive.erase import erase
 from streams.history.base import FrameBatch
 from streams.history.sources import open_sources
@@ -50,14 +50,14 @@ def of_several(offset: int, count: int, partition: int = 0) -> RowFrame:
 
 def test_a_source_with_two_names_is_damage() -> None:
     batch = table_of([(of_several(8, 6), 0)])
-    assert [frame.source_of(1) for frame in Group(pa.Table.from_batches([batch]), "here").frames()] == [
+    assert [frame.source_of(1) for frame in ColumnGroup(pa.Table.from_batches([batch]), "here").frames()] == [
         "gateway-logs[5]"
     ]
     place = batch.schema.get_field_index("source_name")
     for names in (["a[0]"] * 6, [f"a[{n}]" for n in range(6)]):
         forged = batch.set_column(place, batch.schema.field(place), pa.array(names).dictionary_encode())
         with pytest.raises(ArchiveError, match="here: rows that no frame has held"):
-            Group(pa.Table.from_batches([forged]), "here")
+            ColumnGroup(pa.Table.from_batches([forged]), "here")
 
 
 def message(frame: Frame, time_ms: int = -1) -> Message:

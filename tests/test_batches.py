@@ -252,7 +252,7 @@ async def test_a_partition_that_is_no_longer_read_is_noticed(embedded_broker: st
     runner.seen({}, ends)
     for _ in range(3):
         await asyncio.sleep(1.2)
-        assert runner.stuck(50.0) is None, "all is read"
+        assert runner.overdue(50.0) is None, "all is read"
     left = aiokafka.TopicPartition(topic, 1)
     runner.app.batch_consumer._thread._ensure_consumer().pause(left)
     await fill(config, 2, 20)
@@ -261,7 +261,7 @@ async def test_a_partition_that_is_no_longer_read_is_noticed(embedded_broker: st
     said = []
     for _ in range(4):
         await asyncio.sleep(1.2)
-        said.append(runner.stuck(30.0))
+        said.append(runner.overdue(30.0))
     assert said[:2] == [None, None] and said[-1] is not None
     assert f"{topic}[1]: records wait at 10" in said[-1]
     await runner.stop()
@@ -343,10 +343,10 @@ async def test_a_consumer_that_has_stopped_is_noticed(embedded_broker: str, name
     runner = await runner_of(config, Collecting(await filled_topic(config, 1, 10)))
     await runner.start()
     for _ in range(3):
-        assert runner.stuck(50.0) is None
+        assert runner.overdue(50.0) is None
         await asyncio.sleep(1.2)  # it asks at least every second
     await runner.app._fetcher.stop()
-    assert runner.stuck(50.0) is None
-    assert runner.stuck(50.0) is None
-    assert "its consumer has stopped" in (runner.stuck(50.0) or "")
+    assert runner.overdue(50.0) is None
+    assert runner.overdue(50.0) is None
+    assert "its consumer has stopped" in (runner.overdue(50.0) or "")
     await runner.abandon()

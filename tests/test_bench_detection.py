@@ -45,9 +45,9 @@ def _log(lengths: list[int], seed: int = 0, fields: int = 6, days: int = 2) -> L
             inputs[i] = inputs[i - 1]
             inputs[i, 0] += rng.integers(0, 3)
     time_ms = np.concatenate([np.sort(rng.integers(0, days * DAY_MS, n)) for n in lengths]) + BEGIN_MS
-    klass = (np.arange(len(lengths)) % 3 == 2).astype(np.uint8)
+    client_class = (np.arange(len(lengths)) % 3 == 2).astype(np.uint8)
     return Log(
-        client, starts, klass, klass, ("person", "firm"), time_ms, inputs, rng.random(len(client)),
+        client, starts, client_class, client_class, ("person", "firm"), time_ms, inputs, rng.random(len(client)),
         rng.integers(0, 2, len(client)), np.zeros(len(client), bool),
     )  # fmt: skip
 
@@ -74,8 +74,8 @@ def test_a_limit_is_the_products_threshold() -> None:
 
 
 def test_a_class_too_small_for_any_promise_is_held_like_consumers_at_least() -> None:
-    maxima, klass = np.arange(210.0), np.r_[np.zeros(200), np.ones(10)].astype(np.uint8)
-    found = limits(np.r_[maxima[10:], np.arange(10.0)], klass)
+    maxima, client_class = np.arange(210.0), np.r_[np.zeros(200), np.ones(10)].astype(np.uint8)
+    found = limits(np.r_[maxima[10:], np.arange(10.0)], client_class)
     assert found.rank[1].tolist() == [0, 0, 0] and not found.rank[0, 1]
     assert found.above[1].tolist() == found.above[0].tolist()
     assert found.clients.tolist() == [200, 10, 0, 210]
@@ -119,7 +119,7 @@ def test_intervals_and_tests_of_rates() -> None:
 def test_false_alarms_keep_the_budget_of_an_exchangeable_population_and_break_for_another() -> None:
     rng = np.random.default_rng(3)
     found = limits(rng.exponential(size=3_000), np.zeros(3_000, np.uint8))
-    log = _log([1] * 3_000)._replace(klass=np.zeros(3_000, np.uint8))
+    log = _log([1] * 3_000)._replace(client_class=np.zeros(3_000, np.uint8))
     for maxima, broken in ((rng.exponential(size=3_000), False), (1.5 * rng.exponential(size=3_000), True)):
         lines = [line for line in false_alarms(log, maxima, found) if line[:2] == ("class", "consumer")]
         assert len(lines) == len(BUDGETS)
@@ -296,7 +296,7 @@ def test_promises_hold_for_people_who_calibrated_nothing_and_attackers_are_found
     judged = probewatch_method.sketch(fitted, small.judged, probewatch_method.JUDGED)
     reference_ = fitted.model.reference
     maxima = daily_maxima(small.history, probewatch_method.statistic(fitted, reference_, history))[small.certifying]
-    found = probewatch_method.product_limits(fitted, maxima, small.history.klass[small.certifying])
+    found = probewatch_method.product_limits(fitted, maxima, small.history.client_class[small.certifying])
     assert found.rank[0].astype(bool).tolist() == [True, True, False]
     score = probewatch_method.statistic(fitted, reference_, judged)
     lines = list(false_alarms(small.judged, daily_maxima(small.judged, score), found))
@@ -329,15 +329,15 @@ def test_the_engines_own_thresholds_are_the_benchmarks_limits() -> None:
     rng = np.random.default_rng(0)
     log = _log(rng.integers(1, 9, 1_000).tolist())
     rows = rng.integers(0, len(dataset.inputs), log.rows)
-    log = log._replace(inputs=dataset.inputs[rows], klass=np.zeros(1_000, np.uint8))
+    log = log._replace(inputs=dataset.inputs[rows], client_class=np.zeros(1_000, np.uint8))
     fitted = probewatch_method.fit(log, dataset, Silent())
     at = probewatch_method.sketch(fitted, log, probewatch_method.HISTORY)
     chosen = probewatch_method.is_certifying(log)
     assert 500 < chosen.sum() < 750
     maxima = daily_maxima(log, probewatch_method.statistic(fitted, fitted.model.reference, at))[chosen]
     mine, product = (
-        limits(maxima, log.klass[chosen]),
-        probewatch_method.product_limits(fitted, maxima, log.klass[chosen]),
+        limits(maxima, log.client_class[chosen]),
+        probewatch_method.product_limits(fitted, maxima, log.client_class[chosen]),
     )
     assert product.rank[0].tolist() == mine.rank[0].tolist() and mine.rank[0, 0]
     assert product.above[0, 0] == pytest.approx(mine.above[0, 0] + 0.0005)

@@ -101,7 +101,7 @@ def test_the_victim_is_trained_and_answers_as_scikit_learn_does(dataset: Dataset
 def test_all_kinds_and_classes_are_there_on_several_days(log: Log) -> None:
     assert {log.kinds[code] for code in np.unique(log.kind)} == set(benign.KINDS)
     for client in range(log.clients):
-        assert CLASSES[log.klass[client]] == benign.KINDS[log.kinds[log.kind[client]]].klass
+        assert CLASSES[log.client_class[client]] == benign.KINDS[log.kinds[log.kind[client]]].client_class
     assert set(np.unique(log.day)) == set(range(DAYS))
     days_active = np.array([len(set(log.day[a:b])) for a, b in itertools.pairwise(log.starts)])
     assert set(days_active) == set(range(1, DAYS + 1))
@@ -176,7 +176,7 @@ def test_more_clients_than_rows_are_new_people_on_the_grids(dataset: Dataset) ->
 def test_sizes_add_up_and_leave_no_kind_out() -> None:
     made = benign.sizes(1_000, 50, 20)
     assert set(made) == set(benign.KINDS) and min(made.values()) >= 1
-    assert [sum(n for k, n in made.items() if benign.KINDS[k].klass == c) for c in CLASSES] == [1_000, 50, 20]
+    assert [sum(n for k, n in made.items() if benign.KINDS[k].client_class == c) for c in CLASSES] == [1_000, 50, 20]
 
 
 def test_arrivals_stay_inside_their_day_and_are_bursty() -> None:
@@ -202,7 +202,7 @@ def test_records_come_back_through_sketch(dataset: Dataset, log: Log) -> None:
     assert not result.rejects and not result.unjudged
     rows = [frame.rows for frame in result.frames]
     assert np.concatenate([r.time_ms for r in rows]).tolist() == part.time_ms[order].tolist()
-    assert np.concatenate([r.klass for r in rows]).tolist() == part.klass[part.client[order]].tolist()
+    assert np.concatenate([r.client_class for r in rows]).tolist() == part.client_class[part.client[order]].tolist()
     np.testing.assert_allclose(np.concatenate([r.score for r in rows]), part.score[order], atol=1e-6)
     assert [request.client_id for request in requests] == [f"c-{n}" for n in part.client[order]]
     named = requests[0].features or {}

@@ -50,7 +50,7 @@ def _rows(encoder: TabularEncoder, rng: np.random.Generator, clients: int, per_c
     none = np.full(n, np.nan, np.float32)
     return Rows(
         source=zero, offset=np.arange(n), index=np.zeros(n, np.int32), client=keys,
-        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), klass=np.zeros(n, np.uint8),
+        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), client_class=np.zeros(n, np.uint8),
         time_ms=1_700_000_000_000 + (np.arange(n) * 2 * DAY_MS) // n, id_offsets=np.zeros(n + 1, np.int32),
         id_bytes=np.zeros(0, np.uint8), exact=encoded.exact, values=encoded.values, fields=encoded.fields,
         surprisal=encoded.surprisal, offgrid=encoded.offgrid, output=(scores > 0.5).astype(np.uint32) + 1,

@@ -18,7 +18,7 @@ from tests.test_certificate import blank_certificate
 def days(
     client: Sequence[int] | I64,
     statistic: Sequence[int] | I64,
-    klass: Sequence[int] | I64 | int = 0,
+    client_class: Sequence[int] | I64 | int = 0,
     day: Sequence[int] | I64 | int = 1,
     **others: Sequence[float] | I64,
 ) -> DailyMaxima:
@@ -27,18 +27,18 @@ def days(
     columns["drift"] = np.full(n, -1)
     columns |= {name: np.array(column) for name, column in others.items()}
     return DailyMaxima(
-        np.array(client, np.uint64), np.broadcast_to(np.array(klass, np.int64), n).copy(),
+        np.array(client, np.uint64), np.broadcast_to(np.array(client_class, np.int64), n).copy(),
         np.broadcast_to(np.array(day, np.int64), n).copy(), np.array(statistic, np.int64),
         columns["variants"].astype(np.int64), columns["rows"].astype(np.int64), columns["novelty"].astype(float),
         columns["behaviour"].astype(np.uint64), columns["drift"].astype(np.int64),
     )  # fmt: skip
 
 
-def crowd(n: int, seed: int, klass: int = 0, first: int = 0) -> DailyMaxima:
+def crowd(n: int, seed: int, client_class: int = 0, first: int = 0) -> DailyMaxima:
     """n ordinary clients: exponential statistics, geometric variants."""
     rng = np.random.default_rng(seed)
     return days(
-        np.arange(first, first + n), (2_000 * rng.exponential(size=n)).astype(np.int64), klass,
+        np.arange(first, first + n), (2_000 * rng.exponential(size=n)).astype(np.int64), client_class,
         variants=rng.geometric(0.4, n) - 1, rows=rng.geometric(0.1, n), behaviour=rng.integers(0, 2**40, n),
         novelty=rng.normal(1, 0.2, n),
     )  # fmt: skip
@@ -78,7 +78,7 @@ def test_the_last_day_counts_in_whichever_space_it_was() -> None:
 
 
 def test_a_client_of_two_classes_is_held_to_the_stricter() -> None:
-    assert over_all([days([1], [5], klass=2), days([1], [9], klass=0)]).klass.tolist() == [0]
+    assert over_all([days([1], [5], client_class=2), days([1], [9], client_class=0)]).client_class.tolist() == [0]
 
 
 def test_each_class_has_its_own_thresholds_and_small_ones_borrow() -> None:

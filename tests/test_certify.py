@@ -35,7 +35,7 @@ def fit(folder: Path, rows: list[Row], removed: Removal = NOBODY) -> Artefacts:
     return load_artefacts(folder, SECRETS.projection_seed)
 
 
-def held_against(artefacts: Artefacts, folder: Path, *parts: list[Row]) -> certify.Check:
+def held_against(artefacts: Artefacts, folder: Path, *parts: list[Row]) -> certify.CertificateCheck:
     write_jsonl(folder / "other.jsonl", *parts)
     sources = open_sources([str(folder / "other.jsonl")], Config())
     return certify.check(sources, Config(), artefacts, SECRETS, Silent())
@@ -185,7 +185,9 @@ class TestLists:
         (tmp_path / name).write_text(text)
         registry = with_classes(Config(), tmp_path / name, SECRETS).input.registry
         assert sorted(registry.values()) == ["broker", "system"]
-        (tmp_path / "b.csv").write_text("".join(f"{client},{klass}\n" for client, klass in registry.items()))
+        (tmp_path / "b.csv").write_text(
+            "".join(f"{client},{client_class}\n" for client, client_class in registry.items())
+        )
         assert with_classes(Config(), tmp_path / "b.csv", SECRETS).input.registry == registry
 
     @pytest.mark.parametrize(
@@ -263,7 +265,7 @@ def test_a_cold_beginning_promises_nothing_and_says_so(tmp_path: Path) -> None:
     assert not any(rung["certified"] for rung in rungs)
     assert {rung["promised"] for rung in rungs} == {rung["confident"] for rung in rungs} == {1.0}
     assert max(rung["threshold"] for rung in rungs) <= 16.0
-    assert "MIND: fitted without trusted history" in done.stderr
+    assert "WARNING: fitted without trusted history" in done.stderr
 
 
 def test_the_same_history_gives_the_same_artefacts(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def rows(owner: U64, rng: np.random.Generator, **columns: object) -> Rows:
     zero, none = np.zeros(n, np.uint32), np.full(n, np.nan, np.float32)
     made = Rows(
         source=zero, offset=np.arange(n), index=np.zeros(n, np.int32), client=owner,
-        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), klass=np.zeros(n, np.uint8),
+        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), client_class=np.zeros(n, np.uint8),
         time_ms=np.full(n, 20_000 * DAY_MS), id_offsets=np.zeros(n + 1, np.int32), id_bytes=np.zeros(0, np.uint8),
         exact=encoded.exact, values=encoded.values, fields=encoded.fields, surprisal=encoded.surprisal,
         offgrid=encoded.offgrid, output=zero, score=none, margin=none, novelty=none, guard=none, cell=zero,

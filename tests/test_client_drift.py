@@ -48,7 +48,7 @@ class Crowd(NamedTuple):
         return Rows(
             source=np.full(n, SOURCE, np.uint32), offset=number, index=np.zeros(n, np.int32),
             client=np.tile(self.keys, rounds), client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8),
-            klass=np.zeros(n, np.uint8), time_ms=BEGIN_MS + number // clients * TEN_MINUTES_MS,
+            client_class=np.zeros(n, np.uint8), time_ms=BEGIN_MS + number // clients * TEN_MINUTES_MS,
             id_offsets=np.zeros(n + 1, np.int32), id_bytes=np.zeros(0, np.uint8),
             exact=rng.integers(1, 2**63, n).astype(np.uint64),
             values=np.rint(part * UNIT).astype(np.int16).reshape(n, DIM),
@@ -230,11 +230,12 @@ def test_the_sample_in_the_documents_is_what_is_written() -> None:
 # Limits
 
 
-def days(drift: I64, klass: int = 0) -> DailyMaxima:
+def days(drift: I64, client_class: int = 0) -> DailyMaxima:
     n = len(drift)
     nothing = np.zeros(n, np.int64)
     return DailyMaxima(
-        np.arange(n).astype(np.uint64), np.full(n, klass), nothing, nothing, nothing, nothing, nothing.astype(float),
+        np.arange(n).astype(np.uint64), np.full(n, client_class), nothing, nothing, nothing, nothing,
+        nothing.astype(float),
         nothing.astype(np.uint64), drift,
     )  # fmt: skip
 

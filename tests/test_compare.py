@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from streams.analyst.events import Alert, Throttle, decode_event, read_events
+from streams.analyst.events import Alert, ThrottleEvent, decode_event, read_events
 from streams.analyst.labels import Label
 from streams.cli import app
 from streams.compare import compare, read_side
@@ -27,7 +27,7 @@ BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOBODY = Truth({})
 
 
-def throttle(at_min: float, minutes: float, **said: Any) -> Throttle:
+def throttle(at_min: float, minutes: float, **said: Any) -> ThrottleEvent:
     """A decision that holds from `at_min` on."""
     issued = BEGIN + timedelta(minutes=at_min)
     record = {
@@ -41,7 +41,7 @@ def throttle(at_min: float, minutes: float, **said: Any) -> Throttle:
         "config_hash": "c", "artefact_hash": "a", "engine_version": "0",
     }  # fmt: skip
     found = decode_event(json.dumps(record | said, default=str).replace("+00:00", "Z").encode())
-    assert isinstance(found, Throttle)
+    assert isinstance(found, ThrottleEvent)
     return found
 
 

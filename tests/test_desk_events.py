@@ -12,7 +12,17 @@ from aiokafka import AIOKafkaProducer
 from detector.drift import records as drift_records
 from detector.events.encode import events as written
 from detector.events.finding import Event as Written
-from streams.analyst.events import Alert, Drift, Event, EventError, Filter, Throttle, decode_event, follow, read_events
+from streams.analyst.events import (
+    Alert,
+    DriftEvent,
+    Event,
+    EventError,
+    Filter,
+    ThrottleEvent,
+    decode_event,
+    follow,
+    read_events,
+)
 from streams.config.config import Config
 from streams.kafka import topics
 from streams.metrics import Metrics
@@ -20,7 +30,7 @@ from streams.worker.sink import Sink
 from tests.findings import FINDING, finding
 from tests.kafka_config import kafka_config
 
-MODEL_DRIFT = drift_records.Finding(
+MODEL_DRIFT = drift_records.DriftFinding(
     "loan", "loan@0123456789abcdef", "score", "adwin", 1_700_000_000_000, 1_700_003_600_000,
     0.4, 0.3, 4.2, 0.002, 3120, True, "c0ffee00c0ffee00", "facade00facade00",
 )  # fmt: skip
@@ -60,12 +70,12 @@ def test_an_alert_tells_everything_under_one_name() -> None:
 
 def test_throttle_and_drift_tell_it_too() -> None:
     throttle = decode_event(written(FINDING)[0].value)
-    assert isinstance(throttle, Throttle)
+    assert isinstance(throttle, ThrottleEvent)
     assert (throttle.client, throttle.level, throttle.detector, throttle.record.action) == (
         FINDING.client, 3, "sweep", "cap"
     )  # fmt: skip
     drift, alert = (decode_event(event.value) for event in drift_records.events(MODEL_DRIFT))
-    assert isinstance(drift, Drift) and isinstance(alert, Alert)
+    assert isinstance(drift, DriftEvent) and isinstance(alert, Alert)
     assert (drift.client, drift.model, drift.detector, drift.record.state) == ("", "loan", "drift", "lasts")
     assert (alert.client, alert.level, alert.incident) == ("", 0, drift.incident)
 
@@ -126,7 +136,7 @@ async def test_topics_give_what_was_sent_once_and_go_on(broker: str, namespace: 
         heard: list[Event] = []
         async for event in follow(config, past=past):
             heard.append(event)
-            if isinstance(event, Drift):
+            if isinstance(event, DriftEvent):
                 break
         return heard
 

@@ -369,7 +369,7 @@ def test_partitions_are_what_the_cases_say() -> None:
 # Documents
 
 ROOT = Path(__file__).parents[1]
-SAMPLE = drift_records.Finding(
+SAMPLE = drift_records.DriftFinding(
     model="loan", space=SPACE, statistic="score", test="page_hinkley", since_ms=1_700_000_400_000,
     until_ms=1_700_024_400_000, before=0.412, after=0.371, deviation=-4.2, p_or_threshold=20.0, rows=3_120,
     lasting=True, config_hash="c0ffee00c0ffee00", artefact_hash="facade00facade00",

@@ -104,7 +104,9 @@ def test_requests_stand_side_by_side_with_what_differs_marked(day: Day) -> None:
 def test_from_an_archive_the_same_is_told_and_requests_only_to_who_may_read_them(
     day: Day, fitted: Calibrated, tmp_path: Path
 ) -> None:
-    history = find.History(open_sources([str(day.folder / "day.jsonl")], Config()), Config(), *fitted[1:], Silent())
+    history = find.HistoryContext(
+        open_sources([str(day.folder / "day.jsonl")], Config()), Config(), *fitted[1:], Silent()
+    )
     read = find.Reading(history, "archiving").frames()
     messages = [Message(one.partition, one.offset, None, frames.encode(one), 0) for one in read]  # type: ignore[arg-type]
     folder = str(archived(tmp_path / "archive", messages))

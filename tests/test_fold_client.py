@@ -34,7 +34,7 @@ def fresh(times_ms: Sequence[int], **columns: Sequence[Any]) -> list[Row]:
     """One client's distinct rows."""
     rows = cases.history(SHAPE, [Move(2, 0, 0, 0, 1)] * len(times_ms), sources=1)
     for i, (row, time_ms) in enumerate(zip(rows, times_ms, strict=True)):
-        row |= {"klass": 0, "time_ms": time_ms} | {name: column[i] for name, column in columns.items()}
+        row |= {"client_class": 0, "time_ms": time_ms} | {name: column[i] for name, column in columns.items()}
     return rows
 
 

@@ -164,7 +164,7 @@ def retyped(name: str, kind: pa.DataType) -> pa.Schema:
 
 def bad_class() -> Rows:
     rows = content(5)
-    rows.klass[3] = 3
+    rows.client_class[3] = 3
     return rows
 
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.policy import DAY_MS, DOUBLINGS_MAX, Standing, decide, keyed_delay_ms, lifted
+from detector.policy import DAY_MS, DOUBLINGS_MAX, ClientStanding, decide, keyed_delay_ms, lifted
 from detector.settings import Policy
 
-NEVER = Standing(0, 0, 0, 0, 0)
+NEVER = ClientStanding(0, 0, 0, 0, 0)
 NOON_MS = 1_700_000_000_000
 MINUTE_MS = 60_000
 
@@ -17,7 +17,7 @@ def test_first_decision_lasts_as_configured_and_shadow_is_the_default() -> None:
     assert decision.mode == "shadow"
     assert (decision.action, decision.requests_per_minute) == ("cap", 10)
     assert decision.expires_ms - NOON_MS == 15 * MINUTE_MS
-    assert standing == Standing(2, 1, 0, decision.expires_ms, NOON_MS)
+    assert standing == ClientStanding(2, 1, 0, decision.expires_ms, NOON_MS)
 
 
 def test_decided_again_within_a_day_lasts_twice_as_long_and_later_does_not() -> None:

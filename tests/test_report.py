@@ -18,17 +18,17 @@ import pytest
 from detector.calibrate.certificate_text import about
 from detector.engine import EngineSettings
 from detector.events.finding import LEVELS
-from detector.trace.trace import Story, follow
+from detector.trace.trace import Trace, follow
 from models.encoders.embedding import EmbeddingEncoder
 from models.rows import UNIT
-from streams.analyst.events import Throttle, decode_event
+from streams.analyst.events import ThrottleEvent, decode_event
 from streams.analyst.labels import Label
 from streams.replay.run import gather
 from streams.replay.survey import SAMPLE_ROWS, Survey
 from streams.report import contents, enforcement, evidence, inputs, overview, write_report
 from streams.report.page import packed, page
-from streams.report.plots import Figure
-from streams.report.subject import Subject
+from streams.report.plots import PlotFigure
+from streams.report.subject import TracedClient
 from tests.report_cases import HARM, REVERSED, Reported, reported
 from tests.test_compare import throttle
 
@@ -49,9 +49,9 @@ def figures(report: Reported) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _throttles(report: Reported) -> list[Throttle]:
+def _throttles(report: Reported) -> list[ThrottleEvent]:
     events = [decode_event(event.value) for event in report.outcome.events]
-    return [event for event in events if isinstance(event, Throttle)]
+    return [event for event in events if isinstance(event, ThrottleEvent)]
 
 
 def test_every_figure_is_one_that_plotly_knows_with_axes_that_name_unit(figures: dict[str, dict[str, Any]]) -> None:
@@ -163,7 +163,7 @@ def test_clients_are_held_until_the_next_decision_or_a_lift(report: Reported) ->
     first = _throttles(report)[0]
     at = datetime(2026, 1, 1, tzinfo=UTC)
 
-    def decided(revision: int, action: str, minutes: int) -> Throttle:
+    def decided(revision: int, action: str, minutes: int) -> ThrottleEvent:
         begin = at + timedelta(minutes=minutes)
         record = msgspec.structs.replace(
             first.record, revision=revision, action=action, issued_at=begin, effective_at=begin,
@@ -177,7 +177,7 @@ def test_clients_are_held_until_the_next_decision_or_a_lift(report: Reported) ->
 
 
 @pytest.fixture(scope="module")
-def story(report: Reported) -> Story:
+def story(report: Reported) -> Trace:
     """The story of a client that was alarmed."""
     key = next(event.client_key for event in report.outcome.events if event.kind == "alert")
     _, config, artefacts, secrets, reporter, *_ = report.replayed
@@ -186,7 +186,7 @@ def story(report: Reported) -> Story:
     return found
 
 
-def test_embeddings_are_drawn_by_principal_axes_and_distances(report: Reported, story: Story) -> None:
+def test_embeddings_are_drawn_by_principal_axes_and_distances(report: Reported, story: Trace) -> None:
     """The same client, as if it had sent vectors: no field names, values of their own."""
     rng = np.random.default_rng(1)
     encoder = EmbeddingEncoder(384, 0.3, b"s" * 32)
@@ -196,7 +196,9 @@ def test_embeddings_are_drawn_by_principal_axes_and_distances(report: Reported, 
     artefact = report.replayed.artefacts.models[story.model]
     changed = dataclasses.replace(story, rows=rows, field_names=())
     embedded = type(artefact)(artefact.model, encoder, artefact.reference, 0.5, artefact.labels)
-    drawn: list[Figure | None] = [draw(Subject("x", changed, embedded, None)) for draw in (inputs.path, inputs.fields)]
+    drawn: list[PlotFigure | None] = [
+        draw(TracedClient("x", changed, embedded, None)) for draw in (inputs.path, inputs.fields)
+    ]
     for figure in drawn:
         assert figure is not None
         plotly.graph_objects.Figure({"data": figure.data, "layout": figure.layout})
@@ -205,14 +207,14 @@ def test_embeddings_are_drawn_by_principal_axes_and_distances(report: Reported, 
     assert distances is not None and len(distances.data[0]["y"]) == story.rows.count - 1
 
 
-def test_an_ordinary_client_stands_beside_each_on_the_same_scale(report: Reported, story: Story) -> None:
-    subject = Subject("x", story, report.replayed.artefacts.models[story.model], None)
+def test_an_ordinary_client_stands_beside_each_on_the_same_scale(report: Reported, story: Trace) -> None:
+    subject = TracedClient("x", story, report.replayed.artefacts.models[story.model], None)
     figure = evidence.beside(subject, story)
     assert [trace["name"] for trace in figure.data] == ["this client", "an ordinary client"]
     assert figure.table.rows[0] == ("requests", f"{story.rows.count:,}", f"{story.rows.count:,}")
 
 
-def test_a_survey_is_the_same_however_frames_are_cut_joined_or_kept(report: Reported, story: Story) -> None:
+def test_a_survey_is_the_same_however_frames_are_cut_joined_or_kept(report: Reported, story: Trace) -> None:
     keys = [int(key) for key in report.outcome.survey.spaces[story.space].clients]
     _, config, artefacts, secrets, reporter, *_ = report.replayed
     gathered = gather(report.replayed.sources, config, artefacts, secrets, reporter, keys, report.replayed.options)

@@ -83,7 +83,7 @@ def test_the_slow_twin_decides_the_same(detector: Detector, kind: str) -> None:
 
 def twin_decisions(slow: SlowFold, units: tuple[cases.Unit, ...]) -> tuple[list[Decided], list[int]]:
     """Decisions, the policy's part by the policy; and the most evidence that each process ever had."""
-    standing: dict[int, policy.Standing] = {}
+    standing: dict[int, policy.ClientStanding] = {}
     decided: list[Decided] = []
     most = [NEVER] * len(PROCESSES)
     for unit in units:
@@ -92,7 +92,7 @@ def twin_decisions(slow: SlowFold, units: tuple[cases.Unit, ...]) -> tuple[list[
         most = [max(pair) for pair in zip(most, verdict.evidence, strict=True)]
         if verdict.level:
             client, detector = slow.clients[unit.client], PROCESSES[verdict.lead].detector
-            before = standing.get(client.key, policy.Standing(0, 0, 0, 0, 0))
+            before = standing.get(client.key, policy.ClientStanding(0, 0, 0, 0, 0))
             _, after = policy.decide(
                 cases.CONFIG.policy, before, verdict.level, detector, client.clock_ms, client.key
             )  # fmt: skip
@@ -104,7 +104,8 @@ def twin_decisions(slow: SlowFold, units: tuple[cases.Unit, ...]) -> tuple[list[
 
 def as_row(rows: Rows, place: int) -> dict[str, Any]:
     names = (
-        "source", "offset", "index", "client", "klass", "time_ms", "exact", "values", "fields", "surprisal", "offgrid",
+        "source", "offset", "index", "client", "client_class", "time_ms", "exact", "values", "fields", "surprisal",
+        "offgrid",
         "output", "score", "margin", "novelty", "cell", "tokens_in", "tokens_out", "flags",
     )  # fmt: skip
     return {name: getattr(rows, name)[place].tolist() for name in names} | {

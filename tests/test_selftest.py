@@ -17,7 +17,7 @@ from streams.history.sources import open_sources
 from streams.kafka import topics
 from streams.kafka.broker import probe
 from streams.ops.selftest.rehearsal import rehearse
-from streams.ops.selftest.selftest import RESERVED, Step, reserved_name, selftest
+from streams.ops.selftest.selftest import RESERVED, SelftestStep, reserved_name, selftest
 from streams.progress import Silent
 from streams.secrets.load import create_secrets, load_secrets
 from streams.worker.app import Worker
@@ -70,7 +70,7 @@ def test_a_model_of_embeddings_gets_its_prober(tmp_path: Path) -> None:
         assert found.due[-1].level >= 3 and len(found.values) == found.due[-1].rows_seen
 
 
-async def run(config: Config, fitted: Calibrated, timeout_s: float) -> list[Step]:
+async def run(config: Config, fitted: Calibrated, timeout_s: float) -> list[SelftestStep]:
     found = rehearse(config, fitted.artefacts, fitted.secrets, "", name=reserved_name(), end_ms=END_MS)
     return await asyncio.to_thread(selftest, config, found, timeout_s)
 

@@ -21,7 +21,7 @@ from streams.config.config import Config
 from streams.sketch import columns
 from streams.sketch import sketcher as sketch_module
 from streams.sketch.identity import Identity, source_id
-from streams.sketch.sketcher import CHUNK_RECORDS, SketchResult, Stretch, chunks
+from streams.sketch.sketcher import CHUNK_RECORDS, RawRange, SketchResult, chunks
 from streams.wire import frames
 from tests import frame_rows, sketching
 
@@ -61,7 +61,7 @@ def test_raw_partitions_share_their_frames() -> None:
     raws[7] = sketching.raw(3, b"{")
     parts = {3: raws[0::2], 11: raws[1::2]}
     alone = {n: sketcher.frames("logs", n, "0", part, 4) for n, part in parts.items()}
-    stretches = [Stretch("logs", n, source_id("logs", n, "0"), part) for n, part in parts.items()]
+    stretches = [RawRange("logs", n, source_id("logs", n, "0"), part) for n, part in parts.items()]
     first, second = stretches
     pieces = [
         sketcher.piece([first._replace(records=first.records[:9])]),
@@ -90,7 +90,7 @@ def test_raw_partitions_share_their_frames() -> None:
 def test_portions_hold_all_records_in_order(lengths: list[int]) -> None:
     record = sketching.raw(1, b"{}")
     stretches = [
-        Stretch("logs", n, n, [record._replace(offset=at) for at in range(length)]) for n, length in enumerate(lengths)
+        RawRange("logs", n, n, [record._replace(offset=at) for at in range(length)]) for n, length in enumerate(lengths)
     ]
     portions = list(chunks(stretches))
     sizes = [sum(len(part.records) for part in portion) for portion in portions]
@@ -159,10 +159,10 @@ def test_flags_and_tokens() -> None:
 def test_class_is_declared_registered_or_consumer() -> None:
     names = {n: pseudonym("k1", *IDENTITY.client(f"client-{n}")) for n in range(4)}
     config = Config(input={"registry": {names[1]: "broker", names[2]: "system"}})
-    found = {n: int(one(config, client_id=f"client-{n}").klass[0]) for n in range(4)}
+    found = {n: int(one(config, client_id=f"client-{n}").client_class[0]) for n in range(4)}
     assert found == {0: 0, 1: 1, 2: 2, 3: 0}
-    assert one(config, client_id="client-1", client_class="consumer").klass.tolist() == [0]
-    assert one(client_id="client-1", client_class="system").klass.tolist() == [2]
+    assert one(config, client_id="client-1", client_class="consumer").client_class.tolist() == [0]
+    assert one(client_id="client-1", client_class="system").client_class.tolist() == [2]
 
 
 def test_what_no_encoder_reads_is_counted_not_rejected() -> None:

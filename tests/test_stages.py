@@ -262,11 +262,11 @@ async def test_a_batch_travels_while_the_next_is_sketched_and_nothing_is_sent_be
     first, second = batches(await read_topic(config, config.topics.raw[0]))
     async with sketching(config, fitted) as stage:
         await stage.process(first)
-        assert stage._flight is not None and not stage._flight.done()
+        assert stage._in_flight is not None and not stage._in_flight.done()
         assert stage.committable() == {}, "sent, and not acknowledged yet"
         await stage.process(second)
         assert stage.committable() == {first.partition: first.end}
-        await asyncio.wait([stage._flight])
+        await asyncio.wait([stage._in_flight])
         await stage.tick()
         assert stage.committable() == {first.partition: first.end, second.partition: second.end}
         written = await read_topic(config, config.topics.requests)
@@ -300,7 +300,7 @@ async def test_batches_of_one_fetch_share_their_frames(
 
     async with sketching(config, fitted) as stage:
         await stage.process(first._replace(more=True))
-        assert stage._flight is None and stage.committable() == {}
+        assert stage._in_flight is None and stage.committable() == {}
         await stage.process(second)
         await stage.release()
         assert stage.committable() == {first.partition: first.end, second.partition: second.end}

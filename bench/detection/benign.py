@@ -19,11 +19,11 @@ from models.rows import CLASSES, F64, I64
 
 
 class Kind(NamedTuple):
-    """klass : "consumer", "broker" or "system". share : of its class. active : probability of each day after the
+    """client_class : "consumer", "broker" or "system". share : of its class. active : probability of each day after the
     client's first, and of each before (one day is always active). steady : sends at a fixed pace all day.
     """
 
-    klass: str
+    client_class: str
     share: float
     active: float
     script: Callable[[Desk, Visits], Pieces]
@@ -59,12 +59,12 @@ def sizes(consumers: int, brokers: int, systems: int) -> dict[str, int]:
     """Clients per kind by the stated shares within each class, at least one of each kind of a class that is there."""
     totals = dict(zip(CLASSES, (consumers, brokers, systems), strict=True))
     made = {
-        name: max(1, round(kind.share * totals[kind.klass])) if totals[kind.klass] else 0
+        name: max(1, round(kind.share * totals[kind.client_class])) if totals[kind.client_class] else 0
         for name, kind in KINDS.items()
     }
-    for klass, first in (("consumer", "ordinary"), ("broker", "broker"), ("system", "health check")):
-        rest = sum(count for name, count in made.items() if KINDS[name].klass == klass and name != first)
-        made[first] = max(0, totals[klass] - rest)
+    for client_class, first in (("consumer", "ordinary"), ("broker", "broker"), ("system", "health check")):
+        rest = sum(count for name, count in made.items() if KINDS[name].client_class == client_class and name != first)
+        made[first] = max(0, totals[client_class] - rest)
     return made
 
 
@@ -76,7 +76,7 @@ def population(dataset: Dataset, model: Model, sizes: Mapping[str, int], days: i
     desk = Desk(People(dataset), model, rng)
     total = sum(sizes.values())
     ordinal = rng.permutation(total)
-    klass, kind = np.zeros(total, np.uint8), np.zeros(total, np.uint8)
+    client_class, kind = np.zeros(total, np.uint8), np.zeros(total, np.uint8)
     visits, pieces, steady = [], [], []
     first = 0
     for code, (name, script) in enumerate(KINDS.items()):
@@ -85,7 +85,7 @@ def population(dataset: Dataset, model: Model, sizes: Mapping[str, int], days: i
             continue
         clients = ordinal[first : first + count]
         first += count
-        kind[clients], klass[clients] = code, CLASSES.index(script.klass)
+        kind[clients], client_class[clients] = code, CLASSES.index(script.client_class)
         made = _visits(desk, clients, days, script.active)
         offset = sum(len(part.client) for part in visits)
         pieces += [(owner + offset, rows) for owner, rows in script.script(desk, made)]
@@ -94,7 +94,7 @@ def population(dataset: Dataset, model: Model, sizes: Mapping[str, int], days: i
     owner = np.concatenate([owners for owners, _ in pieces])
     inputs = np.concatenate([rows for _, rows in pieces])
     whole = Visits(*(np.concatenate(columns) for columns in zip(*visits, strict=True)))
-    return _log(desk, whole, np.concatenate(steady), owner, inputs)._replace(klass=klass, kind=kind)
+    return _log(desk, whole, np.concatenate(steady), owner, inputs)._replace(client_class=client_class, kind=kind)
 
 
 def _visits(desk: Desk, clients: I64, days: int, active: float) -> Visits:
@@ -119,7 +119,7 @@ def _log(desk: Desk, visits: Visits, steady: np.ndarray, owner: I64, inputs: F64
     return Log(
         client=client,
         starts=np.concatenate(([0], np.cumsum(np.bincount(client, minlength=clients)))),
-        klass=np.zeros(clients, np.uint8),
+        client_class=np.zeros(clients, np.uint8),
         kind=np.zeros(clients, np.uint8),
         kinds=tuple(KINDS),
         time_ms=arrivals.times(desk.rng, counts, visits.day[by_client], steady[by_client]),

@@ -67,7 +67,7 @@ def disguise(streams: Streams, dataset: Dataset, model: Model, rng: np.random.Ge
     return Log(
         client=client[order],
         starts=np.concatenate(([0], np.cumsum(np.bincount(client, minlength=clients)))),
-        klass=np.zeros(clients, np.uint8),
+        client_class=np.zeros(clients, np.uint8),
         kind=np.zeros(clients, np.uint8),
         kinds=(streams.family,),
         time_ms=time_ms[order],

@@ -89,11 +89,11 @@ def limit(maxima: F64, budget: float) -> tuple[float, int]:
     return float(np.partition(maxima, rank - 1)[rank - 1]), rank
 
 
-def limits(maxima: F64, klass: U8) -> Limits:
-    """Limits of one method. maxima, klass : (m,) of certifying clients."""
+def limits(maxima: F64, client_class: U8) -> Limits:
+    """Limits of one method. maxima, client_class : (m,) of certifying clients."""
     above = np.zeros((EVERYBODY + 1, len(BUDGETS)))
     rank = np.zeros(above.shape, np.int64)
-    own = [maxima[klass == k] for k in range(EVERYBODY)] + [maxima]
+    own = [maxima[client_class == k] for k in range(EVERYBODY)] + [maxima]
     for k, budget in np.ndindex(above.shape):
         above[k, budget], rank[k, budget] = limit(own[k], BUDGETS[budget])
     for k in range(EVERYBODY):
@@ -134,12 +134,17 @@ def holm(p: Sequence[float], level: float = 0.05) -> list[bool]:
 def false_alarms(log: Log, maxima: F64, found: Limits) -> Iterator[tuple[str, str, float, Rate]]:
     """(thresholds, scope, budget, rate) over judged benign clients: by class, everybody, and by kind of client."""
     for b, budget in enumerate(BUDGETS):
-        for thresholds, above in (("class", found.above[log.klass, b]), ("one", found.above[EVERYBODY, b])):
+        for thresholds, above in (("class", found.above[log.client_class, b]), ("one", found.above[EVERYBODY, b])):
             alarmed = maxima > above
             for k, name in enumerate(CLASSES):
                 promised = found.rank[k, b] if thresholds == "class" else 0
-                if (log.klass == k).any():
-                    yield thresholds, name, budget, rate(alarmed[log.klass == k], promised, int(found.clients[k]))
+                if (log.client_class == k).any():
+                    yield (
+                        thresholds,
+                        name,
+                        budget,
+                        rate(alarmed[log.client_class == k], promised, int(found.clients[k])),
+                    )
             promised = found.rank[EVERYBODY, b] if thresholds == "one" else 0
             yield thresholds, "everybody", budget, rate(alarmed, promised, int(found.clients[EVERYBODY]))
             for kind, name in enumerate(log.kinds):

@@ -23,14 +23,14 @@ class Log(NamedTuple):
     """n requests of c clients, sorted by client, then time.
 
     client : (n,) ordinal 0..c-1. starts : (c + 1,) rows of client i are starts[i]:starts[i + 1].
-    klass, kind : (c,) index into CLASSES and into kinds. time_ms : (n,) since 1970.
+    client_class, kind : (c,) index into CLASSES and into kinds. time_ms : (n,) since 1970.
     inputs : (n, d) field values, categories as codes, NaN for a blank. score : (n,) probability of label 1.
     label : (n,) 0 or 1. probe : (n,) True for an attacker's own queries, False for benign rows and dummies.
     """
 
     client: I64
     starts: I64
-    klass: U8
+    client_class: U8
     kind: U8
     kinds: tuple[str, ...]
     time_ms: I64
@@ -41,7 +41,7 @@ class Log(NamedTuple):
 
     @property
     def clients(self) -> int:
-        return len(self.klass)
+        return len(self.client_class)
 
     @property
     def rows(self) -> int:
@@ -69,7 +69,7 @@ def take_clients(log: Log, wanted: I64) -> Log:
     return log._replace(
         client=np.repeat(np.arange(len(wanted)), lengths),
         starts=starts,
-        klass=log.klass[wanted],
+        client_class=log.client_class[wanted],
         kind=log.kind[wanted],
         time_ms=log.time_ms[rows],
         inputs=log.inputs[rows],
@@ -90,7 +90,7 @@ def concatenate(logs: Sequence[Log]) -> Log:
         starts=np.concatenate(
             [[0], *(log.starts[1:] + first for log, first in zip(logs, rows[:-1], strict=True))]
         ).astype(np.int64),
-        klass=np.concatenate([log.klass for log in logs]),
+        client_class=np.concatenate([log.client_class for log in logs]),
         kind=np.concatenate(codes),
         kinds=kinds,
         time_ms=np.concatenate([log.time_ms for log in logs]),
@@ -115,14 +115,14 @@ def records(log: Log, dataset: Dataset, prefix: str, *, classes: bool = True) ->
         answers = zip(
             rows.tolist(),
             owners.tolist(),
-            log.klass[owners].tolist(),
+            log.client_class[owners].tolist(),
             (log.time_ms[rows] / 1_000).tolist(),
             log.label[rows].tolist(),
             log.score[rows].tolist(),
             zip(*columns, strict=True),
             strict=True,
         )
-        for row, owner, klass, time_s, label, score, values in answers:
+        for row, owner, client_class, time_s, label, score, values in answers:
             record = {
                 "ts": time_s,
                 "request_id": str(row),
@@ -132,7 +132,7 @@ def records(log: Log, dataset: Dataset, prefix: str, *, classes: bool = True) ->
                 "output": {"label": dataset.labels[label], "score": score},
             }
             if classes:
-                record["client_class"] = CLASSES[klass]
+                record["client_class"] = CLASSES[client_class]
             yield encode(record)
 
 

@@ -148,12 +148,12 @@ def handicap(at: Sketched) -> F64:
     return ((at.client.astype(np.uint64) >> np.uint64(17)) % np.uint64(501)).astype(float) / TAIL_MILLI
 
 
-def product_limits(fitted: Fitted, maxima: F64, klass: NDArray[np.uint8]) -> Limits:
+def product_limits(fitted: Fitted, maxima: F64, client_class: NDArray[np.uint8]) -> Limits:
     """The certified thresholds by class; for everybody together what the same rule gives.
 
-    maxima, klass : of certifying clients. A statistic of whole thousandths reaches t where it lies above t - 1/2.
+    maxima, client_class : of certifying clients. A statistic of whole thousandths reaches t where it exceeds t - 1/2.
     """
-    found = limits(maxima, klass)
+    found = limits(maxima, client_class)
     reference = fitted.model.reference
     found.above[:EVERYBODY] = (reference.thresholds[:, LEVELS] - 0.5) / TAIL_MILLI
     found.rank[:EVERYBODY][~reference.certified[:, LEVELS]] = 0
@@ -203,7 +203,8 @@ def live(fitted: Fitted, client_id: str) -> Callable[[F64, float, int], int]:
 def _one_row(values: F64, score: float, label: int, number: int) -> Log:
     zero = np.zeros(1, np.int64)
     return Log(
-        client=zero, starts=np.array([0, 1]), klass=np.zeros(1, np.uint8), kind=np.zeros(1, np.uint8), kinds=("live",),
+        client=zero, starts=np.array([0, 1]), client_class=np.zeros(1, np.uint8), kind=np.zeros(1, np.uint8),
+        kinds=("live",),
         time_ms=zero + 1_767_225_600_000 + 2_000 * number, inputs=values[None], score=np.array([score]),
         label=np.array([label]), probe=np.ones(1, bool),
     )  # fmt: skip

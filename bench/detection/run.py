@@ -117,7 +117,7 @@ class Case(NamedTuple):
     """What a method said. handicap : (c,) added to the limits of a scenario's clients, by scenario."""
 
     certified: F64
-    klass: U8
+    client_class: U8
     judged: Log
     judged_score: F64
     scenarios: Sequence[tuple[Scenario, F64, F64]]
@@ -243,8 +243,10 @@ def measure(world: World, method: Method) -> dict[str, Any]:
     begun = process_time()
     judged_score = method.score(at, ordinary)
     spent = process_time() - begun
-    found = limits(maxima, certifying.klass)
-    case = Case(maxima, certifying.klass, judged, judged_score, [(s, score(s.log), np.zeros(1)) for s in scenarios])
+    found = limits(maxima, certifying.client_class)
+    case = Case(
+        maxima, certifying.client_class, judged, judged_score, [(s, score(s.log), np.zeros(1)) for s in scenarios]
+    )
     return {
         "name": method.name, "source": method.source, "parameters": method.parameters, "slow": method.slow,
         "us_per_row": 1e6 * spent / judged.rows, "bytes_per_client": _bytes(method, at),
@@ -258,7 +260,7 @@ def _bytes(method: Method, at: View) -> float:
 
 
 def _few(log: Log) -> Log:
-    return take_clients(log, np.flatnonzero(log.klass == CONSUMER)[:SLOW_CLIENTS])
+    return take_clients(log, np.flatnonzero(log.client_class == CONSUMER)[:SLOW_CLIENTS])
 
 
 def _plain(scenarios: Sequence[Scenario]) -> list[Scenario]:
@@ -304,7 +306,7 @@ def _detected(scenario: Scenario, score: F64, handicap: F64, found: Limits) -> I
     """handicap : (c,), or one for all."""
     log = scenario.log
     for b, budget in enumerate(BUDGETS):
-        for thresholds, above in (("class", found.above[log.klass, b]), ("one", found.above[[EVERYBODY], b])):
+        for thresholds, above in (("class", found.above[log.client_class, b]), ("one", found.above[[EVERYBODY], b])):
             limit = np.broadcast_to(above + handicap, log.clients)
             line = detection(delays(log, score > limit[log.client], scenario.accounts), scenario.success_at)
             yield {**_told(scenario), "thresholds": thresholds, "budget": budget, **line._asdict()}
@@ -318,7 +320,7 @@ def _published(method: Method, case: Case) -> Iterator[dict[str, Any]]:
     """What the authors' own settings do here: consumers falsely alarmed, and plain attackers found."""
     maxima = daily_maxima(case.judged, case.judged_score)
     for name, above in method.published.items():
-        alarmed = rate(maxima[case.judged.klass == CONSUMER] > above, 0, 0)
+        alarmed = rate(maxima[case.judged.client_class == CONSUMER] > above, 0, 0)
         caught = [delays(s.log, score > above, s.accounts) for s, score, _ in case.scenarios if s.disguise == "plain"]
         found = [detection(each, np.zeros_like(each)) for each in caught]
         attackers_seen = sum(each.attackers for each in found)
@@ -337,7 +339,7 @@ def measure_ours(world: World, reporter: Reporter) -> dict[str, Any]:
     judged = probewatch_method.sketch(fitted, world.judged, probewatch_method.JUDGED)
     attacks = [probewatch_method.sketch(fitted, s.log, f"{s.name}/") for s in world.scenarios]
     advance(1)
-    klass = world.history.klass[world.certifying]
+    client_class = world.history.client_class[world.certifying]
 
     def case(score: Callable[[probewatch_method.Sketched], F64], scenarios: Sequence[Scenario]) -> Case:
         names = {scenario.name for scenario in scenarios}
@@ -347,13 +349,13 @@ def measure_ours(world: World, reporter: Reporter) -> dict[str, Any]:
             for s, at in zip(world.scenarios, attacks, strict=True)
             if s.name in names
         ]
-        return Case(maxima, klass, world.judged, score(judged), said)
+        return Case(maxima, client_class, world.judged, score(judged), said)
 
     def score(at: probewatch_method.Sketched) -> F64:
         return probewatch_method.statistic(fitted, fitted.model.reference, at)
 
     main = case(score, world.scenarios)
-    found = probewatch_method.product_limits(fitted, main.certified, klass)
+    found = probewatch_method.product_limits(fitted, main.certified, client_class)
     cost = probewatch_method.cost(fitted, judged)
     result = {
         "name": OURS, "source": "docs/engine.md", "parameters": "as calibrated", "slow": False,
@@ -398,7 +400,7 @@ def _adapting(world: World, fitted: probewatch_method.Fitted) -> Iterator[dict[s
 
 
 def _ablated(variant: probewatch_method.Variant, case: Case) -> dict[str, Any]:
-    found = limits(case.certified, case.klass)
+    found = limits(case.certified, case.client_class)
     if variant.model_limits:
         found = found._replace(above=np.tile(-np.log(BUDGETS), (EVERYBODY + 1, 1)), rank=np.zeros_like(found.rank))
     return {"name": variant.name, **assess(case, found)}

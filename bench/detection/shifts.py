@@ -39,7 +39,7 @@ def more_requoters(sizes: Mapping[str, int]) -> dict[str, int]:
 def new_app(dataset: Dataset, log: Log, rng: np.random.Generator) -> F64:
     """Three in ten consumers use an app that rounds what they type and fills in all that it does not ask."""
     usual = np.nanmedian(dataset.inputs, axis=0)
-    mine = (rng.random(log.clients) < TEMPLATED_SHARE) & (log.klass == CONSUMER)
+    mine = (rng.random(log.clients) < TEMPLATED_SHARE) & (log.client_class == CONSUMER)
     rows = np.flatnonzero(mine[log.client])
     inputs = log.inputs.copy()
     numbers = [j for j, field in enumerate(dataset.fields) if not field.categories]
@@ -86,7 +86,7 @@ def measure(
             log = log._replace(inputs=inputs, score=score, label=label(score))
         at = probewatch_method.sketch(fitted, log, f"shift{number}/")
         maxima = daily_maxima(log, probewatch_method.statistic(fitted, fitted.model.reference, at))[
-            log.klass == CONSUMER
+            log.client_class == CONSUMER
         ]
         noticed = check(fitted, at)
         for b, budget in enumerate(BUDGETS):

@@ -17,7 +17,7 @@ from bench.performance.plain import CLIENTS, fill, make, plain, read
 from streams.config.config import Config
 from streams.progress import Reporter
 from streams.sketch.identity import Identity
-from streams.sketch.sketcher import Message, Sketcher
+from streams.sketch.sketcher import RawMessage, Sketcher
 from streams.wire import frames
 from streams.worker.allocator import settle
 
@@ -58,7 +58,7 @@ async def sketch(batch: list[Any]) -> None:
     sketched(batch)
 
 
-def sketched(batch: Sequence[Message]) -> list[bytes]:
+def sketched(batch: Sequence[RawMessage]) -> list[bytes]:
     """Frames of a batch, as they would be sent."""
     result = sketcher().frames("bench", 0, "0", batch, Config().topics.partitions)
     if result.rejects or result.unjudged:

@@ -31,11 +31,11 @@ CONSUMER = 0
 def low_margins(batches: Sequence[Rows]) -> F32:
     """Lowest decile of the margin per class; of all classes where one has few rows; 0 where no margin is known."""
     margins = np.concatenate([rows.margin for rows in batches] or [np.zeros(0, np.float32)])
-    klass = np.concatenate([rows.klass for rows in batches] or [np.zeros(0, np.uint8)])
+    client_class = np.concatenate([rows.client_class for rows in batches] or [np.zeros(0, np.uint8)])
     known = ~np.isnan(margins)
     low = np.zeros(CLASS_COUNT, np.float32)
     for k in range(CLASS_COUNT):
-        own = margins[known & (klass == k)]
+        own = margins[known & (client_class == k)]
         own = own if len(own) >= OWN_MARGINS_MIN else margins[known]
         if len(own):
             low[k] = np.quantile(own, LOW_MARGIN_SHARE, method="higher")
@@ -45,11 +45,11 @@ def low_margins(batches: Sequence[Rows]) -> F32:
 def novelty_edges(batches: Sequence[Rows]) -> F32:
     """(3, 15) edges of the levels of novelty: the 1/2, 3/4, 7/8 … quantiles of a class's rows; out of reach without."""
     novelty = np.concatenate([rows.novelty for rows in batches] or [np.zeros(0, np.float32)])
-    klass = np.concatenate([rows.klass for rows in batches] or [np.zeros(0, np.uint8)])
+    client_class = np.concatenate([rows.client_class for rows in batches] or [np.zeros(0, np.uint8)])
     known = ~np.isnan(novelty)
     edges = np.full((CLASS_COUNT, NOVELTY_EDGES), np.inf, np.float32)
     for k in range(CLASS_COUNT):
-        own = novelty[known & (klass == k)]
+        own = novelty[known & (client_class == k)]
         own = own if len(own) >= OWN_MARGINS_MIN else novelty[known]
         if len(own):
             edges[k] = np.quantile(own, NOVELTY_SHARES, method="higher")
@@ -63,15 +63,15 @@ def exponents(batches: Sequence[Rows], edges: F32) -> F64:
     likelihood), drawn to 1 as if by two ordinary rows. 1 where no novelty is known.
     """
     client = np.concatenate([rows.client for rows in batches])
-    klass = np.minimum(2, np.concatenate([rows.klass for rows in batches])).astype(np.int64)
+    client_class = np.minimum(2, np.concatenate([rows.client_class for rows in batches])).astype(np.int64)
     novelty = np.concatenate([rows.novelty for rows in batches])
     known = ~np.isnan(novelty)
-    client, klass, novelty = client[known], klass[known], novelty[known]
+    client, client_class, novelty = client[known], client_class[known], novelty[known]
     exponents = np.ones(CLASS_COUNT)
     everybody: list[F64] = []
     for k in range(CLASS_COUNT):
-        level = np.searchsorted(edges[k], novelty[klass == k], side="right")
-        _, owner = np.unique(client[klass == k], return_inverse=True)
+        level = np.searchsorted(edges[k], novelty[client_class == k], side="right")
+        _, owner = np.unique(client[client_class == k], return_inverse=True)
         surprise = np.bincount(owner.reshape(-1), (level + 0.5) * np.log(2.0))
         rows = np.bincount(owner.reshape(-1))
         everybody.append((rows + EXPONENT_PRIOR_ROWS) / (surprise + EXPONENT_PRIOR_ROWS))
@@ -107,7 +107,7 @@ def tails(days: Days) -> tuple[I64, I64]:
     scale = np.zeros_like(tail)
     everybody = _tail(days.evidence, least)
     for k in range(CLASS_COUNT):
-        own = days.evidence[days.klass == k]
+        own = days.evidence[days.client_class == k]
         found = _tail(own, least)
         if len(own) < OWN_DAYS_MIN:
             found = (np.maximum(found[0], everybody[0]), np.maximum(found[1], everybody[1]))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from detector.events.escape import printable
-from models.artefacts.certificate import Certificate, ClassPart, Rung
+from models.artefacts.certificate import Certificate, CertifiedLevel, ClassPart
 
 PROMISE = """It promises: of ordinary clients of a class, at most the stated share reaches a rung on a day, over all
 models, detectors and families together. A client is ordinary if it could as well have been among those that
@@ -37,7 +37,7 @@ def _warnings(parts: tuple[ClassPart, ...], cold: bool) -> Iterator[str]:
         yield from list(fragile)[:1]
 
 
-def _fragile(name: str, rung: Rung) -> str:
+def _fragile(name: str, rung: CertifiedLevel) -> str:
     """Whether a few clients stand far above all others and decide."""
     for top, without in rung.without_top.items():
         if without is not None and rung.threshold - without > FAR:

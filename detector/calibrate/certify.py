@@ -15,7 +15,15 @@ from detector.calibrate import shift
 from detector.calibrate.client_days import DailyMaxima
 from detector.calibrate.fit import UNREACHABLE
 from detector.events.finding import LEVELS
-from models.artefacts.certificate import BUDGETS, ClassPart, Rung, Rungs, moved_threshold, rate_interval, thresholds
+from models.artefacts.certificate import (
+    BUDGETS,
+    CertifiedLevel,
+    ClassPart,
+    Rungs,
+    moved_threshold,
+    rate_interval,
+    thresholds,
+)
 from models.artefacts.reference import Reference
 from models.kernels.layout import CLASS_COUNT
 from models.rows import CLASSES, F64, I64, U64
@@ -47,7 +55,7 @@ class Certification:
     @property
     def clients(self) -> I64:
         """(3,) certifying clients."""
-        return np.bincount(self.days.klass, minlength=CLASS_COUNT).astype(np.int64)
+        return np.bincount(self.days.client_class, minlength=CLASS_COUNT).astype(np.int64)
 
     def applied(self, reference: Reference) -> Reference:
         """A space's reference with these thresholds."""
@@ -66,11 +74,11 @@ def certify(spaces: Sequence[DailyMaxima], *, cold: bool = False) -> Certificati
     A class with fewer clients than the loosest budget needs is held to the consumers' thresholds at least.
     """
     days = last_days(over_all(spaces))
-    rungs = tuple(thresholds(days.statistic[days.klass == k]) for k in range(CLASS_COUNT))
+    rungs = tuple(thresholds(days.statistic[days.client_class == k]) for k in range(CLASS_COUNT))
     found = np.stack([own.thresholds for own in rungs])
     certified = np.array([own.certified for own in rungs])
     promised = np.array([own.promised for own in rungs])
-    if not (days.klass == CONSUMER).any():
+    if not (days.client_class == CONSUMER).any():
         found[CONSUMER] = DEFAULT_THRESHOLDS
     borrowed = tuple(not own.certified[1] and k != CONSUMER for k, own in enumerate(rungs))
     for k in np.flatnonzero(borrowed):
@@ -85,7 +93,7 @@ def class_parts(found: Certification, fitting_clients: Sequence[int], *, cold: b
     """The certificate's part on each class. fitting_clients : (3,)."""
     parts = []
     for k, name in enumerate(CLASSES):
-        own = DailyMaxima._make(column[found.days.klass == k] for column in found.days)
+        own = DailyMaxima._make(column[found.days.client_class == k] for column in found.days)
         rungs = tuple(_rung(found, own.statistic, k, level, cold) for level in range(1, len(BUDGETS)))
         clients = int(found.clients[k])
         parts.append(
@@ -104,7 +112,7 @@ def alike(days: DailyMaxima) -> int:
     return int(counts[counts > 1].sum())
 
 
-def _rung(found: Certification, maxima: I64, k: int, level: int, cold: bool) -> Rung:
+def _rung(found: Certification, maxima: I64, k: int, level: int, cold: bool) -> CertifiedLevel:
     budget, rank = BUDGETS[level], 0 if cold else found.rungs[k].ranks[level]
     low, high, at_most = rate_interval(len(maxima), rank)
 
@@ -112,7 +120,7 @@ def _rung(found: Certification, maxima: I64, k: int, level: int, cold: bool) -> 
         threshold = moved_threshold(maxima, level, by)
         return None if threshold is None else threshold / MILLI
 
-    return Rung(
+    return CertifiedLevel(
         rung=LEVELS[level],
         budget=budget,
         threshold=int(found.thresholds[k, level]) / MILLI,
@@ -140,7 +148,7 @@ def over_all(spaces: Sequence[DailyMaxima]) -> DailyMaxima:
         return joined
     return DailyMaxima(
         client=joined.client[begins],
-        klass=np.minimum.reduceat(joined.klass, begins),
+        client_class=np.minimum.reduceat(joined.client_class, begins),
         day=joined.day[begins],
         statistic=np.maximum.reduceat(joined.statistic, begins),
         variants=np.maximum.reduceat(joined.variants, begins),

@@ -25,7 +25,7 @@ class DailyMaxima(NamedTuple):
     """
 
     client: U64
-    klass: I64
+    client_class: I64
     day: I64
     statistic: I64
     variants: I64
@@ -36,10 +36,10 @@ class DailyMaxima(NamedTuple):
 
 
 class Days(NamedTuple):
-    """Maxima over client-days. klass : (k,); client : (k,); day : (k,); evidence : (k, processes); statistic : (k,);
+    """Maxima over client-days. client_class, client, day, statistic : (k,); evidence : (k, processes);
     rows : (k,); novelty : (k,), mean; drift : (k,), -1 for none."""
 
-    klass: I64
+    client_class: I64
     client: U64
     day: I64
     evidence: I32
@@ -74,7 +74,7 @@ def by_day(batches: Sequence[Rows], tallies: Sequence[Tally]) -> tuple[Days, I64
         return empty, np.zeros((CLASS_COUNT, 21), np.int64)
     client = np.concatenate([rows.client for rows in batches])
     day = _own_days(client, np.concatenate([rows.time_ms for rows in batches]))
-    klass = np.minimum(2, np.concatenate([rows.klass for rows in batches])).astype(np.int64)
+    client_class = np.minimum(2, np.concatenate([rows.client_class for rows in batches])).astype(np.int64)
     novelty = np.concatenate([rows.novelty for rows in batches]).astype(np.float64)
     statistic = np.concatenate([tally.statistic for tally in tallies]).astype(np.int64)
     traced = np.concatenate([tally.evidence for tally in tallies])
@@ -86,7 +86,7 @@ def by_day(batches: Sequence[Rows], tallies: Sequence[Tally]) -> tuple[Days, I64
     largest = np.full(count, np.iinfo(np.int64).min)
     np.maximum.at(largest, place, statistic)
     klass_of = np.zeros(count, np.int64)
-    klass_of[place] = klass
+    klass_of[place] = client_class
     furthest = np.full(count, -1)
     np.maximum.at(furthest, place, np.concatenate([tally.drift for tally in tallies]))
     rows_of = np.bincount(place, minlength=count).astype(np.int64)
@@ -94,7 +94,7 @@ def by_day(batches: Sequence[Rows], tallies: Sequence[Tally]) -> tuple[Days, I64
     sums, with_novelty = (np.bincount(place[known], w, count) for w in (novelty[known], None))
     mean = np.divide(sums, with_novelty, out=np.full(count, np.nan), where=with_novelty > 0)
     days = Days(klass_of, keys[0], keys[1].astype(np.int64), most, largest, rows_of, mean, furthest)
-    return days, _growth(place, klass, statistic)
+    return days, _growth(place, client_class, statistic)
 
 
 def _own_days(client: U64, time_ms: I64) -> I64:
@@ -117,7 +117,7 @@ def behaviour(most: I32) -> U64:
     return mixed
 
 
-def _growth(place: I64, klass: I64, statistic: I64) -> I64:
+def _growth(place: I64, client_class: I64, statistic: I64) -> I64:
     """99 % quantile of the statistic in doubling buckets of the day's row number, at least 0, never falling.
 
     Subtracted from the statistic, it keeps long days from alarming for their length. Buckets that few client-days
@@ -129,7 +129,7 @@ def _growth(place: I64, klass: I64, statistic: I64) -> I64:
     for k in range(CLASS_COUNT):
         last = 0
         for b in range(21):
-            chosen = (klass == k) & (bucket == b)
+            chosen = (client_class == k) & (bucket == b)
             if chosen.any():
                 days, at = np.unique(place[chosen], return_inverse=True)
                 most = np.full(len(days), np.iinfo(np.int64).min)

@@ -90,7 +90,17 @@ def daily_maxima(
     largest = [process.name for process in PROCESSES].index("family_size")
     variants = days.evidence[:, largest].astype(np.int64) // 1000
     alike = behaviour(days.evidence)
-    maxima = days.client, days.klass, days.day, days.statistic, variants, days.rows, days.novelty, alike, days.drift
+    maxima = (
+        days.client,
+        days.client_class,
+        days.day,
+        days.statistic,
+        variants,
+        days.rows,
+        days.novelty,
+        alike,
+        days.drift,
+    )
     return DailyMaxima(*maxima)
 
 
@@ -105,7 +115,7 @@ def with_drift_limits(reference: Reference, days: DailyMaxima) -> Reference:
     last = np.r_[followed.client[1:] != followed.client[:-1], np.ones(min(1, len(followed.client)), np.bool_)]
     limits, certified = reference.drift.copy(), reference.drift_certified.copy()
     for k in range(CLASS_COUNT):
-        own = np.sort(followed.drift[last & (followed.klass == k)])
+        own = np.sort(followed.drift[last & (followed.client_class == k)])
         rank = rank_of(DRIFT_BUDGET, len(own))
         if rank <= len(own):
             limits[k], certified[k] = own[rank - 1] + 1, True
@@ -149,7 +159,7 @@ def _drift_limits(days: Days) -> I64:
     """
     limits = np.full(CLASS_COUNT, UNBOUNDED)
     for k in range(CLASS_COUNT):
-        own = days.drift[(days.klass == k) & (days.drift >= 0)]
+        own = days.drift[(days.client_class == k) & (days.drift >= 0)]
         if len(own) >= DRIFT_DAYS_MIN:
             top = int(np.quantile(own, 1.0 - DRIFT_BUDGET, method="higher"))
             beyond = max(0.0, -math.log(DRIFT_BUDGET * (len(own) + 1))) / math.log((len(own) + 1) / 2)

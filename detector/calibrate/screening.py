@@ -46,7 +46,7 @@ def _far(days: DailyMaxima) -> U64:
     """Clients far beyond the others of their class; if they are many, the farthest."""
     found = [np.zeros(0, np.uint64)]
     for k in range(CLASS_COUNT):
-        own = days.klass == k
+        own = days.client_class == k
         order = np.argsort(-days.statistic[own], kind="stable")
         most = days.client[own][order[days.statistic[own][order] >= SUSPICIOUS]]
         distinct = most[np.sort(np.unique(most, return_index=True)[1])]

@@ -54,7 +54,7 @@ def compare(parts: Sequence[ClassPart], days: DailyMaxima) -> list[Shift]:
     mix = _mix(parts, days)
     found = [mix] if mix is not None else []
     for k, part in enumerate(parts):
-        own = DailyMaxima._make(column[days.klass == k] for column in days)
+        own = DailyMaxima._make(column[days.client_class == k] for column in days)
         now = {(name, quantile): values for name, values, quantile in _measures(own)}
         for tail in part.tails:
             values = now[tail.measure, tail.quantile]
@@ -100,7 +100,7 @@ def _tail(name: str, tail: Tail, values: F64) -> Shift:
 
 def _mix(parts: Sequence[ClassPart], days: DailyMaxima) -> Shift | None:
     then = np.array([part.certifying_clients for part in parts], float)
-    now = np.bincount(days.klass, minlength=len(CLASSES)).astype(float)
+    now = np.bincount(days.client_class, minlength=len(CLASSES)).astype(float)
     if not (then.sum() and now.sum()):
         return None
     moved = np.log((1 + now) / (1 + now.sum()) * (1 + then.sum()) / (1 + then)) * (then + now > 0)

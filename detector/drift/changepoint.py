@@ -33,7 +33,7 @@ SPREAD_FLOOR = 0.05
 a fortieth of that is not worth a word, however many rows show it."""
 
 
-class Figure(msgspec.Struct, array_like=True):
+class WindowFigure(msgspec.Struct, array_like=True):
     """Of the windows from since_ms to until_ms. z : distance from the baseline in its deviations, thousandths."""
 
     since_ms: int
@@ -71,10 +71,10 @@ class Monitor(msgspec.Struct):
 
     baseline: Baseline | None = None
     learning: list[tuple[int, int, float, float]] = msgspec.field(default_factory=list)
-    history: list[Figure] = msgspec.field(default_factory=list)
+    history: list[WindowFigure] = msgspec.field(default_factory=list)
 
 
-class Watch:
+class ChangeWatch:
     """A monitor at work. learn : figures that make its baseline. floor : least deviation, in the statistic's unit."""
 
     def __init__(self, monitor: Monitor, learn: int, floor: float) -> None:
@@ -95,7 +95,7 @@ class Watch:
             return None
         level = monitor.baseline.level[_bin(since_ms, until_ms)]
         z = min(max((value - level) / monitor.baseline.deviation, -Z_MAX), Z_MAX)
-        figure = Figure(since_ms, until_ms, value, round(1_000 * z), rows)
+        figure = WindowFigure(since_ms, until_ms, value, round(1_000 * z), rows)
         monitor.history.append(figure)
         test = self._feed(figure)
         if test is None:
@@ -130,7 +130,7 @@ class Watch:
         rows = sum(figure.rows for figure in latter)
         return Change(test, threshold, latter[0].since_ms, latter[-1].until_ms, before, after, step, rows)
 
-    def _feed(self, figure: Figure) -> str | None:
+    def _feed(self, figure: WindowFigure) -> str | None:
         z = figure.z / 1_000.0
         if self._tests is None:
             self._tests = _tests()

@@ -35,7 +35,7 @@ def event(
     """What is said of a client whose averages have come apart at `row`. verdict : as the fold left it there."""
     slot, rows = int(verdict[SLOT]), frame.rows
     client = table.table.clients[slot]
-    klass = min(2, int(rows.klass[row]))
+    client_class = min(2, int(rows.client_class[row]))
     page, averages = table.table.pages[client["page"]], table.table.averages[client["page"]]
     before, after = (_from_centre(averages[which], artefact) for which in (SLOW, FAST))
     position = Position(
@@ -57,9 +57,9 @@ def event(
         magnitude=_standard(int(verdict[DRIFT])),
         direction="away" if after > before else "towards",
         deviation=None,
-        p_or_threshold=_standard(int(artefact.reference.drift[klass])),
+        p_or_threshold=_standard(int(artefact.reference.drift[client_class])),
         rows=int(page["rows"]),
-        certified=bool(artefact.reference.drift_certified[klass]),
+        certified=bool(artefact.reference.drift_certified[client_class]),
         certificate=artefact.certificate,
         trigger=position,
         **provenance._asdict(),

@@ -21,7 +21,7 @@ import zstandard
 
 from detector.drift import records as drift_records
 from detector.drift import windows
-from detector.drift.monitor import Drifted, Memory, Population, SpaceDrift
+from detector.drift.monitor import Drifted, PopulationStatistics, SpaceDrift, SpaceMemory
 from detector.events.finding import Event
 from detector.frame import CloseFrame, Frame, RowFrame, ShiftFrame
 from detector.settings import DetectionSettings
@@ -71,7 +71,7 @@ class Settings:
     def of(cls, config: DetectionSettings, artefacts: Artefacts) -> "Settings":
         return cls(config, artefacts.hash, {artefact.space: artefact for artefact in artefacts.models.values()})
 
-    def population(self, space: str) -> Population | None:
+    def population(self, space: str) -> PopulationStatistics | None:
         return self.artefacts[space].population
 
     @property
@@ -337,7 +337,7 @@ def _close_one(state: LinkState, space: str, number: int, jumped: bool, closed: 
     if known is None:
         if sums is None:
             return
-        known = state.spaces[space] = _space(state.settings, space, Memory(number))
+        known = state.spaces[space] = _space(state.settings, space, SpaceMemory(number))
     if jumped:
         known.forget_week()
     drifted, moved = known.close(number, sums)
@@ -348,12 +348,12 @@ def _close_one(state: LinkState, space: str, number: int, jumped: bool, closed: 
         closed.shifts.append(ShiftFrame(-1, -1, artefact.model, space, *moved))
 
 
-def _space(settings: Settings, space: str, memory: Memory) -> SpaceDrift:
+def _space(settings: Settings, space: str, memory: SpaceMemory) -> SpaceDrift:
     return SpaceDrift(memory, settings.config.drift, settings.population(space))
 
 
-def _finding(settings: Settings, artefact: ModelArtefact, found: Drifted) -> drift_records.Finding:
-    return drift_records.Finding(
+def _finding(settings: Settings, artefact: ModelArtefact, found: Drifted) -> drift_records.DriftFinding:
+    return drift_records.DriftFinding(
         model=artefact.model,
         space=artefact.space,
         config_hash=settings.config.hash,
@@ -382,7 +382,7 @@ class _Stored(msgspec.Struct):
     cuts: list[tuple[int, int]]
     closed: int | None
     open: list[tuple[str, int, bytes]]
-    spaces: list[tuple[str, Memory]]
+    spaces: list[tuple[str, SpaceMemory]]
 
 
 def dump(state: LinkState) -> bytes:

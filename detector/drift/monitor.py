@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from detector.drift import windows
-from detector.drift.changepoint import Baseline, Change, Monitor, Watch
-from detector.settings import Drift
+from detector.drift.changepoint import Baseline, Change, ChangeWatch, Monitor
+from detector.settings import DriftSettings
 from models.kernels.drift.windows import MEASURED
 from models.rows import F64, I16, I64
 
@@ -36,7 +36,7 @@ USUAL_KEPT = 7 / 8
 """Share of the old in a smoothed figure."""
 
 
-class Population(Protocol):
+class PopulationStatistics(Protocol):
     """What drift needs of models.artefacts.population. centre : (d,) standard units   rff_mean : (D,)."""
 
     @property
@@ -63,7 +63,7 @@ class Drifted(NamedTuple):
     lasting: bool = False
 
 
-class Moved(NamedTuple):
+class PopulationShift(NamedTuple):
     """vector : mean of the population's `values` less the reference's centre, value units, over the last figures."""
 
     since_ms: int
@@ -95,7 +95,7 @@ class Inputs(msgspec.Struct, array_like=True):
     told: bool = False
 
 
-class Memory(msgspec.Struct):
+class SpaceMemory(msgspec.Struct):
     """All that a space knows. begun : number of its first window. counts : rows of the last week's windows, in order.
 
     pending : sums of closed windows short of rows, (GROUPS, width) int64 as bytes; of windows `pending_from` to _to.
@@ -117,7 +117,7 @@ class Memory(msgspec.Struct):
 class SpaceDrift:
     """Memory at work."""
 
-    def __init__(self, memory: Memory, config: Drift, population: Population | None) -> None:
+    def __init__(self, memory: SpaceMemory, config: DriftSettings, population: PopulationStatistics | None) -> None:
         self.memory = memory
         self._config = config
         self._population = population
@@ -127,7 +127,7 @@ class SpaceDrift:
         volume = memory.monitors["volume"]
         volume.baseline = volume.baseline or Baseline([0.0] * 8, VOLUME_DEVIATION)
         self._watches = {
-            name: Watch(monitor, config.baseline_windows, FLOORS.get(name, FLOOR))
+            name: ChangeWatch(monitor, config.baseline_windows, FLOORS.get(name, FLOOR))
             for name, monitor in memory.monitors.items()
         }
 
@@ -141,7 +141,7 @@ class SpaceDrift:
         """Windows have been passed over: the week before is no longer at its place."""
         self.memory.counts = []
 
-    def close(self, number: int, sums: I64 | None) -> tuple[list[Drifted], Moved | None]:
+    def close(self, number: int, sums: I64 | None) -> tuple[list[Drifted], PopulationShift | None]:
         """Take the next window; None if it had no rows."""
         found = self._volume(number, 0 if sums is None else windows.row_count(sums))
         memory = self.memory
@@ -220,7 +220,7 @@ class SpaceDrift:
         self.memory.features = latest.tobytes()
         return latest
 
-    def _compare(self, span: tuple[int, int], sample: windows.Sample, rows: int) -> list[Drifted]:
+    def _compare(self, span: tuple[int, int], sample: windows.WindowSample, rows: int) -> list[Drifted]:
         memory, inputs = self.memory, self.memory.inputs
         found = self._last("inputs", sample.mmd, span[1], rows)
         far = sample.p is not None and sample.p <= P_MAX and sample.mmd >= MMD_MIN
@@ -266,10 +266,10 @@ class SpaceDrift:
         before = max((after + damping) / factor - damping, 0.0)
         return found + self._begin("volume", change._replace(before=before, after=after), step)
 
-    def _moved(self, span: tuple[int, int], sums: I64) -> Moved | None:
+    def _moved(self, span: tuple[int, int], sums: I64) -> PopulationShift | None:
         if self._population is None:
             return None
         latest = windows.shift(sums, self._population.centre).tolist()
         former = self.memory.shift or latest
         self.memory.shift = [SHIFT_KEPT * a + (1 - SHIFT_KEPT) * b for a, b in zip(former, latest, strict=True)]
-        return Moved(*span, windows.row_count(sums), tuple(round(value) for value in self.memory.shift))
+        return PopulationShift(*span, windows.row_count(sums), tuple(round(value) for value in self.memory.shift))

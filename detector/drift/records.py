@@ -39,7 +39,7 @@ TESTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DriftFinding:
     """One statistic of one space that left its level. Levels in the statistic's own unit; see DriftRecord.
 
     lasting : the level was still there `drift.alert_windows` figures later.
@@ -102,7 +102,7 @@ class DriftRecord(msgspec.Struct, frozen=True, kw_only=True):
         return f"{about}:{self.client}" if self.client else about
 
 
-def events(finding: Finding) -> list[Event]:
+def events(finding: DriftFinding) -> list[Event]:
     """The record; once it lasts also the alert."""
     made = record(finding)
     record_id = _id("record", made.drift_id, made.state, finding.until_ms)
@@ -115,7 +115,7 @@ def events(finding: Finding) -> list[Event]:
     return found
 
 
-def record(finding: Finding) -> DriftRecord:
+def record(finding: DriftFinding) -> DriftRecord:
     before, after = round(finding.before, 6), round(finding.after, 6)
     away = finding.statistic == "inputs"
     return DriftRecord(
@@ -140,7 +140,7 @@ def record(finding: Finding) -> DriftRecord:
     )
 
 
-def alert(finding: Finding, made: DriftRecord, uid: str) -> Json:
+def alert(finding: DriftFinding, made: DriftRecord, uid: str) -> Json:
     """The event as JSON values in a fixed order: severity low, about a model and no client."""
     title = f"Drift of {made.model}: {made.statistic} {made.direction}"
     said = (

@@ -27,7 +27,7 @@ class Mean(NamedTuple):
     spread: float
 
 
-class Sample(NamedTuple):
+class WindowSample(NamedTuple):
     """Groups against a reference. mmd : maximum mean discrepancy, 0 if chance explains it. p : None with few groups."""
 
     mmd: float
@@ -108,7 +108,7 @@ def feature_means(sums: I64, features: int) -> F64:
     return means
 
 
-def compare(means: F64, reference: F64) -> Sample:
+def compare(means: F64, reference: F64) -> WindowSample:
     """Do groups' random Fourier features, (GROUPS, D), NaN for none, differ from the reference's mean, (D,)?
 
     Maximum mean discrepancy without bias (Gretton et al. 2012, lemma 6, with groups for rows), and the exact test that
@@ -118,16 +118,16 @@ def compare(means: F64, reference: F64) -> Sample:
     means = means[np.isfinite(means[:, 0])]
     groups = len(means)
     if groups < 2:
-        return Sample(0.0, None)
+        return WindowSample(0.0, None)
     away = np.rint(_clipped(means - reference) * 2.0**FEATURE_BITS).astype(np.int64)
     products = away @ away.T
     np.fill_diagonal(products, 0)
     mmd2 = float(products.sum()) / (groups * (groups - 1)) / 2.0 ** (2 * FEATURE_BITS)
     if groups < GROUPS_MIN:
-        return Sample(max(mmd2, 0.0) ** 0.5, None)
+        return WindowSample(max(mmd2, 0.0) ** 0.5, None)
     signs = _SIGNS[groups]
     turned = ((signs @ products) * signs).sum(axis=1)
-    return Sample(max(mmd2, 0.0) ** 0.5, float(np.count_nonzero(turned >= turned[0])) / len(signs))
+    return WindowSample(max(mmd2, 0.0) ** 0.5, float(np.count_nonzero(turned >= turned[0])) / len(signs))
 
 
 def _clipped(away: F64) -> F64:

@@ -20,7 +20,7 @@ from detector.events.finding import (
 )
 from detector.evidence import PROCESSES, Process
 from detector.frame import ControlFrame, RowFrame
-from detector.policy import DAY_MS, Standing, decide
+from detector.policy import DAY_MS, ClientStanding, decide
 from detector.policy import lifted as lift
 from detector.settings import Policy
 from models.artefacts.certificate import BUDGETS
@@ -63,12 +63,12 @@ def decided(
     """
     rows, client = frame.rows, table.table.clients[int(verdict[SLOT])]
     process, level = PROCESSES[int(verdict[LEAD_PROCESS])], int(verdict[RAISED_LEVEL])
-    klass = min(2, int(rows.klass[row]))
+    client_class = min(2, int(rows.client_class[row]))
     before = standing(client)
     decision, after = decide(policy, before, level, process.detector, int(client["clock_ms"]), int(client["key"]))
     update = _open_incident(client, before, rows.source[row], rows.offset[row], rows.index[row], level)
     _remember(client, after)
-    threshold = int(nulls.thresholds[klass, level]) + threshold_offset(client["key"])
+    threshold = int(nulls.thresholds[client_class, level]) + threshold_offset(client["key"])
     excess = int(verdict[STATISTIC])
     anchor = _anchor(table, client, int(verdict[LEAD_ANCHOR]))
     evidence = int(verdict[LEAD_EVIDENCE])
@@ -79,19 +79,19 @@ def decided(
         ),
         client=name_of(frame, row),
         client_key=int(client["key"]),
-        client_class=CLASSES[klass],
+        client_class=CLASSES[client_class],
         model=frame.model,
         space=frame.space,
         reason=process.detector,
         process=process.name,
         evidence_mnats=evidence,
-        threshold_mnats=_threshold_mnats(nulls, klass, int(verdict[LEAD_PROCESS]), threshold, client),
+        threshold_mnats=_threshold_mnats(nulls, client_class, int(verdict[LEAD_PROCESS]), threshold, client),
         excess_milli=excess,
         threshold_milli=threshold,
         budget=BUDGETS[level],
-        certified=bool(artefact.reference.certified[klass, level]),
+        certified=bool(artefact.reference.certified[client_class, level]),
         certificate=artefact.certificate,
-        promised=float(artefact.reference.promised[klass, level]),
+        promised=float(artefact.reference.promised[client_class, level]),
         contributions=_contributions(table, process, anchor, evidence),
         family=_family(table, artefact, anchor) if anchor >= 0 else None,
         counts=_counts(client, artefact),
@@ -145,9 +145,9 @@ def ordered(provenance: Provenance, frame: ControlFrame, decision: Decision, sub
     )
 
 
-def standing(client: Any) -> Standing:
+def standing(client: Any) -> ClientStanding:
     """What was decided before, from a record of the client table."""
-    return Standing(
+    return ClientStanding(
         int(client["level"]),
         int(client["revision"]),
         int(client["doublings"]),
@@ -156,12 +156,12 @@ def standing(client: Any) -> Standing:
     )
 
 
-def _remember(client: Any, after: Standing) -> None:
+def _remember(client: Any, after: ClientStanding) -> None:
     client["level"], client["revision"], client["doublings"] = after.level, after.revision, after.doublings
     client["expires_ms"], client["decided_ms"] = after.expires_ms, after.decided_ms
 
 
-def _open_incident(client: Any, before: Standing, source: int, offset: int, index: int, level: int) -> bool:
+def _open_incident(client: Any, before: ClientStanding, source: int, offset: int, index: int, level: int) -> bool:
     """True if this decision's alert updates an open incident; a day after the last decision ran out a new one opens."""
     if before.revision == 0 or int(client["clock_ms"]) >= before.expires_ms + DAY_MS:
         client["incident_source"], client["incident_offset"], client["incident_index"] = source, offset, index
@@ -194,11 +194,14 @@ def _anchor(table: ClientTable, client: Any, lead: int) -> int:
     return start + int(np.argmax(table.table.anchors["variants"][start : start + count]))
 
 
-def _threshold_mnats(nulls: Nulls, klass: int, process: int, threshold: int, client: Any) -> int:
+def _threshold_mnats(nulls: Nulls, client_class: int, process: int, threshold: int, client: Any) -> int:
     """Evidence at which this process alone would reach the threshold, at the client's present activity."""
     counts = process >= len(PROCESSES) - len(COUNTS)
-    growth = 0 if counts else int(nulls.growth[klass, size_bucket(int(client["rows_today"]))])
-    return int(nulls.tail[klass, process]) + (threshold + growth) * int(nulls.tail_scale[klass, process]) // 1000
+    growth = 0 if counts else int(nulls.growth[client_class, size_bucket(int(client["rows_today"]))])
+    return (
+        int(nulls.tail[client_class, process])
+        + (threshold + growth) * int(nulls.tail_scale[client_class, process]) // 1000
+    )
 
 
 def _contributions(table: ClientTable, process: Process, anchor: int, evidence: int) -> tuple[tuple[str, int], ...]:

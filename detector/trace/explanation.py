@@ -15,7 +15,7 @@ from detector.events.escape import printable
 from detector.events.finding import LEVELS, Provenance
 from detector.events.wording import COUNTED, explain, phrase
 from detector.evidence import PROCESSES
-from detector.trace.trace import Fallen, Story
+from detector.trace.trace import DecisionAt, Trace
 from models.artefacts.certificate import BUDGETS
 from models.artefacts.store import ModelArtefact
 from models.kernels.fold.fold import OFF
@@ -39,7 +39,7 @@ PROFILES = {
 FLAG_WORDS = ((FLAG_REFUSED, "refused"), (FLAG_EXPLAIN, "explanation asked for"), (FLAG_MEMBER, "training record"))
 
 
-class Step(msgspec.Struct, frozen=True):
+class ExplainedRow(msgspec.Struct, frozen=True):
     """One row. statistic : tail lengths, null where nothing is known yet. nearest : of the earlier row that differs
     least, null for a first one; distance : to it, standard units; changed : fields that differ from it. marks : what
     else is said of it in words."""
@@ -152,8 +152,8 @@ class Telling(msgspec.Struct, frozen=True):
     rows: int
     first: str
     last: str
-    at: Step
-    before: tuple[Step, ...]
+    at: ExplainedRow
+    before: tuple[ExplainedRow, ...]
     nearest: tuple[Near, ...]
     grounds: tuple[Ground, ...]
     rulings: tuple[Ruling, ...]
@@ -166,7 +166,7 @@ class Telling(msgspec.Struct, frozen=True):
     engine_version: str
 
 
-def tell(story: Story, artefact: ModelArtefact, row: int, provenance: Provenance, clients: int | None) -> Telling:
+def tell(story: Trace, artefact: ModelArtefact, row: int, provenance: Provenance, clients: int | None) -> Telling:
     """About a row, by its place in the story; -1 for where its last decision fell, or else its last row.
 
     clients : of its class on its day, None if nobody counted.
@@ -187,7 +187,7 @@ def tell(story: Story, artefact: ModelArtefact, row: int, provenance: Provenance
         before=tuple(step(story, artefact, at) for at in range(max(0, row - STEPS_BEFORE), row)),
         nearest=_nearest(story, artefact, row),
         grounds=grounds(story, row, level),
-        rulings=tuple(ruling(story, fallen) for fallen in story.findings),
+        rulings=tuple(decision_view(story, fallen) for fallen in story.findings),
         orders=tuple(_order(order.frame.action, order.frame.until_ms, order.frame.reason) for order in story.orders),
         varied=varied(story, artefact),
         promise=_promise(story, artefact, row, level, clients),
@@ -201,12 +201,12 @@ def when(time_ms: int) -> str:
     return moment(time_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def step(story: Story, artefact: ModelArtefact, row: int) -> Step:
+def step(story: Trace, artefact: ModelArtefact, row: int) -> ExplainedRow:
     found = story.moment(row)
     before = story.moment(found.nearest) if found.nearest is not None else None
     repeat = before is not None and bool(story.rows.exact[before.number] == story.rows.exact[row])
     words = tuple(word for flag, word in FLAG_WORDS if found.flags & flag)
-    return Step(
+    return ExplainedRow(
         rows_seen=found.rows_seen,
         time=when(found.time_ms),
         source=printable(found.source),
@@ -229,7 +229,7 @@ def step(story: Story, artefact: ModelArtefact, row: int) -> Step:
     )
 
 
-def _off_grid(story: Story, row: int) -> tuple[str, ...]:
+def _off_grid(story: Trace, row: int) -> tuple[str, ...]:
     bits = int(story.rows.offgrid[row])
     names = [name for i, name in enumerate(story.field_names) if bits >> min(i, 31) & 1]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -244,7 +244,7 @@ def _figure(number: float | None) -> float | None:
     return None if number is None or not math.isfinite(number) else round(number, 6)
 
 
-def nearest_rows(story: Story, row: int) -> list[int]:
+def nearest_rows(story: Trace, row: int) -> list[int]:
     """Earlier rows that a row differs least from, each input once; the least different first."""
     differ, apart = story.apart(row)
     found: dict[int, int] = {}
@@ -256,7 +256,7 @@ def nearest_rows(story: Story, row: int) -> list[int]:
     return list(found.values())
 
 
-def _nearest(story: Story, artefact: ModelArtefact, row: int) -> tuple[Near, ...]:
+def _nearest(story: Trace, artefact: ModelArtefact, row: int) -> tuple[Near, ...]:
     differ, apart = story.apart(row)
     first = row - len(differ)
     return tuple(
@@ -273,17 +273,17 @@ def _nearest(story: Story, artefact: ModelArtefact, row: int) -> tuple[Near, ...
     )
 
 
-def needed(story: Story, row: int, level: int) -> F64:
+def needed(story: Trace, row: int, level: int) -> F64:
     """(processes,) the evidence at which each alone would reach a rung, at the client's activity then; NaN for none."""
-    klass = min(2, int(story.rows.klass[row]))
-    growth = np.full(len(PROCESSES), int(story.nulls.growth[klass, size_bucket(int(story.rows_today[row]))]))
+    client_class = min(2, int(story.rows.client_class[row]))
+    growth = np.full(len(PROCESSES), int(story.nulls.growth[client_class, size_bucket(int(story.rows_today[row]))]))
     growth[len(PROCESSES) - len(COUNTS) :] = 0
-    scale = story.nulls.tail_scale[klass].astype(np.float64)
-    alone = story.nulls.tail[klass] + (story.thresholds[level] + growth) * scale / 1000.0
+    scale = story.nulls.tail_scale[client_class].astype(np.float64)
+    alone = story.nulls.tail[client_class] + (story.thresholds[level] + growth) * scale / 1000.0
     return np.where(scale > 0, alone, np.nan)
 
 
-def grounds(story: Story, row: int, level: int) -> tuple[Ground, ...]:
+def grounds(story: Trace, row: int, level: int) -> tuple[Ground, ...]:
     """Every process in use, the leading one first."""
     excess, alone = story.excess, needed(story, row, level)
     first = max(0, row + 1 - CURVE_POINTS)
@@ -320,7 +320,7 @@ def meaning(process: int) -> str:
     return phrase(CLIENT_FEATURES.get(about.name, about.feature))
 
 
-def ruling(story: Story, fallen: Fallen) -> Ruling:
+def decision_view(story: Trace, fallen: DecisionAt) -> Ruling:
     finding, words = fallen.finding, explain(fallen.finding)
     decision = finding.decision
     return Ruling(
@@ -353,7 +353,7 @@ def _order(action: str, until_ms: int, reason: str) -> str:
     return printable(f"{action}{until}{f': {reason}' if reason else ''}")
 
 
-def varied(story: Story, artefact: ModelArtefact) -> tuple[Varied, ...]:
+def varied(story: Trace, artefact: ModelArtefact) -> tuple[Varied, ...]:
     """Fields that took more than one value among the last VARIED_ROWS, the busiest first."""
     last = range(max(0, story.rows.count - VARIED_ROWS), story.rows.count)
     if not story.field_names:
@@ -377,16 +377,16 @@ def varied(story: Story, artefact: ModelArtefact) -> tuple[Varied, ...]:
     return tuple(sorted(moved, key=lambda field: (-field.rows, -field.values, field.field))[:VARIED_TOLD])
 
 
-def _promise(story: Story, artefact: ModelArtefact, row: int, level: int, clients: int | None) -> Promise:
-    klass = min(2, int(story.rows.klass[row]))
-    share = float(artefact.reference.promised[klass, level])
+def _promise(story: Trace, artefact: ModelArtefact, row: int, level: int, clients: int | None) -> Promise:
+    client_class = min(2, int(story.rows.client_class[row]))
+    share = float(artefact.reference.promised[client_class, level])
     promised = share if share < 1 else None
     return Promise(
         certificate=artefact.certificate,
         rung=LEVELS[level],
         budget=BUDGETS[level],
         promised=promised,
-        certified=bool(artefact.reference.certified[klass, level]),
+        certified=bool(artefact.reference.certified[client_class, level]),
         clients=clients,
         expected=None if clients is None or promised is None else round(clients * promised, 6),
     )

@@ -38,7 +38,7 @@ _UNTOUCHED = np.iinfo(np.int32).min
 """Stands in the trace of a row that the fold passed over."""
 
 
-class Moment(NamedTuple):
+class Step(NamedTuple):
     """One row of a client as the fold saw it.
 
     statistic : thousandths, before thresholds; evidence : milli-nats (counts: thousandths) of each process. label :
@@ -68,7 +68,7 @@ class Moment(NamedTuple):
     distance: float
 
 
-class Fallen(NamedTuple):
+class DecisionAt(NamedTuple):
     """A decision. at : number of the moment at which it fell; of an order, of the last moment before it, -1 if none."""
 
     at: int
@@ -83,7 +83,7 @@ class Order(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Story:
+class Trace:
     """One client in one space, from the first frame on. n rows; those that the fold skipped are not among them.
 
     rows : (n,) sources : (n,) names of raw partitions. rows_seen : (n,) the client's rows up to each. rows_today : (n,)
@@ -105,7 +105,7 @@ class Story:
     evidence: I32
     statistic: I64
     thresholds: tuple[int, ...]
-    findings: tuple[Fallen, ...]
+    findings: tuple[DecisionAt, ...]
     orders: tuple[Order, ...]
     events: tuple[Event, ...]
 
@@ -113,12 +113,12 @@ class Story:
     def excess(self) -> I64:
         """(n, processes) thousandths beyond each process's own benign quantile, of bets less what activity explains;
         OFF where a process is not used. The largest of a row is its statistic."""
-        klass = np.minimum(2, self.rows.klass)
-        tail, scale = self.nulls.tail[klass], self.nulls.tail_scale[klass]
+        client_class = np.minimum(2, self.rows.client_class)
+        tail, scale = self.nulls.tail[client_class], self.nulls.tail_scale[client_class]
         beyond = (self.evidence.astype(np.int64) - tail) * 1000 // np.maximum(scale, 1)
         buckets = np.array([size_bucket(int(rows)) for rows in self.rows_today], np.int64)
         bets = len(PROCESSES) - len(COUNTS)
-        beyond[:, :bets] -= self.nulls.growth[klass, buckets][:, None]
+        beyond[:, :bets] -= self.nulls.growth[client_class, buckets][:, None]
         return np.where(scale > 0, beyond, OFF)
 
     def nearest(self, row: int) -> tuple[int, int, int]:
@@ -139,11 +139,11 @@ class Story:
         steps = rows.values[before].astype(np.int64) - rows.values[row]
         return differ, np.square(steps).sum(axis=1)
 
-    def moment(self, number: int) -> Moment:
+    def moment(self, number: int) -> Step:
         """A row, by its place among the rows."""
         rows, (near, _, distance2) = self.rows, self.nearest(number)
         differ = np.flatnonzero(rows.fields[number] != rows.fields[near]).tolist() if near >= 0 else []
-        return Moment(
+        return Step(
             number, int(rows.time_ms[number]), self.sources[number], int(rows.offset[number]), int(rows.index[number]),
             rows.request_id(number), int(self.rows_seen[number]), int(self.statistic[number]),
             {process.name: int(found) for process, found in zip(PROCESSES, self.evidence[number], strict=True)},
@@ -154,7 +154,7 @@ class Story:
         )  # fmt: skip
 
     @property
-    def moments(self) -> Sequence[Moment]:
+    def moments(self) -> Sequence[Step]:
         return [self.moment(number) for number in range(self.rows.count)]
 
 
@@ -164,7 +164,7 @@ def follow(
     clients: Collection[int],
     *,
     states: Mapping[int, PartitionState] | None = None,
-) -> dict[tuple[int, str], Story]:
+) -> dict[tuple[int, str], Trace]:
     """Fold what concerns some clients, and keep all of it: (client, space) -> its story. Without rows there is none.
 
     frames : of any partitions, in the order of each. states : where to begin, by partition; they are folded on.
@@ -212,22 +212,22 @@ class _Thread:
     frame: RowFrame | None = None
     parts: list[_Part] = field(default_factory=list)
     count: int = 0
-    findings: list[Fallen] = field(default_factory=list)
+    findings: list[DecisionAt] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
-    def story(self, settings: EngineSettings) -> Story:
+    def story(self, settings: EngineSettings) -> Trace:
         assert self.frame is not None
         space = settings.spaces[self.frame.space]
         rows = joined([part.rows for part in self.parts])
-        klass, key = min(2, int(rows.klass[-1])), int(rows.client[-1])
+        client_class, key = min(2, int(rows.client_class[-1])), int(rows.client[-1])
         offset = threshold_offset(np.uint64(key))
-        return Story(
+        return Trace(
             client=name_of(self.frame, int(np.flatnonzero(self.frame.rows.client == np.uint64(key))[0])),
             key=key,
             model=self.frame.model,
             space=self.frame.space,
-            client_class=CLASSES[klass],
+            client_class=CLASSES[client_class],
             field_names=space.artefact.encoder.field_names,
             nulls=space.nulls,
             rows=rows,
@@ -236,7 +236,7 @@ class _Thread:
             rows_today=np.concatenate([part.rows_today for part in self.parts]),
             evidence=np.concatenate([part.evidence for part in self.parts]),
             statistic=np.concatenate([part.statistic for part in self.parts]),
-            thresholds=tuple(int(threshold) + offset for threshold in space.nulls.thresholds[klass]),
+            thresholds=tuple(int(threshold) + offset for threshold in space.nulls.thresholds[client_class]),
             findings=tuple(self.findings),
             orders=tuple(self.orders),
             events=tuple(self.events),
@@ -260,12 +260,12 @@ class _Tracer:
         self._before = {int(key): _standing(table, int(key)) for key in np.unique(frame.rows.client)}
         return self._tally
 
-    def fell(self, frame: RowFrame | ControlFrame, row: int, finding: Finding, events: list[Event]) -> None:
+    def on_decision(self, frame: RowFrame | ControlFrame, row: int, finding: Finding, events: list[Event]) -> None:
         if isinstance(frame, RowFrame):
             self._fallen.append((row, finding, events))
         else:
             thread = self.threads[finding.client_key, finding.space]
-            thread.findings.append(Fallen(thread.count - 1, finding))
+            thread.findings.append(DecisionAt(thread.count - 1, finding))
             thread.events += events
 
     def step(self, state: PartitionState, frame: Frame) -> None:
@@ -289,7 +289,7 @@ class _Tracer:
             thread, own = self.threads[key, frame.space], take(frame.rows, chosen)
             for row, finding, _ in self._fallen:
                 if finding.client_key == key:
-                    thread.findings.append(Fallen(thread.count + int(np.searchsorted(chosen, row)), finding))
+                    thread.findings.append(DecisionAt(thread.count + int(np.searchsorted(chosen, row)), finding))
             thread.frame = thread.frame or frame
             seen = rows + np.arange(1, len(chosen) + 1)
             days, statistic = _rows_of_day(own.time_ms, day, today), tally.statistic[chosen].astype(np.int64)

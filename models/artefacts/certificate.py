@@ -121,7 +121,7 @@ def moved_threshold(maxima: I64, level: int, by: int) -> int | None:
     return int(np.sort(maxima)[rank - 1]) + 1 if rank <= len(maxima) else None
 
 
-class Rung(msgspec.Struct, frozen=True):
+class CertifiedLevel(msgspec.Struct, frozen=True):
     """One class's promise at one rung.
 
     budget : what the rung aims at. threshold : tail lengths. certified : the budget itself is promised, on average over
@@ -166,7 +166,7 @@ class ClassPart(msgspec.Struct, frozen=True):
     certifying_clients: int
     borrowed: bool
     alike: int
-    rungs: tuple[Rung, ...]
+    rungs: tuple[CertifiedLevel, ...]
     tails: tuple[Tail, ...]
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from models.rows import F64, I16, U8, U16, U32, U64
 
 
-class Fault(NamedTuple):
+class EncodingFault(NamedTuple):
     """An input that cannot be encoded. Names the field, never its value."""
 
     row: int
@@ -24,7 +24,7 @@ class Encoded(NamedTuple):
     offgrid: U32  # (n,)
     exact: U64  # (n,)
     plain: F64  # (n, f) of a table, as TableReader gives it; it goes no further than the look-up of training rows
-    faults: tuple[Fault, ...]
+    faults: tuple[EncodingFault, ...]
 
 
 class Encoder(Protocol):

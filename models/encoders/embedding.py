@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from models.encoders.base import Encoded, Fault
+from models.encoders.base import Encoded, EncodingFault
 from models.kernels.encode.encode import project
 from models.rows import F32, F64, I16, I32, UNIT
 
@@ -37,14 +37,14 @@ class EmbeddingEncoder:
 
     def encode(self, inputs: Sequence[Any]) -> Encoded:
         """n vectors of dim_in numbers: an (n, dim_in) float32 array or a sequence of sequences of numbers."""
-        faults: list[Fault] = []
+        faults: list[EncodingFault] = []
         return self.encode_vectors(self._vectors(inputs, faults), faults)
 
     def standard(self, values: I16) -> F64:
         """See Encoder."""
         return values / float(UNIT)
 
-    def encode_vectors(self, vectors: F32, faults: Sequence[Fault] = ()) -> Encoded:
+    def encode_vectors(self, vectors: F32, faults: Sequence[EncodingFault] = ()) -> Encoded:
         """(n, dim_in), contiguous. faults : of rows that hold zeros for that reason."""
         n, faults = len(vectors), list(faults)
         values = np.zeros((n, DIM), np.int16)
@@ -55,12 +55,12 @@ class EmbeddingEncoder:
         for row in np.flatnonzero(faulty):
             if int(row) not in bad:
                 got = "NaN or infinity" if faulty[row] == 1 else "only zeros"
-                faults.append(Fault(int(row), "embedding", "finite numbers, not all zero", got))
+                faults.append(EncodingFault(int(row), "embedding", "finite numbers, not all zero", got))
         none = np.zeros((n, 0), np.uint16)
         offgrid, plain = np.zeros(n, np.uint32), np.zeros((n, 0))
         return Encoded(values, none, none.astype(np.uint8), offgrid, exact, plain, tuple(sorted(faults)))
 
-    def _vectors(self, inputs: Sequence[Any], faults: list[Fault]) -> F32:
+    def _vectors(self, inputs: Sequence[Any], faults: list[EncodingFault]) -> F32:
         if isinstance(inputs, np.ndarray) and inputs.ndim == 2 and inputs.shape[1] == self.dim_in:
             return np.ascontiguousarray(inputs, np.float32)
         lengths = [len(vector) for vector in inputs]
@@ -72,7 +72,7 @@ class EmbeddingEncoder:
                 vectors[row] = inputs[row]
             else:
                 expected = f"{self.dim_in} numbers"
-                faults.append(Fault(row, "embedding", expected, f"{length} of them"))
+                faults.append(EncodingFault(row, "embedding", expected, f"{length} of them"))
         return vectors
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.encoders.base import Encoded, Fault
+from models.encoders.base import Encoded, EncodingFault
 from models.encoders.table_reader import Flags, TableReader, Value, derive
 from models.kernels.encode.encode import encode_table, orthogonalise, transpose_blocks
-from models.kernels.json.scan import Members
+from models.kernels.json.scan import ObjectMembers
 from models.rows import F64, I16, I32, I64, SURPRISAL_UNIT, U8, U64, UNIT
 
 KNOWN_VALUES_MAX = 4096
@@ -167,14 +167,14 @@ class TabularEncoder:
 
     def encode(self, inputs: Sequence[Mapping[str, Value]]) -> Encoded:
         """n mappings of field to number, string, bool or None. A field that history did not have is ignored."""
-        faults: list[Fault] = []
+        faults: list[EncodingFault] = []
         encoded = self._encode(self._reader.read(inputs, faults), tuple(sorted(faults)))
         for fault in faults:
             for array in encoded[:5]:
                 array[fault.row] = 0
         return encoded
 
-    def encode_members(self, text: U8, begin: I32, end: I32, members: Members) -> tuple[Encoded, Flags]:
+    def encode_members(self, text: U8, begin: I32, end: I32, members: ObjectMembers) -> tuple[Encoded, Flags]:
         """n scanned objects, whose members are begin[i] to end[i]; and (n,) for which `encode` says the same."""
         plain, clean = self._reader.read_members(text, begin, end, members)
         return self._encode(plain, ()), clean
@@ -188,7 +188,7 @@ class TabularEncoder:
             turned[:, self._order[rows]] = units[:, rows] @ own.T
         return turned
 
-    def _encode(self, plain: F64, faults: tuple[Fault, ...]) -> Encoded:
+    def _encode(self, plain: F64, faults: tuple[EncodingFault, ...]) -> Encoded:
         n, f = plain.shape
         encoded = Encoded(
             np.empty((n, f), np.int16),

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.encoders.base import Fault
+from models.encoders.base import EncodingFault
 from models.kernels.json.columns import intern, place_names, read_fields
-from models.kernels.json.scan import Members
+from models.kernels.json.scan import ObjectMembers
 from models.rows import F64, I32, I64, U8
 
 Flags = NDArray[np.bool_]
@@ -50,7 +50,7 @@ class TableReader:
         place_names(self._letters, self._letters_start, self._slots)
         self._expected: I32 = np.full(4 * len(names) + 16, -1, np.int32)
 
-    def read(self, inputs: Sequence[Mapping[str, Value]], faults: list[Fault]) -> F64:
+    def read(self, inputs: Sequence[Mapping[str, Value]], faults: list[EncodingFault]) -> F64:
         """(n, f): a number as it is, true as 1, a category as its rank or its digest, NaN for none. A field that the
         reader does not know is ignored; a row with a fault holds NaN in its place."""
         raw = np.empty((len(inputs), len(self.names)))
@@ -61,7 +61,7 @@ class TableReader:
                 raw[:, j] = self._categories([row.get(name) for row in inputs], codes)
         return raw
 
-    def read_members(self, text: U8, begin: I32, end: I32, members: Members) -> tuple[F64, Flags]:
+    def read_members(self, text: U8, begin: I32, end: I32, members: ObjectMembers) -> tuple[F64, Flags]:
         """The same of n scanned objects, whose members are begin[i] to end[i]. (n, f), and (n,) where it is what `read`
         gives: not for text where a number belongs, nor for a number where a category does."""
         shape = len(begin), len(self.names)
@@ -99,7 +99,7 @@ class TableReader:
         name = str(value)
         return codes[name] if name in codes else UNSEEN_CODE + self.digest(name)
 
-    def _numbers(self, inputs: Sequence[Mapping[str, Value]], faults: list[Fault]) -> F64:
+    def _numbers(self, inputs: Sequence[Mapping[str, Value]], faults: list[EncodingFault]) -> F64:
         """(n, number fields), NaN where one is missing. Whole rows at once where every field holds a number: 0.5 us for
         23 fields, where a list and an array per field take 3. `pack` takes neither strings nor None."""
         packed, careful = [], set()
@@ -115,10 +115,10 @@ class TableReader:
                 table[row] = self._one_by_one(inputs[row], row, faults)
         return table
 
-    def _one_by_one(self, mapping: Mapping[str, Value], row: int, faults: list[Fault]) -> list[float]:
+    def _one_by_one(self, mapping: Mapping[str, Value], row: int, faults: list[EncodingFault]) -> list[float]:
         return [self._number(mapping.get(name), row, name, faults) for name in self._number_names]
 
-    def _number(self, value: Any, row: int, name: str, faults: list[Fault]) -> float:
+    def _number(self, value: Any, row: int, name: str, faults: list[EncodingFault]) -> float:
         if value is None:
             return math.nan
         if isinstance(value, bool | int | float):
@@ -128,9 +128,11 @@ class TableReader:
                 number = math.inf
             if math.isfinite(number):
                 return number
-            faults.append(Fault(row, f"features.{name}", "a finite number", "NaN, infinity or beyond 64-bit floats"))
+            faults.append(
+                EncodingFault(row, f"features.{name}", "a finite number", "NaN, infinity or beyond 64-bit floats")
+            )
         else:
-            faults.append(Fault(row, f"features.{name}", "a number", f"a {_kind(value)}"))
+            faults.append(EncodingFault(row, f"features.{name}", "a number", f"a {_kind(value)}"))
         return math.nan
 
 

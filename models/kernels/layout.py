@@ -198,7 +198,7 @@ class Scratch(NamedTuple):
     anchors: I32
 
 
-class Batch(NamedTuple):
+class RowBatch(NamedTuple):
     """The columns of rows that the fold reads, values, fields and surprisals in lanes.
 
     mark : column of the row's source in Table.mark_offset.
@@ -207,7 +207,7 @@ class Batch(NamedTuple):
     offset: I64
     item: I32
     client: U64
-    klass: U8
+    client_class: U8
     time_ms: I64
     id_offsets: I32
     id_bytes: U8

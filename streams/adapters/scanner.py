@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.kernels.json import scan
-from models.kernels.json.scan import Keys, Members, Values
+from models.kernels.json.scan import Keys, ObjectMembers, Values
 from models.rows import F64, U8
 from streams.adapters.request import Output, Request
 
@@ -29,7 +29,7 @@ class Scanned(NamedTuple):
     text: U8
     plain: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
     values: Values
-    members: Members
+    members: ObjectMembers
     pool: F64
 
 
@@ -69,10 +69,10 @@ class Scanner:
             self._pool = np.empty(self._capacity // 2 + 1)  # the shortest number is `0,`
 
 
-def _members(count: int) -> Members:
+def _members(count: int) -> ObjectMembers:
     places = (np.empty(count, np.int32) for _ in range(4))
     key, key_end, start, end = places
-    return Members(key, key_end, np.empty(count, np.uint8), start, end, np.empty(count))
+    return ObjectMembers(key, key_end, np.empty(count, np.uint8), start, end, np.empty(count))
 
 
 def _is_unicode(message: bytes) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streams.analyst.errors import EventError
-from streams.analyst.events import KAFKA, Alert, Event, Filter, Place, Throttle, now, read_events
+from streams.analyst.events import KAFKA, Alert, Event, Filter, Place, ThrottleEvent, now, read_events
 from streams.analyst.feedback import beside, read
 from streams.analyst.incidents import Client, Incident, clients, group, holding, ordered
 from streams.analyst.labels import Label, labels_in
@@ -40,8 +40,8 @@ class Desk(NamedTuple):
     def alerts(self, wanted: Filter) -> list[Alert]:
         return [event for event in self.events if isinstance(event, Alert) and wanted.takes(event)]
 
-    def throttles(self, wanted: Filter, *, in_force: bool = False) -> list[Throttle]:
-        found = [event for event in self.events if isinstance(event, Throttle) and wanted.takes(event)]
+    def throttles(self, wanted: Filter, *, in_force: bool = False) -> list[ThrottleEvent]:
+        found = [event for event in self.events if isinstance(event, ThrottleEvent) and wanted.takes(event)]
         return holding(found, self.at) if in_force else found
 
     def of(self, incident: str) -> list[Event]:

@@ -90,19 +90,19 @@ class Alert(_Event, frozen=True, kw_only=True, gc=False):
         return found
 
 
-class Throttle(_Event, frozen=True, kw_only=True, gc=False):
+class ThrottleEvent(_Event, frozen=True, kw_only=True, gc=False):
     """A throttle record (docs/formats/throttle.md). `record` : all its fields."""
 
     record: ThrottleRecord
 
 
-class Drift(_Event, frozen=True, kw_only=True, gc=False):
+class DriftEvent(_Event, frozen=True, kw_only=True, gc=False):
     """A drift record (docs/formats/drift.md). `record` : all its fields."""
 
     record: DriftRecord
 
 
-Event = Alert | Throttle | Drift
+Event = Alert | ThrottleEvent | DriftEvent
 
 
 class Filter(NamedTuple):
@@ -231,7 +231,7 @@ def _alert(value: bytes) -> Alert:
     trigger = None
     if place is not None:
         trigger = msgspec.convert({**place, "request_id": found.evidences[0].uid}, Position)
-    klass = next((label.removeprefix("class:") for label in actor.labels if label.startswith("class:")), "")
+    client_class = next((label.removeprefix("class:") for label in actor.labels if label.startswith("class:")), "")
     return Alert(
         uid=found.metadata.uid,
         incident=info.uid,
@@ -245,7 +245,7 @@ def _alert(value: bytes) -> Alert:
         description=info.desc,
         update=found.activity_id == 2,
         severity=found.severity,
-        client_class=klass,
+        client_class=client_class,
         sequence=found.metadata.sequence,
         requests=requests,
         trigger=trigger,
@@ -253,9 +253,9 @@ def _alert(value: bytes) -> Alert:
     )
 
 
-def _of_throttle(value: bytes) -> Throttle:
+def _of_throttle(value: bytes) -> ThrottleEvent:
     record = _throttle.decode(value)
-    return Throttle(
+    return ThrottleEvent(
         uid=record.decision_id,
         incident=record.finding_uid,
         time=record.issued_at,
@@ -273,9 +273,9 @@ def _of_throttle(value: bytes) -> Throttle:
     )
 
 
-def _of_drift(value: bytes) -> Drift:
+def _of_drift(value: bytes) -> DriftEvent:
     record = _drift.decode(value)
-    return Drift(
+    return DriftEvent(
         uid=f"{record.drift_id}:{record.state}",
         incident=record.drift_id,
         time=record.until,
@@ -308,7 +308,7 @@ def order(event: Event) -> tuple[datetime, int, str]:
 
 
 def _kind(event: Event) -> Kind:
-    return "alert" if isinstance(event, Alert) else "throttle" if isinstance(event, Throttle) else "drift"
+    return "alert" if isinstance(event, Alert) else "throttle" if isinstance(event, ThrottleEvent) else "drift"
 
 
 def _in_files(place: Path, kinds: Collection[Kind]) -> Iterator[Event]:

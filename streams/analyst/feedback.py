@@ -63,7 +63,7 @@ async def _send(config: Config, key: bytes, value: bytes) -> None:
         await producer.stop()
 
 
-class Said(NamedTuple):
+class FeedbackRecord(NamedTuple):
     """A record of feedback. at : where it stands."""
 
     schema: str
@@ -71,7 +71,7 @@ class Said(NamedTuple):
     at: str
 
 
-def read(place: Place, config: Config) -> list[Said]:
+def read(place: Place, config: Config) -> list[FeedbackRecord]:
     """Everything, records of one key oldest first. What is no feedback is passed over in the topic, with a warning.
 
     Raises EventError for a file, SourceError for a topic that cannot be read.
@@ -88,7 +88,7 @@ def read(place: Place, config: Config) -> list[Said]:
     return found
 
 
-def of(said: Iterable[Said], schema: str, decode: Callable[[bytes], T]) -> Iterator[T]:
+def of(said: Iterable[FeedbackRecord], schema: str, decode: Callable[[bytes], T]) -> Iterator[T]:
     """Those of one schema. One that is broken is passed over with a warning: it must not hide the others."""
     for one in said:
         if one.schema == schema:
@@ -98,9 +98,9 @@ def of(said: Iterable[Said], schema: str, decode: Callable[[bytes], T]) -> Itera
                 log.warning("passed over", at=one.at, error=type(error).__name__)
 
 
-def _said(value: bytes) -> Said:
+def _said(value: bytes) -> FeedbackRecord:
     try:
-        return Said(_name.decode(value).schema, value, "")
+        return FeedbackRecord(_name.decode(value).schema, value, "")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EventError(f"no feedback of ours: {type(error).__name__} while reading it") from error
 

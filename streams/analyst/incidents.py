@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from streams.analyst.events import Alert, Drift, Event, Throttle, order
+from streams.analyst.events import Alert, DriftEvent, Event, ThrottleEvent, order
 from streams.analyst.labels import Label, Verdict
 from streams.doors.decisions import STRICTNESS
 
@@ -47,7 +47,7 @@ def group(events: Iterable[Event], labels: Mapping[str, Label], at: datetime) ->
     """Every incident, in order of its last event. at : now, on the clock that decisions expire by."""
     members: dict[str, list[Event]] = {}
     for event in events:
-        if not isinstance(event, Drift):
+        if not isinstance(event, DriftEvent):
             members.setdefault(event.incident, []).append(event)
     found = [_incident(uid, ordered(group), labels.get(uid), at) for uid, group in members.items()]
     return sorted(found, key=lambda incident: (incident.last, incident.uid))
@@ -59,7 +59,7 @@ def ordered(events: Iterable[Event]) -> list[Event]:
 
 def _incident(uid: str, events: list[Event], label: Label | None, at: datetime) -> Incident:
     alerts = [event for event in events if isinstance(event, Alert)]
-    throttles = [event for event in events if isinstance(event, Throttle)]
+    throttles = [event for event in events if isinstance(event, ThrottleEvent)]
     last, told = events[-1], alerts[-1] if alerts else None
     force = in_force(throttles, at)
     state: State = "labelled" if label else "open" if force or at < _ends(events) + DAY else "closed"
@@ -85,20 +85,20 @@ def _incident(uid: str, events: list[Event], label: Label | None, at: datetime) 
     )
 
 
-def in_force(throttles: Iterable[Throttle], at: datetime) -> Throttle | None:
+def in_force(throttles: Iterable[ThrottleEvent], at: datetime) -> ThrottleEvent | None:
     """The strictest decision that holds."""
     held = holding(throttles, at)
     return max(held, key=lambda one: (one.level, STRICTNESS.index(one.record.action)), default=None)
 
 
-def holding(throttles: Iterable[Throttle], at: datetime) -> list[Throttle]:
+def holding(throttles: Iterable[ThrottleEvent], at: datetime) -> list[ThrottleEvent]:
     """What has neither expired nor been taken back: of each origin's key the newest counts, as it does for doors."""
     newest = _newest(throttles).values()
     return [one for one in newest if one.record.action != "lift" and one.record.expires_at > at]
 
 
-def _newest(throttles: Iterable[Throttle]) -> dict[str, Throttle]:
-    found: dict[str, Throttle] = {}
+def _newest(throttles: Iterable[ThrottleEvent]) -> dict[str, ThrottleEvent]:
+    found: dict[str, ThrottleEvent] = {}
     for one in sorted(throttles, key=order):
         found[one.record.key] = one
     return found
@@ -106,7 +106,7 @@ def _newest(throttles: Iterable[Throttle]) -> dict[str, Throttle]:
 
 def _ends(events: list[Event]) -> datetime:
     """When the last decision ran out or was taken back; of what nothing was decided about, the last event."""
-    newest = _newest(event for event in events if isinstance(event, Throttle)).values()
+    newest = _newest(event for event in events if isinstance(event, ThrottleEvent)).values()
     if newest and all(one.record.action == "lift" for one in newest):
         return datetime.min.replace(tzinfo=events[-1].time.tzinfo)
     return max([one.record.expires_at for one in newest if one.record.action != "lift"], default=events[-1].time)

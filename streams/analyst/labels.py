@@ -65,7 +65,7 @@ def read_labels(place: Place, config: Config) -> dict[str, Label]:
     return labels_in(feedback.read(place, config))
 
 
-def labels_in(said: Iterable[feedback.Said]) -> dict[str, Label]:
+def labels_in(said: Iterable[feedback.FeedbackRecord]) -> dict[str, Label]:
     """Likewise, of what was read."""
     return {label.finding_uid: label for label in feedback.of(said, SCHEMA, _label.decode)}
 

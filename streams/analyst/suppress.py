@@ -75,7 +75,7 @@ def read_suppressions(place: Place, config: Config) -> list[Suppression]:
     return suppressions_in(feedback.read(place, config))
 
 
-def suppressions_in(said: Iterable[feedback.Said]) -> list[Suppression]:
+def suppressions_in(said: Iterable[feedback.FeedbackRecord]) -> list[Suppression]:
     """Likewise, of what was read."""
     found = feedback.of(said, SCHEMA, _suppression.decode)
     return sorted({one.suppression_id: one for one in found}.values(), key=lambda one: (one.until, one.suppression_id))

@@ -7,7 +7,7 @@ import msgspec
 
 from detector.events.finding import LEVELS
 from streams.analyst.desk import Desk
-from streams.analyst.events import Alert, Event, Throttle
+from streams.analyst.events import Alert, Event, ThrottleEvent
 from streams.analyst.incidents import Client, Incident
 from streams.analyst.labels import Label
 from streams.analyst.suppress import Suppression
@@ -57,7 +57,7 @@ def alert_json(alert: Alert) -> Row:
     return {name: value for name, value in builtins(alert).items() if name != "raw"}
 
 
-def throttle_row(throttle: Throttle) -> Row:
+def throttle_row(throttle: ThrottleEvent) -> Row:
     record = throttle.record
     return {
         "decision": throttle.uid[:ID_SHOWN],
@@ -74,7 +74,7 @@ def throttle_row(throttle: Throttle) -> Row:
     }
 
 
-def throttle_json(throttle: Throttle) -> Row:
+def throttle_json(throttle: ThrottleEvent) -> Row:
     return builtins(throttle.record)
 
 
@@ -122,7 +122,7 @@ def incident_json(desk: Desk, incident: Incident) -> Row:
     return {
         "incident": builtins(incident),
         "alerts": [event.record for event in events if isinstance(event, Alert)],
-        "throttles": [throttle_json(event) for event in events if isinstance(event, Throttle)],
+        "throttles": [throttle_json(event) for event in events if isinstance(event, ThrottleEvent)],
         "label": None if label is None else builtins(label),
     }
 
@@ -166,7 +166,7 @@ def _state(desk: Desk, incident: Incident) -> str:
 
 
 def _line(event: Event) -> str:
-    if isinstance(event, Throttle):
+    if isinstance(event, ThrottleEvent):
         record = event.record
         what = f"{record.action}, until {shown(record.expires_at)}, {record.mode}, {record.reason}"
         return f"  {shown(event.time)}  decision {event.uid[:ID_SHOWN]}  {what}"

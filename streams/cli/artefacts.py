@@ -72,7 +72,7 @@ def calibrate(
         sets = training_sets or ()
         report = fit(opened, out, declared, secrets, bars, cold=cold, removed=removed, training_sets=sets)
     for warning in report.certificate.warnings:
-        say(f"MIND: {warning}")
+        say(f"WARNING: {warning}")
     if as_json:
         certificate = json.loads(report.certificate.to_json())
         print(json.dumps({"artefact_hash": report.artefacts_hash, "certificate": certificate}))

@@ -63,7 +63,7 @@ def compared(a: Path, b: Path, config: "Config", labels: dict[str, Any], as_json
 
 def _show_comparison(found: "Comparison") -> None:
     if not found.same_history:
-        say("MIND: A and B read different histories; what differs may come from there")
+        say("WARNING: A and B read different histories; what differs may come from there")
     say("A and B differ in " + (", ".join(found.differs) or "nothing that they were made with"))
     a, b = found.a, found.b
     show(

@@ -11,7 +11,7 @@ from streams.cli.arguments import ArtefactFolder, AsJson, ConfigFile
 from streams.terminal import PIPED_COLUMNS, speaking
 
 if TYPE_CHECKING:
-    from streams.explain.find import History
+    from streams.explain.find import HistoryContext
     from streams.progress import Reporter
 
 
@@ -74,9 +74,11 @@ def explain(
         tree.show_telling(telling, beside, REGISTRY[0].name, console)
 
 
-def _history(sources: list[str] | None, folder: Path | None, config: Path | None, reporter: "Reporter") -> "History":
+def _history(
+    sources: list[str] | None, folder: Path | None, config: Path | None, reporter: "Reporter"
+) -> "HistoryContext":
     from models.artefacts.store import load_artefacts
-    from streams.explain.find import History
+    from streams.explain.find import HistoryContext
     from streams.history.sources import open_sources
     from streams.secrets.load import load_secrets, load_settings, trusted_keys
 
@@ -85,4 +87,4 @@ def _history(sources: list[str] | None, folder: Path | None, config: Path | None
     secrets = load_secrets(settings, folder)
     artefacts = load_artefacts(folder, secrets.projection_seed, trusted_keys(settings))
     opened = open_sources(sources or [f"kafka://{settings.kafka.bootstrap}/{settings.topics.requests}"], settings)
-    return History(opened, settings, artefacts, secrets, reporter)
+    return HistoryContext(opened, settings, artefacts, secrets, reporter)

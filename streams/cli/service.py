@@ -82,7 +82,7 @@ def rekey(sources: Sources, config: ConfigFile = None, as_json: AsJson = False) 
     settings, secrets = _settings(config)
     with Bars() as bars:
         found = rotation.rekey(settings, secrets, open_sources(sources, settings), bars)
-    show(({"client": name, "class": klass} for name, klass in found.registry.items()), as_json)
+    show(({"client": name, "class": client_class} for name, client_class in found.registry.items()), as_json)
     say(f"{len(found.orders)} orders given again; {found.unknown} clients with orders that these records do not name")
 
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from streams.analyst.events import Alert, Drift, Throttle, read_events
+from streams.analyst.events import Alert, DriftEvent, ThrottleEvent, read_events
 from streams.analyst.labels import Label
 from streams.compare.judged import Alarms, Score, Truth, alarms, scores
-from streams.compare.minutes import Held, held
+from streams.compare.minutes import HeldMinutes, held
 from streams.compare.pairs import Alone, Changed, Pairs, pairs
 from streams.config.config import Config
 from streams.history.base import SourceError
@@ -27,11 +27,11 @@ class Side(NamedTuple):
     folder: Path
     summary: Mapping[str, Any]
     alerts: list[Alert]
-    throttles: list[Throttle]
-    drifts: list[Drift]
+    throttles: list[ThrottleEvent]
+    drifts: list[DriftEvent]
 
 
-class Replayed(msgspec.Struct, frozen=True):
+class ReplaySide(msgspec.Struct, frozen=True):
     """What one side is, and for how long it held clients back, in client-minutes; `enforced` of them doors obey."""
 
     folder: str
@@ -58,7 +58,7 @@ class Kind(msgspec.Struct, frozen=True):
     new: int
 
 
-class Detector(msgspec.Struct, frozen=True):
+class DetectorComparison(msgspec.Struct, frozen=True):
     """One detector on both sides; lost, new and changed are alerts and throttle records together."""
 
     detector: str
@@ -91,12 +91,12 @@ class Comparison(msgspec.Struct, frozen=True):
     scores : None without labels. changed, lost, new : every event, in order of time.
     """
 
-    a: Replayed
-    b: Replayed
+    a: ReplaySide
+    b: ReplaySide
     same_history: bool
     differs: list[str]
     events: list[Kind]
-    detectors: list[Detector]
+    detectors: list[DetectorComparison]
     false_alarms: Sides
     labelled: int
     scores: Scores | None
@@ -122,8 +122,8 @@ def read_side(folder: Path, config: Config) -> Side:
         folder,
         summary,
         [event for event in events if isinstance(event, Alert)],
-        [event for event in events if isinstance(event, Throttle)],
-        [event for event in events if isinstance(event, Drift)],
+        [event for event in events if isinstance(event, ThrottleEvent)],
+        [event for event in events if isinstance(event, DriftEvent)],
     )
 
 
@@ -152,16 +152,18 @@ def compare(a: Side, b: Side, labels: Mapping[str, Label]) -> Comparison:
     )
 
 
-def _replayed(side: Side, minutes: Held) -> Replayed:
+def _replayed(side: Side, minutes: HeldMinutes) -> ReplaySide:
     made_with = [str(side.summary.get(name, "")) for name in MADE_WITH]
-    return Replayed(
+    return ReplaySide(
         str(side.folder), made_with[0], made_with[1], made_with[2], side.summary["rows"], side.summary["clients"],
         len(side.alerts), len(side.throttles), minutes.clients, minutes.union, minutes.enforced,
         dict(minutes.by_level),
     )  # fmt: skip
 
 
-def _detectors(sides: tuple[Side, Side], minutes: tuple[Held, Held], found: Sequence[Pairs]) -> list[Detector]:
+def _detectors(
+    sides: tuple[Side, Side], minutes: tuple[HeldMinutes, HeldMinutes], found: Sequence[Pairs]
+) -> list[DetectorComparison]:
     a, b = sides
     alerts = [Counter(event.detector for event in side.alerts) for side in sides]
     throttles = [Counter(event.detector for event in side.throttles) for side in sides]
@@ -170,7 +172,7 @@ def _detectors(sides: tuple[Side, Side], minutes: tuple[Held, Held], found: Sequ
     changed = Counter(one.detector for p in found for one in p.changed)
     names = {event.detector for side in (a, b) for event in [*side.alerts, *side.throttles]}
     return [
-        Detector(
+        DetectorComparison(
             name, alerts[0][name], alerts[1][name], throttles[0][name], throttles[1][name],
             minutes[0].by_detector.get(name, 0.0), minutes[1].by_detector.get(name, 0.0),
             lost[name], new[name], changed[name],

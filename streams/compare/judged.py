@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from detector.events.finding import LEVELS
-from streams.analyst.events import Alert, Throttle
+from streams.analyst.events import Alert, ThrottleEvent
 from streams.analyst.labels import Label, Verdict, wilson
 
 Pair = tuple[str, str]
@@ -22,7 +22,7 @@ class Truth:
         ordered = sorted(labels.values(), key=lambda label: label.labelled_at)
         self.by_pair: dict[Pair, Verdict] = {(label.client, label.model): label.verdict for label in ordered}
 
-    def of(self, event: Alert | Throttle) -> Verdict | None:
+    def of(self, event: Alert | ThrottleEvent) -> Verdict | None:
         return self._by_incident.get(event.incident) or self.by_pair.get((event.client, event.model))
 
 
@@ -87,7 +87,7 @@ class Alarms(msgspec.Struct, frozen=True):
     false_at_most: int
 
 
-def alarms(summary: Mapping[str, Any], throttles: Iterable[Throttle], truth: Truth) -> list[Alarms]:
+def alarms(summary: Mapping[str, Any], throttles: Iterable[ThrottleEvent], truth: Truth) -> list[Alarms]:
     by_class, days = summary["false_alarms"], {name: c["client_days"] for name, c in summary["classes"].items()}
     reached: dict[tuple[str, Any], tuple[int, bool]] = {}
     for event in throttles:

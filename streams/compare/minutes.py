@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from detector.events.finding import LEVELS
-from streams.analyst.events import Throttle
+from streams.analyst.events import ThrottleEvent
 
 FREE = ("observe", "lift")
 """Actions that hold nobody back."""
@@ -14,7 +14,7 @@ FREE = ("observe", "lift")
 Span = tuple[datetime, datetime]
 
 
-class Held(NamedTuple):
+class HeldMinutes(NamedTuple):
     """Client-minutes; a client of two models counts for each. union : overlapping decisions counted once.
 
     clients : how many clients were held back at any time. enforced : the share of `union` that doors would have obeyed.
@@ -27,9 +27,9 @@ class Held(NamedTuple):
     by_detector: Mapping[str, float]
 
 
-def held(throttles: Iterable[Throttle]) -> Held:
+def held(throttles: Iterable[ThrottleEvent]) -> HeldMinutes:
     """A decision holds from `effective_at` until it expires or the next one of its key takes its place."""
-    by_key: dict[tuple[str, str, str], list[Throttle]] = defaultdict(list)
+    by_key: dict[tuple[str, str, str], list[ThrottleEvent]] = defaultdict(list)
     for event in throttles:
         by_key[event.client, event.model, event.record.origin].append(event)
     by_level: dict[str, float] = defaultdict(float)
@@ -47,10 +47,10 @@ def held(throttles: Iterable[Throttle]) -> Held:
     clients = len({client for client, _ in spans})
     levels = {name: round(by_level[name], 3) for name in LEVELS if name in by_level}
     detectors = {name: round(minutes, 3) for name, minutes in sorted(by_detector.items())}
-    return Held(_minutes(spans), _minutes(enforced), clients, levels, detectors)
+    return HeldMinutes(_minutes(spans), _minutes(enforced), clients, levels, detectors)
 
 
-def _in_force(events: Sequence[Throttle]) -> Iterable[tuple[Throttle, Span]]:
+def _in_force(events: Sequence[ThrottleEvent]) -> Iterable[tuple[ThrottleEvent, Span]]:
     ordered = sorted(events, key=lambda event: (event.time, event.record.revision))
     for event, after in zip(ordered, [*ordered[1:], None], strict=True):
         end = event.record.expires_at if after is None else min(event.record.expires_at, after.time)

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from streams.analyst.events import Alert, Drift, Throttle
+from streams.analyst.events import Alert, DriftEvent, ThrottleEvent
 from streams.analyst.times import shown
 
-E = TypeVar("E", Alert, Throttle, Drift)
+E = TypeVar("E", Alert, ThrottleEvent, DriftEvent)
 
 
-class Change(msgspec.Struct, frozen=True):
+class EventChange(msgspec.Struct, frozen=True):
     """One value that differs between two events; both as text."""
 
     field: str
@@ -30,7 +30,7 @@ class Changed(msgspec.Struct, frozen=True):
     model: str
     detector: str
     time: str
-    changes: list[Change]
+    changes: list[EventChange]
 
 
 class Alone(msgspec.Struct, frozen=True):
@@ -79,35 +79,37 @@ def _order(one: Changed | Alone) -> tuple[str, str, str]:
     return one.time, one.client, one.kind
 
 
-def _about(event: Alert | Throttle | Drift) -> tuple[Any, ...]:
-    statistic = event.record.statistic if isinstance(event, Drift) else ""
-    state = event.record.state if isinstance(event, Drift) else ""
+def _about(event: Alert | ThrottleEvent | DriftEvent) -> tuple[Any, ...]:
+    statistic = event.record.statistic if isinstance(event, DriftEvent) else ""
+    state = event.record.state if isinstance(event, DriftEvent) else ""
     return event.client, event.model, event.level, statistic, state
 
 
-def _alone(kind: str, event: Alert | Throttle | Drift) -> Alone:
+def _alone(kind: str, event: Alert | ThrottleEvent | DriftEvent) -> Alone:
     return Alone(kind, event.uid, event.client, event.model, event.detector, event.level, shown(event.time))
 
 
-def _changed(kind: str, a: Alert | Throttle | Drift, b: Alert | Throttle | Drift, changes: list[Change]) -> Changed:
+def _changed(
+    kind: str, a: Alert | ThrottleEvent | DriftEvent, b: Alert | ThrottleEvent | DriftEvent, changes: list[EventChange]
+) -> Changed:
     return Changed(kind, a.uid, b.uid, a.client, a.model, a.detector, shown(a.time), changes)
 
 
-def _changes(a: Alert | Throttle | Drift, b: Alert | Throttle | Drift) -> Iterable[Change]:
+def _changes(a: Alert | ThrottleEvent | DriftEvent, b: Alert | ThrottleEvent | DriftEvent) -> Iterable[EventChange]:
     left, right = _said(a), _said(b)
     for field, value in left.items():
         if field in right and value != right[field]:
-            yield Change(field, str(value), str(right[field]))
+            yield EventChange(field, str(value), str(right[field]))
 
 
-def _said(event: Alert | Throttle | Drift) -> dict[str, Any]:
+def _said(event: Alert | ThrottleEvent | DriftEvent) -> dict[str, Any]:
     """What an event says, without ids and hashes: they differ wherever anything that was set differs."""
     said: dict[str, Any] = {"time": shown(event.time), "detector": event.detector, "level": event.level}
     if isinstance(event, Alert):
         rows = event.trigger.rows_seen if event.trigger is not None else None
         fields = ("process", "mode", "evidence_nats", "threshold_nats", "certified")
         return said | {"rows_seen": rows} | {name: getattr(event, name) for name in fields}
-    if isinstance(event, Drift):
+    if isinstance(event, DriftEvent):
         plain = msgspec.to_builtins(event.record)
         return said | {name: plain[name] for name in ("since", "until", "magnitude", "direction", "rows")}
     record = event.record

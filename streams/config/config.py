@@ -14,7 +14,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from detector.settings import Drift, Model, Policy, Section, State
+from detector.settings import DriftSettings, Model, Policy, Section, State
 from streams.config.input import Input
 from streams.config.kafka import Kafka
 from streams.config.keys import ConfigError, absolute_paths, explain, sections
@@ -44,7 +44,7 @@ class Config(BaseSettings):
     models: dict[str, Model] = Field(default_factory=dict, description="Settings by model name.")
     policy: Policy = Policy()
     state: State = State()
-    drift: Drift = Drift()
+    drift: DriftSettings = DriftSettings()
     secrets: SecretSources = SecretSources()
     web: Web = Web()
 

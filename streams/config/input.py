@@ -58,10 +58,10 @@ class Input(Section):
             table = tomllib.loads(self.registry_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"registry_file {self.registry_file}: {error}") from error
-        for name, klass in table.items():
-            if klass not in CLASSES:
+        for name, client_class in table.items():
+            if client_class not in CLASSES:
                 raise ValueError(
-                    f"registry_file {self.registry_file}: {name}: one of {', '.join(CLASSES)}; got {klass!r}"
+                    f"registry_file {self.registry_file}: {name}: one of {', '.join(CLASSES)}; got {client_class!r}"
                 )
         return self.model_copy(update={"registry": self._pseudonyms(table)})
 

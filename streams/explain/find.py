@@ -19,13 +19,13 @@ from detector.engine import EngineSettings
 from detector.events.encode import Position
 from detector.frame import Frame, RowFrame
 from detector.trace import explanation
-from detector.trace.trace import Story, follow
+from detector.trace.trace import Trace, follow
 from models.artefacts.store import Artefacts
 from models.kernels.fold.client import DAY_MS
 from models.pseudonym import client_of
 from models.rows import CLASSES, distinct
 from streams.analyst.desk import ID_DIGITS_MIN
-from streams.analyst.events import Alert, Throttle, read_events
+from streams.analyst.events import Alert, ThrottleEvent, read_events
 from streams.analyst.events import Place as Where
 from streams.config.config import Config
 from streams.config.input import PSEUDONYM
@@ -42,7 +42,7 @@ from streams.sketch.sketcher import Sketcher
 _EVENT_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS_MIN},32}}")
 
 
-class Subject(NamedTuple):
+class ExplainTarget(NamedTuple):
     """keys : of the client, one for each pseudonym key in use. place : the row that is meant, if one is. request_id :
     or its id. model : "" for any."""
 
@@ -52,7 +52,7 @@ class Subject(NamedTuple):
     model: str = ""
 
 
-class History(NamedTuple):
+class HistoryContext(NamedTuple):
     """What is needed to read a history as `judge` does."""
 
     sources: Sequence[Source]
@@ -62,14 +62,14 @@ class History(NamedTuple):
     reporter: Reporter
 
 
-def seek(what: str, history: History, events: Where) -> Subject:
+def seek(what: str, history: HistoryContext, events: Where) -> ExplainTarget:
     """What a person wrote: the beginning of the id of an event, incident or decision, a pseudonym, a request id, or a
     client id.
 
     events : where events stand, asked for their ids only. Raises SourceError if nothing in the history is called so.
     """
     if PSEUDONYM.fullmatch(what):
-        return Subject(frozenset((client_of(what),)))
+        return ExplainTarget(frozenset((client_of(what),)))
     if _EVENT_ID.fullmatch(what):
         found = _in_events(what, history, events)
         if found is not None:
@@ -83,24 +83,24 @@ def seek(what: str, history: History, events: Where) -> Subject:
     return found
 
 
-def _in_events(what: str, history: History, place: Where) -> Subject | None:
+def _in_events(what: str, history: HistoryContext, place: Where) -> ExplainTarget | None:
     """The newest event whose id, incident or decision begins so. Raises SourceError if several incidents do."""
-    chosen: dict[str, Subject] = {}
+    chosen: dict[str, ExplainTarget] = {}
     for event in read_events(place, history.config):
-        if not isinstance(event, Alert | Throttle):
+        if not isinstance(event, Alert | ThrottleEvent):
             continue
         ids = event.uid, event.incident, _decision_of(event)
         if any(one.startswith(what) for one in ids):
             if not event.client:
                 raise SourceError(f"{what}: it is about all of model {event.model}, not about one client")
             trigger = event.trigger if isinstance(event, Alert) else event.record.trigger
-            chosen[event.incident] = Subject(keys_of(event.client, history.secrets), trigger, model=event.model)
+            chosen[event.incident] = ExplainTarget(keys_of(event.client, history.secrets), trigger, model=event.model)
     if len(chosen) > 1:
         raise SourceError(f"{what}: {len(chosen)} incidents have an id that begins so; give more of it")
     return next(iter(chosen.values()), None)
 
 
-def _decision_of(event: Alert | Throttle) -> str:
+def _decision_of(event: Alert | ThrottleEvent) -> str:
     return event.decision_id if isinstance(event, Alert) else event.uid
 
 
@@ -111,7 +111,7 @@ def keys_of(client: str, secrets: Secrets) -> frozenset[int]:
     return frozenset(identity.client(client)[0] for identity in identities(secrets))
 
 
-def _in_requests(what: str, history: History) -> Subject | None:
+def _in_requests(what: str, history: HistoryContext) -> ExplainTarget | None:
     """A request of this id, else a client; read until the request is met."""
     keys = keys_of(what, history.secrets)
     wanted, letters, client = np.fromiter(keys, np.uint64), what.encode(), False
@@ -121,7 +121,7 @@ def _in_requests(what: str, history: History) -> Subject | None:
             client = client or archive.holds(keys)
         if found is not None:
             key, model = found
-            return Subject(frozenset((key,)), None, what, model)
+            return ExplainTarget(frozenset((key,)), None, what, model)
     others = [source for source in history.sources if not isinstance(source, ArchiveFolder)]
     for frame in Reading(history._replace(sources=others), f"looking for {what}").frames():
         if not isinstance(frame, RowFrame):
@@ -129,12 +129,12 @@ def _in_requests(what: str, history: History) -> Subject | None:
         if letters in frame.rows.id_bytes.tobytes():
             for row in range(frame.rows.count):
                 if frame.rows.request_id(row) == what:
-                    return Subject(frozenset((int(frame.rows.client[row]),)), None, what, frame.model)
+                    return ExplainTarget(frozenset((int(frame.rows.client[row]),)), None, what, frame.model)
         client = client or bool(np.isin(wanted, frame.rows.client).any())
-    return Subject(keys) if client else None
+    return ExplainTarget(keys) if client else None
 
 
-def _archives(history: History) -> list[Archive]:
+def _archives(history: HistoryContext) -> list[Archive]:
     return [source.archive for source in history.sources if isinstance(source, ArchiveFolder)]
 
 
@@ -153,7 +153,7 @@ class Reading:
     clients : archives are asked for their rows only, and the census holds nobody else of them; empty for all.
     """
 
-    def __init__(self, history: History, doing: str, clients: Collection[int] = ()) -> None:
+    def __init__(self, history: HistoryContext, doing: str, clients: Collection[int] = ()) -> None:
         self._history = history
         self._doing = doing
         self._clients = clients
@@ -184,15 +184,15 @@ class Reading:
         return frame
 
 
-class Told(NamedTuple):
+class DecisionExplanation(NamedTuple):
     """A story, the place of the row it is told about, and how many clients of its class were there that day."""
 
-    story: Story
+    story: Trace
     row: int
     clients: int
 
 
-def told(subject: Subject, history: History) -> Told:
+def told(subject: ExplainTarget, history: HistoryContext) -> DecisionExplanation:
     """The subject's story: of the row that is meant, else of where its last decision fell, else of its last row.
 
     Raises SourceError if this history has no row of the client, or not the one that is meant.
@@ -208,10 +208,12 @@ def told(subject: Subject, history: History) -> Told:
         raise SourceError("this history has no judged row of that client; name the one that the alert came from")
     story = max(found, key=lambda one: (len(one.findings), one.rows.count))
     row = row_of(story, subject)
-    return Told(story, row, _there(history, reading.census, int(story.rows.time_ms[row]) // DAY_MS, story.client_class))
+    return DecisionExplanation(
+        story, row, _there(history, reading.census, int(story.rows.time_ms[row]) // DAY_MS, story.client_class)
+    )
 
 
-def _there(history: History, census: Census, day: int, name: str) -> int:
+def _there(history: HistoryContext, census: Census, day: int, name: str) -> int:
     """How many clients of a class were there on a day, since 1970."""
     found = [census.clients_on(day, name)]
     with _readable():
@@ -220,7 +222,7 @@ def _there(history: History, census: Census, day: int, name: str) -> int:
     return len(distinct(np.concatenate(found)))
 
 
-def row_of(story: Story, subject: Subject) -> int:
+def row_of(story: Trace, subject: ExplainTarget) -> int:
     if subject.request_id:
         return _first(
             story, "request", subject.request_id, lambda row: story.rows.request_id(row) == subject.request_id
@@ -233,7 +235,7 @@ def row_of(story: Story, subject: Subject) -> int:
     return ruled[-1] if ruled else story.rows.count - 1
 
 
-def _first(story: Story, kind: str, name: str, test: Callable[[int], bool]) -> int:
+def _first(story: Trace, kind: str, name: str, test: Callable[[int], bool]) -> int:
     rows: Iterable[int] = (row for row in range(story.rows.count) if test(row))
     found = next(iter(rows), None)
     if found is None:
@@ -241,19 +243,19 @@ def _first(story: Story, kind: str, name: str, test: Callable[[int], bool]) -> i
     return found
 
 
-def _stands_at(story: Story, row: int, at: Position) -> bool:
+def _stands_at(story: Trace, row: int, at: Position) -> bool:
     rows = story.rows
     return (story.sources[row], int(rows.offset[row]), int(rows.index[row])) == (at.source, at.offset, at.index)
 
 
-def tell(found: Told, history: History) -> explanation.Telling:
+def tell(found: DecisionExplanation, history: HistoryContext) -> explanation.Telling:
     """As plain values. The hashes are those of the configuration and the artefacts that it was told with."""
     artefact = history.artefacts.models[found.story.model]
     provenance = EngineSettings(history.config, history.artefacts).provenance
     return explanation.tell(found.story, artefact, found.row, provenance, found.clients)
 
 
-def side_by_side(found: Told, history: History, raw: Sequence[str]) -> SideBySide | None:
+def side_by_side(found: DecisionExplanation, history: HistoryContext, raw: Sequence[str]) -> SideBySide | None:
     """The request that is told about and the nearest earlier ones, field by field; None where nobody may read them.
 
     raw : sources of raw records; without any the history's own files, if they hold such. Raises SourceError.

@@ -26,7 +26,7 @@ class Place(NamedTuple):
     index: int  # type: ignore[assignment]  # as in Rows
 
 
-class Difference(msgspec.Struct, frozen=True):
+class FieldDifference(msgspec.Struct, frozen=True):
     """One field of several requests. values : in their order, null where one lacks it. differs : from the first's."""
 
     field: str
@@ -38,7 +38,7 @@ class SideBySide(msgspec.Struct, frozen=True):
     """Requests of one client. rows_seen : which of its rows they are, the one that is told about first."""
 
     rows_seen: tuple[int, ...]
-    fields: tuple[Difference, ...]
+    fields: tuple[FieldDifference, ...]
 
 
 def requests_at(
@@ -109,9 +109,9 @@ def _text(value: Any) -> str:
     return text if len(text) <= CELL_CHARS else f"{text[: CELL_CHARS - 1]}…"
 
 
-def compared(requests: Sequence[dict[str, str]]) -> tuple[Difference, ...]:
+def compared(requests: Sequence[dict[str, str]]) -> tuple[FieldDifference, ...]:
     """Every field that one of them has, those that differ first."""
     names = list(dict.fromkeys(name for request in requests for name in request))
     rows = [(name, tuple(request.get(name) for request in requests)) for name in names]
-    found = [Difference(name, values, tuple(value != values[0] for value in values)) for name, values in rows]
+    found = [FieldDifference(name, values, tuple(value != values[0] for value in values)) for name, values in rows]
     return tuple(sorted(found, key=lambda field: not any(field.differs)))

@@ -9,7 +9,7 @@ from rich.tree import Tree
 
 from detector.calibrate.certificate_text import about, one_in
 from detector.events.escape import printable
-from detector.trace.explanation import Ground, Near, Ruling, Step, Telling
+from detector.trace.explanation import ExplainedRow, Ground, Near, Ruling, Telling
 from streams.explain.requests import SideBySide
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -58,18 +58,18 @@ def _ordinal(number: int) -> str:
     return f"{number:,}{ending}"
 
 
-def _answer(at: Step) -> str:
+def _answer(at: ExplainedRow) -> str:
     parts = [f"answer {at.label}" if at.label else "no label"]
     parts += [f"score {at.score:g}"] if at.score is not None else []
     parts += [f"{at.margin:g} from the decision threshold"] if at.margin is not None else []
     return ", ".join(parts)
 
 
-def _marks(at: Step) -> str:
+def _marks(at: ExplainedRow) -> str:
     return f"; {'; '.join(at.marks)}" if at.marks else ""
 
 
-def _against_nearest(at: Step) -> str:
+def _against_nearest(at: ExplainedRow) -> str:
     if at.nearest is None:
         return "the client's first input: nothing to compare it with"
     about = f"against request {at.nearest} (row {at.nearest_rows_seen})"
@@ -85,7 +85,7 @@ def _names(names: tuple[str, ...]) -> str:
     return ", ".join(names[:CHANGED_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _place(at: Step) -> str:
+def _place(at: ExplainedRow) -> str:
     novelty = "no novelty known" if at.novelty is None else f"novelty {at.novelty:.2f} (1 is ordinary)"
     return f"{novelty}; {'no cell' if at.cell is None else f'cell {at.cell} of the population'}"
 

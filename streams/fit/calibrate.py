@@ -63,7 +63,7 @@ class Sketched(NamedTuple):
         return f"{self.model}@{self.encoder.id}"
 
 
-class SketchedModels(NamedTuple):
+class FittedModels(NamedTuple):
     models: dict[str, Sketched]
 
 
@@ -137,9 +137,7 @@ def calibrate(
     return Report(artefacts_hash, certificate, whole.rejects)
 
 
-def _models(
-    samples: Mapping[str, "_Sample"], sets: Mapping[str, Members], config: Config, seed: bytes
-) -> SketchedModels:
+def _models(samples: Mapping[str, "_Sample"], sets: Mapping[str, Members], config: Config, seed: bytes) -> FittedModels:
     fits = {name: fit for name, sample in sorted(samples.items()) if (fit := sample.fit(seed)) is not None}
     if not fits:
         raise SourceError("no model in this history has features or embeddings to fit on; nothing was written")
@@ -149,7 +147,7 @@ def _models(
         configured = config.models.get(name)
         threshold = configured.decision_threshold if configured else None
         models[name] = Sketched(name, encoder, threshold, population, members.get(name))
-    return SketchedModels(models)
+    return FittedModels(models)
 
 
 class Fitted(NamedTuple):
@@ -160,7 +158,7 @@ class Fitted(NamedTuple):
     set_aside: U64
 
 
-def _fit(models: SketchedModels, kept: History, reporter: Reporter, *, cold: bool) -> Fitted:
+def _fit(models: FittedModels, kept: History, reporter: Reporter, *, cold: bool) -> Fitted:
     references: dict[str, Reference] = {}
     maxima: list[DailyMaxima] = []
     set_aside: list[U64] = []
@@ -181,7 +179,7 @@ def _fit(models: SketchedModels, kept: History, reporter: Reporter, *, cold: boo
 
 def _certificate(
     config: Config,
-    models: SketchedModels,
+    models: FittedModels,
     whole: History,
     kept: History,
     fitted: Fitted,
@@ -219,7 +217,7 @@ def _certificate(
 def _highest(days: DailyMaxima, kept: History, key_id: str) -> Iterator[str]:
     """The certifying clients that decide thresholds, for a person to judge, as a file that --exclude reads."""
     order = np.argsort(-days.statistic, kind="stable")
-    chosen = [place for k in range(len(CLASSES)) for place in order[days.klass[order] == k][:HIGHEST_CLIENTS]]
+    chosen = [place for k in range(len(CLASSES)) for place in order[days.client_class[order] == k][:HIGHEST_CLIENTS]]
     yield "client,reason,class,tail_lengths,rows\n"
     for place in chosen:
         key = days.client[place]
@@ -230,13 +228,13 @@ def _highest(days: DailyMaxima, kept: History, key_id: str) -> Iterator[str]:
             if len(at := np.flatnonzero(part.client == key))
         )
         score, rows = days.statistic[place] / 1000, days.rows[place]
-        yield f"{pseudonym(key_id, int(key), tail)},,{CLASSES[days.klass[place]]},{score:.1f},{rows}\n"
+        yield f"{pseudonym(key_id, int(key), tail)},,{CLASSES[days.client_class[place]]},{score:.1f},{rows}\n"
 
 
 def _fitting_clients(kept: History) -> list[int]:
     """(3,) by class."""
     rows = [part for parts in kept.rows.values() for part in parts]
-    own = [np.concatenate([part.client[part.klass == k] for part in rows] or [[]]) for k in range(len(CLASSES))]
+    own = [np.concatenate([part.client[part.client_class == k] for part in rows] or [[]]) for k in range(len(CLASSES))]
     return [len(np.unique(clients[is_fitting(clients.astype(np.uint64))])) for clients in own]
 
 

@@ -29,7 +29,7 @@ CHANCE_MAX = 0.05
 LAST_CHECK = Path("checks") / "last.json"
 
 
-class Line(msgspec.Struct, frozen=True):
+class CheckLine(msgspec.Struct, frozen=True):
     """One class and rung. clients, alarmed : last days, which are tested; client_days, alarmed_days : all of them.
 
     chance : of at least so many alarms if the promise holds, adjusted for all lines (Holm); None where it is
@@ -53,7 +53,7 @@ class Line(msgspec.Struct, frozen=True):
         return self.alarmed / self.clients if self.clients else 0.0
 
 
-class Moved(msgspec.Struct, frozen=True):
+class ShiftedMeasure(msgspec.Struct, frozen=True):
     """A comparison of the shift check; see detector/calibrate/shift.py."""
 
     client_class: str
@@ -64,23 +64,23 @@ class Moved(msgspec.Struct, frozen=True):
     shifted: bool
 
 
-class Check(msgspec.Struct, frozen=True):
+class CertificateCheck(msgspec.Struct, frozen=True):
     """What came of it; stored as the artefacts' last check."""
 
     certificate: str
     history_sha256: str
     first: str
     last: str
-    lines: tuple[Line, ...]
-    shifts: tuple[Moved, ...]
+    lines: tuple[CheckLine, ...]
+    shifts: tuple[ShiftedMeasure, ...]
     notes: tuple[str, ...]
 
     @property
-    def broken(self) -> list[Line]:
+    def broken(self) -> list[CheckLine]:
         return [line for line in self.lines if line.broken]
 
     @property
-    def stale(self) -> list[Moved]:
+    def stale(self) -> list[ShiftedMeasure]:
         return [moved for moved in self.shifts if moved.shifted]
 
     @property
@@ -119,7 +119,7 @@ class Check(msgspec.Struct, frozen=True):
 
 def check(
     sources: Sequence[Source], config: Config, artefacts: Artefacts, secrets: Secrets, reporter: Reporter
-) -> Check:
+) -> CertificateCheck:
     """Replay and compare. Raises SourceError, ArtefactError if there is no certificate."""
     certificate = artefacts.certificate
     if certificate is None:
@@ -134,22 +134,22 @@ def check(
     last = last_days(days)
     thresholds = next(iter(artefacts.models.values())).reference.thresholds
     lines = _judged(certificate, thresholds, last, days)
-    shifts = tuple(Moved(*one) for one in shift.compare(certificate.classes, last))
+    shifts = tuple(ShiftedMeasure(*one) for one in shift.compare(certificate.classes, last))
     notes = _notes(certificate, config)
-    return Check(certificate.id, found.sha256, *found.period(), lines, shifts, notes)
+    return CertificateCheck(certificate.id, found.sha256, *found.period(), lines, shifts, notes)
 
 
-def store(folder: Path, found: Check) -> None:
+def store(folder: Path, found: CertificateCheck) -> None:
     """As the folder's last check; it is not part of what was signed."""
     path = folder / LAST_CHECK
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
 
 
-def last_check(folder: Path, artefacts: Artefacts) -> Check | None:
+def last_check(folder: Path, artefacts: Artefacts) -> CertificateCheck | None:
     """The last one of this very certificate, if there was one and it can be read."""
     try:
-        found = msgspec.json.decode((folder / LAST_CHECK).read_bytes(), type=Check)
+        found = msgspec.json.decode((folder / LAST_CHECK).read_bytes(), type=CertificateCheck)
     except (OSError, msgspec.MsgspecError):
         return None
     return found if artefacts.certificate is not None and found.certificate == artefacts.certificate.id else None
@@ -174,10 +174,10 @@ def _spaces(config: Config, artefacts: Artefacts, found: history.History, report
         advance(1)
 
 
-def _judged(certificate: Certificate, thresholds: I64, last: DailyMaxima, days: DailyMaxima) -> tuple[Line, ...]:
+def _judged(certificate: Certificate, thresholds: I64, last: DailyMaxima, days: DailyMaxima) -> tuple[CheckLine, ...]:
     lines = []
     for k, part in enumerate(certificate.classes):
-        tested, everything = last.statistic[last.klass == k], days.statistic[days.klass == k]
+        tested, everything = last.statistic[last.client_class == k], days.statistic[days.client_class == k]
         for level, rung in enumerate(part.rungs, 1):
             alarmed = int((tested >= thresholds[k, level]).sum())
             chance = None
@@ -186,12 +186,14 @@ def _judged(certificate: Certificate, thresholds: I64, last: DailyMaxima, days: 
                 chance = chance_of_more(alarmed, len(tested), part.certifying_clients, rank)
             alarmed_days = int((everything >= thresholds[k, level]).sum())
             counts = (len(tested), alarmed, len(everything), alarmed_days)
-            lines.append(Line(part.name, rung.rung, rung.budget, rung.certified, rung.promised, *counts, chance, False))
+            lines.append(
+                CheckLine(part.name, rung.rung, rung.budget, rung.certified, rung.promised, *counts, chance, False)
+            )
     adjusted = iter(holm([line.chance for line in lines if line.chance is not None]))
     return tuple(line if line.chance is None else _adjusted(line, next(adjusted)) for line in lines)
 
 
-def _adjusted(line: Line, chance: float) -> Line:
+def _adjusted(line: CheckLine, chance: float) -> CheckLine:
     return msgspec.structs.replace(line, chance=chance, broken=chance < CHANCE_MAX)
 
 

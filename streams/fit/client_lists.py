@@ -40,10 +40,10 @@ def with_classes(config: Config, file: Path | None, secrets: Secrets) -> Config:
     if file is None:
         return config
     declared = {}
-    for client, klass in _pairs(file).items():
-        if klass not in CLASSES:
-            raise SourceError(f"{file}: {client}: expected one of {', '.join(CLASSES)}; got {klass!r}")
-        declared[_pseudonym(client, secrets)] = klass
+    for client, client_class in _pairs(file).items():
+        if client_class not in CLASSES:
+            raise SourceError(f"{file}: {client}: expected one of {', '.join(CLASSES)}; got {client_class!r}")
+        declared[_pseudonym(client, secrets)] = client_class
     registry = {**config.input.registry, **declared}
     return config.model_copy(update={"input": config.input.model_copy(update={"registry": registry})})
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from models.artefacts.training_set import KINDS, Members, MembersError, add, empty_bits, keying
-from models.encoders.base import Encoder, Fault
+from models.encoders.base import Encoder, EncodingFault
 from models.encoders.embedding import EmbeddingEncoder
 from models.encoders.table_reader import TableReader, Value
 from models.rows import U64
@@ -45,7 +45,7 @@ _as_features = msgspec.json.Decoder(dict[str, float | str | bool | None]).decode
 _as_anything = msgspec.json.Decoder().decode
 
 
-class Line(NamedTuple):
+class NumberedLine(NamedTuple):
     """place : for people. model : None where the line names none. row : numbers as floats, as the log's are."""
 
     place: str
@@ -53,7 +53,7 @@ class Line(NamedTuple):
     row: Row
 
 
-class Layout(NamedTuple):
+class FileLayout(NamedTuple):
     """What the rows hold: sorted fields of a table with their kinds, or dim of embeddings, else 0."""
 
     model: str
@@ -122,11 +122,11 @@ def assign(sets: Mapping[str, Members], encoders: Mapping[str, Encoder]) -> dict
     return assigned
 
 
-def _is_chosen(line: Line, model: str) -> bool:
+def _is_chosen(line: NumberedLine, model: str) -> bool:
     return not model or line.model in (None, model)
 
 
-def _survey(path: Path, lines: Iterator[Line], model: str, leave_out: frozenset[str]) -> Layout:
+def _survey(path: Path, lines: Iterator[NumberedLine], model: str, leave_out: frozenset[str]) -> FileLayout:
     """A field with a string in any row is a category, as an encoder decides; one without any value is left out."""
     is_category: dict[str, bool] = {}
     names, models, rows, dim = set(leave_out), set(), 0, 0
@@ -153,15 +153,15 @@ def _survey(path: Path, lines: Iterator[Line], model: str, leave_out: frozenset[
         raise SourceError(f"{path}: expected rows with a value{f' of the model {model}' if model else ''}; got none")
     fields = tuple(sorted(is_category))
     kinds = tuple(KINDS[is_category[name]] for name in fields)
-    return Layout(model or str(*found), fields, kinds, dim, rows)
+    return FileLayout(model or str(*found), fields, kinds, dim, rows)
 
 
-def _hasher(layout: Layout, seed: bytes) -> Callable[[Sequence[Line]], U64]:
+def _hasher(layout: FileLayout, seed: bytes) -> Callable[[Sequence[NumberedLine]], U64]:
     """Keys of lines. They read inputs as `sketch` does, so that both agree on what is the same input."""
     if layout.dim:
         encoder = EmbeddingEncoder(layout.dim, 1.0, seed)
 
-        def of_embeddings(lines: Sequence[Line]) -> U64:
+        def of_embeddings(lines: Sequence[NumberedLine]) -> U64:
             read = embeddings.vectors([line.row for line in lines], layout.dim)  # type: ignore[misc]  # no dicts
             encoded = encoder.encode(read.vectors)  # type: ignore[arg-type]  # an array is what it takes fastest
             for row, fault in sorted(read.faults.items()):
@@ -175,8 +175,8 @@ def _hasher(layout: Layout, seed: bytes) -> Callable[[Sequence[Line]], U64]:
     reader = TableReader(layout.fields, categories, seed)
     keyed = keying(layout.fields, range(len(layout.fields)), categories, seed)
 
-    def of_tables(lines: Sequence[Line]) -> U64:
-        faults: list[Fault] = []
+    def of_tables(lines: Sequence[NumberedLine]) -> U64:
+        faults: list[EncodingFault] = []
         plain = reader.read([line.row for line in lines], faults)  # type: ignore[misc]  # dicts only
         for found in sorted(faults):
             raise _bad(lines[found.row].place, *found[1:])
@@ -189,7 +189,7 @@ def _bad(place: str, field: str, expected: str, got: str) -> SourceError:
     return SourceError(f"{place}: {field}: expected {expected}; got {got}")
 
 
-def _open(path: Path, reporter: Reporter) -> Callable[[str], Iterator[Line]]:
+def _open(path: Path, reporter: Reporter) -> Callable[[str], Iterator[NumberedLine]]:
     """A function that reads the file once more; it takes what the progress bar says."""
     if not path.is_file():
         raise SourceError(f"{path}: no such file")
@@ -205,7 +205,7 @@ def _open(path: Path, reporter: Reporter) -> Callable[[str], Iterator[Line]]:
     raise SourceError(f"{path}: expected {', '.join((*RECORD_SUFFIXES, CSV_SUFFIX))}; got another kind of file")
 
 
-def _json_lines(path: Path, advance: Advance) -> Iterator[Line]:
+def _json_lines(path: Path, advance: Advance) -> Iterator[NumberedLine]:
     file = RecordFile(path, path.name)
     for batch in file.batches(advance):
         for record in batch.records:
@@ -214,7 +214,7 @@ def _json_lines(path: Path, advance: Advance) -> Iterator[Line]:
             yield _json_line(record.value or b"", place)
 
 
-def _json_line(text: bytes, place: str) -> Line:
+def _json_line(text: bytes, place: str) -> NumberedLine:
     """A native record if the line has its input, else an object of features."""
     if not is_deep(text):
         try:
@@ -223,9 +223,9 @@ def _json_line(text: bytes, place: str) -> Line:
             record = _Record()
         row = record.features if record.embedding is None else record.embedding
         if row is not None:
-            return Line(place, record.model if isinstance(record.model, str) else None, row)
+            return NumberedLine(place, record.model if isinstance(record.model, str) else None, row)
         try:
-            return Line(place, None, _as_features(text))
+            return NumberedLine(place, None, _as_features(text))
         except UNREADABLE:
             pass
     raise _unreadable(text, place)
@@ -278,10 +278,10 @@ def _column_readers(path: Path, advance: Advance) -> dict[str, Callable[[str], V
     return {name: readers[0] if readers else _as_category for name, readers in zip(names, candidates, strict=True)}
 
 
-def _table_lines(path: Path, readers: Mapping[str, Callable[[str], Value]], advance: Advance) -> Iterator[Line]:
+def _table_lines(path: Path, readers: Mapping[str, Callable[[str], Value]], advance: Advance) -> Iterator[NumberedLine]:
     for number, cells in itertools.islice(_cells(path, advance), 1, None):
         named = zip(readers.items(), cells, strict=True)
-        yield Line(f"{path}:{number}", None, {name: reader(cell) for (name, reader), cell in named})
+        yield NumberedLine(f"{path}:{number}", None, {name: reader(cell) for (name, reader), cell in named})
 
 
 _UNREAD = object()

@@ -40,7 +40,7 @@ COORDINATOR_TRIES = 50
 REFUSALS = (TopicAuthorizationFailedError.errno, GroupAuthorizationFailedError.errno)
 
 
-class Standing(NamedTuple):
+class RightsCheck(NamedTuple):
     """What the broker says of one resource. missing, surplus : operations, against what was asked for."""
 
     right: Right
@@ -166,7 +166,7 @@ async def demand(config: Config, stages: Sequence[str]) -> None:
         raise RightsError(f"{'; '.join(dict.fromkeys(lacking))} (`probewatch doctor` says how to give them)")
 
 
-async def standings(config: Config, wanted: Sequence[Right]) -> list[Standing]:
+async def standings(config: Config, wanted: Sequence[Right]) -> list[RightsCheck]:
     """Each of these rights, as the broker sees it for us. Raises aiokafka's KafkaError.
 
     Empty if the broker cannot tell (the embedded one). Topics that do not exist are left out.
@@ -197,7 +197,7 @@ async def hidden(config: Config, names: Sequence[str]) -> set[str]:
     return {topic["topic"] for topic in answer["topics"] if topic["error_code"] in REFUSALS}
 
 
-async def _group(client: AIOKafkaClient, right: Right) -> Standing:
+async def _group(client: AIOKafkaClient, right: Right) -> RightsCheck:
     """Only the group's coordinator answers; a young cluster takes a moment to have one, and one to read its groups."""
     for patience in range(COORDINATOR_TRIES, -1, -1):
         try:
@@ -212,17 +212,17 @@ async def _group(client: AIOKafkaClient, right: Right) -> Standing:
             if not (error.retriable and patience):
                 raise
             await asyncio.sleep(0.2)
-    return Standing(right, right.operations, ())
+    return RightsCheck(right, right.operations, ())
 
 
-def _standing(right: Right, told: dict[str, Any]) -> Standing:
+def _standing(right: Right, told: dict[str, Any]) -> RightsCheck:
     if told["error_code"] in REFUSALS:
-        return Standing(right, right.operations, ())
+        return RightsCheck(right, right.operations, ())
     bits = told["operations"]
     granted = {name for name, bit in OPERATIONS.items() if bits >> bit & 1}
     needed = {*right.operations, *(name for one in right.operations for name in INCLUDED.get(one, ()))}
     missing = tuple(name for name in right.operations if name not in granted)
-    return Standing(right, missing, tuple(name for name in OPERATIONS if name in granted - needed))
+    return RightsCheck(right, missing, tuple(name for name in OPERATIONS if name in granted - needed))
 
 
 @asynccontextmanager

@@ -101,7 +101,7 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]
 TURNS = 8
 
 
-async def let_out() -> None:
+async def yield_to_io() -> None:
     """Some turns of the event loop, in which a producer writes to its sockets what was sent: computing holds it up."""
     for _ in range(TURNS):
         await asyncio.sleep(0)

@@ -65,7 +65,7 @@ class Wanted(NamedTuple):
         )
 
 
-class Group(NamedTuple):
+class DeadLetterGroup(NamedTuple):
     """Letters of one reason, field and topic. first, last : times of letters. example : the message of the last."""
 
     reason: str
@@ -139,7 +139,7 @@ def _from_record(record: Any, headers: Mapping[str, bytes]) -> Letter | None:
     )
 
 
-def grouped(letters: Iterable[Letter]) -> list[Group]:
+def grouped(letters: Iterable[Letter]) -> list[DeadLetterGroup]:
     """The largest group first."""
     groups: dict[tuple[str, str, str], list[Letter]] = {}
     for letter in letters:
@@ -148,7 +148,7 @@ def grouped(letters: Iterable[Letter]) -> list[Group]:
     for about, members in groups.items():
         times = sorted(letter.time for letter in members if letter.time is not None)
         first, last = (times[0], times[-1]) if times else (None, None)
-        found.append(Group(*about, len(members), first, last, members[-1].reject.message))
+        found.append(DeadLetterGroup(*about, len(members), first, last, members[-1].reject.message))
     return sorted(found, key=lambda group: (-group.letters, group[:3]))
 
 

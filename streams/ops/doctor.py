@@ -14,7 +14,7 @@ from streams.config.keys import ConfigError
 from streams.fit import certify
 from streams.kafka import topics
 from streams.kafka.acl import Role, grant, principals, rights
-from streams.kafka.acl_check import Standing, refusal, standings
+from streams.kafka.acl_check import RightsCheck, refusal, standings
 from streams.kafka.broker import Features, probe
 from streams.secrets.load import (
     FOLDER,
@@ -133,7 +133,7 @@ async def _rights(config: Config, role: Role) -> list[Check]:
     return [Check("rights", "ok", f"those of {role}, and no more", "")] if found else []
 
 
-def _grant(config: Config, role: Role, standing: Standing) -> str:
+def _grant(config: Config, role: Role, standing: RightsCheck) -> str:
     user = config.kafka.sasl_username if config.kafka.security_protocol.startswith("SASL_") else None
     named: dict[str, str] = {role: f"User:{user}"} if user else {}
     return grant(config, principals(config, named)[role], [standing.right._replace(operations=standing.missing)])

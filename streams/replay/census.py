@@ -54,7 +54,7 @@ class Census:
         if not self._frames:
             return
         rows = [frame.rows for frame in self._frames]
-        clients, classes = np.concatenate([r.client for r in rows]), np.concatenate([r.klass for r in rows])
+        clients, classes = np.concatenate([r.client for r in rows]), np.concatenate([r.client_class for r in rows])
         self._rows += len(clients)
         self._rows_by_class += np.bincount(classes, minlength=len(CLASSES))
         self._meet(clients, classes)

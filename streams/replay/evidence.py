@@ -15,7 +15,7 @@ from detector.events.encode import moment
 from detector.events.escape import json_bytes
 from detector.events.finding import Event
 from detector.frame import Frame, RowFrame
-from detector.trace.trace import Moment, Story, follow
+from detector.trace.trace import Step, Trace, follow
 from models.rows import Rows
 from streams.replay.fold import Fold
 from streams.replay.outcome import write_lines
@@ -29,9 +29,9 @@ class Around(NamedTuple):
     """The rows of one alert. decided : place of the deciding one among them."""
 
     alert: Event
-    story: Story
+    story: Trace
     decided: int
-    rows: list[Moment]
+    rows: list[Step]
 
 
 class Gathering(Fold):
@@ -98,7 +98,7 @@ def _line(one: Around) -> bytes:
     )
 
 
-def _row(story: Story, row: Moment) -> dict[str, Any]:
+def _row(story: Trace, row: Step) -> dict[str, Any]:
     nearest = None if row.nearest is None else story.rows.request_id(row.nearest)
     return {
         "time": moment(row.time_ms),

@@ -20,7 +20,7 @@ from streams.wire.rejects import Reject
 COUNTS = ("records", "rows", "alerts", "skipped", "evicted")
 
 
-class Told(NamedTuple):
+class ReplayedEvent(NamedTuple):
     """An event of a replay. cold : its partition's fold began without what was before."""
 
     event: Event
@@ -28,13 +28,13 @@ class Told(NamedTuple):
 
 
 @dataclass(slots=True)
-class Part:
+class PartitionFold:
     """What one fold has found; parts of several partitions add up.
 
     records : raw records, or messages of `requests`. unjudged : rows by reason. clock_ms : the last row's event time.
     """
 
-    told: list[Told] = field(default_factory=list)
+    told: list[ReplayedEvent] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     unjudged: Counter[str] = field(default_factory=Counter)
     census: Census = field(default_factory=Census)
@@ -45,7 +45,7 @@ class Part:
     evicted: int = 0
     clock_ms: int | None = None
 
-    def join(self, other: "Part") -> None:
+    def join(self, other: "PartitionFold") -> None:
         self.told += other.told
         self.rejects += other.rejects
         self.unjudged += other.unjudged
@@ -59,8 +59,8 @@ class Part:
         return KeptPart(told, self.rejects, dict(self.unjudged), self.census.dump(), counts, self.clock_ms)
 
     @classmethod
-    def load(cls, kept: KeptPart) -> "Part":
-        told = [Told(*one) for one in kept.told]
+    def load(cls, kept: KeptPart) -> "PartitionFold":
+        told = [ReplayedEvent(*one) for one in kept.told]
         census = Census.load(kept.census)
         return cls(told, kept.rejects, Counter(kept.unjudged), census, **kept.counts, clock_ms=kept.clock_ms)
 
@@ -72,7 +72,7 @@ class Fold:
     """
 
     def __init__(self, eras: Eras, selection: Selection, *, judge: bool = True, link: bool = True) -> None:
-        self.part = Part()
+        self.part = PartitionFold()
         self._eras = eras
         self._selection = selection
         self._judge = judge
@@ -141,7 +141,7 @@ class Fold:
         return state
 
     def _tell(self, events: Sequence[Event], cold: bool) -> None:
-        self.part.told += [Told(event, cold) for event in events]
+        self.part.told += [ReplayedEvent(event, cold) for event in events]
         self.part.alerts += sum(event.kind == "alert" for event in events)
 
     @property
@@ -157,7 +157,7 @@ class Fold:
         self._tell(self._selection.told_of_models(events), self._link_cold)
         return shifts
 
-    def finish(self) -> Part:
+    def finish(self) -> PartitionFold:
         """What was found, counters of the states included. The fold cannot go on from here."""
         for state in self._states.values():
             self._count_of(state)
@@ -187,7 +187,7 @@ class Fold:
 
     def load(self, kept: KeptFold, keeper: Keeper) -> None:
         """Raises CheckpointError."""
-        self.part = Part.load(kept.part)
+        self.part = PartitionFold.load(kept.part)
         self._cold, self._link_cold = set(kept.cold), kept.link_cold
         try:
             for number, blocks in kept.blocks.items():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from streams.history.kafka_source import KafkaSource
 
 
-class Stretch(NamedTuple):
+class FrameRange(NamedTuple):
     """What one source holds of one partition.
 
     blocks : state to begin with. cold : whether something before is neither there nor in `blocks`; None if only the
@@ -32,7 +32,7 @@ class Stretch(NamedTuple):
         return f"{self.source}#{self.partition}"
 
 
-def stretches(source: Source, selection: Selection, config: Config) -> list[Stretch] | None:
+def stretches(source: Source, selection: Selection, config: Config) -> list[FrameRange] | None:
     """By partition; None for a source that cannot be read so. Raises SourceError."""
     if isinstance(source, ArchiveFolder):
         archive = source.archive
@@ -46,7 +46,7 @@ def stretches(source: Source, selection: Selection, config: Config) -> list[Stre
     return None
 
 
-def _archived(name: str, archive: Archive, partition: int, selection: Selection, tail_ms: int) -> Stretch:
+def _archived(name: str, archive: Archive, partition: int, selection: Selection, tail_ms: int) -> FrameRange:
     """From the newest snapshot that lies before what is told, else from the beginning of what is there.
 
     Until behind the last row that is told of, and long enough for windows of drift to close. Behind that only clients
@@ -84,10 +84,10 @@ def _archived(name: str, archive: Archive, partition: int, selection: Selection,
             raise SourceError(str(error)) from error
 
     cold = snapshot is None and not archive.is_whole(partition, 0)
-    return Stretch(name, partition, () if snapshot is None else snapshot.blocks, cold, read)
+    return FrameRange(name, partition, () if snapshot is None else snapshot.blocks, cold, read)
 
 
-def _of_topic(source: "KafkaSource", partition: int, selection: Selection) -> Stretch:
+def _of_topic(source: "KafkaSource", partition: int, selection: Selection) -> FrameRange:
     """From where the topic, or the range of it that was asked for, begins: the topic of state keeps no snapshots."""
     end = min((end for end in (source.end, selection.end) if end is not None), default=None)
 
@@ -96,7 +96,7 @@ def _of_topic(source: "KafkaSource", partition: int, selection: Selection) -> St
             assert isinstance(batch, FrameBatch)
             yield batch
 
-    return Stretch(source.name, partition, (), None, read)
+    return FrameRange(source.name, partition, (), None, read)
 
 
 def first_offset(batch: FrameBatch) -> int | None:

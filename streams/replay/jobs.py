@@ -16,8 +16,8 @@ from detector import engine
 from streams.config.config import Config
 from streams.history.base import Source, SourceError
 from streams.replay.checkpoint import Keeper, KeptPart
-from streams.replay.fold import Fold, Part
-from streams.replay.inputs import Stretch, stretches
+from streams.replay.fold import Fold, PartitionFold
+from streams.replay.inputs import FrameRange, stretches
 from streams.replay.selection import Selection
 from streams.replay.settings_changes import Eras, Switch
 from streams.replay.task import Outside, Pulse, Work
@@ -45,11 +45,11 @@ class Plan(NamedTuple):
 def fold(
     plan: Plan,
     sources: Sequence[Source],
-    parts: Sequence[Stretch],
+    parts: Sequence[FrameRange],
     count: int,
     tell: Callable[[Pulse], None],
     stops: Callable[[], bool],
-) -> Part:
+) -> PartitionFold:
     """Raises SourceError; StoppedError once every process has kept how far it came."""
     spawn = multiprocessing.get_context("spawn")
     pulses: Queue[tuple[str, Pulse] | None] = spawn.Queue()
@@ -68,7 +68,7 @@ def fold(
     return found
 
 
-def _gathered(waiting: Sequence["Future[KeptPart]"], asked: Asked, stops: Callable[[], bool]) -> Part:
+def _gathered(waiting: Sequence["Future[KeptPart]"], asked: Asked, stops: Callable[[], bool]) -> PartitionFold:
     """The parts added up in the order of their names, whichever is ready first."""
     for future in as_completed(waiting):
         if (error := future.exception()) is not None:
@@ -76,9 +76,9 @@ def _gathered(waiting: Sequence["Future[KeptPart]"], asked: Asked, stops: Callab
             if isinstance(error, BrokenProcessPool):
                 raise SourceError("--jobs: a process was killed, for want of memory perhaps; give fewer") from error
             raise error
-    whole = Part.load(waiting[0].result())
+    whole = PartitionFold.load(waiting[0].result())
     for future in waiting[1:]:
-        whole.join(Part.load(future.result()))
+        whole.join(PartitionFold.load(future.result()))
     return whole
 
 

@@ -15,7 +15,7 @@ from models.artefacts.store import Artefacts
 from models.kernels.fold.client import DAY_MS
 from models.rows import CLASSES
 from streams.replay.census import Census, Reached
-from streams.replay.fold import Part, Told
+from streams.replay.fold import PartitionFold, ReplayedEvent
 from streams.replay.settings_changes import Eras
 from streams.replay.survey import Survey
 from streams.wire.rejects import Reject
@@ -61,7 +61,7 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> None:
     unfinished.replace(path)
 
 
-def outcome(part: Part, eras: Eras, seconds: float) -> Outcome:
+def outcome(part: PartitionFold, eras: Eras, seconds: float) -> Outcome:
     config, artefacts = eras.newest.config, eras.newest.artefacts
     told = sorted(part.told, key=lambda one: (one.event.time_ms, one.event.id))
     rejects = sorted(part.rejects, key=attrgetter("topic", "partition", "offset", "index"))
@@ -107,7 +107,7 @@ class _Decided(msgspec.Struct):
 _decided = msgspec.json.Decoder(_Decided)
 
 
-def _count(told: Iterable[Told], kind: str) -> int:
+def _count(told: Iterable[ReplayedEvent], kind: str) -> int:
     return sum(one.event.kind == kind for one in told)
 
 

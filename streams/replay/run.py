@@ -15,7 +15,7 @@ from streams.replay import jobs
 from streams.replay.checkpoint import Keeper, fingerprint, forget
 from streams.replay.evidence import Gathering
 from streams.replay.fold import Fold
-from streams.replay.inputs import Stretch, stretches
+from streams.replay.inputs import FrameRange, stretches
 from streams.replay.outcome import Outcome, outcome
 from streams.replay.records import Records
 from streams.replay.selection import EVERYTHING, Selection
@@ -116,9 +116,9 @@ def _eras(config: Config, artefacts: Artefacts, options: Options) -> Eras:
     return options.eras or Eras([engine.EngineSettings(config, artefacts)])
 
 
-def _stretches(sources: Sequence[Source], config: Config, options: Options) -> list[Stretch] | None:
+def _stretches(sources: Sequence[Source], config: Config, options: Options) -> list[FrameRange] | None:
     """By partition, then in the order of the sources; None if any of them holds raw records."""
-    found: list[Stretch] = []
+    found: list[FrameRange] = []
     for source in sources:
         own = stretches(source, options.selection, config)
         if own is None:

@@ -19,7 +19,7 @@ class KeptSpace(msgspec.Struct):
 
     model: str
     clients: bytes
-    klass: bytes
+    client_class: bytes
     rows: bytes
     slices: bytes
     busy: bytes
@@ -29,7 +29,7 @@ class KeptSpace(msgspec.Struct):
     dim: int
 
 
-class Sample(NamedTuple):
+class InputSample(NamedTuple):
     """Distinct inputs, each as likely as any other: those with the smallest keyed hashes. exact : (k,), rising.
 
     values : (k, d) output : (k,) hash of the label.
@@ -40,24 +40,24 @@ class Sample(NamedTuple):
     output: U32
 
 
-class Space(NamedTuple):
-    """clients, klass, rows : (c,) keys, rising; the class each was first seen in, and how many rows it sent. slices,
+class SpaceSurvey(NamedTuple):
+    """clients, client_class, rows : (c,) keys, rising; class at first sight; number of rows. slices,
     busy : (m,) of SLICE_MS since 1970, and rows in each."""
 
     model: str
     clients: U64
-    klass: U8
+    client_class: U8
     rows: I64
     slices: I64
     busy: I64
-    sample: Sample
+    sample: InputSample
 
 
 class Survey:
     """Adds up over frames, and over partitions."""
 
     def __init__(self) -> None:
-        self.spaces: dict[str, Space] = {}
+        self.spaces: dict[str, SpaceSurvey] = {}
 
     def add(self, frames: Sequence[RowFrame]) -> None:
         for name in {frame.space for frame in frames}:
@@ -69,14 +69,14 @@ class Survey:
         for name, space in other.spaces.items():
             self._meet(name, space)
 
-    def _meet(self, name: str, space: Space) -> None:
+    def _meet(self, name: str, space: SpaceSurvey) -> None:
         mine = self.spaces.get(name)
         if mine is not None:
             clients, rows, first = _summed(np.r_[mine.clients, space.clients], np.r_[mine.rows, space.rows])
-            klass = np.r_[mine.klass, space.klass][first]
+            client_class = np.r_[mine.client_class, space.client_class][first]
             slices, busy, _ = _summed(np.r_[mine.slices, space.slices], np.r_[mine.busy, space.busy])
             sample = _smallest([mine.sample, space.sample])
-            space = Space(space.model, clients, klass, rows, slices, busy, sample)
+            space = SpaceSurvey(space.model, clients, client_class, rows, slices, busy, sample)
         self.spaces[name] = space
 
     def dump(self) -> dict[str, KeptSpace]:
@@ -89,44 +89,47 @@ class Survey:
         return survey
 
 
-def _kept(space: Space) -> KeptSpace:
+def _kept(space: SpaceSurvey) -> KeptSpace:
     sample = space.sample
     return KeptSpace(
-        space.model, space.clients.tobytes(), space.klass.tobytes(), space.rows.tobytes(), space.slices.tobytes(),
+        space.model, space.clients.tobytes(), space.client_class.tobytes(), space.rows.tobytes(),
+        space.slices.tobytes(),
         space.busy.tobytes(), sample.exact.tobytes(), sample.values.tobytes(), sample.output.tobytes(),
         sample.values.shape[1],
     )  # fmt: skip
 
 
-def _space(kept: KeptSpace) -> Space:
+def _space(kept: KeptSpace) -> SpaceSurvey:
     values = np.frombuffer(kept.values, np.int16).reshape(-1, kept.dim)
-    sample = Sample(np.frombuffer(kept.exact, np.uint64), values, np.frombuffer(kept.output, np.uint32))
+    sample = InputSample(np.frombuffer(kept.exact, np.uint64), values, np.frombuffer(kept.output, np.uint32))
     rows, slices, busy = (np.frombuffer(part, np.int64) for part in (kept.rows, kept.slices, kept.busy))
-    clients, klass = np.frombuffer(kept.clients, np.uint64), np.frombuffer(kept.klass, np.uint8)
-    return Space(kept.model, clients, klass, rows, slices, busy, sample)
+    clients, client_class = np.frombuffer(kept.clients, np.uint64), np.frombuffer(kept.client_class, np.uint8)
+    return SpaceSurvey(kept.model, clients, client_class, rows, slices, busy, sample)
 
 
-def _counted(model: str, parts: Sequence[Rows]) -> Space:
+def _counted(model: str, parts: Sequence[Rows]) -> SpaceSurvey:
     client = np.concatenate([part.client for part in parts])
     clients, first, rows = np.unique(client, return_index=True, return_counts=True)
-    klass = np.concatenate([part.klass for part in parts])[first]
+    client_class = np.concatenate([part.client_class for part in parts])[first]
     slices, busy = np.unique(np.concatenate([part.time_ms for part in parts]) // SLICE_MS, return_counts=True)
     exact = np.concatenate([part.exact for part in parts])
     limit = np.partition(exact, SAMPLE_ROWS)[SAMPLE_ROWS] if len(exact) > SAMPLE_ROWS else exact.max()
     picked = [
-        Sample(part.exact[low], part.values[low], part.output[low])
+        InputSample(part.exact[low], part.values[low], part.output[low])
         for part in parts
         if len(low := np.flatnonzero(part.exact <= limit))
     ]
-    return Space(model, clients, klass, rows.astype(np.int64), slices, busy.astype(np.int64), _smallest(picked))
+    return SpaceSurvey(
+        model, clients, client_class, rows.astype(np.int64), slices, busy.astype(np.int64), _smallest(picked)
+    )
 
 
-def _smallest(samples: Sequence[Sample]) -> Sample:
+def _smallest(samples: Sequence[InputSample]) -> InputSample:
     """The first rows of the SAMPLE_ROWS smallest hashes (a bottom-k sample, Cohen, Kaplan 2007)."""
     exact, chosen = np.unique(np.concatenate([sample.exact for sample in samples]), return_index=True)
     chosen = chosen[:SAMPLE_ROWS]
     values = np.concatenate([sample.values for sample in samples])[chosen]
-    return Sample(exact[:SAMPLE_ROWS], values, np.concatenate([sample.output for sample in samples])[chosen])
+    return InputSample(exact[:SAMPLE_ROWS], values, np.concatenate([sample.output for sample in samples])[chosen])
 
 
 def _summed(keys: NDArray[Key], counts: I64) -> tuple[NDArray[Key], I64, I64]:

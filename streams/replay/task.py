@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from streams.history.base import FrameBatch, RawBatch, Source, SourceError
 from streams.replay.checkpoint import Keeper, Kept
-from streams.replay.fold import Fold, Part
-from streams.replay.inputs import Stretch, first_offset, next_offset
+from streams.replay.fold import Fold, PartitionFold
+from streams.replay.inputs import FrameRange, first_offset, next_offset
 from streams.replay.records import Records
 
 
@@ -67,7 +67,7 @@ class Work:
         if self._records is not None:
             self._records.written = Counter(kept.written)
 
-    def over_frames(self, stretches: Sequence[Stretch]) -> Part:
+    def over_frames(self, stretches: Sequence[FrameRange]) -> PartitionFold:
         """Raises SourceError, StoppedError."""
         for stretch in [] if self._done else stretches:
             begun = stretch.name in self._reached
@@ -84,7 +84,7 @@ class Work:
                     self._after_batch()
         return self._finished()
 
-    def over_sources(self, sources: Sequence[Source], plain_clients: bool) -> Part:
+    def over_sources(self, sources: Sequence[Source], plain_clients: bool) -> PartitionFold:
         """Sources one after the other, of raw records or of frames. Raises SourceError, StoppedError."""
         assert self._records is not None
         kinds: set[type] = set()
@@ -136,7 +136,7 @@ class Work:
         if stops:
             raise StoppedError
 
-    def _finished(self) -> Part:
+    def _finished(self) -> PartitionFold:
         part = self._fold.part
         if not self._done:
             self._done = True

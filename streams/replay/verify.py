@@ -26,7 +26,7 @@ class Field(msgspec.Struct, frozen=True):
     replayed: str
 
 
-class Difference(msgspec.Struct, frozen=True):
+class EventDifference(msgspec.Struct, frozen=True):
     """what : "only recorded", "only replayed" or "changed"; fields : of a changed one."""
 
     what: str
@@ -51,8 +51,8 @@ class Verdict(msgspec.Struct, frozen=True):
     different: int
     by_hashes_alone: int
     cold_start: int
-    first: Difference | None
-    beyond: Difference | None
+    first: EventDifference | None
+    beyond: EventDifference | None
     hashes: list[Field]
 
 
@@ -113,12 +113,12 @@ def _either(ours: dict[str, Recorded], theirs: dict[str, Recorded], uid: str) ->
     return theirs[uid] if uid in theirs else ours[uid]
 
 
-def _difference(recorded: Recorded | None, replayed: Recorded | None) -> Difference:
+def _difference(recorded: Recorded | None, replayed: Recorded | None) -> EventDifference:
     one = recorded or replayed
     assert one is not None
     what = "only replayed" if recorded is None else "only recorded" if replayed is None else "changed"
     fields = [] if recorded is None or replayed is None else list(_fields(recorded, replayed))
-    return Difference(what, type(one).__name__.lower(), one.uid, shown(one.time), one.client, one.model, fields)
+    return EventDifference(what, type(one).__name__.lower(), one.uid, shown(one.time), one.client, one.model, fields)
 
 
 def _fields(recorded: Recorded, replayed: Recorded) -> Iterable[Field]:

@@ -10,13 +10,13 @@ from detector.events.atlas import techniques
 from detector.events.finding import LEVELS, PERSON
 from detector.events.wording import TITLES
 from detector.trace.explanation import Telling
-from streams.analyst.events import Alert, Drift, Event, Throttle
+from streams.analyst.events import Alert, DriftEvent, Event, ThrottleEvent
 from streams.analyst.incidents import Incident
 from streams.config.config import Config
 from streams.replay.survey import SLICE_MS, Survey
 from streams.report import overview
 from streams.report.enforcement import client_minutes, stretches
-from streams.report.plots import Figure, Table
+from streams.report.plots import PlotFigure, ReportTable
 
 LISTED = 500
 
@@ -26,7 +26,7 @@ class Detail(NamedTuple):
 
     incident: Incident
     telling: Telling
-    figures: list[Figure]
+    figures: list[PlotFigure]
     neighbour: str
     attacks: list[str]
 
@@ -38,12 +38,12 @@ class Contents(NamedTuple):
     title: str
     period: str
     sentences: list[str]
-    figures: list[Figure]
+    figures: list[PlotFigure]
     listed: list[Incident]
     unlisted: int
     details: list[Detail]
-    held: Table
-    drifts: Table
+    held: ReportTable
+    drifts: ReportTable
     facts: list[tuple[str, str]]
 
 
@@ -82,8 +82,8 @@ class Found(NamedTuple):
     sources: Sequence[str]
 
     @property
-    def throttles(self) -> list[Throttle]:
-        return [event for event in self.events if isinstance(event, Throttle)]
+    def throttles(self) -> list[ThrottleEvent]:
+        return [event for event in self.events if isinstance(event, ThrottleEvent)]
 
 
 def contents(found: Found, details: list[Detail], config: Config) -> Contents:
@@ -107,8 +107,8 @@ def contents(found: Found, details: list[Detail], config: Config) -> Contents:
         listed=list(found.incidents),
         unlisted=len(found.ranked) - len(found.incidents),
         details=details,
-        held=Table(("rung", "action", "mode", "clients", "client-minutes"), rows),
-        drifts=_drifts([event for event in found.events if isinstance(event, Drift)]),
+        held=ReportTable(("rung", "action", "mode", "clients", "client-minutes"), rows),
+        drifts=_drifts([event for event in found.events if isinstance(event, DriftEvent)]),
         facts=_facts(found, config),
     )
 
@@ -156,7 +156,7 @@ def _mild(mild: int) -> str:
     return f"{_counted(mild, 'milder incident')} stayed below “hard”, without an alert." if mild else ""
 
 
-def _effect(throttles: Sequence[Throttle], held: Sequence[tuple[str, ...]]) -> str:
+def _effect(throttles: Sequence[ThrottleEvent], held: Sequence[tuple[str, ...]]) -> str:
     if not throttles:
         return ""
     if all(one.mode == "shadow" for one in throttles):
@@ -210,13 +210,13 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _drifts(drifts: Sequence[Drift]) -> Table:
+def _drifts(drifts: Sequence[DriftEvent]) -> ReportTable:
     rows = [
         (f"{one.time:%F %H:%M}", one.model, one.client or "all clients", one.record.statistic, one.record.state,
          f"{one.record.magnitude:.2f}")
         for one in drifts[:LISTED]
     ]  # fmt: skip
-    return Table(("until (UTC)", "model", "who", "what moved", "state", "by, standard units"), rows)
+    return ReportTable(("until (UTC)", "model", "who", "what moved", "state", "by, standard units"), rows)
 
 
 def attack_names(detector: str) -> list[str]:

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from streams.analyst.events import Throttle
+from streams.analyst.events import ThrottleEvent
 
 LIMITING = ("delay", "cap", "challenge", "block")
 
 
-class Held(NamedTuple):
+class HeldSpan(NamedTuple):
     """One stretch under one decision. until : its end, or the next decision's beginning."""
 
     client: str
@@ -32,15 +32,15 @@ class Held(NamedTuple):
         return self.mode == "enforce" and self.action in LIMITING
 
 
-def stretches(throttles: Iterable[Throttle]) -> list[Held]:
+def stretches(throttles: Iterable[ThrottleEvent]) -> list[HeldSpan]:
     """In order of client, model and time; what a lift or the next decision left nothing of is not among them."""
-    by_subject: dict[tuple[str, str], list[Throttle]] = defaultdict(list)
+    by_subject: dict[tuple[str, str], list[ThrottleEvent]] = defaultdict(list)
     for throttle in throttles:
         by_subject[throttle.client, throttle.model].append(throttle)
     return [held for _, decisions in sorted(by_subject.items()) for held in _of_one(decisions)]
 
 
-def _of_one(decisions: Sequence[Throttle]) -> list[Held]:
+def _of_one(decisions: Sequence[ThrottleEvent]) -> list[HeldSpan]:
     ordered = sorted((one.record for one in decisions), key=lambda record: (record.issued_at, record.revision))
     ends = [*(record.effective_at for record in ordered[1:]), None]
     found = []
@@ -48,11 +48,11 @@ def _of_one(decisions: Sequence[Throttle]) -> list[Held]:
         until = record.expires_at if end is None else min(end, record.expires_at)
         if record.action != "lift" and until > record.effective_at:
             about = record.client, record.model, record.level, record.action, record.mode, record.reason
-            found.append(Held(*about, record.effective_at, until))
+            found.append(HeldSpan(*about, record.effective_at, until))
     return found
 
 
-def client_minutes(held: Iterable[Held]) -> dict[tuple[int, str, str], tuple[int, float]]:
+def client_minutes(held: Iterable[HeldSpan]) -> dict[tuple[int, str, str], tuple[int, float]]:
     """(level, action, mode) -> clients, and client-minutes in all."""
     clients: dict[tuple[int, str, str], set[str]] = defaultdict(set)
     minutes: dict[tuple[int, str, str], float] = defaultdict(float)

@@ -5,12 +5,12 @@ import numpy as np
 from detector.events.finding import LEVELS
 from detector.evidence import PROCESSES
 from detector.trace.explanation import meaning, when
-from detector.trace.trace import Story
+from detector.trace.trace import Trace
 from models.kernels.fold.fold import OFF
 from models.kernels.numbers import NEVER
 from streams.report import plots
-from streams.report.plots import Figure, Json, Table, rounded
-from streams.report.subject import FLOOR, Subject, decided, flips_of, most_of, rungs, scores, shown, text, top_of
+from streams.report.plots import Json, PlotFigure, ReportTable, rounded
+from streams.report.subject import FLOOR, TracedClient, decided, flips_of, most_of, rungs, scores, shown, text, top_of
 
 PROCESSES_SHOWN = 4
 _KINDS = (
@@ -22,7 +22,7 @@ _KINDS = (
 )
 
 
-def evidence(subject: Subject) -> Figure:
+def evidence(subject: TracedClient) -> PlotFigure:
     """Each process in the one unit in which they are compared."""
     story = subject.story
     rows, excess = shown(story), np.where(story.excess <= NEVER, np.nan, story.excess / 1000)
@@ -35,7 +35,7 @@ def evidence(subject: Subject) -> Figure:
     data += _decisions(story)
     top = top_of(story)
     shapes, names = plots.rung_lines(rungs(story), top * 1.05)
-    return Figure(
+    return PlotFigure(
         id=f"evidence-{subject.id}",
         caption=_evidence_caption(story),
         how="How far the leading evidence lies beyond ordinary clients'; dashed, the thresholds. Curves may go on.",
@@ -46,7 +46,7 @@ def evidence(subject: Subject) -> Figure:
             shapes=shapes,
             annotations=names,
         ),
-        table=Table(
+        table=ReportTable(
             ("request", "time", "score", *(PROCESSES[p].name for p in leading)),
             [
                 (
@@ -62,7 +62,7 @@ def evidence(subject: Subject) -> Figure:
     )
 
 
-def _leading(story: Story) -> list[int]:
+def _leading(story: Trace) -> list[int]:
     """Processes that led when a decision fell, then those that came furthest."""
     led = [int(story.excess[row].argmax()) for row in decided(story)]
     most = np.where((story.excess > OFF).any(axis=0), story.excess.max(axis=0), OFF)
@@ -70,7 +70,7 @@ def _leading(story: Story) -> list[int]:
     return list(dict.fromkeys([*reversed(led), *ranked]))[:PROCESSES_SHOWN]
 
 
-def _evidence_caption(story: Story) -> str:
+def _evidence_caption(story: Trace) -> str:
     fallen = [one for one in story.findings if one.at >= 0]
     if not fallen:
         return f"No threshold is passed in {story.rows.count:,} requests"
@@ -80,7 +80,7 @@ def _evidence_caption(story: Story) -> str:
     return f"Evidence of {looked_for} passes the threshold “{rung}” at request {row:,}"
 
 
-def _decisions(story: Story) -> list[Json]:
+def _decisions(story: Trace) -> list[Json]:
     found = []
     for level, rung in enumerate(LEVELS[1:], 1):
         own = [one for one in story.findings if one.at >= 0 and one.finding.decision.level == level]
@@ -100,13 +100,13 @@ def _decisions(story: Story) -> list[Json]:
     return found
 
 
-def beside(subject: Subject, neighbour: Story) -> Figure:
+def beside(subject: TracedClient, neighbour: Trace) -> PlotFigure:
     """The whole score of both, against the same thresholds."""
     story = subject.story
     mine, theirs = shown(story), shown(neighbour)
     top = top_of(story)
     shapes, names = plots.rung_lines(rungs(story), top * 1.05)
-    return Figure(
+    return PlotFigure(
         id=f"beside-{subject.id}",
         caption=(
             f"An ordinary client with {neighbour.rows.count:,} requests stays at"
@@ -130,7 +130,7 @@ def beside(subject: Subject, neighbour: Story) -> Figure:
             shapes=shapes,
             annotations=names,
         ),
-        table=Table(
+        table=ReportTable(
             ("", "this client", "an ordinary client"),
             [
                 (name, mine, theirs)
@@ -140,7 +140,7 @@ def beside(subject: Subject, neighbour: Story) -> Figure:
     )
 
 
-def _counts(story: Story) -> tuple[str, ...]:
+def _counts(story: Trace) -> tuple[str, ...]:
     rows = [row for row in shown(story) if row > 0]
     apart = float(np.median([story.moment(row).distance for row in rows])) if rows else float("nan")
     distinct = len(np.unique(story.rows.exact))

@@ -3,18 +3,18 @@
 import numpy as np
 
 from detector.trace.explanation import label_of
-from detector.trace.trace import Story
+from detector.trace.trace import Trace
 from models.rows import F64, I64, UNIT
 from streams.report import plots
-from streams.report.plots import Figure, Json, Table, plain, rounded
-from streams.report.subject import Subject, decided, flips_of, shown, text, times
+from streams.report.plots import Json, PlotFigure, ReportTable, plain, rounded
+from streams.report.subject import TracedClient, decided, flips_of, shown, text, times
 
 FIELDS_SHOWN = 12
 DEVIATION_SHOWN = 3.0
 STYLES = (("#0072B2", "circle"), ("#C04A00", "x"), ("#00775A", "square"), ("#767676", "diamond-open"))
 
 
-def path(subject: Subject) -> Figure:
+def path(subject: TracedClient) -> PlotFigure:
     """Where the client's inputs lie among everybody's, in the two directions in which it went furthest."""
     story = subject.story
     own, others, names = _plane(subject)
@@ -37,13 +37,13 @@ def path(subject: Subject) -> Figure:
     data.append({**plots.line("path of this client", x, y, 0, hoverinfo="skip"), "line": thin, "opacity": 0.5})
     data += _by_label(subject, rows, own[rows, 0], own[rows, 1])
     far = float(np.linalg.norm(own.max(axis=0) - own.min(axis=0)))
-    return Figure(
+    return PlotFigure(
         id=f"path-{subject.id}",
         caption=f"{story.rows.count:,} requests, at most {far:.2g} apart in this plane: the path among all inputs",
         how=f"Each request as a point by {names[0]} and {names[1]}, joined in order, over a sample of all inputs.",
         data=data,
         layout=plots.layout(plots.axis(names[0]), plots.axis(names[1]), height=400),
-        table=Table(
+        table=ReportTable(
             ("request", names[0], names[1], "answer"),
             [
                 (
@@ -59,7 +59,7 @@ def path(subject: Subject) -> Figure:
     )
 
 
-def _plane(subject: Subject) -> tuple[F64, F64 | None, tuple[str, str]]:
+def _plane(subject: TracedClient) -> tuple[F64, F64 | None, tuple[str, str]]:
     """(n, 2) of the client, (k, 2) of the sample, names of both axes: of tables two fields, else principal axes."""
     story, encoder = subject.story, subject.artefact.encoder
     own = encoder.standard(story.rows.values)
@@ -83,7 +83,7 @@ def _axis(field: str) -> str:
     return f"{plain(field)} (standard units)"
 
 
-def _by_label(subject: Subject, rows: list[int], x: F64, y: F64) -> list[Json]:
+def _by_label(subject: TracedClient, rows: list[int], x: F64, y: F64) -> list[Json]:
     """Markers by answer: the first two in colours and shapes of their own, the others together."""
     story = subject.story
     labels = story.rows.output[rows]
@@ -108,7 +108,7 @@ def _by_label(subject: Subject, rows: list[int], x: F64, y: F64) -> list[Json]:
     return data
 
 
-def answers(subject: Subject) -> Figure | None:
+def answers(subject: TracedClient) -> PlotFigure | None:
     """Scores along the decision boundary; None where the log holds none."""
     story = subject.story
     score = story.rows.score.astype(np.float64)
@@ -121,7 +121,7 @@ def answers(subject: Subject) -> Figure | None:
     data = [{**plots.line("score", story.rows_seen[rows].tolist(), rounded(score[rows], 4), 0), "opacity": 0.5}]
     data += _by_label(subject, rows, story.rows_seen[rows].astype(np.float64), score[rows])
     border, words = plots.across(threshold, "decision threshold", plots.INK)
-    return Figure(
+    return PlotFigure(
         id=f"answers-{subject.id}",
         caption=f"The answer {_flipped(len(flips))}; {near:.0%} of the requests lie close to the decision threshold",
         how="The model's score for each request, by answer, with the decision threshold as a dashed line.",
@@ -136,7 +136,7 @@ def answers(subject: Subject) -> Figure | None:
     )
 
 
-def _answers_table(subject: Subject, score: F64, flips: list[int]) -> Table:
+def _answers_table(subject: TracedClient, score: F64, flips: list[int]) -> ReportTable:
     story = subject.story
     rows = [
         (
@@ -149,26 +149,26 @@ def _answers_table(subject: Subject, score: F64, flips: list[int]) -> Table:
         for row in plots.some(range(story.rows.count), plots.TABLE_ROWS, flips)
     ]
     headers = ("request", "score", "answer", "flips", "distance to the nearest earlier input, standard units")
-    return Table(headers, rows)
+    return ReportTable(headers, rows)
 
 
 def _flipped(flips: int) -> str:
     return f"flips {times(flips)}" if flips else "never flips"
 
 
-def _band(story: Story) -> float:
+def _band(story: Trace) -> float:
     """What counts as a small margin for this class."""
-    limit = float(story.nulls.low_margin[min(2, int(story.rows.klass[-1]))])
+    limit = float(story.nulls.low_margin[min(2, int(story.rows.client_class[-1]))])
     return limit if np.isfinite(limit) and limit > 0 else 0.05
 
 
-def fields(subject: Subject) -> Figure:
+def fields(subject: TracedClient) -> PlotFigure:
     """Which fields varied when; of embeddings, how far each input is from an earlier one."""
     story = subject.story
     return _field_map(subject) if story.field_names and story.rows.count > 1 else _distances(subject)
 
 
-def _field_map(subject: Subject) -> Figure:
+def _field_map(subject: TracedClient) -> PlotFigure:
     story, names = subject.story, subject.story.field_names
     units = subject.artefact.encoder.standard(story.rows.values)
     deviation = units - np.median(units, axis=0)
@@ -188,7 +188,7 @@ def _field_map(subject: Subject) -> Figure:
         "colorbar": {"title": {"text": "standard units", "side": "right", "font": {"size": 12}}, "thickness": 12},
         "hovertemplate": "request %{x}, %{y}: %{z} standard units<extra></extra>",
     }
-    return Figure(
+    return PlotFigure(
         id=f"fields-{subject.id}",
         caption=_fields_caption(names, changed, story.rows.count, still),
         how="Each field's distance from the client's own middle value, in standard units, request by request.",
@@ -196,7 +196,7 @@ def _field_map(subject: Subject) -> Figure:
         layout=plots.layout(
             plots.axis("request of this client (number)"), plots.axis("field"), height=140 + 22 * len(busiest)
         ),
-        table=Table(
+        table=ReportTable(
             ("field", "changed from one request to the next", "from, standard units", "to, standard units"),
             [
                 (names[i], f"{changed[i]:,} times", f"{units[:, i].min():+.2f}", f"{units[:, i].max():+.2f}")
@@ -215,13 +215,13 @@ def _fields_caption(names: tuple[str, ...], changed: I64, rows: int, still: int)
     return f"“{names[busiest]}” changes most, in {changed[busiest]:,} of {rows - 1:,} steps{also}"
 
 
-def _distances(subject: Subject) -> Figure:
+def _distances(subject: TracedClient) -> PlotFigure:
     story = subject.story
     rows = [row for row in shown(story) if row > 0]
     apart = np.array([story.moment(row).distance for row in rows])
     reach = (story.nulls.reach2**0.5) / UNIT
     middle = float(np.median(apart)) if len(apart) else 0.0
-    return Figure(
+    return PlotFigure(
         id=f"fields-{subject.id}",
         caption=f"Half of the inputs lie within {middle:.2g} of an earlier one; variants lie within {reach:.2g}",
         how="Distance of each input to the nearest earlier one of this client.",
@@ -229,7 +229,7 @@ def _distances(subject: Subject) -> Figure:
         layout=plots.layout(
             plots.axis("request of this client (number)"), plots.axis("distance (of unit vectors)", rangemode="tozero")
         ),
-        table=Table(
+        table=ReportTable(
             ("request", "distance"),
             [
                 (f"{story.rows_seen[row]:,}", f"{story.moment(row).distance:.3f}")

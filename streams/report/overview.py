@@ -8,11 +8,11 @@ import numpy as np
 
 from detector.calibrate.certificate_text import about
 from detector.events.finding import LEVELS
-from streams.analyst.events import Throttle
+from streams.analyst.events import ThrottleEvent
 from streams.replay.survey import SLICE_MS, Survey
 from streams.report import plots
-from streams.report.enforcement import Held
-from streams.report.plots import Figure, Json, Table, clock
+from streams.report.enforcement import HeldSpan
+from streams.report.plots import Json, PlotFigure, ReportTable, clock
 
 BINS = 240
 CLIENTS_SHOWN = 24
@@ -25,7 +25,7 @@ Alarms = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Class -> rung -> promised, certified, expected, alarmed: `false_alarms` of a replay's summary."""
 
 
-def timeline(survey: Survey, throttles: Sequence[Throttle]) -> Figure:
+def timeline(survey: Survey, throttles: Sequence[ThrottleEvent]) -> PlotFigure:
     """Requests above, decisions by detector below, on one axis of time."""
     step, starts, busy = _bins(survey)
     width = _width(step)
@@ -49,7 +49,7 @@ def timeline(survey: Survey, throttles: Sequence[Throttle]) -> Figure:
         "detector", domain=[0, 0.36], type="category", categoryorder="category descending"
     )
     drawing["xaxis"]["anchor"] = "y2"
-    return Figure(
+    return PlotFigure(
         id="timeline",
         caption=_timeline_caption(decided, busy, width),
         how=f"Requests over time as bars; below them {_which(drawn, decided)} as a mark in the line of its detector.",
@@ -59,9 +59,9 @@ def timeline(survey: Survey, throttles: Sequence[Throttle]) -> Figure:
     )
 
 
-def _thinned(decided: Sequence[Throttle]) -> list[Throttle]:
+def _thinned(decided: Sequence[ThrottleEvent]) -> list[ThrottleEvent]:
     """At most DECISIONS_DRAWN, the strictest rung first; of one that is too large for the room left, every so many."""
-    drawn: list[Throttle] = []
+    drawn: list[ThrottleEvent] = []
     for level in reversed(range(1, len(LEVELS))):
         own, room = [one for one in decided if one.level == level], DECISIONS_DRAWN - len(drawn)
         if own and room:
@@ -69,7 +69,7 @@ def _thinned(decided: Sequence[Throttle]) -> list[Throttle]:
     return drawn
 
 
-def _which(drawn: Sequence[Throttle], decided: Sequence[Throttle]) -> str:
+def _which(drawn: Sequence[ThrottleEvent], decided: Sequence[ThrottleEvent]) -> str:
     return "each decision" if len(drawn) == len(decided) else f"{len(drawn):,} of {len(decided):,} decisions, each"
 
 
@@ -91,7 +91,7 @@ def _width(step: int) -> str:
     return f"{step} s" if step < 60 else f"{step // 60} min" if step < 3_600 else f"{step // 3_600} h"
 
 
-def _timeline_caption(decided: Sequence[Throttle], busy: Sequence[int], width: str) -> str:
+def _timeline_caption(decided: Sequence[ThrottleEvent], busy: Sequence[int], width: str) -> str:
     most = f"{max(busy, default=0):,} requests in the busiest {width}"
     hard = [one for one in decided if one.level >= LEVELS.index("hard")]
     if not hard:
@@ -101,7 +101,7 @@ def _timeline_caption(decided: Sequence[Throttle], busy: Sequence[int], width: s
     return f"{len(hard):,} decisions at “hard” or “block”, {first:%F %H:%M}{until}; {most}"
 
 
-def _by_detector(decided: Sequence[Throttle]) -> Table:
+def _by_detector(decided: Sequence[ThrottleEvent]) -> ReportTable:
     names = sorted({one.detector for one in decided})
     rows = []
     for name in names:
@@ -109,10 +109,10 @@ def _by_detector(decided: Sequence[Throttle]) -> Table:
             sum(one.detector == name and one.level == level for one in decided) for level in range(1, len(LEVELS))
         ]
         rows.append((name, *(f"{count:,}" for count in counts)))
-    return Table(("detector", *LEVELS[1:]), rows)
+    return ReportTable(("detector", *LEVELS[1:]), rows)
 
 
-def throttling(held: Sequence[Held]) -> Figure | None:
+def throttling(held: Sequence[HeldSpan]) -> PlotFigure | None:
     """Who was held when; None where nobody was."""
     if not held:
         return None
@@ -139,11 +139,11 @@ def throttling(held: Sequence[Held]) -> Figure | None:
         for one in sorted(held, key=lambda one: (-one.level, one.since))[: plots.TABLE_ROWS]
     ]
     how = "Each client's decisions as bars from when they took effect to when they ended, by rung."
-    table = Table(("client", "rung", "action", "mode", "from (UTC)", "for"), rows)
-    return Figure("throttling", caption, how, data, drawing, table)
+    table = ReportTable(("client", "rung", "action", "mode", "from (UTC)", "for"), rows)
+    return PlotFigure("throttling", caption, how, data, drawing, table)
 
 
-def _stretches(own: Sequence[Held], level: int, rung: str) -> Json:
+def _stretches(own: Sequence[HeldSpan], level: int, rung: str) -> Json:
     pattern = {"shape": ("", "", "/", "x", ".")[level], "fgcolor": "#FFFFFF", "fillmode": "overlay"}
     hover = "%{customdata[1]} (%{customdata[2]}) for %{customdata[0]}<extra></extra>"
     return {
@@ -161,7 +161,7 @@ def _short(client: str) -> str:
     return plots.plain(client if len(client) <= 16 else f"{client[:14]}…")
 
 
-def alarms(found: Alarms, days: Mapping[str, int]) -> Figure | None:
+def alarms(found: Alarms, days: Mapping[str, int]) -> PlotFigure | None:
     """Client-days alarmed against those that the certificate expects; None where nobody was there."""
     classes = [name for name in found if days.get(name)]
     if not classes:
@@ -172,16 +172,20 @@ def alarms(found: Alarms, days: Mapping[str, int]) -> Figure | None:
         ("alarmed in this history, attackers among them", "alarmed", "#C04A00", "diamond"),
     ):
         marks = [
-            (f"{klass}: {rung}", found[klass][rung][key])
-            for klass in classes
+            (f"{client_class}: {rung}", found[client_class][rung][key])
+            for client_class in classes
             for rung in LEVELS[1:]
-            if found[klass][rung][key] is not None
+            if found[client_class][rung][key] is not None
         ]
         data.append(
             plots.markers(name, [value for _, value in marks], [label for label, _ in marks], colour, symbol,
                           marker={"size": 12, "line": {"width": 2, "color": colour}}, cliponaxis=False)
         )  # fmt: skip
-    rows = [(klass, rung, *_alarm_cells(found[klass][rung], days[klass])) for klass in classes for rung in LEVELS[1:]]
+    rows = [
+        (client_class, rung, *_alarm_cells(found[client_class][rung], days[client_class]))
+        for client_class in classes
+        for rung in LEVELS[1:]
+    ]
     drawing = plots.layout(
         plots.axis("client-days on which a rung was reached (count)", rangemode="tozero"),
         plots.axis("class: rung", type="category", autorange="reversed"),
@@ -191,7 +195,7 @@ def alarms(found: Alarms, days: Mapping[str, int]) -> Figure | None:
     how = (
         "For each class and rung: client-days that the certificate expects to be alarmed falsely, and those that were."
     )
-    return Figure("alarms", _alarms_caption(found, days), how, data, drawing, Table(headers, rows))
+    return PlotFigure("alarms", _alarms_caption(found, days), how, data, drawing, ReportTable(headers, rows))
 
 
 def _alarm_cells(cell: Mapping[str, Any], days: int) -> tuple[str, str, str, str]:
@@ -202,9 +206,9 @@ def _alarm_cells(cell: Mapping[str, Any], days: int) -> tuple[str, str, str, str
 
 
 def _alarms_caption(found: Alarms, days: Mapping[str, int]) -> str:
-    klass = max(found, key=lambda name: days.get(name, 0))
-    cell = found[klass]["hard"]
-    seen = f"{cell['alarmed']:,} {klass} client-days reach “hard”"
+    client_class = max(found, key=lambda name: days.get(name, 0))
+    cell = found[client_class]["hard"]
+    seen = f"{cell['alarmed']:,} {client_class} client-days reach “hard”"
     if cell["expected"] is None:
         return f"{seen}; nothing is promised of them"
     return f"{seen}; {about(cell['expected'])} were expected to by chance"

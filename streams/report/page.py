@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from detector.events.escape import printable
 from detector.events.finding import LEVELS
 from streams.report.contents import Contents
-from streams.report.plots import Figure, Json
+from streams.report.plots import Json, PlotFigure
 
 COMPRESSION = 9
 LEGEND_LINE, LEGEND_COLUMNS = 22, 2
@@ -44,12 +44,12 @@ def _printable(value: object) -> object:
     return printable(value, "\n") if type(value) is str else value
 
 
-def specs(figures: Sequence[Figure]) -> bytes:
+def specs(figures: Sequence[PlotFigure]) -> bytes:
     """JSON: id -> data and layout. `narrow` in its meta: the height where the legend takes a line an entry."""
     return msgspec.json.encode({figure.id: {"data": figure.data, "layout": _with_legend(figure)} for figure in figures})
 
 
-def _with_legend(figure: Figure) -> Json:
+def _with_legend(figure: PlotFigure) -> Json:
     entries = len(figure.data) if len(figure.data) > 1 else 0
     height, lines = figure.layout["height"], -(-entries // LEGEND_COLUMNS)
     return {

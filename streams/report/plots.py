@@ -22,14 +22,14 @@ GREY, INK = "#8C8C8C", "#1B1B1B"
 TABLE_ROWS = 24
 
 
-class Table(NamedTuple):
+class ReportTable(NamedTuple):
     """The same figures to be read instead of seen."""
 
     headers: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
 
 
-class Figure(NamedTuple):
+class PlotFigure(NamedTuple):
     """caption : a title that says what to see. how : what is drawn, for whoever does not see it. wide : a line of its
     own."""
 
@@ -38,7 +38,7 @@ class Figure(NamedTuple):
     how: str
     data: list[Json]
     layout: Json
-    table: Table
+    table: ReportTable
     wide: bool = False
 
 

@@ -6,21 +6,21 @@ import numpy as np
 
 from detector.events.finding import LEVELS
 from detector.trace import explanation
-from detector.trace.trace import Story, follow
+from detector.trace.trace import Trace, follow
 from models.rows import U64
 from streams.analyst.incidents import Incident
 from streams.explain.find import keys_of
 from streams.replay.run import gather, settings_of
-from streams.replay.survey import Space
+from streams.replay.survey import SpaceSurvey
 from streams.report import evidence, inputs
 from streams.report.contents import Detail, attack_names
-from streams.report.plots import Figure
+from streams.report.plots import PlotFigure
 from streams.report.replayed import Replayed
-from streams.report.subject import Subject
+from streams.report.subject import TracedClient
 
 NEIGHBOUR_ROWS_MIN = 3
 
-Stories = Mapping[tuple[int, str], Story]
+Stories = Mapping[tuple[int, str], Trace]
 
 
 def details(replayed: Replayed, incidents: Sequence[Incident]) -> list[Detail]:
@@ -47,14 +47,14 @@ def _stories(replayed: Replayed, clients: Sequence[int]) -> Stories:
     return follow(settings, gathered.frames, clients, states=gathered.states)
 
 
-def _ordinary(space: Space, keys: Sequence[int], decided: U64) -> dict[int, int]:
+def _ordinary(space: SpaceSurvey, keys: Sequence[int], decided: U64) -> dict[int, int]:
     """For each client one of its class without any decision that sent about as many rows."""
     places = np.searchsorted(space.clients, np.array(keys, np.uint64))
     known = [(key, int(at)) for key, at in zip(keys, places, strict=True) if key in space.clients[at : at + 1].tolist()]
     ordinary = np.flatnonzero((space.rows >= NEIGHBOUR_ROWS_MIN) & ~np.isin(space.clients, decided))
     found = {}
     for key, at in known:
-        alike = ordinary[space.klass[ordinary] == space.klass[at]]
+        alike = ordinary[space.client_class[ordinary] == space.client_class[at]]
         if len(alike):
             apart = np.abs(np.log(space.rows[alike] / space.rows[at]))
             found[key] = int(space.clients[alike[int(apart.argmin())]])
@@ -77,7 +77,7 @@ def _detail(
     row = max(own, key=lambda one: (one.finding.decision.level, one.at)).at
     provenance = settings_of(replayed.config, replayed.artefacts, replayed.options).provenance
     space = replayed.survey.spaces.get(story.space)
-    subject = Subject(incident.uid, story, artefact, None if space is None else space.sample)
+    subject = TracedClient(incident.uid, story, artefact, None if space is None else space.sample)
     neighbour = stories.get((beside.get((story.key, story.space), -1), story.space))
     return Detail(
         incident,
@@ -88,11 +88,11 @@ def _detail(
     )
 
 
-def _tells(story: Story, incident: Incident) -> bool:
+def _tells(story: Trace, incident: Incident) -> bool:
     return any(one.at >= 0 and one.finding.incident == incident.uid for one in story.findings)
 
 
-def _figures(subject: Subject, neighbour: Story | None) -> list[Figure]:
+def _figures(subject: TracedClient, neighbour: Trace | None) -> list[PlotFigure]:
     answers = inputs.answers(subject)
     beside = None if neighbour is None else evidence.beside(subject, neighbour)
     pair = [figure for figure in (answers, beside) if figure is not None]

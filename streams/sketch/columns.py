@@ -48,14 +48,14 @@ Faults = dict[int, Fault]
 """Row to what is wrong with it; the first fault found stays."""
 
 
-class Said(NamedTuple):
-    """What n records say besides their input: columns of Rows. klass : UNDECLARED where a record does not say."""
+class RecordColumns(NamedTuple):
+    """What n records say besides their input: columns of Rows. client_class : UNDECLARED where not given."""
 
     offset: I64
     index: I32  # type: ignore[assignment]  # as in Rows
     client: U64
     client_tail: U8
-    klass: U8
+    client_class: U8
     time_ms: I64
     id_offsets: I32
     id_bytes: U8

@@ -20,7 +20,7 @@ from streams.adapters import scanner
 from streams.adapters.request import IDENTIFIER_CHARS, LABEL_CHARS
 from streams.adapters.scanner import Scanned
 from streams.sketch import columns
-from streams.sketch.columns import CLASS_CODES, FLOAT32_MAX, UNDECLARED, Said
+from streams.sketch.columns import CLASS_CODES, FLOAT32_MAX, UNDECLARED, RecordColumns
 from streams.sketch.identity import Identity
 
 WHOLE_DIGITS = 18
@@ -45,7 +45,7 @@ class PlainRows(NamedTuple):
     rows: I64
     given: I64
     encoded: Encoded | None
-    said: Said | None
+    said: RecordColumns | None
 
 
 def plain_rows(
@@ -181,17 +181,17 @@ def _vectors(found: Scanned, kind: U8, start: I32, end: I32, dim: int) -> tuple[
 
 def _said(
     found: Scanned, rows: I64, offsets: I64, time_ms: I64, codes: U8, score: F64, margin: F64, identity: Identity
-) -> Said:
+) -> RecordColumns:
     values, n = found.values, len(rows)
     client, client_tail = identity.clients_of_utf8(_client_ids(found, rows))
     id_offsets, id_bytes = _join(found, rows)
     output, flags = _answers(found, rows, identity)
-    return Said(
+    return RecordColumns(
         offset=offsets[rows],
         index=np.zeros(n, np.int32),
         client=client,
         client_tail=client_tail,
-        klass=codes[rows],
+        client_class=codes[rows],
         time_ms=time_ms[rows],
         id_offsets=id_offsets,
         id_bytes=id_bytes,

@@ -22,7 +22,7 @@ from streams.adapters.json_text import UNREADABLE
 from streams.adapters.request import Request
 from streams.config.config import Config
 from streams.sketch import columns
-from streams.sketch.columns import UNDECLARED, Faults, Said
+from streams.sketch.columns import UNDECLARED, Faults, RecordColumns
 from streams.sketch.fast_path import Window, plain_rows
 from streams.sketch.identity import Identity, source_id
 from streams.wire.rejects import WHOLE_RECORD, Fault, Headers, Reject
@@ -40,7 +40,7 @@ UNKNOWN_MODEL = "unknown_model"
 NO_INPUT = "no_input"
 
 
-class Message(Protocol):
+class RawMessage(Protocol):
     """What sketch reads of a raw record. aiokafka's ConsumerRecord is one as it stands: copying each costs 0.4 us."""
 
     @property
@@ -97,7 +97,7 @@ class SketchedModels(Protocol):
     def models(self) -> Mapping[str, SketchedModel]: ...
 
 
-class Read(NamedTuple):
+class DecodedRecords(NamedTuple):
     """requests, with the offset of the record and the index inside it. faults : (offset, index, fault)."""
 
     requests: list[Request]
@@ -107,10 +107,10 @@ class Read(NamedTuple):
 
 
 def read_records(
-    records: Sequence[Message], adapter: Adapter, config: Config, features: frozenset[str] = frozenset()
-) -> Read:
+    records: Sequence[RawMessage], adapter: Adapter, config: Config, features: frozenset[str] = frozenset()
+) -> DecodedRecords:
     """Decode records; also what `calibrate` reads history with. features : table fields that a fault may name."""
-    read = Read([], [], [], [])
+    read = DecodedRecords([], [], [], [])
     requests, offsets, indexes, _ = read
     decode_one, bytes_max = adapter.decode_one, config.input.max_record_bytes
     for record in records:
@@ -129,7 +129,9 @@ def read_records(
     return read
 
 
-def _read_unusual(record: Message, adapter: Adapter, config: Config, features: frozenset[str], read: Read) -> None:
+def _read_unusual(
+    record: RawMessage, adapter: Adapter, config: Config, features: frozenset[str], read: DecodedRecords
+) -> None:
     """A record that is not one good object: several, faulty, too large or empty."""
     limits = config.input
     value = record.value or b""
@@ -154,13 +156,13 @@ def _read_unusual(record: Message, adapter: Adapter, config: Config, features: f
             read.indexes.append(index)
 
 
-class Stretch(NamedTuple):
+class RawRange(NamedTuple):
     """Records of one raw partition, offsets rising. source : its id in frames."""
 
     topic: str
     partition: int
     source: int
-    records: Sequence[Message]
+    records: Sequence[RawMessage]
 
 
 class Piece(NamedTuple):
@@ -190,18 +192,20 @@ class Sketcher:
         self._members = {
             name: model.members.lookup(model.encoder) for name, model in self._models.items() if model.members
         }
-        declared = sorted((client_of(name), CLASSES.index(klass)) for name, klass in config.input.registry.items())
+        declared = sorted(
+            (client_of(name), CLASSES.index(client_class)) for name, client_class in config.input.registry.items()
+        )
         self._declared_clients = np.array([client for client, _ in declared], np.uint64)
-        self._declared_classes = np.array([klass for _, klass in declared], np.uint8)
+        self._declared_classes = np.array([client_class for _, client_class in declared], np.uint8)
 
     def frames(
-        self, topic: str, partition: int, incarnation: str, records: Sequence[Message], n_partitions: int
+        self, topic: str, partition: int, incarnation: str, records: Sequence[RawMessage], n_partitions: int
     ) -> SketchResult:
         """Sketch records of one raw partition, offsets rising. n_partitions : of `requests`."""
-        stretch = Stretch(topic, partition, source_id(topic, partition, incarnation), records)
+        stretch = RawRange(topic, partition, source_id(topic, partition, incarnation), records)
         return self.join([stretch], [self.piece(chunk) for chunk in chunks([stretch])], n_partitions)
 
-    def piece(self, stretches: Sequence[Stretch]) -> Piece:
+    def piece(self, stretches: Sequence[RawRange]) -> Piece:
         """Rows of a few records: what takes time, in portions for a caller who has other things to do in between."""
         piece = Piece({}, [], Counter())
         rest = self._plain(stretches, piece) if self._scanner else stretches
@@ -210,7 +214,7 @@ class Sketcher:
                 self._decoded(stretch, stretch.records[start : start + DECODED_RECORDS], piece)
         return piece
 
-    def join(self, stretches: Sequence[Stretch], pieces: Sequence[Piece], n_partitions: int) -> SketchResult:
+    def join(self, stretches: Sequence[RawRange], pieces: Sequence[Piece], n_partitions: int) -> SketchResult:
         """Frames of all pieces, which are what became of these stretches: fewer and fuller than those of each."""
         names = {one.source: f"{one.topic}[{one.partition}]" for one in stretches}
         rejects = sorted((one for piece in pieces for one in piece.rejects), key=_place)
@@ -223,7 +227,7 @@ class Sketcher:
             frames += [RowFrame(target, -1, *about, part) for target, part in columns.cut(rows, n_partitions)]
         return SketchResult(frames, rejects, unjudged)
 
-    def _plain(self, stretches: Sequence[Stretch], piece: Piece) -> Sequence[Stretch]:
+    def _plain(self, stretches: Sequence[RawRange], piece: Piece) -> Sequence[RawRange]:
         """Take what is plain; the records that are left."""
         assert self._scanner is not None
         records = [record for one in stretches for record in one.records]
@@ -250,7 +254,7 @@ class Sketcher:
             for one, of in zip(stretches, kept, strict=True)
         ]
 
-    def _decoded(self, of: Stretch, records: Sequence[Message], piece: Piece) -> None:
+    def _decoded(self, of: RawRange, records: Sequence[RawMessage], piece: Piece) -> None:
         """Records one by one: what is faulty is blamed here."""
         read = read_records(records, self._adapter, self._config, self._features)
         piece.rejects.extend(_reject(of, *fault) for fault in read.faults)
@@ -274,19 +278,19 @@ class Sketcher:
                 rows = take(rows, np.setdiff1d(np.arange(rows.count), list(faults)))
             piece.rows.setdefault(name, []).append(rows)
 
-    def _said(self, name: str, read: Read, places: Sequence[int], faults: Faults) -> Said:
+    def _said(self, name: str, read: DecodedRecords, places: Sequence[int], faults: Faults) -> RecordColumns:
         """What some requests of one model say; the rows in `faults`, which grow here, are to be left out."""
         requests = [read.requests[place] for place in places]
         time_ms = self._times(requests, faults)
         answers = columns.answers(requests, self._thresholds[name], self._identity, faults)
         client, client_tail = self._identity.clients([request.client_id for request in requests])
         id_offsets, id_bytes = columns.join([request.request_id for request in requests])
-        return Said(
+        return RecordColumns(
             offset=np.array([read.offsets[place] for place in places], np.int64),
             index=np.array([read.indexes[place] for place in places], np.int32),
             client=client,
             client_tail=client_tail,
-            klass=np.array([columns.CLASS_CODES[request.client_class] for request in requests], np.uint8),
+            client_class=np.array([columns.CLASS_CODES[request.client_class] for request in requests], np.uint8),
             time_ms=time_ms,
             id_offsets=id_offsets,
             id_bytes=id_bytes,
@@ -298,14 +302,14 @@ class Sketcher:
             flags=answers.flags,
         )
 
-    def _rows(self, name: str, source: U32, said: Said, encoded: Encoded) -> Rows:
+    def _rows(self, name: str, source: U32, said: RecordColumns, encoded: Encoded) -> Rows:
         flags = said.flags
         if name in self._members:
             flags = flags | np.where(self._members[name].contains(encoded), FLAG_MEMBER, 0).astype(np.uint16)
         novelty, cell = columns.describe(self._models[name].population, encoded.values)
         return Rows(
             source=source,
-            **said._replace(klass=self._classes(said.klass, said.client), flags=flags)._asdict(),
+            **said._replace(client_class=self._classes(said.client_class, said.client), flags=flags)._asdict(),
             exact=encoded.exact,
             values=encoded.values,
             fields=encoded.fields,
@@ -340,9 +344,9 @@ class Sketcher:
         return codes
 
 
-def chunks(stretches: Sequence[Stretch]) -> Iterator[list[Stretch]]:
+def chunks(stretches: Sequence[RawRange]) -> Iterator[list[RawRange]]:
     """The same records in portions for `Sketcher.piece`, in order; none is empty."""
-    chunk: list[Stretch] = []
+    chunk: list[RawRange] = []
     room = CHUNK_RECORDS
     for one in stretches:
         start = 0
@@ -357,7 +361,7 @@ def chunks(stretches: Sequence[Stretch]) -> Iterator[list[Stretch]]:
         yield chunk
 
 
-def _reject(of: Stretch, offset: int, index: int, fault: Fault) -> Reject:
+def _reject(of: RawRange, offset: int, index: int, fault: Fault) -> Reject:
     return Reject(of.topic, of.partition, offset, index, *fault)
 
 

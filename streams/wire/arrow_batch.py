@@ -41,7 +41,7 @@ COLUMNS = (
     Column("offset", "offset", pa.int64()),
     Column("index", "index", pa.int32()),
     Column("client", "client", pa.uint64()),
-    Column("class", "klass", pa.uint8()),
+    Column("class", "client_class", pa.uint8()),
     Column("time_ms", "time_ms", pa.int64()),
     Column("request_id", "", pa.string()),
     Column("exact", "exact", pa.uint64()),
@@ -78,7 +78,7 @@ class _Place(NamedTuple):
     nullable: bool
 
 
-class Layout:
+class BatchLayout:
     """Of all record batches of one width. d : length of `values`; f : of `fields`."""
 
     def __init__(self, d: int, f: int) -> None:
@@ -195,8 +195,8 @@ class Layout:
 
 
 @functools.lru_cache(CACHED_LAYOUTS)
-def layout(d: int, f: int) -> Layout:
-    return Layout(d, f)
+def layout(d: int, f: int) -> BatchLayout:
+    return BatchLayout(d, f)
 
 
 def _template(widths: dict[str, int]) -> bytes:

@@ -257,7 +257,7 @@ def _check(rows: Rows, label: str) -> None:
     """What a fold relies on."""
     if rows.count > FRAME_ROWS_MAX:
         raise FrameError(f"a frame has at most {FRAME_ROWS_MAX} rows; this one says {rows.count}")
-    if rows.count and int(rows.klass.max()) >= len(CLASSES):
+    if rows.count and int(rows.client_class.max()) >= len(CLASSES):
         raise FrameError(f"column class: expected 0 to {len(CLASSES) - 1}")
     if rows.count and not (rows.time_ms.min() >= TIME_MS_MIN and rows.time_ms.max() < TIME_MS_MAX):
         raise FrameError("column time_ms: expected years 1 to 8999")

@@ -191,8 +191,8 @@ class Worker:
             self.metrics.away.set(self.contact.away_s)
             for runner in self.runners:
                 if self.contact.away_s:
-                    runner.forgive()
-                elif (stuck := runner.stuck(WATCH_S)) is not None:
+                    runner.reset_deadlines()
+                elif (stuck := runner.overdue(WATCH_S)) is not None:
                     raise StageError(stuck)
 
 

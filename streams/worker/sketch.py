@@ -16,7 +16,7 @@ from streams.kafka.broker import Features, log_ends
 from streams.kafka.faust_batches import Batch, Memory
 from streams.metrics import Metrics
 from streams.sketch.identity import source_id
-from streams.sketch.sketcher import Sketcher, SketchResult, Stretch, chunks
+from streams.sketch.sketcher import RawRange, Sketcher, SketchResult, chunks
 from streams.wire import frames
 from streams.wire.dead_letter import DeadLetterTopic
 from streams.wire.rejects import Record, Reject, dead_letters
@@ -70,7 +70,7 @@ class SketchStage:
         self._dead = DeadLetterTopic(self._producer, config, metrics)
         self._ends: dict[TP, int] = {}
         self._gathered: list[Batch] = []
-        self._flight: asyncio.Task[None] | None = None
+        self._in_flight: asyncio.Task[None] | None = None
 
     @property
     def consumer_arguments(self) -> dict[str, Any]:
@@ -95,9 +95,9 @@ class SketchStage:
 
     async def stop(self) -> None:
         """Abandon what is still on its way."""
-        if self._flight is not None:
-            self._flight.cancel()
-            await asyncio.gather(self._flight, return_exceptions=True)
+        if self._in_flight is not None:
+            self._in_flight.cancel()
+            await asyncio.gather(self._in_flight, return_exceptions=True)
         await self._producer.stop()
 
     async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
@@ -119,9 +119,9 @@ class SketchStage:
         fetch before are acknowledged. Raises what they failed with."""
         self._gathered.append(batch)
         if not batch.more or sum(len(one.records) for one in self._gathered) >= GATHERED_RECORDS:
-            await self._take_off()
+            await self._flush()
 
-    async def _take_off(self) -> None:
+    async def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
         stretches = [self._stretch(batch) for batch in gathered]
         pieces = []
@@ -129,19 +129,19 @@ class SketchStage:
             pieces.append(self._sketcher.piece(chunk))
             await asyncio.sleep(0)  # acknowledgements and other stages come in between
         result = self._sketcher.join(stretches, pieces, self._config.topics.partitions)
-        await self._land()
-        self._flight = asyncio.create_task(self._send(result, gathered))
-        await clients.let_out()
+        await self._await_sends()
+        self._in_flight = asyncio.create_task(self._send(result, gathered))
+        await clients.yield_to_io()
 
-    def _stretch(self, batch: Batch) -> Stretch:
+    def _stretch(self, batch: Batch) -> RawRange:
         topic, partition = batch.partition
-        return Stretch(topic, partition, source_id(topic, partition, self._config.input.incarnation), batch.records)
+        return RawRange(topic, partition, source_id(topic, partition, self._config.input.incarnation), batch.records)
 
-    async def _land(self) -> None:
+    async def _await_sends(self) -> None:
         """Wait until what is on its way is acknowledged; raises if it is not."""
-        if self._flight is not None:
-            await asyncio.shield(self._flight)
-            self._flight = None
+        if self._in_flight is not None:
+            await asyncio.shield(self._in_flight)
+            self._in_flight = None
 
     async def _send(self, result: SketchResult, batches: Sequence[Batch]) -> None:
         by_target = sorted(result.frames, key=lambda frame: frame.partition)
@@ -179,9 +179,9 @@ class SketchStage:
         """After the last batch of many nobody else would ask how it went, or send what waits for
         a batch that a rebalance has taken away."""
         if self._gathered:
-            await self._take_off()
-        if self._flight is not None and self._flight.done():
-            await self._land()
+            await self._flush()
+        if self._in_flight is not None and self._in_flight.done():
+            await self._await_sends()
 
     def committable(self) -> Mapping[TP, int]:
         """Only what is acknowledged."""
@@ -190,5 +190,5 @@ class SketchStage:
     async def release(self) -> None:
         """Send what is gathered, and wait for it; `committable` is asked once more."""
         if self._gathered:
-            await self._take_off()
-        await self._land()
+            await self._flush()
+        await self._await_sends()

@@ -141,11 +141,11 @@ class StageRunner:
             if ids.get(topic, known) != known:
                 raise StageError(f"{topic} was made anew while {self.stage.name} read it. {self.stage.remedy}")
 
-    def forgive(self) -> None:
+    def reset_deadlines(self) -> None:
         """Nothing was to be had meanwhile: whatever is waited for is waited for anew."""
         self._waits = Waits()
 
-    def stuck(self, waited_s: float) -> str | None:
+    def overdue(self, waited_s: float) -> str | None:
         """What has been waited for too long, if anything: Faust may stop reading, or never end a rebalance.
 
         waited_s : since the last call. What the event loop slept through meanwhile is not Faust's silence: the first

@@ -58,7 +58,7 @@ def forged(cells: bytes) -> RowFrame:
 
     filled = {name: column(like) for name, like in encoder._asdict().items() if not name.startswith("id_")}
     filled["source"][:] = 7
-    filled["klass"] %= 3
+    filled["client_class"] %= 3
     filled["time_ms"] %= 1 << 47  # before the year 6500
     rows = Rows(**filled, id_offsets=np.arange(n + 1, dtype=np.int32), id_bytes=np.full(n, 97, np.uint8))
     assert rows.client_tail.shape == (n, CLIENT_TAIL_BYTES)

@@ -126,7 +126,7 @@ async def judged(config: Config, fitted: Calibrated, secrets: Secrets) -> None:
             positions += zip(rows.source.tolist(), rows.offset.tolist(), strict=True)
             for key, name in names.items():
                 own = rows.client == name
-                assert (rows.klass[own] == CLASSES.index("broker")).all()
+                assert (rows.client_class[own] == CLASSES.index("broker")).all()
                 assert frame.key_id == key.key_id or not own.any()
                 brokers[key.key_id] += int(own.sum())
     raw = await read_topic(config, config.topics.raw[0])

@@ -66,13 +66,13 @@ class Client:
 
 
 def outcomes(
-    tables: Tables, client: Client, klass: int, row: Row, gap_before: int, met: Counter[str]
+    tables: Tables, client: Client, client_class: int, row: Row, gap_before: int, met: Counter[str]
 ) -> list[int | None]:
     """Level of each bet on the client, None for no bet. Marks the row's cell as visited."""
     margin = row["margin"]
-    novelty = novelty_level(tables["novelty"][klass], row["novelty"], met)
+    novelty = novelty_level(tables["novelty"][client_class], row["novelty"], met)
     return [
-        None if math.isnan(margin) else int(margin < tables["low_margin"][klass]),
+        None if math.isnan(margin) else int(margin < tables["low_margin"][client_class]),
         int(row["offgrid"] != 0) if row["fields"] else None,
         novelty,
         novelty,

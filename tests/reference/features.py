@@ -78,7 +78,7 @@ class Family:
     known: list[int] = field(default_factory=list)  # hashes of all variants; the last 12 are known again
 
 
-def describe(tables: Tables, family: Family, klass: int, row: Row) -> tuple[list[int], int, int]:
+def describe(tables: Tables, family: Family, client_class: int, row: Row) -> tuple[list[int], int, int]:
     """(levels of the 8 features, mask of the changed fields, squared step)."""
     against = [
         (len(differing(row["fields"], ref.fields)), distance2(row["values"], ref.values), z)
@@ -93,14 +93,14 @@ def describe(tables: Tables, family: Family, klass: int, row: Row) -> tuple[list
     for i in changed:
         mask |= 1 << (i % 64)
     few = f > 0 and count <= 3
-    rarity = tables["rarity"][klass]
+    rarity = tables["rarity"][client_class]
     rarest = max(changed, key=lambda i: (rarity[i], -i), default=f)
     label, margin = row["output"], row["margin"]
     levels = [
         2 if 0 in (label, family.label) else int(label != family.label),
         edit_level(count, f, few and family.mask & mask != 0 and mask & ~family.mask == 0),
         collinear_level(family, row),
-        2 if math.isnan(margin) else int(margin < tables["low_margin"][klass]),
+        2 if math.isnan(margin) else int(margin < tables["low_margin"][client_class]),
         record_level(family, row["score"]),
         sum(step2 >= edge for edge in STEP_EDGES2),
         equal_step_level(step2, family.step2),

@@ -102,23 +102,23 @@ class SlowFold:
             self.make_room(block, self.costs[0], keep=None)
             self.clients[row["client"]] = Client(row["client"])
         client = self.clients[row["client"]]
-        klass = min(2, row["klass"])
+        client_class = min(2, row["client_class"])
         gap_before = client.gap_ms
         self.tick(client, row)
         if self.is_repeat(client, row["exact"]):
             client.repeats += 1
-            verdict = self.weigh(client, klass)
+            verdict = self.weigh(client, client_class)
             verdict.statistic_kept = verdict.statistic
             return verdict
-        self.bet_on_client(client, klass, row, gap_before)
+        self.bet_on_client(client, client_class, row, gap_before)
         drift = self.average(client, row)
-        self.place(client, klass, row)
-        verdict = self.weigh(client, klass)
-        verdict.drift, verdict.drifted = drift, self.is_told(client, klass, drift)
+        self.place(client, client_class, row)
+        verdict = self.weigh(client, client_class)
+        verdict.drift, verdict.drifted = drift, self.is_told(client, client_class, drift)
         before, client.statistic = client.statistic, max(NEVER, verdict.statistic)
         verdict.statistic_kept = client.statistic
         if client.statistic > before or verdict.evidence[verdict.lead] >= CEILING:
-            verdict.level = self.called_for(client, klass)
+            verdict.level = self.called_for(client, client_class)
         return verdict
 
     def tick(self, client: Client, row: Row) -> None:
@@ -172,21 +172,21 @@ class SlowFold:
             remembered += [family.references[z].exact for z in (ORIGIN, LAST, BEST)] + family.known[-12:]
         return exact in remembered
 
-    def bet_on_client(self, client: Client, klass: int, row: Row, gap_before: int) -> None:
+    def bet_on_client(self, client: Client, client_class: int, row: Row, gap_before: int) -> None:
         bucket = variant_bucket(client.distinct)
         client.distinct += 1
         client.distinct_today += 1
         client.offgrid_rows += row["offgrid"] != 0
         client.offgrid_fields |= row["offgrid"]
         client.explained_today += row["flags"] & EXPLAIN != 0
-        levels = outcomes(self.tables, client, klass, row, gap_before, self.met)
+        levels = outcomes(self.tables, client, client_class, row, gap_before, self.met)
         client.low_margin_rows += levels[0] == 1
         client.member_rows += levels[MEMBERSHIP_OUTCOME] == 1
         client.explained_rows += levels[EXPLAIN_OUTCOME] == 1
         for p, level in enumerate(levels):
             if level is not None:
-                self.count("client", klass, p, bucket, level)
-                client.bets[p] = bet(client.bets[p], self.tables["client"][klass][p][bucket][level])
+                self.count("client", client_class, p, bucket, level)
+                client.bets[p] = bet(client.bets[p], self.tables["client"][client_class][p][bucket][level])
 
     def average(self, client: Client, row: Row) -> int:
         """Mean squared difference of the two averages, from the 47th distinct row on; -1 before."""
@@ -205,10 +205,10 @@ class SlowFold:
         self.met["averages of a moved population"] += any(away)
         return distance2(kept.fast, kept.slow) // len(inputs) if kept.rows >= 32 else -1
 
-    def is_told(self, client: Client, klass: int, drift: int) -> bool:
+    def is_told(self, client: Client, client_class: int, drift: int) -> bool:
         """Once a day of the client."""
         kept = client.averages
-        if kept is None or drift < 0 or drift < self.tables["drift"][klass]:
+        if kept is None or drift < 0 or drift < self.tables["drift"][client_class]:
             return False
         self.met["drift not told again"] += kept.told_day == client.day
         if kept.told_day == client.day:
@@ -218,15 +218,15 @@ class SlowFold:
         kept.told_day = client.day
         return True
 
-    def place(self, client: Client, klass: int, row: Row) -> None:
+    def place(self, client: Client, client_class: int, row: Row) -> None:
         """Into the family of what it is a variant of, or into the ring."""
         like = self.join(client, row)
         if like is None:
             self.remember(client, row)
         elif like[0] == "ring":
-            self.bet_on_family(client, self.promote(client, like[1]), klass, row)
+            self.bet_on_family(client, self.promote(client, like[1]), client_class, row)
         else:
-            self.bet_on_family(client, client.families[like[1]], klass, row)
+            self.bet_on_family(client, client.families[like[1]], client_class, row)
 
     # ---- the join
 
@@ -302,16 +302,16 @@ class SlowFold:
             client.families[worth.index(min(worth))] = family
         return family
 
-    def bet_on_family(self, client: Client, family: Family, klass: int, row: Row) -> None:
+    def bet_on_family(self, client: Client, family: Family, client_class: int, row: Row) -> None:
         client.variants += 1
-        levels, mask, step2 = describe(self.tables, family, klass, row)
+        levels, mask, step2 = describe(self.tables, family, client_class, row)
         bucket = variant_bucket(family.variants)
         for j in range(7):
-            self.count("family", klass, bucket, j, levels[j])
-        self.count("field", klass, levels[7])
+            self.count("family", client_class, bucket, j, levels[j])
+        self.count("field", client_class, levels[7])
         for p in range(self.singles):
-            ratios = [self.tables["family"][klass][bucket][j][levels[j]][p] for j in range(7)]
-            ratios.append(self.tables["field"][klass][levels[7]][p])
+            ratios = [self.tables["family"][client_class][bucket][j][levels[j]][p] for j in range(7)]
+            ratios.append(self.tables["field"][client_class][levels[7]][p])
             if p < self.joint:
                 past = [0] * 8 if family.wealth[p] < 0 else family.parts[p]
                 family.parts[p] = [a + b for a, b in zip(past, ratios, strict=True)]
@@ -357,7 +357,7 @@ class SlowFold:
 
     # ---- the statistic and the rungs
 
-    def weigh(self, client: Client, klass: int) -> Verdict:
+    def weigh(self, client: Client, client_class: int) -> Verdict:
         evidence, leaders = [], []
         for p in range(self.singles):
             wealth = [family.wealth[p] for family in client.families]
@@ -377,20 +377,20 @@ class SlowFold:
         largest = max(sizes, default=0)
         evidence.append(largest)
         leaders.append(sizes.index(largest) if largest > 0 else -1)
-        tail, scale = self.tables["tail"][klass], self.tables["tail_scale"][klass]
+        tail, scale = self.tables["tail"][client_class], self.tables["tail_scale"][client_class]
         excess = {p: (evidence[p] - tail[p]) * 1000 // scale[p] for p in range(len(evidence)) if scale[p] > 0}
-        growth = self.tables["growth"][klass][size_bucket(client.rows_today)]
+        growth = self.tables["growth"][client_class][size_bucket(client.rows_today)]
         excess = {p: value if p >= len(evidence) - 4 else value - growth for p, value in excess.items()}
         lead = max(excess, key=lambda p: (excess[p], -p), default=0)
         statistic = excess.get(lead, -(1 << 60))
         return Verdict(0, lead, leaders[lead], statistic, evidence, 0)
 
-    def called_for(self, client: Client, klass: int) -> int:
+    def called_for(self, client: Client, client_class: int) -> int:
         """The rung that this row raises the client to, 0 for none."""
         if client.clock_ms < client.quiet_until_ms:
             return 0
         upwards = (client.key >> 17) % 501
-        thresholds = self.tables["thresholds"][klass]
+        thresholds = self.tables["thresholds"][client_class]
         reached = max([0] + [rung for rung in (1, 2, 3, 4) if client.statistic >= thresholds[rung] + upwards])
         in_force = client.level if client.clock_ms < client.expires_ms else 0
         return reached if reached > in_force else 0

@@ -13,8 +13,8 @@ from models.kernels.layout import (
     NOVELTY_ROBUST,
     OFFGRID,
     TIMING,
-    Batch,
     Nulls,
+    RowBatch,
     Table,
     Tally,
 )
@@ -31,7 +31,7 @@ REGULAR_PARTS = 20
 
 
 @part
-def tick(table: Table, slot: int, block: int, batch: Batch, row: int) -> int:
+def tick(table: Table, slot: int, block: int, batch: RowBatch, row: int) -> int:
     """Move the client's own clock, which never goes back; let old evidence fade, the minute and the day turn.
 
     Returns the gap before the last row, ms, or -1; the gap before this one stands in the client.
@@ -81,18 +81,18 @@ def bet(evidence: int, ratio: int) -> int:
 
 @part
 def bet_on_client(
-    table: Table, nulls: Nulls, slot: int, klass: int, gap_before: int, batch: Batch, row: int, tally: Tally
+    table: Table, nulls: Nulls, slot: int, client_class: int, gap_before: int, batch: RowBatch, row: int, tally: Tally
 ) -> None:
     """One outcome a process, on every distinct row; what it is worth depends on how many came before."""
     client = table.clients[slot]
-    bets, ratios = table.bets[slot], nulls.client[klass]
-    counts = tally.client[klass : klass + 1]
+    bets, ratios = table.bets[slot], nulls.client[client_class]
+    counts = tally.client[client_class : client_class + 1]
     bucket = variant_bucket(client.distinct)
     client.distinct += 1
     client.distinct_today += 1
     margin, flags = batch.margin[row], batch.flags[row]
     if not np.isnan(margin):
-        low = 1 if margin < nulls.low_margin[klass] else 0
+        low = 1 if margin < nulls.low_margin[client_class] else 0
         client.low_margin_rows += low
         stake(bets, ratios, counts, MARGIN_SEEK, bucket, low)
     off = 1 if batch.offgrid[row] != 0 else 0
@@ -101,7 +101,7 @@ def bet_on_client(
     if batch.fields.shape[1] > 0:
         stake(bets, ratios, counts, OFFGRID, bucket, off)
     if not np.isnan(batch.novelty[row]):
-        level = novelty_level(nulls.novelty, klass, batch.novelty[row])
+        level = novelty_level(nulls.novelty, client_class, batch.novelty[row])
         stake(bets, ratios, counts, NOVELTY, bucket, level)
         stake(bets, ratios, counts, NOVELTY_ROBUST, bucket, level)
     if batch.cell[row] != 0:
@@ -131,10 +131,10 @@ def stake(bets: I32, ratios: I32, counts: I64, process: int, bucket: int, level:
 
 
 @part
-def novelty_level(edges: F32, klass: int, novelty: np.float32) -> int:
+def novelty_level(edges: F32, client_class: int, novelty: np.float32) -> int:
     """Number of edges that a row's novelty reaches."""
     level = 0
-    while level < edges.shape[1] and edges[klass, level] <= novelty:
+    while level < edges.shape[1] and edges[client_class, level] <= novelty:
         level += 1
     return level
 

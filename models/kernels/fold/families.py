@@ -16,8 +16,8 @@ from models.kernels.layout import (
     RING_MAX,
     RING_SIZES,
     VARIANTS_KNOWN,
-    Batch,
     Nulls,
+    RowBatch,
     Table,
 )
 from models.kernels.numbers import NEVER, copy
@@ -28,7 +28,7 @@ EVICTION_PER_ROW = 20
 
 
 @part
-def remember(table: Table, slot: int, block: int, capacity: int, batch: Batch, row: int) -> None:
+def remember(table: Table, slot: int, block: int, capacity: int, batch: RowBatch, row: int) -> None:
     """Put a row that joined nothing into the ring, over the oldest place."""
     client = table.clients[slot]
     if client.ring_next >= client.ring_size and client.ring_size < RING_MAX:
@@ -175,7 +175,7 @@ def value_bit(field: int) -> np.uint64:
 
 @part
 def extend(
-    table: Table, slot: int, anchor: int, batch: Batch, row: int, levels: I64, mask: np.uint64, step2: int
+    table: Table, slot: int, anchor: int, batch: RowBatch, row: int, levels: I64, mask: np.uint64, step2: int
 ) -> None:
     """Make a variant the last member of its family."""
     client = table.clients[slot]
@@ -207,7 +207,7 @@ def extend(
 
 
 @part
-def put(table: Table, anchor: int, reference: int, batch: Batch, row: int) -> None:
+def put(table: Table, anchor: int, reference: int, batch: RowBatch, row: int) -> None:
     copy(table.anchor_values[anchor, reference], batch.values[row])
     copy(table.anchor_fields[anchor, reference], batch.fields[row])
     table.anchor_exact[anchor, reference] = batch.exact[row]

@@ -35,8 +35,8 @@ from models.kernels.layout import (
     SKIPPED,
     SLOT,
     STATISTIC,
-    Batch,
     Nulls,
+    RowBatch,
     Scratch,
     Table,
     Tally,
@@ -53,7 +53,7 @@ OFF = np.int64(-2_000_000_000)
 def fold(
     table: Table,
     nulls: Nulls,
-    batch: Batch,
+    batch: RowBatch,
     closed: I64,
     capacity: int,
     start: int,
@@ -99,7 +99,7 @@ def has_room(table: Table) -> bool:
 
 
 @part
-def advances(table: Table, block: int, batch: Batch, row: int) -> bool:
+def advances(table: Table, block: int, batch: RowBatch, row: int) -> bool:
     """True, moving the mark, if a row lies beyond what its block has applied from this source."""
     offset, item, mark = batch.offset[row], batch.item[row], batch.mark[row]
     at, within = table.mark_offset[block, mark], table.mark_index[block, mark]
@@ -117,7 +117,7 @@ def apply(
     slot: int,
     block: int,
     capacity: int,
-    batch: Batch,
+    batch: RowBatch,
     row: int,
     levels: I64,
     evidence: I32,
@@ -127,16 +127,16 @@ def apply(
 ) -> int:
     """One row of one client; CROSSED if it calls for a decision, MOVED if the client has drifted, else DONE."""
     client = table.clients[slot]
-    klass = min(2, int(batch.klass[row]))
+    client_class = min(2, int(batch.client_class[row]))
     gap_before = tick(table, slot, block, batch, row)
     if is_repeat(table, slot, batch.exact[row]):
         client.repeats += 1
         if len(tally.statistic) > 0:
-            statistic = weigh(table, nulls, slot, klass, evidence, anchors, verdict)
+            statistic = weigh(table, nulls, slot, client_class, evidence, anchors, verdict)
             copy(tally.evidence[row], evidence)
             tally.statistic[row] = statistic
         return DONE
-    bet_on_client(table, nulls, slot, klass, gap_before, batch, row, tally)
+    bet_on_client(table, nulls, slot, client_class, gap_before, batch, row, tally)
     status = DONE
     if client.distinct >= FOLLOWED_FROM:
         if client.page < 0:
@@ -144,7 +144,7 @@ def apply(
         apart = follow(table.pages, table.averages, table.moved, client.page, block, batch.values, row)
         if len(tally.drift) > 0:
             tally.drift[row] = apart
-        if apart >= nulls.drift[klass] and is_new(table.pages, client.page, client.day):
+        if apart >= nulls.drift[client_class] and is_new(table.pages, client.page, client.day):
             verdict[DRIFT], status = apart, MOVED
     candidate = join(table, nulls, slot, batch, row)
     if candidate < 0:
@@ -154,37 +154,49 @@ def apply(
             anchor = promote(table, nulls, slot, block, capacity, candidate)
         else:
             anchor = client.anchor_start + (candidate - RING_MAX) // 3
-        bet_on_family(table, nulls, slot, anchor, klass, batch, row, levels, tally)
-    statistic = weigh(table, nulls, slot, klass, evidence, anchors, verdict)
+        bet_on_family(table, nulls, slot, anchor, client_class, batch, row, levels, tally)
+    statistic = weigh(table, nulls, slot, client_class, evidence, anchors, verdict)
     before = client.statistic
     client.statistic = max(statistic, NEVER)
     if len(tally.statistic) > 0:
         copy(tally.evidence[row], evidence)
         tally.statistic[row] = client.statistic
     risen = client.statistic > before or evidence[verdict[LEAD_PROCESS]] >= CEILING  # there it cannot rise any more
-    if risen and calls_for_decision(table, nulls, slot, klass, verdict):
+    if risen and calls_for_decision(table, nulls, slot, client_class, verdict):
         status |= CROSSED
     return status
 
 
 @part
 def bet_on_family(
-    table: Table, nulls: Nulls, slot: int, anchor: int, klass: int, batch: Batch, row: int, levels: I64, tally: Tally
+    table: Table,
+    nulls: Nulls,
+    slot: int,
+    anchor: int,
+    client_class: int,
+    batch: RowBatch,
+    row: int,
+    levels: I64,
+    tally: Tally,
 ) -> None:
     """One joint outcome per variant and profile, factorised over 8 features."""
     client = table.clients[slot]
     client.variants += 1
-    mask, step2 = describe(table, nulls, anchor, batch, row, levels, klass)
+    mask, step2 = describe(table, nulls, anchor, batch, row, levels, client_class)
     bucket = variant_bucket(table.anchors[anchor].variants)
     if len(tally.family) > 0:
-        level_counts(tally.family[klass, bucket], tally.field[klass], levels)
+        level_counts(tally.family[client_class, bucket], tally.field[client_class], levels)
     for p in range(table.wealth.shape[1]):
         joint = p < nulls.joint
         if joint and table.wealth[anchor, p] < 0:
             table.parts[anchor, p] = 0
         total = 0
         for j in range(8):
-            ratio = nulls.field[klass, levels[7], p] if j == 7 else nulls.family[klass, bucket, j, levels[j], p]
+            ratio = (
+                nulls.field[client_class, levels[7], p]
+                if j == 7
+                else nulls.family[client_class, bucket, j, levels[j], p]
+            )
             total += ratio
             if joint:
                 table.parts[anchor, p, j] += ratio
@@ -193,7 +205,7 @@ def bet_on_family(
 
 
 @part
-def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anchors: I32, verdict: I64) -> int:
+def weigh(table: Table, nulls: Nulls, slot: int, client_class: int, evidence: I32, anchors: I32, verdict: I64) -> int:
     """Evidence of every process and their fusion: the largest standardised excess, of bets less what activity explains.
 
     Order of processes: of families (maximum over families), sums of the joint ones over families, of the client, and
@@ -230,9 +242,9 @@ def weigh(table: Table, nulls: Nulls, slot: int, klass: int, evidence: I32, anch
     most, lead = OFF, 0
     for p in range(len(evidence)):
         if p == counts:  # counts measure activity: what activity explains is not taken from them
-            most -= nulls.growth[klass, size_bucket(client.rows_today)]
-        scale = nulls.tail_scale[klass, p]
-        beyond = (np.int64(evidence[p]) - nulls.tail[klass, p]) * 1000
+            most -= nulls.growth[client_class, size_bucket(client.rows_today)]
+        scale = nulls.tail_scale[client_class, p]
+        beyond = (np.int64(evidence[p]) - nulls.tail[client_class, p]) * 1000
         if scale > 0 and beyond >= (most + 1) * scale:  # floor(beyond / scale) > most, without dividing
             most, lead = beyond // scale, p
     verdict[LEAD_PROCESS], verdict[LEAD_ANCHOR], verdict[LEAD_EVIDENCE] = lead, anchors[lead], evidence[lead]
@@ -247,7 +259,7 @@ def threshold_offset(key: np.uint64) -> int:
 
 
 @part
-def calls_for_decision(table: Table, nulls: Nulls, slot: int, klass: int, verdict: I64) -> bool:
+def calls_for_decision(table: Table, nulls: Nulls, slot: int, client_class: int, verdict: I64) -> bool:
     """A higher rung than the one in force; after expiry, any rung again. Asked when evidence has risen."""
     client = table.clients[slot]
     if client.clock_ms < client.quiet_until_ms:
@@ -255,7 +267,7 @@ def calls_for_decision(table: Table, nulls: Nulls, slot: int, klass: int, verdic
     offset = threshold_offset(client.key)
     level = 0
     for rung in range(1, 5):
-        if client.statistic >= nulls.thresholds[klass, rung] + offset:
+        if client.statistic >= nulls.thresholds[client_class, rung] + offset:
             level = rung
     in_force = client.level if client.clock_ms < client.expires_ms else 0
     verdict[RAISED_LEVEL] = level

@@ -13,8 +13,8 @@ from models.kernels.layout import (
     NO_SCORE,
     RING_MAX,
     VARIANTS_KNOWN,
-    Batch,
     Nulls,
+    RowBatch,
     Table,
 )
 from models.rows import I16, I64, U8, U16
@@ -61,7 +61,7 @@ def is_repeat(table: Table, slot: int, exact: np.uint64) -> bool:
 
 
 @part
-def join(table: Table, nulls: Nulls, slot: int, batch: Batch, row: int) -> int:
+def join(table: Table, nulls: Nulls, slot: int, batch: RowBatch, row: int) -> int:
     """The candidate that a row is a variant of: ring entry i as i, reference z of anchor a as RING_MAX + 3a + z; or -1.
 
     By agreement first (.7 of the row's own surprisal and a least amount), else by distance within reach. Ties go to
@@ -219,7 +219,7 @@ def record_level(score: np.float32, best: np.float32, back: np.float32, directio
 
 @part
 def describe(
-    table: Table, nulls: Nulls, anchor: int, batch: Batch, row: int, levels: I64, klass: int
+    table: Table, nulls: Nulls, anchor: int, batch: RowBatch, row: int, levels: I64, client_class: int
 ) -> tuple[np.uint64, int]:
     """Fill the 8 feature levels of a variant; return (mask of changed fields, squared step)."""
     x, fields = batch.values[row], batch.fields[row]
@@ -230,8 +230,8 @@ def describe(
     for i in range(f):
         if fields[i] != table.anchor_fields[anchor, reference, i]:
             mask |= np.uint64(1) << np.uint64(i & 63)
-            if nulls.rarity[klass, i] > rarity:
-                rarest, rarity = i, nulls.rarity[klass, i]
+            if nulls.rarity[client_class, i] > rarity:
+                rarest, rarity = i, nulls.rarity[client_class, i]
     few = f > 0 and changed <= 3
     same = few and (family.mask & mask) != 0 and (mask & ~family.mask) == 0
     label = batch.output[row]
@@ -239,7 +239,7 @@ def describe(
     levels[1] = edit_level(changed, f, same)
     levels[2] = collinear_level(table, anchor, x, fields)
     margin = batch.margin[row]
-    levels[3] = 2 if np.isnan(margin) else (1 if margin < nulls.low_margin[klass] else 0)
+    levels[3] = 2 if np.isnan(margin) else (1 if margin < nulls.low_margin[client_class] else 0)
     score = batch.score[row]
     levels[4] = record_level(score, family.best_score, family.back_score, family.direction)
     levels[5] = step_level(step2)

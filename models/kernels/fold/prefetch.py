@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.kernels.jit import fetch_line, part
-from models.kernels.layout import Batch, Table
+from models.kernels.layout import RowBatch, Table
 from models.kernels.numbers import mix64
 
 FAR, NEAR, NEXT = 12, 8, 4
@@ -30,7 +30,7 @@ def fetch(array: NDArray[Any], first: int, count: int) -> None:
 
 
 @part
-def look_ahead(table: Table, batch: Batch, row: int) -> None:
+def look_ahead(table: Table, batch: RowBatch, row: int) -> None:
     rows = len(batch.client)
     if row + FAR < rows:
         fetch(table.places, home(table, batch.client[row + FAR]), 1)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from models.kernels.jit import kernel
-from models.kernels.json.scan import NULL, TEXT, Members
+from models.kernels.json.scan import NULL, TEXT, ObjectMembers
 from models.kernels.unaligned import byte_at
 from models.rows import F32, F64, I32, I64, U8
 
@@ -185,7 +185,8 @@ def sextets(text: U8, at: int) -> int:
 
 @kernel
 def read_fields(
-    text: U8, begin: I32, end: I32, members: Members, letters: U8, name_start: I64, slots: I32, names: I32, plain: F64,
+    text: U8, begin: I32, end: I32, members: ObjectMembers, letters: U8, name_start: I64, slots: I32, names: I32,
+    plain: F64,
     text_start: I32, text_end: I32,
 ) -> None:  # fmt: skip
     """Members of n objects to columns. The last of several members of one name counts.

@@ -53,7 +53,7 @@ class Values(NamedTuple):
     number: F64
 
 
-class Members(NamedTuple):
+class ObjectMembers(NamedTuple):
     """Members of objects, one behind the other. key, key_end : places in the text; the others as in Values."""
 
     key: I32
@@ -66,7 +66,7 @@ class Members(NamedTuple):
 
 @kernel
 def scan_records(
-    text: U8, begin: I64, keys: Keys, output_keys: Keys, output: int, values: Values, members: Members, pool: F64,
+    text: U8, begin: I64, keys: Keys, output_keys: Keys, output: int, values: Values, members: ObjectMembers, pool: F64,
     state: U8,
 ) -> None:  # fmt: skip
     """Read n records in place.
@@ -193,7 +193,7 @@ def find_key(text: U8, start: int, end: int, keys: Keys) -> int:
 
 @kernel
 def read_value(
-    text: U8, at: int, i: int, key: int, keys: Keys, values: Values, members: Members, member: int, pool: F64,
+    text: U8, at: int, i: int, key: int, keys: Keys, values: Values, members: ObjectMembers, member: int, pool: F64,
     number: int,
 ) -> tuple[int, int, int, int]:  # fmt: skip
     """A value of record i into `values`; the place behind it or -1, its flags, and how full members and pool are."""
@@ -271,7 +271,7 @@ def read_numbers(text: U8, at: int, pool: F64, number: int) -> tuple[int, int]:
 
 
 @kernel
-def read_members(text: U8, at: int, members: Members, member: int) -> tuple[int, int, int]:
+def read_members(text: U8, at: int, members: ObjectMembers, member: int) -> tuple[int, int, int]:
     """An object of plain values, behind its bracket, into `members`; the place behind it or -1, and flags."""
     wide = 0
     at = skip_space(text, at)

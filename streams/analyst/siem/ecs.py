@@ -4,7 +4,7 @@ from typing import Any
 
 from detector.events.escape import json_bytes
 from streams.analyst.events import Alert
-from streams.analyst.siem.parts import Technique, action, product, severity, span, techniques
+from streams.analyst.siem.parts import AttackTechnique, action, product, severity, span, techniques
 
 VERSION = "8.17.0"
 SEVERITIES = {1: 21, 2: 21, 3: 47, 4: 73, 5: 99}
@@ -65,7 +65,7 @@ def document(alert: Alert) -> dict[str, Any]:
     }
 
 
-def _threat(found: list[Technique]) -> dict[str, Any]:
+def _threat(found: list[AttackTechnique]) -> dict[str, Any]:
     """Every technique and tactic once; sub-techniques beside them, as ECS has it."""
     tactics = _distinct([one.tactic for one in found])
     parents = _distinct([one.parent for one in found])

@@ -9,7 +9,7 @@ from detector.events.ocsf import SEVERITIES
 from streams.analyst.events import Alert
 
 
-class Technique(NamedTuple):
+class AttackTechnique(NamedTuple):
     """One of ATLAS. parent : the technique that a sub-technique belongs to, else itself."""
 
     tactic: Mapping[str, str]
@@ -17,13 +17,13 @@ class Technique(NamedTuple):
     sub: Mapping[str, str] | None
 
 
-def techniques(alert: Alert) -> list[Technique]:
+def techniques(alert: Alert) -> list[AttackTechnique]:
     """The likeliest first."""
     found = []
     for attack in alert.record.get("attacks", []):
         sub = attack.get("sub_technique")
         parent = attack.get("technique") or {}
-        found.append(Technique(attack.get("tactic", {}), parent, sub))
+        found.append(AttackTechnique(attack.get("tactic", {}), parent, sub))
     return found
 
 

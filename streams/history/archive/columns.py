@@ -12,7 +12,7 @@ from models.rows import CLASSES, CLIENT_TAIL_BYTES, I64, TIME_MS_MAX, TIME_MS_MI
 from streams.history.archive.layout import LABELS, LISTS, ROWS, ArchiveError
 
 _ATTRIBUTES = {
-    "class": "klass",
+    "class": "client_class",
     **{
         name: name
         for name in ROWS.names
@@ -86,7 +86,7 @@ def _offsets(lengths: NDArray[Any]) -> NDArray[np.int32]:
     return np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
 
 
-class Group:
+class ColumnGroup:
     """The rows of one row group as arrays of our own: aligned, writable and of one layout, as kernels are compiled for.
 
     starts : (frames + 1,) row at which each frame begins, and the end. Raises ArchiveError for what no sketch wrote.
@@ -116,7 +116,7 @@ class Group:
         counts = np.diff(self.starts)
         sound = (
             bool((np.diff(self.offsets) > 0).all())
-            and int(columns["klass"].max()) < len(CLASSES)
+            and int(columns["client_class"].max()) < len(CLASSES)
             and int(columns["time_ms"].min()) >= TIME_MS_MIN
             and int(columns["time_ms"].max()) < TIME_MS_MAX
             and all(_is_one_to_one(pairs) for pairs in self._several.values())

@@ -13,7 +13,7 @@ from detector.engine import BlockError, DamagedBlockError
 from detector.erasure import erased
 from detector.frame import ControlFrame
 from streams.history.archive import layout
-from streams.history.archive.layout import ArchiveError, Part
+from streams.history.archive.layout import ArchiveError, ArchiveFile
 from streams.history.archive.reader import opened
 from streams.history.archive.writer import finish, lock
 from streams.progress import Reporter
@@ -57,7 +57,7 @@ def erase(folder: Path, clients: Collection[int], reporter: Reporter) -> Erased:
         os.close(held)
 
 
-def _rows(part: Part, clients: Collection[int]) -> int:
+def _rows(part: ArchiveFile, clients: Collection[int]) -> int:
     """Row group by row group: a file may be larger than memory."""
     keys = pa.array(sorted(clients), pa.uint64())
     with opened(part.path) as file:
@@ -77,7 +77,7 @@ def _rows(part: Part, clients: Collection[int]) -> int:
     return int(gone)
 
 
-def _orders(part: Part, clients: Collection[int]) -> int:
+def _orders(part: ArchiveFile, clients: Collection[int]) -> int:
     with opened(part.path) as file:
         table = file.read()
     kept = [not _is_about(part, value, clients) for value in table["value"].to_pylist()]
@@ -86,7 +86,7 @@ def _orders(part: Part, clients: Collection[int]) -> int:
     return gone
 
 
-def _is_about(part: Part, value: bytes | None, clients: Collection[int]) -> bool:
+def _is_about(part: ArchiveFile, value: bytes | None, clients: Collection[int]) -> bool:
     try:
         frame = frames.decode(value or b"", part.partition, 0)
     except frames.FrameError:

@@ -123,7 +123,7 @@ class Manifest(msgspec.Struct):
     schema: str = SCHEMA
 
 
-class Part(NamedTuple):
+class ArchiveFile(NamedTuple):
     """One file of a partition. kind : what is in it. first : its first frame's offset. day : "2026-03-01"."""
 
     first: int
@@ -178,7 +178,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     unfinished.replace(folder / MANIFEST)
 
 
-def parts(folder: Path, manifest: Manifest) -> Iterator[Part]:
+def parts(folder: Path, manifest: Manifest) -> Iterator[ArchiveFile]:
     """Files that the manifest vouches for, in no particular order."""
     for part in _parts(folder):
         if part.first < manifest.ends.get(part.partition, 0):
@@ -191,9 +191,9 @@ def leftovers(folder: Path, manifest: Manifest) -> list[Path]:
     return [*beyond, *folder.glob(f"day=*/*{UNFINISHED}"), *folder.glob(f"{BLOCKS}/day=*/*{UNFINISHED}")]
 
 
-def _parts(folder: Path) -> Iterator[Part]:
+def _parts(folder: Path) -> Iterator[ArchiveFile]:
     for path in folder.glob("day=*/*.parquet"):
         found = _FILE.fullmatch(path.name)
         if found is not None:
             kind: Literal["rows", "other"] = "rows" if found[1] == "rows" else "other"
-            yield Part(int(found[3]), kind, int(found[2]), path.parent.name.removeprefix("day="), path)
+            yield ArchiveFile(int(found[3]), kind, int(found[2]), path.parent.name.removeprefix("day="), path)

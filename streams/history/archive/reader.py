@@ -11,8 +11,17 @@ import pyarrow.parquet as pq
 
 from detector.frame import ControlFrame, Frame, RowFrame
 from models.rows import U64, distinct
-from streams.history.archive.columns import Group
-from streams.history.archive.layout import BEGIN, BLOCKS, ROWS, ArchiveError, Manifest, Part, parts, read_manifest
+from streams.history.archive.columns import ColumnGroup
+from streams.history.archive.layout import (
+    BEGIN,
+    BLOCKS,
+    ROWS,
+    ArchiveError,
+    ArchiveFile,
+    Manifest,
+    parts,
+    read_manifest,
+)
 from streams.wire import frames
 from streams.wire.rejects import WHOLE_RECORD, Reject
 
@@ -52,7 +61,7 @@ class Slice(NamedTuple):
 EVERYTHING = Slice()
 
 
-class Read(NamedTuple):
+class ArchiveBatch(NamedTuple):
     """Frames of one partition, offsets rising; rejects : messages among them that are none. size : bytes of files."""
 
     frames: list[Frame]
@@ -101,7 +110,7 @@ class Archive:
         ):
             yield from read.frames
 
-    def batches(self, partition: int, wanted: Slice = EVERYTHING) -> Iterator[Read]:
+    def batches(self, partition: int, wanted: Slice = EVERYTHING) -> Iterator[ArchiveBatch]:
         """The same by row groups, with what could not be read. Raises ArchiveError."""
         files = [part for part in self._parts if part.partition == partition]
         others = _Others([part for part in files if part.kind == "other"], wanted)
@@ -179,12 +188,12 @@ class Archive:
         keys = pa.array(sorted(clients), pa.uint64())
         return any(pc.any(pc.is_in(table["client"], keys)).as_py() for table in self._columns(["client"]))
 
-    def clients_between(self, since_ms: int, until_ms: int, klass: int) -> U64:
+    def clients_between(self, since_ms: int, until_ms: int, client_class: int) -> U64:
         """Clients of a class that have a row of that time, until_ms excluded; rising. Raises ArchiveError."""
         found = [np.zeros(0, np.uint64)]
         for table in self._columns(["client", "class", "time_ms"], Slice(since_ms=since_ms, until_ms=until_ms)):
             client, known, time_ms = (table[name].to_numpy() for name in ("client", "class", "time_ms"))
-            found.append(distinct(client[(known == klass) & (time_ms >= since_ms) & (time_ms < until_ms)]))
+            found.append(distinct(client[(known == client_class) & (time_ms >= since_ms) & (time_ms < until_ms)]))
         return distinct(np.concatenate(found))
 
     def _columns(self, names: list[str], wanted: Slice = EVERYTHING) -> Iterator[pa.Table]:
@@ -200,14 +209,14 @@ class Archive:
 class _Others:
     """The messages without rows, told between the frames that have some."""
 
-    def __init__(self, files: list[Part], wanted: Slice) -> None:
+    def __init__(self, files: list[ArchiveFile], wanted: Slice) -> None:
         self._waiting: list[tuple[int, Frame | Reject]] = []
         self._size = sum(part.path.stat().st_size for part in files)
         for part in files:
             self._waiting += _other(part, wanted)
         self._waiting.reverse()  # the next one last
 
-    def merged(self, group: list[Frame], until: int | None, size: int) -> Read:
+    def merged(self, group: list[Frame], until: int | None, size: int) -> ArchiveBatch:
         """Frames with the messages that stood before offset `until`; None for all that are left."""
         due: list[tuple[int, Frame | Reject]] = []
         while self._waiting and (until is None or self._waiting[-1][0] < until):
@@ -215,10 +224,10 @@ class _Others:
         found: list[Frame] = [one for _, one in due if not isinstance(one, Reject)]
         whole = sorted([*group, *found], key=lambda frame: frame.offset) if found else group
         size, self._size = size + self._size, 0
-        return Read(whole, [one for _, one in due if isinstance(one, Reject)], size)
+        return ArchiveBatch(whole, [one for _, one in due if isinstance(one, Reject)], size)
 
 
-def _other(part: Part, wanted: Slice) -> Iterator[tuple[int, Frame | Reject]]:
+def _other(part: ArchiveFile, wanted: Slice) -> Iterator[tuple[int, Frame | Reject]]:
     with opened(part.path) as file:
         table = file.read(["offset", "frame_ms", "value"], use_threads=False)
     for offset, time_ms, value in zip(*(column.to_pylist() for column in table.columns), strict=True):
@@ -243,7 +252,7 @@ class _Taken(NamedTuple):
     size: int
 
 
-def _groups(part: Part, wanted: Slice) -> Iterator[_Taken]:
+def _groups(part: ArchiveFile, wanted: Slice) -> Iterator[_Taken]:
     size = 0
     with opened(part.path) as file:
         for number in range(file.num_row_groups):
@@ -257,7 +266,7 @@ def _groups(part: Part, wanted: Slice) -> Iterator[_Taken]:
                 continue
             table = _rows_of(file, number, wanted)
             if table.num_rows:
-                group = Group(table, f"{part.path}, row group {number}")
+                group = ColumnGroup(table, f"{part.path}, row group {number}")
                 yield _Taken([frame for frame in group.frames() if _is_wanted(frame, wanted)], high, size)
                 size = 0
 

@@ -11,7 +11,7 @@ from detector.events.finding import LEVELS
 from models.artefacts.store import Artefacts
 from models.pseudonym import pseudonym
 from streams.analyst.errors import DeskError
-from streams.analyst.events import Throttle, decode_event
+from streams.analyst.events import ThrottleEvent, decode_event
 from streams.config.config import Config
 from streams.ops.selftest import prober
 from streams.secrets.load import Secrets
@@ -42,7 +42,7 @@ class Rehearsal(NamedTuple):
     due: list[Due]
 
 
-def due_of(throttle: Throttle) -> Due:
+def due_of(throttle: ThrottleEvent) -> Due:
     return Due(throttle.level, throttle.detector, throttle.record.trigger.rows_seen)
 
 
@@ -71,7 +71,7 @@ def rehearse(
     )
 
 
-def _decisions(config: Config, artefacts: Artefacts, identity: Identity, values: list[bytes]) -> list[Throttle]:
+def _decisions(config: Config, artefacts: Artefacts, identity: Identity, values: list[bytes]) -> list[ThrottleEvent]:
     raw = [RawRecord(offset, value, None, (), -1) for offset, value in enumerate(values)]
     sketcher = Sketcher(artefacts, identity, config)
     result = sketcher.frames(config.topics.raw[0], 0, config.input.incarnation, raw, 1)
@@ -81,4 +81,4 @@ def _decisions(config: Config, artefacts: Artefacts, identity: Identity, values:
     state = engine.open_partition(engine.EngineSettings(config, artefacts), 0)
     placed = [replace(frame, offset=offset) for offset, frame in enumerate(result.frames)]
     events = [event for frame in placed for event in engine.step(state, frame)]
-    return [found for event in events if isinstance(found := decode_event(event.value), Throttle)]
+    return [found for event in events if isinstance(found := decode_event(event.value), ThrottleEvent)]

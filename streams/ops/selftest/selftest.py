@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from detector.frame import ControlFrame, RowFrame
 from streams.analyst import feedback
 from streams.analyst.errors import DeskError, EventError
-from streams.analyst.events import Alert, Throttle, decode_event, now
+from streams.analyst.events import Alert, ThrottleEvent, decode_event, now
 from streams.analyst.suppress import suppression_of
 from streams.config.config import Config
 from streams.kafka import clients, topics
@@ -33,7 +33,7 @@ POLL_MS = 200
 SHOWN_AGAIN = timedelta(days=1)
 
 
-class Step(NamedTuple):
+class SelftestStep(NamedTuple):
     """One part of the way. seconds : since the first record was sent."""
 
     step: str
@@ -51,7 +51,7 @@ def reserved_name() -> str:
     return f"{RESERVED}-{time.time_ns() // 1_000_000}"
 
 
-def selftest(config: Config, rehearsal: Rehearsal, timeout_s: float) -> list[Step]:
+def selftest(config: Config, rehearsal: Rehearsal, timeout_s: float) -> list[SelftestStep]:
     """Send it, listen, and clean up. timeout_s : for each step. Raises DeskError, KafkaError if it cannot begin."""
     steps = asyncio.run(_run(config, rehearsal, timeout_s))
     until, why = now() + SHOWN_AGAIN, "selftest: its alert is nobody's work"
@@ -59,13 +59,13 @@ def selftest(config: Config, rehearsal: Rehearsal, timeout_s: float) -> list[Ste
     try:
         feedback.keep(config, hidden.suppression_id, hidden, None)
     except DeskError as error:  # the way is armed all the same
-        steps.append(Step("suppression", "ok", steps[-1].seconds, f"its alert will be shown: {error}"))
+        steps.append(SelftestStep("suppression", "ok", steps[-1].seconds, f"its alert will be shown: {error}"))
     return steps
 
 
-async def _run(config: Config, rehearsal: Rehearsal, timeout_s: float) -> list[Step]:
+async def _run(config: Config, rehearsal: Rehearsal, timeout_s: float) -> list[SelftestStep]:
     features = await probe(config.kafka)
-    steps: list[Step] = []
+    steps: list[SelftestStep] = []
     async with _listening(config, rehearsal, features) as heard:
         begun = time.monotonic()
         await _send(config, rehearsal.values, features)
@@ -76,7 +76,7 @@ async def _run(config: Config, rehearsal: Rehearsal, timeout_s: float) -> list[S
                 await orders.give(config, [_lift(rehearsal)])
             said = await heard.until(seen, timeout_s)
             seconds = round(time.monotonic() - begun, 1)
-            steps.append(Step(name, "ok" if said else "fault", seconds, said or f"{fault} ({timeout_s:g} s)"))
+            steps.append(SelftestStep(name, "ok" if said else "fault", seconds, said or f"{fault} ({timeout_s:g} s)"))
         if looks:
             await orders.give(config, [_lift(rehearsal)])
     return steps
@@ -109,7 +109,7 @@ class _Heard:
     def __init__(self, consumer: AIOKafkaConsumer, config: Config, rehearsal: Rehearsal) -> None:
         self._consumer, self._rehearsal, self._names = consumer, rehearsal, config.topics
         self._rows: set[int] = set()
-        self._throttles: dict[str, Throttle] = {}
+        self._throttles: dict[str, ThrottleEvent] = {}
         self._alerts: dict[str, Alert] = {}
         self._kept: set[str] = set()
 
@@ -134,7 +134,7 @@ class _Heard:
             return
         if record.topic == self._names.throttle_state:
             self._kept.add(event.uid)
-        elif isinstance(event, Throttle):
+        elif isinstance(event, ThrottleEvent):
             self._throttles[event.uid] = event
         elif isinstance(event, Alert):
             self._alerts[event.uid] = event
