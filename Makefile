@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka test-browser test-faults scaling soak roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full fuzz docs screenshots lock audit sbom up down clean
+.PHONY: help setup run test test-kafka test-browser test-faults scaling soak roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full figures fuzz docs screenshots lock audit sbom up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ bench-detection: setup ## Who finds which attack, at the same false alarms: ours
 
 bench-detection-full: setup ## The same on more clients, all disguises and slow methods; rewrites docs/benchmark.md
 	@$(BIN)/python -m bench.detection --full --write-docs
+
+figures: setup ## How the code is built, in figures (ARGS="--against DIR" | "--walk" | "--since REV" | "--json")
+	@$(BIN)/python -m bench.figures $(ARGS)
 
 fuzz: setup ## Mutate everything that reads foreign bytes, guided by coverage; FUZZ_SECONDS (60) each
 	@$(BIN)/python -m tests.fuzz.run --seconds $${FUZZ_SECONDS:-60}
