@@ -34,17 +34,19 @@ from numba.core.dispatcher import Dispatcher
 from typer.testing import CliRunner
 
 from bench.structure import PACKAGES
-from detector.config import Config
-from models.artefacts import load_artefacts
-from streams import replay, topics
-from streams.app import Worker
+from models.artefacts.store import load_artefacts
+from streams import replay
 from streams.cli import app
-from streams.clients import Producer
-from streams.embedded import EmbeddedBroker, probe
-from streams.judge import JudgeStage
+from streams.config.config import Config
+from streams.history.sources import open_sources
+from streams.kafka import topics
+from streams.kafka.broker import probe
+from streams.kafka.clients import Producer
+from streams.kafka.embedded import EmbeddedBroker
 from streams.progress import Bars, Silent
-from streams.sink import Sink
-from streams.sources import open_sources
+from streams.worker.app import Worker
+from streams.worker.judge import JudgeStage
+from streams.worker.sink import Sink
 from tests.history import benign, sweeps, write_jsonl
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, calibrated, read_topic, until
