@@ -27,7 +27,7 @@ only_glibc = pytest.mark.skipif(not hasattr(allocator._libc, "malloc_trim"), rea
 BATCHES = """
 import resource, sys
 import numpy as np
-from streams import memory
+from streams.worker import allocator
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -36,7 +36,7 @@ def batch():
     return [np.ones(2**18) for _ in range(20)]
 
 if sys.argv[1] == "settled":
-    memory.settle()
+    allocator.settle()
 batch()
 before = faults()
 for _ in range(20):
