@@ -43,7 +43,7 @@ from streams.kafka import topics
 from streams.kafka.broker import probe
 from streams.kafka.clients import Producer
 from streams.kafka.embedded import EmbeddedBroker
-from streams.progress import Bars, Silent
+from streams.progress import Bars
 from streams.worker.app import Worker
 from streams.worker.judge import JudgeStage
 from streams.worker.sink import Sink
@@ -129,7 +129,7 @@ def prepared(folder: Path) -> Day:
     """Calibrated, and a day replayed in which one client sweeps a field."""
     fitted, day = calibrated(folder), folder / "day.jsonl"
     write_jsonl(day, benign(30, seed=2, day=1), sweeps(1, SWEPT, seed=3, day=1))
-    outcome = replay.replay(open_sources([str(day)], Config()), Config(), fitted.artefacts, fitted.secrets, Silent())
+    outcome = replay.replay(replay.Plan(open_sources([str(day)], Config()), Config(), fitted.artefacts, fitted.secrets))
     replay.write(outcome, folder / "out")
     (folder / "probewatch.toml").write_text(f'artefacts = "{folder}"\nsecrets = {{ directory = "{folder}/secrets" }}\n')
     alert = json.loads((folder / "out/alerts.jsonl").read_bytes().splitlines()[0])

@@ -1,9 +1,13 @@
 """How the commands speak: results to standard output, everything else a person should know to standard error."""
 
+import contextlib
 import functools
 import json
+import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import FrameType
 from typing import Any, ParamSpec
 
 import typer
@@ -71,3 +75,24 @@ def _exit_code(error: Exception) -> int | None:
     if isinstance(error, UserError):
         return 2
     return 1 if isinstance(error, WorldError | KafkaError | OSError) else None
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM as a question to be asked at the next good place; the second one does not wait for it.
+
+    Only for the main thread.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -116,7 +116,7 @@ async def offline(config: Config, fitted: Calibrated, topic: str, *, models: boo
 
     def fold() -> list[Event]:
         sources = open_sources([spec], config)
-        return replay.replay(sources, config, fitted.artefacts, fitted.secrets, Silent()).events
+        return replay.replay(replay.Plan(sources, config, fitted.artefacts, fitted.secrets)).events
 
     return {event.id: event.value for event in await asyncio.to_thread(fold) if models or event.client_key}
 

@@ -8,8 +8,7 @@ from streams import replay
 from streams.config.config import Config
 from streams.history.base import Source
 from streams.history.sources import open_sources
-from streams.progress import Silent
-from streams.replay import Options, Outcome
+from streams.replay import Outcome, Plan
 from streams.report import Replayed, write_report
 from tests.scenarios import run, world
 
@@ -42,10 +41,9 @@ def day() -> list[world.Record]:
 def replayed(folder: Path) -> Replayed:
     path = world.write(folder / "<i>day.jsonl", day())
     sources: list[Source] = open_sources([str(path)], CONFIG)
-    options = Options(plain_clients=True)
-    about = CONFIG, run.artefacts(), run.SECRETS, Silent()
-    outcome = replay.replay(sources, *about, options)
-    return Replayed(sources, *about, outcome._replace(summary=outcome.summary | {"cold": False}), options)
+    plan = Plan(sources, CONFIG, run.artefacts(), run.SECRETS, plain_clients=True)
+    outcome = replay.replay(plan)
+    return Replayed(plan, outcome._replace(summary=outcome.summary | {"cold": False}))
 
 
 def reported(folder: Path, told: int = 24) -> Reported:

@@ -16,7 +16,6 @@ from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame, label
 from models.pseudonym import pseudonym
 from streams.cli import app
 from streams.config.config import Config
-from streams.history import archive
 from streams.history.archive import ArchiveError, Message, Writer, layout, open_archive, writer
 from streams.history.archive.columns import ColumnGroup, table_of
 from streams.history.archive.erase import erase
@@ -169,7 +168,9 @@ def test_what_is_no_frame_is_kept_as_it_was_and_told(tmp_path: Path) -> None:
     assert [(reject.partition, reject.offset) for reject in batch.rejects] == [(2, 42), (2, 44)]
     assert "expected a frame or a control order; got a damaged frame: its checksum" in batch.rejects[0].message
     (path,) = tmp_path.rglob("other-*.parquet")
-    assert list(archive.read_messages(path))[1] == junk
+    assert pq.read_table(path).to_pylist()[1] == {
+        "partition": 2, "offset": 42, "frame_ms": BEGIN_MS, "key": b"key", "value": b"junk", "headers": [("a", b"b")],
+    }  # fmt: skip
 
 
 def test_a_run_that_was_cut_off_is_gone_on_with(tmp_path: Path, history: list[Frame]) -> None:
@@ -276,23 +277,13 @@ def call(*words: object) -> Any:
     return json.loads(result.stdout)
 
 
-def test_files_of_messages_are_taken_in_and_gone_on_with(tmp_path: Path, history: list[Frame]) -> None:
-    """As the first release archived: without timestamps, so that the day is that of the rows."""
-    ours = sorted((message(frame) for frame in history), key=lambda one: (one.partition, one.offset))
-    columns = {name: [getattr(one, name) for one in ours] for name in ("partition", "offset", "key", "value")}
-    pq.write_table(pa.table(columns), tmp_path / "frames.parquet")
-    kept = tmp_path / "archive"
-    (done,) = call("archive", tmp_path / "frames.parquet", "--out", kept, "--json")
-    assert (done["messages"], done["gaps"], done["snapshots"]) == (len(ours), [], 0)
-    assert done["rows"] == sum(frame.rows.count for frame in history if isinstance(frame, RowFrame))
-    same(open_archive(kept).frames(1), [frame for frame in history if frame.partition == 1])
-    (again,) = call("archive", "write", tmp_path / "frames.parquet", "--out", kept, "--json")
-    assert again["messages"] == 0
+def test_the_command_erases_a_client(tmp_path: Path, history: list[Frame]) -> None:
+    kept = archived(tmp_path / "archive", map(message, history))
     (gone,) = call("archive", "erase", kept, "--client", pseudonym("k1", 44, bytes(9)), "--json")
     assert gone == {"rows": 0, "orders": 2, "blocks": 0, "files": 2}
 
 
-def test_another_parquet_file_is_none_of_messages(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"partition": [0], "value": [b""]}), tmp_path / "x.parquet")
-    result = CliRunner().invoke(app, ["archive", str(tmp_path / "x.parquet"), "--out", str(tmp_path / "archive")])
-    assert result.exit_code == 2 and "no file of frames: column offset is missing" in result.stderr
+def test_only_topics_are_archived(tmp_path: Path) -> None:
+    for words in (["archive"], ["archive", "write"]):
+        result = CliRunner().invoke(app, [*words, str(tmp_path / "x.parquet"), "--out", str(tmp_path / "archive")])
+        assert result.exit_code == 2 and "x.parquet: expected kafka://host:port/topic" in result.stderr

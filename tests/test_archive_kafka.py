@@ -44,7 +44,7 @@ async def taken(config: Config, folder: Path, options: str = "") -> Taken:
 
 
 def replayed(config: Config, fitted: Calibrated, folder: Path) -> dict[str, Event]:
-    found = replay.replay(open_sources([str(folder)], config), config, fitted.artefacts, fitted.secrets, Silent())
+    found = replay.replay(replay.Plan(open_sources([str(folder)], config), config, fitted.artefacts, fitted.secrets))
     return {event.id: event for event in found.events}
 
 

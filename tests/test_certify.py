@@ -83,7 +83,7 @@ def hash_of(row: Row) -> int:
 def test_events_name_their_certificate(fitted: Artefacts, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "day.jsonl", sweeps(2, 40, 6))
     sources = open_sources([str(tmp_path / "day.jsonl")], Config())
-    events = replay.replay(sources, Config(), fitted, SECRETS, Silent()).events
+    events = replay.replay(replay.Plan(sources, Config(), fitted, SECRETS)).events
     decided = [json.loads(event.value) for event in events if event.kind == "throttle"]
     assert fitted.certificate is not None
     assert {one["certificate"] for one in decided} == {fitted.certificate.id}
@@ -109,9 +109,8 @@ class TestPatientAttackers:
         """Rows until the rung that limits, of ten later sweepers; 999 for never."""
         write_jsonl(tmp_path / "day.jsonl", sweeps(10, 60, 77, day=2))
         sources = open_sources([str(tmp_path / "day.jsonl")], Config())
-        events = replay.replay(
-            sources, Config(), artefacts, SECRETS, Silent(), replay.Options(plain_clients=True)
-        ).events
+        plan = replay.Plan(sources, Config(), artefacts, SECRETS, plain_clients=True)
+        events = replay.replay(plan).events
         first = dict.fromkeys((f"evil-{number}" for number in range(10)), 999)
         for event in reversed(events):
             decision = json.loads(event.value)

@@ -172,8 +172,8 @@ def test_verify_says_equal_or_ends_with_exit_code_1(fitted: Calibrated, replays:
     assert any(isinstance(event, Alert) for event in events)
 
 
-def test_ctrl_c_keeps_what_was_done_and_resume_goes_on(fitted: Calibrated, tmp_path: Path) -> None:
-    """A process of its own, that hears a signal; then again, to the end: as if nobody had stopped it."""
+def test_ctrl_c_writes_nothing_and_the_same_command_gives_the_same_bytes(fitted: Calibrated, tmp_path: Path) -> None:
+    """A process of its own, that gets a signal; then again, to the end: as if it had never been stopped."""
     write_jsonl(tmp_path / "day.jsonl", benign(9_000, seed=2, day=1), sweeps(3, 60, seed=3, day=1))
     words = ["replay", str(tmp_path / "day.jsonl"), "--artefacts", str(fitted.folder), "--out"]
     whole = call(*words, tmp_path / "whole")
@@ -185,12 +185,10 @@ def test_ctrl_c_keeps_what_was_done_and_resume_goes_on(fitted: Calibrated, tmp_p
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "--resume goes on from there" in said and (tmp_path / "out/unfinished/replay.zst").exists()
-    assert not (tmp_path / "out/summary.json").exists()
-    assert call(*words, tmp_path / "out", "--resume").exit_code == 0
+    assert "stopped before anything was written" in said and not (tmp_path / "out").exists()
+    assert call(*words, tmp_path / "out").exit_code == 0
     for name in ("alerts.jsonl", "throttle.jsonl", "drift.jsonl"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert not (tmp_path / "out/unfinished").exists()
 
 
 def _hears(pid: int) -> bool:

@@ -56,7 +56,7 @@ def day(fitted: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> Day:
         f'artefacts = "{fitted.folder}"\nsecrets = {{ directory = "{fitted.folder}/secrets" }}\n'
     )
     sources = open_sources([str(folder / "day.jsonl")], Config())
-    replay.write(replay.replay(sources, Config(), fitted.artefacts, fitted.secrets, Silent()), folder / "out")
+    replay.write(replay.replay(replay.Plan(sources, Config(), fitted.artefacts, fitted.secrets)), folder / "out")
     return Day(folder, rows, pseudonym_of(ATTACKER, fitted.secrets))
 
 

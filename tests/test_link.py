@@ -23,7 +23,6 @@ from streams.kafka import topics
 from streams.kafka.broker import probe
 from streams.kafka.faust_batches import Batch
 from streams.metrics import Metrics
-from streams.progress import Silent
 from streams.sketch.identity import Identity
 from streams.sketch.sketcher import Sketcher
 from streams.wire import frames
@@ -133,7 +132,7 @@ async def said(config: Config) -> dict[str, bytes]:
 
 
 def replayed(config: Config, fitted: Calibrated, source: str) -> list[Event]:
-    events = replay.replay(open_sources([source], config), config, fitted.artefacts, fitted.secrets, Silent()).events
+    events = replay.replay(replay.Plan(open_sources([source], config), config, fitted.artefacts, fitted.secrets)).events
     return [event for event in events if b"probewatch.drift/1" in event.value]
 
 

@@ -53,7 +53,7 @@ def judge(fitted: Fitted) -> Callable[..., replay.Outcome]:
     def judged(*paths: Path, plain_clients: bool = False) -> replay.Outcome:
         sources = open_sources([str(path) for path in paths], CONFIG)
         options = replay.Options(plain_clients=plain_clients)
-        return replay.replay(sources, CONFIG, fitted.artefacts, fitted.secrets, Silent(), options)
+        return replay.replay(replay.Plan(sources, CONFIG, fitted.artefacts, fitted.secrets, **options))
 
     return judged
 

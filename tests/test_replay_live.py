@@ -20,7 +20,8 @@ from streams.kafka.broker import probe
 from streams.ops import archive_topic
 from streams.ops.orders import send
 from streams.progress import Silent
-from streams.replay.settings_changes import eras_of, known_of
+from streams.replay import jobs as processes
+from streams.replay.settings_changes import read_settings_log, settings_history
 from streams.replay.verify import verify
 from streams.wire import settings_log
 from streams.worker.app import Worker
@@ -117,13 +118,16 @@ async def lived(before: Config, after: Config, fitted: Calibrated) -> None:
             await start(after)
 
 
-def replayed(source: str, before: Config, after: Config, fitted: Calibrated, jobs: int = 1) -> replay.Outcome:
+def replayed(
+    source: str, before: Config, after: Config, fitted: Calibrated, jobs_in: Path | None = None
+) -> replay.Outcome:
+    """jobs_in : folder for a replay in two processes."""
     sources = open_sources([source], after)
     settings = [EngineSettings(config, fitted.artefacts) for config in (before, after)]
-    eras = eras_of(settings, known_of(sources, after))
-    assert {switch.era for switches in eras.switches.values() for switch in switches} == {0, 1}
-    options = replay.Options(eras=eras, folders=[fitted.folder] * 2, jobs=jobs)
-    found = replay.replay(sources, after, fitted.artefacts, fitted.secrets, Silent(), options)
+    changes = settings_history(settings, read_settings_log(sources, after))
+    assert {switch.number for switches in changes.switches.values() for switch in switches} == {0, 1}
+    plan = replay.Plan(sources, after, fitted.artefacts, fitted.secrets, changes=changes)
+    found = replay.replay(plan) if jobs_in is None else processes.replay(plan, [fitted.folder] * 2, 2, jobs_in)
     assert not found.cold
     return found
 
@@ -148,8 +152,9 @@ async def test_a_replay_is_live_byte_for_byte_after_rebalances_orders_and_anothe
 
     requests = f"kafka://{apache_broker}/{before.topics.requests}"
     assert values(await asyncio.to_thread(replayed, requests, before, after, fitted)) == live
-    await asyncio.to_thread(archive_topic.take_topic, requests, after, tmp_path, Silent())
-    assert values(await asyncio.to_thread(replayed, str(tmp_path), before, after, fitted, jobs=2)) == live
+    await asyncio.to_thread(archive_topic.take_topic, requests, after, tmp_path / "archive", Silent())
+    archive, out = str(tmp_path / "archive"), tmp_path / "out"
+    assert values(await asyncio.to_thread(replayed, archive, before, after, fitted, out)) == live
 
 
 async def said(config: Config) -> dict[str, bytes]:
@@ -173,7 +178,7 @@ async def test_a_configuration_that_changed_is_changed_where_it_did_or_the_repla
         async with feeding(after, rows[130:]):
             pass
     requests = f"kafka://{embedded_broker}/{before.topics.requests}"
-    known = await asyncio.to_thread(known_of, open_sources([requests], after), after)
+    known = await asyncio.to_thread(read_settings_log, open_sources([requests], after), after)
     assert {(one.partition, one.config_hash) for one in known} == {
         (number, config.hash) for number in range(before.topics.partitions) for config in (before, after)
     }
@@ -182,7 +187,7 @@ async def test_a_configuration_that_changed_is_changed_where_it_did_or_the_repla
     verdict = verify(found, await asyncio.to_thread(lambda: list(read_events(KAFKA, after))))
     assert verdict.equal and verdict.recorded == len(found.events) > 4
     with pytest.raises(SourceError, match=rf"configuration {before.hash}.*--earlier-config"):
-        eras_of([EngineSettings(after, fitted.artefacts)], known)
+        settings_history([EngineSettings(after, fitted.artefacts)], known)
 
 
 def test_nothing_is_written_down_again_unless_it_changed() -> None:

@@ -1,9 +1,9 @@
-"""A part of a history, in several goes, in several processes: of whatever is told, the same bytes."""
+"""A part of a history, and a history in several processes: the bytes of the whole."""
 
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +21,17 @@ from streams.history.archive import Message, Writer, layout
 from streams.history.base import RawBatch, SourceError
 from streams.history.sources import open_sources
 from streams.ops import archive_topic
-from streams.progress import Advance, Silent
-from streams.replay.checkpoint import FOLDER, CheckpointError
-from streams.replay.evidence import EVIDENCE_FILE, around, write_evidence
+from streams.progress import Advance
+from streams.replay import jobs
+from streams.replay.evidence import EVIDENCE_FILE, around, gather, write_evidence
 from streams.replay.outcome import COLD_FILE
 from streams.replay.publish import publish, refuse_live
-from streams.replay.run import gather
 from streams.replay.verify import sentence, verify
 from streams.sketch.identity import Identity
 from streams.sketch.sketcher import Sketcher
 from streams.wire import frames
 from streams.worker.state_topic import Stored
-from tests.history import Row, benign, lines, sweeps, write_jsonl
+from tests.history import Row, benign, sweeps, write_jsonl
 from tests.kafka_config import kafka_config
 from tests.pipeline import Calibrated, read_topic
 
@@ -54,7 +53,12 @@ class History(NamedTuple):
     def said(self, *paths: Path, config: Config = CONFIG, **options: Any) -> replay.Outcome:
         sources = open_sources([str(path) for path in paths], config)
         fitted = self.fitted
-        return replay.replay(sources, config, fitted.artefacts, fitted.secrets, Silent(), replay.Options(**options))
+        return replay.replay(replay.Plan(sources, config, fitted.artefacts, fitted.secrets, **options))
+
+    def in_processes(self, path: Path, out: Path, **options: Any) -> replay.Outcome:
+        sources, fitted = open_sources([str(path)], CONFIG), self.fitted
+        plan = replay.Plan(sources, CONFIG, fitted.artefacts, fitted.secrets, **options)
+        return jobs.replay(plan, [fitted.folder], 2, out)
 
 
 @pytest.fixture(scope="module")
@@ -97,23 +101,6 @@ def archived(folder: Path, messages: list[Message]) -> Path:
     return folder
 
 
-def once(every: int) -> Callable[[], bool]:
-    """Asks to stop at each `every`-th place."""
-    asked = iter(range(1, 10_000))
-    return lambda: next(asked) % every == 0
-
-
-def in_goes(history: History, paths: list[Path], folder: Path) -> Iterator[replay.Outcome | None]:
-    """Stopped at the first place there is, and gone on with, until it is done."""
-    for go in range(100):
-        try:
-            yield history.said(*paths, kept_in=folder, resume=go > 0, stops=once(1))
-            return
-        except replay.StoppedError:
-            assert list((folder / FOLDER).glob("*.zst"))
-            yield None
-
-
 def same(one: replay.Outcome, other: replay.Outcome) -> None:
     assert one.events == other.events
     assert (one.rejects, one.cold) == (other.rejects, other.cold)
@@ -150,7 +137,7 @@ class Listening:
 def test_it_tells_how_far_it_is_at_what_rate_and_what_was_said_so_far(history: History) -> None:
     listening, sources = Listening(), open_sources([str(history.archive)], CONFIG)
     made = history.fitted
-    replay.replay(sources, CONFIG, made.artefacts, made.secrets, listening)
+    replay.replay(replay.Plan(sources, CONFIG, made.artefacts, made.secrets, reporter=listening))
     (total,) = listening.totals
     assert total is not None and 0.5 * total < listening.done <= total
     alerts, rows = history.whole.summary["alerts"], history.whole.summary["rows"]
@@ -158,47 +145,45 @@ def test_it_tells_how_far_it_is_at_what_rate_and_what_was_said_so_far(history: H
     assert len(listening.said) > 6
 
 
-def test_frames_stopped_at_every_place_and_gone_on_with(history: History, tmp_path: Path) -> None:
-    *stops, last = in_goes(history, [history.archive], tmp_path)
-    assert len(stops) >= 6 and last is not None
-    same(last, history.whole)
-
-
-def test_records_stopped_at_every_place_and_gone_on_with(history: History, tmp_path: Path) -> None:
-    text = history.raw.read_bytes().splitlines(keepends=True)
-    (tmp_path / "raw").mkdir()
-    for start in range(0, len(text), 150):
-        part = lines([json.loads(t) | {"_kafka": {"topic": "gw", "partition": 0, "offset": start + n}}
-                      for n, t in enumerate(text[start : start + 150])])  # fmt: skip
-        (tmp_path / "raw" / f"{start:04}.jsonl").write_bytes(b"".join(part))
-    whole = history.said(tmp_path / "raw")
-    assert len(whole.events) == len(history.whole.events)
-    *stops, last = in_goes(history, [tmp_path / "raw"], tmp_path / "out")
-    assert len(stops) >= 2 and last is not None
-    same(last, whole)
-
-
-def test_another_replay_does_not_go_on_from_a_checkpoint(history: History, tmp_path: Path) -> None:
-    with pytest.raises(replay.StoppedError):
-        history.said(history.archive, kept_in=tmp_path, stops=once(2))
-    other = CONFIG.model_copy(update={"policy": CONFIG.policy.model_copy(update={"mode": "enforce"})})
-    with pytest.raises(CheckpointError, match="left by another replay"):
-        history.said(history.archive, config=other, kept_in=tmp_path, resume=True)
-    (path,) = (tmp_path / FOLDER).glob("*.zst")
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(CheckpointError, match="damaged; replay without --resume"):
-        history.said(history.archive, kept_in=tmp_path, resume=True)
-    same(history.said(history.archive, kept_in=tmp_path), history.whole)
-
-
-def test_several_processes_say_what_one_says_also_when_stopped(history: History, tmp_path: Path) -> None:
-    many = {"jobs": 2, "folders": [history.fitted.folder], "kept_in": tmp_path}
-    with pytest.raises(replay.StoppedError):
-        history.said(history.archive, **many, stops=lambda: True)
-    assert list((tmp_path / FOLDER).glob("*.zst"))
-    same(history.said(history.archive, **many, resume=True), history.whole)
+def test_several_processes_give_the_bytes_of_one(history: History, tmp_path: Path) -> None:
+    same(history.in_processes(history.archive, tmp_path), history.whole)
     with pytest.raises(SourceError, match="--jobs needs frames"):
-        history.said(history.raw, **many)
+        history.in_processes(history.raw, tmp_path)
+
+
+def test_a_second_run_takes_over_finished_partitions(history: History, tmp_path: Path) -> None:
+    """One partition was not finished when the first run was stopped, another one's file is damaged."""
+    history.in_processes(history.archive, tmp_path)
+    first, second, third = sorted(path for path in tmp_path.rglob("*.zst") if path.stem != jobs.DRIFT)
+    unchanged = first.stat().st_mtime_ns
+    second.unlink()
+    third.write_bytes(third.read_bytes()[:-9])
+    assert jobs.kept(tmp_path) == 2
+    listening = Listening()
+    same(history.in_processes(history.archive, tmp_path, reporter=listening), history.whole)
+    (total,) = listening.totals
+    assert total is not None and 0 < listening.done < 0.9 * total
+    assert first.stat().st_mtime_ns == unchanged and second.exists()
+    jobs.forget(tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_stopped_replay_leaves_whole_partitions_or_none(history: History, tmp_path: Path) -> None:
+    with pytest.raises(replay.StoppedError):
+        history.said(history.archive, stops=lambda: True)
+    with pytest.raises(replay.StoppedError):
+        history.in_processes(history.archive, tmp_path, stops=lambda: True)
+    assert all(path.suffix == ".zst" for path in tmp_path.rglob("*") if path.is_file())
+    same(history.in_processes(history.archive, tmp_path), history.whole)
+
+
+def test_another_replay_takes_over_nothing(history: History, tmp_path: Path) -> None:
+    history.in_processes(history.archive, tmp_path)
+    (before,) = (tmp_path / jobs.FOLDER).iterdir()
+    selection = replay.Selection(model="other")
+    assert history.in_processes(history.archive, tmp_path, selection=selection).events == []
+    (after,) = (tmp_path / jobs.FOLDER).iterdir()
+    assert before.name != after.name
 
 
 def told(events: list[Event], test: Callable[[Event], bool]) -> list[Event]:
@@ -310,7 +295,8 @@ def test_the_rows_around_each_alert_are_kept(history: History, tmp_path: Path, o
     alerts = [event for event in history.whole.events if event.kind == "alert"]
     clients = {alert.client_key for alert in alerts}
     made = history.fitted
-    gathered = gather(open_sources([str(path)], CONFIG), CONFIG, made.artefacts, made.secrets, Silent(), clients)
+    sources = open_sources([str(path)], CONFIG)
+    gathered = gather(replay.Plan(sources, CONFIG, made.artefacts, made.secrets), clients)
     settings = engine.EngineSettings(CONFIG, made.artefacts)
     write_evidence(around(alerts, gathered, settings, 3), tmp_path)
     kept = [json.loads(line) for line in (tmp_path / EVIDENCE_FILE).read_bytes().splitlines()]

@@ -16,15 +16,17 @@ import plotly.graph_objects
 import pytest
 
 from detector.calibrate.certificate_text import about
-from detector.engine import EngineSettings
 from detector.events.finding import LEVELS
+from detector.frame import RowFrame
 from detector.trace.trace import Trace, follow
 from models.encoders.embedding import EmbeddingEncoder
 from models.rows import UNIT
 from streams.analyst.events import ThrottleEvent, decode_event
 from streams.analyst.labels import Label
-from streams.replay.run import gather
-from streams.replay.survey import SAMPLE_ROWS, Survey
+from streams.replay import jobs
+from streams.replay.evidence import gather
+from streams.replay.fold import Findings
+from streams.replay.summary import SAMPLE_ROWS
 from streams.report import contents, enforcement, evidence, inputs, overview, write_report
 from streams.report.page import packed, page
 from streams.report.plots import PlotFigure
@@ -131,8 +133,8 @@ def test_names_that_mean_harm_stay_text(report: Reported, figures: dict[str, dic
 
 
 def test_the_same_contents_give_the_same_bytes(report: Reported) -> None:
-    found = contents.Found(report.outcome.summary, [], [], [], report.outcome.survey, ["x"])
-    config = report.replayed.config
+    found = contents.Found(report.outcome.summary, [], [], [], report.outcome.spaces, ["x"])
+    config = report.replayed.plan.config
     assert page(contents.contents(found, [], config)) == page(contents.contents(found, [], config))
     assert packed(b"figures") == packed(b"figures")
 
@@ -141,7 +143,7 @@ def test_of_an_empty_history_it_says_that_nothing_was_there(report: Reported, tm
     summary = dict(report.outcome.summary)
     classes = {name: {key: 0 for key in counts} for name, counts in summary["classes"].items()}
     summary |= {"rows": 0, "clients": 0, "alerts": 0, "classes": classes}
-    nothing = report.outcome._replace(events=[], summary=summary, survey=Survey())
+    nothing = report.outcome._replace(events=[], summary=summary, spaces={})
     write_report(tmp_path / "report.html", report.replayed._replace(outcome=nothing))
     text = (tmp_path / "report.html").read_text()
     assert "No client gave reason for an alert." in text and "None: no client came to a rung." in text
@@ -180,9 +182,8 @@ def test_clients_are_held_until_the_next_decision_or_a_lift(report: Reported) ->
 def story(report: Reported) -> Trace:
     """The story of a client that was alarmed."""
     key = next(event.client_key for event in report.outcome.events if event.kind == "alert")
-    _, config, artefacts, secrets, reporter, *_ = report.replayed
-    gathered = gather(report.replayed.sources, config, artefacts, secrets, reporter, [key], report.replayed.options)
-    (found,) = follow(EngineSettings(config, artefacts), gathered.frames, [key]).values()
+    gathered = gather(report.replayed.plan, [key])
+    (found,) = follow(report.replayed.plan.settings.newest, gathered.frames, [key]).values()
     return found
 
 
@@ -193,7 +194,7 @@ def test_embeddings_are_drawn_by_principal_axes_and_distances(report: Reported, 
     values = (rng.normal(size=(story.rows.count, encoder.dim)) * UNIT / 8).astype(np.int16)
     none = np.zeros((story.rows.count, 0), np.uint16)
     rows = story.rows._replace(values=values, fields=none, surprisal=none.astype(np.uint8))
-    artefact = report.replayed.artefacts.models[story.model]
+    artefact = report.replayed.plan.artefacts.models[story.model]
     changed = dataclasses.replace(story, rows=rows, field_names=())
     embedded = type(artefact)(artefact.model, encoder, artefact.reference, 0.5, artefact.labels)
     drawn: list[PlotFigure | None] = [
@@ -208,27 +209,32 @@ def test_embeddings_are_drawn_by_principal_axes_and_distances(report: Reported, 
 
 
 def test_an_ordinary_client_stands_beside_each_on_the_same_scale(report: Reported, story: Trace) -> None:
-    subject = TracedClient("x", story, report.replayed.artefacts.models[story.model], None)
+    subject = TracedClient("x", story, report.replayed.plan.artefacts.models[story.model], None)
     figure = evidence.beside(subject, story)
     assert [trace["name"] for trace in figure.data] == ["this client", "an ordinary client"]
     assert figure.table.rows[0] == ("requests", f"{story.rows.count:,}", f"{story.rows.count:,}")
 
 
-def test_a_survey_is_the_same_however_frames_are_cut_joined_or_kept(report: Reported, story: Trace) -> None:
-    keys = [int(key) for key in report.outcome.survey.spaces[story.space].clients]
-    _, config, artefacts, secrets, reporter, *_ = report.replayed
-    gathered = gather(report.replayed.sources, config, artefacts, secrets, reporter, keys, report.replayed.options)
-    frames = [frame for frame in gathered.frames if hasattr(frame, "rows") and hasattr(frame.rows, "client")]
-    whole, parts = Survey(), Survey()
-    whole.add(frames)
+def test_a_summary_is_the_same_however_frames_are_cut_joined_or_stored(
+    report: Reported, story: Trace, tmp_path: Path
+) -> None:
+    keys = [int(key) for key in report.outcome.spaces[story.space].clients]
+    frames = [frame for frame in gather(report.replayed.plan, keys).frames if isinstance(frame, RowFrame)]
+    whole, parts = Findings(), Findings()
     for frame in frames:
-        one = Survey()
-        one.add([frame])
-        parts.join(Survey.load(one.dump()))
-    for mine, theirs in zip(whole.spaces.values(), parts.spaces.values(), strict=True):
+        whole.summary.add(frame)
+        part = Findings()
+        part.summary.add(frame)
+        part.summary.flush()
+        jobs._store(tmp_path / "part.zst", part)
+        stored = jobs._load(tmp_path / "part.zst")
+        assert stored is not None
+        parts.join(stored)
+    assert whole.summary.by_class([]) == parts.summary.by_class([]) and whole.summary.rows > 0
+    for mine, theirs in zip(whole.summary.spaces.values(), parts.summary.spaces.values(), strict=True):
         for a, b in zip([*mine[1:6], *mine.sample], [*theirs[1:6], *theirs.sample], strict=True):
-            assert np.array_equal(a, b)
-    space = whole.spaces[story.space]
+            assert np.array_equal(a, b) and a.dtype == b.dtype
+    space = whole.summary.spaces[story.space]
     assert space.rows.sum() == space.busy.sum() == report.outcome.summary["rows"]
     assert 100 < len(space.sample.exact) <= SAMPLE_ROWS
 
@@ -236,10 +242,10 @@ def test_a_survey_is_the_same_however_frames_are_cut_joined_or_kept(report: Repo
 def test_many_decisions_are_thinned_evenly_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overview, "DECISIONS_DRAWN", 10)
     strict = [throttle(7 * at, 5, level=4) for at in range(3)]
-    drawn = overview.timeline(Survey(), [*strict, *(throttle(at, 5) for at in range(100))])
+    drawn = overview.timeline({}, [*strict, *(throttle(at, 5) for at in range(100))])
     marks = {trace["name"]: trace["x"] for trace in drawn.data if trace["name"].startswith("decision")}
     assert [len(marks[name]) for name in ("decision: block", "decision: soft")] == [3, 7]
     assert marks["decision: soft"][-1] > "2026-03-01T13:20", "to the end, not only the first of them"
     assert "10 of 103 decisions" in drawn.how
-    assert "each decision" in overview.timeline(Survey(), strict).how
+    assert "each decision" in overview.timeline({}, strict).how
     assert [about(count) for count in (393.4, 12, 4.56, 0.00123)] == ["393", "12", "4.6", "0.0012"]

@@ -213,5 +213,5 @@ def _offline(run: Run, pipeline: Pipeline, reporter: Reporter) -> dict[str, floa
     secrets = load_secrets(config, folder)
     artefacts = load_artefacts(folder, secrets.projection_seed)
     sources = open_sources([f"kafka://{run.bootstrap}/{config.topics.requests}"], config)
-    found = replay.replay(sources, config, artefacts, secrets, reporter).events
+    found = replay.replay(replay.Plan(sources, config, artefacts, secrets, reporter=reporter)).events
     return {event.id: event.time_ms / 1000 for event in found if event.kind == "throttle"}

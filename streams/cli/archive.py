@@ -38,7 +38,7 @@ def write(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="kafka://host:port/topic?from=OFFSET&to=OFFSET&partition=N, or a .parquet file of messages.",
+            help="kafka://host:port/topic?from=OFFSET&to=OFFSET&partition=N",
             show_default=False,
         ),
     ],
@@ -59,14 +59,11 @@ def write(
 
     settings = load_settings(config)
     with Bars() as bars:
-        if source.startswith("kafka://"):
-            taken = archive_topic.take_topic(source, settings, out, bars)
-        else:
-            taken = archive_topic.take_file(Path(source), settings, out, bars)
+        taken = archive_topic.take_topic(source, settings, out, bars)
     show([taken._asdict() | {"gaps": len(taken.gaps)}] if not as_json else [taken._asdict()], as_json)
     for partition, first, end in taken.gaps:
         say(f"partition {partition}: offsets {first} to {end - 1} were gone; a replay across them is not what was live")
-    if source.startswith("kafka://") and not taken.snapshots:
+    if not taken.snapshots:
         say("no snapshot of judge's state: its group has committed nothing yet, or this user may not see it")
 
 

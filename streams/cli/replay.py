@@ -10,14 +10,14 @@ import typer
 from streams.cli.arguments import ArtefactFolder, AsJson, Classes, ConfigFile, Out, Sources
 from streams.cli.artefacts import secrets_or_new
 from streams.cli.compare import compared
-from streams.terminal import say, show, speaking
+from streams.terminal import say, show, speaking, stop_requests
 
 if TYPE_CHECKING:
     from models.artefacts.store import Artefacts
     from streams.config.config import Config
     from streams.history.base import Source
-    from streams.progress import Bars
-    from streams.replay import Options, Outcome, Selection
+    from streams.progress import Bars, Reporter
+    from streams.replay import Outcome, Plan, Selection
     from streams.secrets.load import Secrets
 
 STOPPED = 130
@@ -29,33 +29,37 @@ EarlierConfig = Annotated[
     typer.Option(
         "--earlier-config",
         metavar="FILE",
-        help="What workers had before --config; they wrote down when it changed. Oldest first, once for each.",
+        help="Earlier configuration of the workers, which recorded when it changed. Repeat it, oldest first.",
     ),
 ]
 PlainClients = Annotated[
-    bool, typer.Option("--plain-clients", help="Put the log's client ids, not pseudonyms, into `client`.")
+    bool, typer.Option("--plain-clients", help="Write client ids of the log instead of pseudonyms.")
 ]
 Since = Annotated[
-    str, typer.Option("--since", metavar="TIME", help="Tell events from this event time on: RFC 3339, or a date.")
+    str, typer.Option("--since", metavar="TIME", help="Only events from this event time on: RFC 3339, or a date.")
 ]
-Until = Annotated[str, typer.Option("--until", metavar="TIME", help="Tell events before this event time.")]
+Until = Annotated[str, typer.Option("--until", metavar="TIME", help="Only events before this event time.")]
 First = Annotated[
     int | None,
-    typer.Option("--from", metavar="OFFSET", min=0, help="Tell events from this offset of every partition on."),
+    typer.Option("--from", metavar="OFFSET", min=0, help="Only events from this offset of every partition on."),
 ]
-End = Annotated[int | None, typer.Option("--to", metavar="OFFSET", min=0, help="Tell events before this offset.")]
+End = Annotated[int | None, typer.Option("--to", metavar="OFFSET", min=0, help="Only events before this offset.")]
 OfClient = Annotated[
     str, typer.Option("--client", metavar="CLIENT", help="Only this client: pseudonym (k1-...), or client id.")
 ]
 OfModel = Annotated[str, typer.Option("--model", metavar="NAME", help="Only this model.")]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on where the same replay into DIR was stopped; else begin anew.")
-]
 Jobs = Annotated[
-    int, typer.Option("--jobs", metavar="N", min=1, max=256, help="Processes, for frames; the same bytes as one.")
+    int,
+    typer.Option(
+        "--jobs",
+        metavar="N",
+        min=1,
+        max=256,
+        help="Fold frames in N processes. After a stop, the same command takes over finished partitions of archives.",
+    ),
 ]
 Publish = Annotated[
-    str, typer.Option("--publish", metavar="TOPIC", help="Also write events to this topic, marked as a replay.")
+    str, typer.Option("--publish", metavar="TOPIC", help="Also write the events to this topic, marked as a replay.")
 ]
 Evidence = Annotated[
     int,
@@ -64,7 +68,7 @@ Evidence = Annotated[
         metavar="N",
         min=0,
         max=10_000,
-        help="Also write evidence.jsonl: N rows of the client before and behind the one that alarmed.",
+        help="Also write evidence.jsonl: for each alert, N rows of the client before and after the deciding one.",
     ),
 ]
 Verify = Annotated[
@@ -72,7 +76,7 @@ Verify = Annotated[
     typer.Option(
         "--verify",
         metavar="RECORDED",
-        help="Hold events against recorded ones, a replay's folder or kafka; exit code 1 if they differ.",
+        help="Compare with recorded events, a replay's folder or `kafka`; exit code 1 if they differ.",
     ),
 ]
 WhatIf = Annotated[
@@ -81,17 +85,17 @@ WhatIf = Annotated[
         "--what-if", metavar="FILE", help="Also replay with this configuration, into DIR/what-if, and compare."
     ),
 ]
-Report = Annotated[
-    bool, typer.Option("--report/--no-report", help="Write report.html: one file that any browser opens.")
-]
+Report = Annotated[bool, typer.Option("--report/--no-report", help="Write report.html: one file, for any browser.")]
 Labels = Annotated[
     str,
-    typer.Option("--labels", metavar="PLACE", help="What `label` wrote, a file or kafka: for report and comparison."),
+    typer.Option(
+        "--labels", metavar="PLACE", help="Verdicts from `label`, a file or `kafka`: for report and comparison."
+    ),
 ]
 
 
-class _Made(NamedTuple):
-    """What one replay is made with. folder : of the artefacts. cold : they were fitted on the history itself."""
+class _Fitted(NamedTuple):
+    """What one replay judges with. folder : of the artefacts. cold : they were fitted on the history itself."""
 
     config: "Config"
     artefacts: "Artefacts"
@@ -119,7 +123,6 @@ def replay(
     end: End = None,
     client: OfClient = "",
     model: OfModel = "",
-    resume: Resume = False,
     jobs: Jobs = 1,
     publish: Publish = "",
     evidence: Evidence = 0,
@@ -136,11 +139,9 @@ def replay(
     Example: probewatch replay logs/june.jsonl.zst --out out/june --artefacts artefacts
     """
     from streams.analyst.labels import read_labels
-    from streams.fit.client_lists import with_classes
     from streams.history.sources import open_sources
     from streams.progress import Bars
-    from streams.replay import Options, StoppedError
-    from streams.replay.interrupt import stopping
+    from streams.replay import Plan, Selection, StoppedError
     from streams.replay.publish import refuse_live
     from streams.secrets.load import load_settings
 
@@ -151,44 +152,44 @@ def replay(
     if publish:
         refuse_live(settings, publish)
     opened = open_sources(sources, settings)
-    with Bars() as bars, stopping() as stops:
-        made = _made(settings, artefacts, classes, opened, out, bars)
-        made = made._replace(config=with_classes(settings, classes, made.secrets))
-        selection = _selection((since, until), (first, end), client, model, made.secrets)
-        options = Options(plain_clients, selection, out, resume, None, jobs, [made.folder], stops)
-        if earlier_config:
-            options = _eras(opened, made, [load_settings(file) for file in earlier_config], classes, options)
-        outcome = _replayed(opened, made, options, bars, out)
+    with Bars() as bars, stop_requests() as stops:
+        fitted = _fitted(settings, artefacts, classes, opened, out, bars)
+        bounds = _time_ms(since, "--since"), _time_ms(until, "--until"), first, end
+        selection = Selection(*bounds, _clients(client, fitted.secrets), model)
+        plan = Plan(opened, *fitted[:3], selection, plain_clients, reporter=bars, stops=stops)
+        history = [*(_with_config(fitted, load_settings(file), None, classes) for file in earlier_config or ()), fitted]
+        plan = _with_changes(plan, history)
+        outcome = _replay(plan, history, jobs, out)
         try:
             if evidence:
-                _evidence(opened, made, options, bars, (out, outcome, evidence))
+                _write_evidence(plan, outcome, evidence, out)
             if report:
-                _report(opened, made, options, bars, (out, outcome, labels))
+                _write_report(plan, outcome, labels, out)
         except StoppedError:
-            say(f"stopped; events and summary are in {out}, what should have come with them is not complete")
+            say(f"stopped; events and summary in {out} are complete, evidence and report are not")
             raise typer.Exit(STOPPED) from None
         if publish:
             _publish(settings, publish, outcome, bars)
         if other is not None:
-            second = _other(made, other, artefacts, classes)
-            other_way = options._replace(kept_in=out / WHAT_IF, eras=None, folders=[second.folder])
-            _replayed(opened, second, other_way, bars, out / WHAT_IF)
-    _told(outcome, out, as_json, alone=other is None and not verify)
+            second = _with_config(fitted, other, artefacts, classes)
+            what = plan._replace(config=second.config, artefacts=second.artefacts, changes=None)
+            _replay(what, [second], jobs, out / WHAT_IF)
+    _print_summary(outcome, out, as_json, alone=other is None and not verify)
     if other is not None:
-        known = read_labels(labels, settings) if labels else {}
-        compared(out, out / WHAT_IF, settings, known, as_json, out / COMPARISON_FILE)
+        verdicts = read_labels(labels, settings) if labels else {}
+        compared(out, out / WHAT_IF, settings, verdicts, as_json, out / COMPARISON_FILE)
     if verify:
-        _verified(verify, outcome, selection, settings, as_json)
+        _verify(verify, outcome, selection, settings, as_json)
 
 
-def _made(
+def _fitted(
     config: "Config",
     folder: Path | None,
     classes: Path | None,
     sources: "Sequence[Source]",
     out: Path,
-    bars: "Bars",
-) -> _Made:
+    reporter: "Reporter",
+) -> _Fitted:
     """Fitted artefacts and their secrets; without any, the history itself is fitted."""
     from models.artefacts.store import ArtefactError, load_artefacts
     from streams.fit.calibrate import calibrate as fit
@@ -199,109 +200,91 @@ def _made(
         raise ArtefactError(f"{folder}: no such folder; `probewatch calibrate SOURCE --out {folder}` fills it")
     if folder is None and config.artefacts.is_dir():
         folder = config.artefacts
-    if folder is not None:
+    cold = folder is None
+    if folder is None:
+        say("COLD: no artefacts; fitted on the replayed history itself, so thresholds are conditional on it")
+        folder = out / "artefacts"
+        secrets = secrets_or_new(config, folder)
+        fit(sources, folder, with_classes(config, classes, secrets), secrets, reporter, cold=True)
+    else:
         secrets = load_secrets(config, folder)
-        loaded = load_artefacts(folder, secrets.projection_seed, trusted_keys(config))
-        return _Made(config, loaded, secrets, folder, False)
-    say("COLD: no artefacts; fitted on the replayed history itself, so thresholds are conditional on it")
-    fitted = out / "artefacts"
-    secrets = secrets_or_new(config, fitted)
-    fit(sources, fitted, with_classes(config, classes, secrets), secrets, bars, cold=True)
-    loaded = load_artefacts(fitted, secrets.projection_seed, trusted_keys(config))
-    return _Made(config, loaded, secrets, fitted, True)
+    loaded = load_artefacts(folder, secrets.projection_seed, trusted_keys(config))
+    return _Fitted(with_classes(config, classes, secrets), loaded, secrets, folder, cold)
 
 
-def _other(made: _Made, config: "Config", folder: Path | None, classes: Path | None) -> _Made:
-    """The other configuration over the same history: the same names of clients, its own artefacts if it names some."""
+def _with_config(fitted: _Fitted, config: "Config", folder: Path | None, classes: Path | None) -> _Fitted:
+    """Another configuration with the same secrets, and with its own artefacts if it names some."""
     from models.artefacts.store import load_artefacts
     from streams.fit.client_lists import with_classes
     from streams.secrets.load import trusted_keys
 
-    config = with_classes(config, classes, made.secrets)
+    config = with_classes(config, classes, fitted.secrets)
     if folder is not None or "artefacts" not in config.model_fields_set:
-        return made._replace(config=config)
-    loaded = load_artefacts(config.artefacts, made.secrets.projection_seed, trusted_keys(config))
-    return made._replace(config=config, artefacts=loaded, folder=config.artefacts)
+        return fitted._replace(config=config)
+    loaded = load_artefacts(config.artefacts, fitted.secrets.projection_seed, trusted_keys(config))
+    return fitted._replace(config=config, artefacts=loaded, folder=config.artefacts)
 
 
-def _eras(
-    sources: "Sequence[Source]", made: _Made, earlier: "Sequence[Config]", classes: Path | None, options: "Options"
-) -> "Options":
-    """Settings over time: those of `earlier`, then today's."""
+def _with_changes(plan: "Plan", history: Sequence[_Fitted]) -> "Plan":
+    """history : settings over time, oldest first."""
     from detector.engine import EngineSettings
-    from streams.replay.settings_changes import eras_of, known_of
+    from streams.replay.settings_changes import read_settings_log, settings_history
 
-    before = [_other(made, config, None, classes) for config in earlier]
-    settings = [EngineSettings(one.config, one.artefacts) for one in (*before, made)]
-    eras = eras_of(settings, known_of(sources, made.config))
-    return options._replace(eras=eras, folders=[one.folder for one in (*before, made)])
+    if len(history) == 1:
+        return plan
+    settings = [EngineSettings(fitted.config, fitted.artefacts) for fitted in history]
+    return plan._replace(changes=settings_history(settings, read_settings_log(plan.sources, plan.config)))
 
 
-def _selection(
-    times: tuple[str, str], offsets: tuple[int | None, int | None], client: str, model: str, secrets: "Secrets"
-) -> "Selection":
-    from models.pseudonym import client_of
+def _time_ms(text: str, option: str) -> int | None:
     from streams.analyst.events import now
     from streams.analyst.times import time_of
-    from streams.replay import Selection
+
+    return int(time_of(text, option, now(), "past").timestamp() * 1000) if text else None
+
+
+def _clients(client: str, secrets: "Secrets") -> frozenset[int]:
+    from models.pseudonym import client_of
     from streams.sketch.identity import pseudonyms_of
 
-    since, until = (
-        int(time_of(text, option, now(), "past").timestamp() * 1000) if text else None
-        for text, option in zip(times, ("--since", "--until"), strict=True)
-    )
-    clients = frozenset(map(client_of, pseudonyms_of(client, secrets))) if client else frozenset()
-    return Selection(since, until, *offsets, clients, model)
+    return frozenset(map(client_of, pseudonyms_of(client, secrets))) if client else frozenset()
 
 
-def _replayed(sources: "Sequence[Source]", made: _Made, options: "Options", bars: "Bars", out: Path) -> "Outcome":
-    """Replay, and write. Asked to stop, it says how to go on."""
-    from streams import replay as history
-    from streams.replay.checkpoint import forget
+def _replay(plan: "Plan", history: Sequence[_Fitted], count: int, out: Path) -> "Outcome":
+    """Replay and write. count : processes."""
+    from streams import replay as replays
+    from streams.replay import jobs
 
     try:
-        outcome = history.replay(sources, made.config, made.artefacts, made.secrets, bars, options)
-    except history.StoppedError:
-        say(f"stopped; what was done is kept in {out}: the same command with --resume goes on from there")
+        if count > 1:
+            outcome = jobs.replay(plan, [fitted.folder for fitted in history], count, out)
+        else:
+            outcome = replays.replay(plan)
+    except replays.StoppedError:
+        finished = jobs.kept(out)
+        then = f"; the same command takes over {finished:,} finished partitions" if finished else ""
+        say(f"stopped before anything was written to {out}{then}")
         raise typer.Exit(STOPPED) from None
-    outcome = outcome._replace(summary=outcome.summary | {"cold": made.cold})
-    history.write(outcome, out)
-    forget(out)
+    outcome = outcome._replace(summary=outcome.summary | {"cold": history[-1].cold})
+    replays.write(outcome, out)
+    jobs.forget(out)
     return outcome
 
 
-def _evidence(
-    sources: "Sequence[Source]",
-    made: _Made,
-    options: "Options",
-    bars: "Bars",
-    wanted: "tuple[Path, Outcome, int]",
-) -> None:
-    from streams.replay.evidence import around, write_evidence
-    from streams.replay.run import gather, settings_of
+def _write_evidence(plan: "Plan", outcome: "Outcome", rows: int, out: Path) -> None:
+    from streams.replay.evidence import around, gather, write_evidence
 
-    out, outcome, rows = wanted
     alerts = [event for event in outcome.events if event.kind == "alert" and event.client_key]
-    clients = {event.client_key for event in alerts}
-    gathered = gather(sources, made.config, made.artefacts, made.secrets, bars, clients, options)
-    write_evidence(around(alerts, gathered, settings_of(made.config, made.artefacts, options), rows), out)
+    gathered = gather(plan, {event.client_key for event in alerts})
+    write_evidence(around(alerts, gathered, plan.settings.newest, rows), out)
 
 
-def _report(
-    sources: "Sequence[Source]", made: _Made, options: "Options", bars: "Bars", about: "tuple[Path, Outcome, str]"
-) -> None:
+def _write_report(plan: "Plan", outcome: "Outcome", labels: str, out: Path) -> None:
     from streams.analyst.labels import read_labels
-    from streams.replay import StoppedError
     from streams.report import REPORT_FILE, Replayed, write_report
 
-    out, outcome, labels = about
-    found = read_labels(labels, made.config) if labels else {}
-    replayed = Replayed(sources, *made[:3], bars, outcome, options, found)
-    try:
-        write_report(out / REPORT_FILE, replayed)
-    except StoppedError:
-        say(f"stopped before {out / REPORT_FILE} was written; all events stand in {out}")
-        raise typer.Exit(STOPPED) from None
+    verdicts = read_labels(labels, plan.config) if labels else {}
+    write_report(out / REPORT_FILE, Replayed(plan, outcome, verdicts))
     say(f"{out / REPORT_FILE}: open it in any browser")
 
 
@@ -312,17 +295,17 @@ def _publish(config: "Config", topic: str, outcome: "Outcome", bars: "Bars") -> 
     say(f"{written:,} events written to {topic}, marked as a replay")
 
 
-def _told(outcome: "Outcome", out: Path, as_json: bool, *, alone: bool) -> None:
-    """alone : nothing else is printed; --json prints one value."""
+def _print_summary(outcome: "Outcome", out: Path, as_json: bool, *, alone: bool) -> None:
+    """alone : nothing else is printed, since --json prints one value."""
     summary = outcome.summary
     if not summary["rows"]:
         say("no row was judged; see rejects.jsonl and `unjudged` in summary.json")
     if summary["evicted_clients"]:
-        say(f"{summary['evicted_clients']:,} clients left for want of room and began anew: raise state.block_bytes")
+        say(f"{summary['evicted_clients']:,} clients were evicted for lack of room: raise state.block_bytes")
     if summary["cold_start_events"]:
         say(
-            f"{summary['cold_start_events']:,} events are cold starts: what was before is not in this history;"
-            f" {out / 'cold_start.jsonl'} names them"
+            f"{summary['cold_start_events']:,} events are cold starts: evidence from before is not in this history;"
+            f" {out / 'cold_start.jsonl'} lists them"
         )
     if as_json and alone:
         print(json.dumps(summary))
@@ -331,7 +314,7 @@ def _told(outcome: "Outcome", out: Path, as_json: bool, *, alone: bool) -> None:
         say(f"{summary['rows']:,} rows, {summary['alerts']:,} alerts in {summary['seconds']} s; written to {out}")
 
 
-def _verified(place: str, outcome: "Outcome", selection: "Selection", config: "Config", as_json: bool) -> None:
+def _verify(place: str, outcome: "Outcome", selection: "Selection", config: "Config", as_json: bool) -> None:
     import msgspec
 
     from streams.analyst.events import read_events

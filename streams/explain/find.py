@@ -34,7 +34,7 @@ from streams.history.archive import Archive, ArchiveError
 from streams.history.base import FrameBatch, Source, SourceError
 from streams.history.sources import ArchiveFolder, RecordFile
 from streams.progress import Reporter
-from streams.replay.census import Census
+from streams.replay.summary import Summary
 from streams.secrets.load import Secrets
 from streams.sketch.identity import identities, identity_of
 from streams.sketch.sketcher import Sketcher
@@ -150,14 +150,14 @@ class Reading:
     """One reading of a history, as frames in the order and with the offsets that replay gives them.
 
     Shifts of populations are not made from raw records: they move no decision, only what is said of a client's drift.
-    clients : archives are asked for their rows only, and the census holds nobody else of them; empty for all.
+    clients : archives are asked for their rows only, and the summary holds nobody else of them; empty for all.
     """
 
     def __init__(self, history: HistoryContext, doing: str, clients: Collection[int] = ()) -> None:
         self._history = history
         self._doing = doing
         self._clients = clients
-        self.census = Census()
+        self.summary = Summary()
 
     def frames(self) -> Iterator[Frame]:
         """Raises SourceError."""
@@ -180,7 +180,7 @@ class Reading:
 
     def _counted(self, frame: Frame) -> Frame:
         if isinstance(frame, RowFrame):
-            self.census.add(frame)
+            self.summary.add(frame)
         return frame
 
 
@@ -209,13 +209,13 @@ def told(subject: ExplainTarget, history: HistoryContext) -> DecisionExplanation
     story = max(found, key=lambda one: (len(one.findings), one.rows.count))
     row = row_of(story, subject)
     return DecisionExplanation(
-        story, row, _there(history, reading.census, int(story.rows.time_ms[row]) // DAY_MS, story.client_class)
+        story, row, _there(history, reading.summary, int(story.rows.time_ms[row]) // DAY_MS, story.client_class)
     )
 
 
-def _there(history: HistoryContext, census: Census, day: int, name: str) -> int:
+def _there(history: HistoryContext, summary: Summary, day: int, name: str) -> int:
     """How many clients of a class were there on a day, since 1970."""
-    found = [census.clients_on(day, name)]
+    found = [summary.clients_on(day, name)]
     with _readable():
         for archive in _archives(history):
             found.append(archive.clients_between(day * DAY_MS, (day + 1) * DAY_MS, CLASSES.index(name)))

@@ -5,7 +5,6 @@ from typing import NamedTuple, Protocol
 
 from detector.frame import Frame
 from models.errors import UserError
-from streams.history import archive
 from streams.sketch.sketcher import RawRecord
 from streams.wire import frames
 from streams.wire.rejects import WHOLE_RECORD, Reject
@@ -15,6 +14,17 @@ BATCH_RECORDS = 4_096
 
 class SourceError(UserError, ValueError):
     """A source cannot be read. Says which, where and what to give instead."""
+
+
+class Message(NamedTuple):
+    """One message of `requests`. time_ms : its timestamp, -1 for none."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    time_ms: int = -1
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class RawBatch(NamedTuple):
@@ -49,7 +59,7 @@ class Source(Protocol):
         ...
 
 
-def decode_messages(messages: Iterable[archive.Message], name: str) -> FrameBatch:
+def decode_messages(messages: Iterable[Message], name: str) -> FrameBatch:
     """Messages of `requests` as frames. What is no frame is passed over as `judge` does, and told."""
     decoded: list[Frame] = []
     rejects: list[Reject] = []

@@ -14,8 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streams.config.config import Config
-from streams.history.archive import Message
-from streams.history.base import BATCH_RECORDS, Batch, RawBatch, SourceError, decode_messages
+from streams.history.base import BATCH_RECORDS, Batch, Message, RawBatch, SourceError, decode_messages
 from streams.kafka import codecs, topics
 from streams.kafka.broker import log_ends, probe
 from streams.sketch.sketcher import RawRecord

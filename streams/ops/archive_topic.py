@@ -1,4 +1,4 @@
-"""What `probewatch archive` does: messages of a topic or a file into the folder, then a snapshot of the state.
+"""What `probewatch archive` does: messages of a topic into the folder, then a snapshot of the state.
 
 Partitions come one after the other, so that one partition's rows are in memory, however many there are.
 """
@@ -18,7 +18,6 @@ from aiokafka.errors import GroupAuthorizationFailedError
 from detector import engine
 from streams.config.config import Config
 from streams.history.archive import layout
-from streams.history.archive.messages import read_messages
 from streams.history.archive.writer import Writer, finish
 from streams.history.base import SourceError
 from streams.history.kafka_source import KafkaSource, message_of
@@ -94,22 +93,6 @@ async def _log(config: Config, topic: str) -> _Log:
         {place.partition: offset for place, offset in ends.items()},
         ids.get(topic, ""),
     )
-
-
-def take_file(path: Path, config: Config, folder: Path, reporter: Reporter) -> Taken:
-    """Archive a file of messages. Raises ArchiveError."""
-    advance = reporter.task(path.name, path.stat().st_size)
-    with Writer(folder, config.topics.requests) as writer:
-        known = len(writer.manifest.gaps)
-        partition, first = -1, 0
-        for message in read_messages(path, advance):
-            if message.partition != partition:
-                writer.finish()
-                partition, first = message.partition, writer.begin(message.partition, message.offset)
-            if message.offset >= first:
-                writer.add(message)
-        writer.finish()
-        return Taken(writer.messages, writer.rows, 0, writer.manifest.gaps[known:])
 
 
 async def _snapshots(config: Config, folder: Path, partitions: list[int], log_id: str) -> int:

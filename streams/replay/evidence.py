@@ -1,9 +1,9 @@
-"""The rows around each alert, as the fold saw them: a second look at the clients that were alarmed, and at nobody else.
+"""The rows around each alert, as the fold saw them: a second reading of the sources, for the alarmed clients only.
 
-Inputs do not stand there: what a row was close to, which fields differed and what each process made of it does.
+A row is described by its distance to earlier rows, by the fields that changed and by its evidence, never by its input.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,38 +17,54 @@ from detector.events.finding import Event
 from detector.frame import Frame, RowFrame
 from detector.trace.trace import Step, Trace, follow
 from models.rows import Rows
-from streams.replay.fold import Fold
+from streams.replay.drift import DriftFold
+from streams.replay.fold import Findings, Fold
+from streams.replay.inputs import Plan, frame_ranges
 from streams.replay.outcome import write_lines
+from streams.replay.records import Records
+from streams.replay.run import Watch, progress_line, read_frames, read_records
 from streams.replay.selection import Selection
-from streams.replay.settings_changes import Eras
 
 EVIDENCE_FILE = "evidence.jsonl"
 
 
-class Around(NamedTuple):
-    """The rows of one alert. decided : place of the deciding one among them."""
+class EvidenceRows(NamedTuple):
+    """The rows of one alert. decided : index of the deciding one among them."""
 
     alert: Event
-    story: Trace
+    trace: Trace
     decided: int
     rows: list[Step]
 
 
-class Gathering(Fold):
-    """Keeps the frames of some clients instead of judging them; the rest of the fold is as ever."""
+class ClientFrames:
+    """Frames of some clients in the order of the fold, and the snapshots with which partitions began."""
 
-    def __init__(self, eras: Eras, clients: frozenset[int], *, link: bool) -> None:
-        super().__init__(eras, Selection(clients=clients), link=link)
+    def __init__(self) -> None:
         self.frames: list[Frame] = []
         self.states: dict[int, engine.PartitionState] = {}
 
-    def open(self, partition: int, blocks: Sequence[bytes], *, cold: bool) -> None:
-        super().open(partition, blocks, cold=cold)
-        if blocks:
-            self.states[partition] = self._states[partition]
-
-    def _judged(self, frames: Sequence[Frame]) -> None:
+    def step(self, state: engine.PartitionState, frames: Sequence[Frame]) -> list[Event]:
+        """Takes the engine's place in a Fold."""
+        if state.block_offset.any():
+            self.states.setdefault(state.partition, state)
         self.frames += map(_owned, frames)
+        return []
+
+
+def gather(plan: Plan, clients: Collection[int]) -> ClientFrames:
+    """Read the sources again and keep the frames of some clients. Raises SourceError, StoppedError."""
+    only = Selection(clients=frozenset(clients))
+    gathered, findings = ClientFrames(), Findings()
+    fold = Fold(plan.settings, only, findings, step=gathered.step)
+    watch = Watch(findings, progress_line(plan), plan.stops)
+    ranges = frame_ranges(plan._replace(selection=plan.selection._replace(clients=only.clients)))
+    if ranges is None:
+        drift = DriftFold(plan.settings, only, Findings())  # raw records hold no shifts of populations
+        read_records(plan.sources, Records(plan, findings, fold, drift), watch)
+    else:
+        read_frames(ranges, [fold], watch)
+    return gathered
 
 
 def _owned(frame: Frame) -> Frame:
@@ -58,48 +74,50 @@ def _owned(frame: Frame) -> Frame:
     return with_fields(frame, rows=Rows(**{name: column.copy() for name, column in frame.rows._asdict().items()}))
 
 
-def around(alerts: Sequence[Event], gathered: Gathering, settings: engine.EngineSettings, n: int) -> Iterator[Around]:
-    """For each alert about a client the n rows before and behind the deciding one, those of its space."""
+def around(
+    alerts: Sequence[Event], gathered: ClientFrames, settings: engine.EngineSettings, n: int
+) -> Iterator[EvidenceRows]:
+    """For each alert about a client, the n rows of its space before the deciding one and the n rows after it."""
     clients = frozenset(alert.client_key for alert in alerts)
-    stories = follow(settings, gathered.frames, sorted(clients), states=gathered.states)
-    places = {
-        (key, story.model, source, offset, index): (story, place)
-        for (key, _), story in stories.items()
-        for place, (source, offset, index) in enumerate(
-            zip(story.sources, story.rows.offset.tolist(), story.rows.index.tolist(), strict=True)
+    traces = follow(settings, gathered.frames, sorted(clients), states=gathered.states)
+    positions = {
+        (key, trace.model, source, offset, index): (trace, row)
+        for (key, _), trace in traces.items()
+        for row, (source, offset, index) in enumerate(
+            zip(trace.sources, trace.rows.offset.tolist(), trace.rows.index.tolist(), strict=True)
         )
     }
     for alert in alerts:
         at = _decision.decode(alert.value)
-        found = places.get((alert.client_key, at.model, *at.position))
-        if found is not None:
-            story, place = found
-            first, last = max(0, place - n), min(story.rows.count, place + n + 1)
-            yield Around(alert, story, place - first, [story.moment(number) for number in range(first, last)])
+        position = positions.get((alert.client_key, at.model, *at.position))
+        if position is not None:
+            trace, decided = position
+            first, last = max(0, decided - n), min(trace.rows.count, decided + n + 1)
+            yield EvidenceRows(alert, trace, decided - first, [trace.moment(number) for number in range(first, last)])
 
 
-def write_evidence(found: Iterator[Around], out: Path) -> None:
+def write_evidence(rows: Iterator[EvidenceRows], out: Path) -> None:
     """evidence.jsonl, a line for each alert."""
-    write_lines(out / EVIDENCE_FILE, map(_line, found))
+    write_lines(out / EVIDENCE_FILE, map(_line, rows))
 
 
-def _line(one: Around) -> bytes:
+def _line(around: EvidenceRows) -> bytes:
     return json_bytes(
         {
             "schema": "probewatch.evidence/1",
-            "alert_uid": one.alert.id,
-            "client": one.story.client,
-            "model": one.story.model,
-            "space": one.story.space,
-            "thresholds": [milli / 1000 for milli in one.story.thresholds[1:]],
-            "decided": one.decided,
-            "rows": [_row(one.story, row) for row in one.rows],
+            "alert_uid": around.alert.id,
+            "client": around.trace.client,
+            "model": around.trace.model,
+            "space": around.trace.space,
+            "thresholds": [milli / 1000 for milli in around.trace.thresholds[1:]],
+            "decided": around.decided,
+            "rows": [_row(around.trace, row) for row in around.rows],
         }
     )
 
 
-def _row(story: Trace, row: Step) -> dict[str, Any]:
-    nearest = None if row.nearest is None else story.rows.request_id(row.nearest)
+def _row(trace: Trace, row: Step) -> dict[str, Any]:
+    nearest = None if row.nearest is None else trace.rows.request_id(row.nearest)
     return {
         "time": moment(row.time_ms),
         "source": row.source,

@@ -1,43 +1,83 @@
-"""Frames by partition: from where a fold needs them, and with which state it begins there."""
+"""What is replayed, and for frames: from where each partition is read, and with which state it begins."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from detector.engine import EngineSettings
+from models.artefacts.store import Artefacts
 from streams.config.config import Config
 from streams.history.archive import Archive, ArchiveError
 from streams.history.archive.reader import Slice
 from streams.history.base import FrameBatch, Source, SourceError
 from streams.history.sources import ArchiveFolder
-from streams.replay.selection import Selection
+from streams.progress import Advance, Reporter, Silent
+from streams.replay.selection import EVERYTHING, Selection
+from streams.replay.settings_changes import SettingsHistory
+from streams.secrets.load import Secrets
 
 if TYPE_CHECKING:
     from streams.history.kafka_source import KafkaSource
 
 
+class Plan(NamedTuple):
+    """A replay: what to read, and what to judge it with. No option changes an event's bytes.
+
+    selection : which events are reported. plain_clients : client ids of the log instead of pseudonyms. changes : settings over
+    time if they changed, the newest those of `config` and `artefacts`. stops : asked after each batch.
+    """
+
+    sources: Sequence[Source]
+    config: Config
+    artefacts: Artefacts
+    secrets: Secrets
+    selection: Selection = EVERYTHING
+    plain_clients: bool = False
+    changes: SettingsHistory | None = None
+    reporter: Reporter = Silent()
+    stops: Callable[[], bool] = lambda: False
+
+    @property
+    def settings(self) -> SettingsHistory:
+        return self.changes or SettingsHistory([EngineSettings(self.config, self.artefacts)])
+
+
 class FrameRange(NamedTuple):
     """What one source holds of one partition.
 
-    blocks : state to begin with. cold : whether something before is neither there nor in `blocks`; None if only the
-    first frame will tell. read : from an offset on (None: from the beginning), telling bytes as it goes.
+    blocks : state to begin with. cold : whether frames from before are neither in the source nor in `blocks`; None if
+    only the first frame will tell. read : from the beginning of the range, reporting bytes as it goes.
     """
 
-    source: str
     partition: int
     blocks: Sequence[bytes]
     cold: bool | None
-    read: Callable[[int | None, Callable[[int], None]], Iterator[FrameBatch]]
-
-    @property
-    def name(self) -> str:
-        return f"{self.source}#{self.partition}"
+    read: Callable[[Advance], Iterator[FrameBatch]]
 
 
-def stretches(source: Source, selection: Selection, config: Config) -> list[FrameRange] | None:
-    """By partition; None for a source that cannot be read so. Raises SourceError."""
+def frame_ranges(plan: Plan) -> list[FrameRange] | None:
+    """By partition, then in the order of the sources; None if the sources hold raw records. Raises SourceError."""
+    by_source = [(source.name, _ranges(source, plan.selection, plan.config)) for source in plan.sources]
+    kinds = [ranges is None for _, ranges in by_source]
+    for name, ranges in by_source:
+        if (ranges is None) != kinds[0]:
+            raise SourceError(f"{name}: records and frames cannot be replayed together; their positions differ")
+        if ranges is None and (plan.selection.first is not None or plan.selection.end is not None):
+            raise SourceError(
+                f"{name}: --from and --to are offsets in `requests`, and these are raw records; give --since"
+                " and --until, or ?from=OFFSET&to=OFFSET in the address of a topic"
+            )
+        if ranges is not None and plan.plain_clients:
+            raise SourceError(f"{name}: frames hold no client ids; --plain-clients needs the raw records")
+    if all(kinds):
+        return None
+    return sorted((part for _, ranges in by_source for part in ranges or ()), key=lambda part: part.partition)
+
+
+def _ranges(source: Source, selection: Selection, config: Config) -> list[FrameRange] | None:
     if isinstance(source, ArchiveFolder):
         archive = source.archive
         tail_ms = 1_000 * (config.drift.window_s + config.drift.lateness_s)
-        return [_archived(source.name, archive, partition, selection, tail_ms) for partition in archive.partitions]
+        return [_archived(archive, partition, selection, tail_ms) for partition in archive.partitions]
     if getattr(source, "holds_frames", False):
         from streams.history.kafka_source import KafkaSource  # only this kind needs a client library
 
@@ -46,17 +86,17 @@ def stretches(source: Source, selection: Selection, config: Config) -> list[Fram
     return None
 
 
-def _archived(name: str, archive: Archive, partition: int, selection: Selection, tail_ms: int) -> FrameRange:
-    """From the newest snapshot that lies before what is told, else from the beginning of what is there.
+def _archived(archive: Archive, partition: int, selection: Selection, tail_ms: int) -> FrameRange:
+    """From the newest snapshot before the selection, else from the beginning of the archive.
 
-    Until behind the last row that is told of, and long enough for windows of drift to close. Behind that only clients
-    matter about whom there are orders: whether their last time lies in the range shows in their rows.
+    To the end of the selection, and far enough beyond for windows of drift to close. Beyond that, only clients matter
+    about whom there are orders: their rows tell whether the order's event time lies in the selection.
     """
     snapshot, stop = None, None
     try:
         if selection.until_ms is not None:
-            found = archive.offset_behind(partition, selection.until_ms + tail_ms)
-            stop = -1 if found is None else found
+            offset = archive.offset_behind(partition, selection.until_ms + tail_ms)
+            stop = -1 if offset is None else offset
         if selection.since_ms is not None or selection.first is not None:
             snapshot = archive.snapshot(partition, selection.first, selection.since_ms)
     except ArchiveError as error:
@@ -64,45 +104,36 @@ def _archived(name: str, archive: Archive, partition: int, selection: Selection,
     begin = None if snapshot is None else snapshot.begin
     last = None if selection.end is None else selection.end - 1
 
-    def slices(first: int | None) -> Iterator[Slice]:
+    def slices() -> Iterator[Slice]:
         if stop is None or (last is not None and last <= stop):
-            yield Slice(first, last, clients=selection.clients)
+            yield Slice(begin, last, clients=selection.clients)
             return
-        yield Slice(first, stop, clients=selection.clients)
-        behind = max(stop + 1, first or 0)
-        clients = archive.ordered(partition, behind, last)
+        yield Slice(begin, stop, clients=selection.clients)
+        beyond = max(stop + 1, begin or 0)
+        clients = archive.ordered(partition, beyond, last)
         if clients := clients & selection.clients if selection.clients else clients:
-            yield Slice(behind, last, clients=clients)
+            yield Slice(beyond, last, clients=clients)
 
-    def read(first: int | None, advance: Callable[[int], None]) -> Iterator[FrameBatch]:
+    def read(advance: Advance) -> Iterator[FrameBatch]:
         try:
-            for wanted in slices(begin if first is None else first):
-                for found in archive.batches(partition, wanted):
-                    yield FrameBatch(found.frames, found.rejects)
-                    advance(found.size)
+            for wanted in slices():
+                for batch in archive.batches(partition, wanted):
+                    yield FrameBatch(batch.frames, batch.rejects)
+                    advance(batch.size)
         except ArchiveError as error:
             raise SourceError(str(error)) from error
 
     cold = snapshot is None and not archive.is_whole(partition, 0)
-    return FrameRange(name, partition, () if snapshot is None else snapshot.blocks, cold, read)
+    return FrameRange(partition, () if snapshot is None else snapshot.blocks, cold, read)
 
 
 def _of_topic(source: "KafkaSource", partition: int, selection: Selection) -> FrameRange:
-    """From where the topic, or the range of it that was asked for, begins: the topic of state keeps no snapshots."""
+    """From the beginning of the topic, or of the given range of it: the state topic keeps no snapshots."""
     end = min((end for end in (source.end, selection.end) if end is not None), default=None)
 
-    def read(first: int | None, advance: Callable[[int], None]) -> Iterator[FrameBatch]:
-        for batch in source.part(partition, source.first if first is None else first, end).batches(advance):
+    def read(advance: Advance) -> Iterator[FrameBatch]:
+        for batch in source.part(partition, source.first, end).batches(advance):
             assert isinstance(batch, FrameBatch)
             yield batch
 
-    return FrameRange(source.name, partition, (), None, read)
-
-
-def first_offset(batch: FrameBatch) -> int | None:
-    return min([*(frame.offset for frame in batch.frames), *(reject.offset for reject in batch.rejects)], default=None)
-
-
-def next_offset(batch: FrameBatch) -> int | None:
-    offsets = [*(frame.offset for frame in batch.frames), *(reject.offset for reject in batch.rejects)]
-    return max(offsets) + 1 if offsets else None
+    return FrameRange(partition, (), None, read)

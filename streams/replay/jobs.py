@@ -1,154 +1,246 @@
-"""Several processes, one for each partition and one for the drift of models: the same bytes as one process."""
+"""Several processes, one partition each at a time, and one for the drift of models: the same bytes as one process.
 
+The findings of a finished partition are kept in a file, under a fingerprint of all that they depend on, until the
+replay as a whole is written. A second run of a replay that was stopped takes them over.
+"""
+
+import hashlib
 import multiprocessing
 import queue
 import signal
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Event as Asked
+from multiprocessing.synchronize import Event as StopEvent
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
-from detector import engine
+import msgspec
+import numpy as np
+import zstandard
+
+from detector import __version__, engine
+from models.artefacts.store import load_artefacts
 from streams.config.config import Config
 from streams.history.base import Source, SourceError
-from streams.replay.checkpoint import Keeper, KeptPart
-from streams.replay.fold import Fold, PartitionFold
-from streams.replay.inputs import FrameRange, stretches
+from streams.history.sources import ArchiveFolder
+from streams.replay.drift import DriftFold
+from streams.replay.fold import Findings, Fold
+from streams.replay.inputs import Plan, frame_ranges
+from streams.replay.outcome import Outcome, outcome
+from streams.replay.run import StoppedError, Watch, progress_line, read_frames
 from streams.replay.selection import Selection
-from streams.replay.settings_changes import Eras, Switch
-from streams.replay.task import Outside, Pulse, Work
-from streams.secrets.load import Secrets
+from streams.replay.settings_changes import SettingsHistory, Switch
+from streams.secrets.load import Secrets, trusted_keys
 
-LINK = "link"
+DRIFT = "drift"
+FOLDER = "unfinished"
+
+ProgressQueue = Queue[tuple[str, int, int, int, int | None] | None]
+"""Name of a task, then what run.Tell takes; None at the end."""
 
 
-class Plan(NamedTuple):
-    """What every process needs to know.
+class _Shared(NamedTuple):
+    """What every process needs: the plan, with folders in place of artefacts. keep_in : for finished partitions."""
 
-    made_with : configurations and the folders of their artefacts, as Eras has the settings. kept_in : for checkpoints.
-    run : whose they are.
-    """
-
-    made_with: Sequence[tuple[Config, Path]]
+    sources: Sequence[Source]
+    configs: Sequence[Config]
+    folders: Sequence[Path]
     switches: Mapping[int, Sequence[Switch]]
     secrets: Secrets
     selection: Selection
-    kept_in: Path | None
-    run: str
-    resume: bool
+    keep_in: Path | None
 
 
-def fold(
-    plan: Plan,
-    sources: Sequence[Source],
-    parts: Sequence[FrameRange],
-    count: int,
-    tell: Callable[[Pulse], None],
-    stops: Callable[[], bool],
-) -> PartitionFold:
-    """Raises SourceError; StoppedError once every process has kept how far it came."""
+def replay(plan: Plan, folders: Sequence[Path], count: int, out: Path) -> Outcome:
+    """`run.replay` in several processes.
+
+    folders : of the artefacts of each of plan.settings. count : processes. out : finished partitions are kept below it
+    if all sources are archives (a topic grows, so partitions of two runs may not fit together).
+
+    Raises SourceError for raw records; StoppedError once every process has stopped.
+    """
+    begun = time.perf_counter()
+    ranges = frame_ranges(plan)
+    if ranges is None:
+        raise SourceError(
+            f"{plan.sources[0].name}: --jobs needs frames; raw records are read in one order, by one process"
+        )
+    keep_in = out / FOLDER / _fingerprint(plan) if _are_archives(plan.sources) else None
+    forget(out, but=keep_in)
+    configs = [cast(Config, each.config) for each in plan.settings.settings]
+    shared = _Shared(
+        list(plan.sources), configs, folders, plan.settings.switches, plan.secrets, plan.selection, keep_in
+    )
+    names = [DRIFT, *(str(number) for number in sorted({part.partition for part in ranges}))]
+    return outcome(_in_processes(shared, names, count, plan), plan.settings, time.perf_counter() - begun)
+
+
+def forget(out: Path, but: Path | None = None) -> None:
+    """Remove the finished partitions of stopped replays, except those in one folder."""
+    for path in sorted((out / FOLDER).glob("*/*")):
+        if path.parent != but:
+            path.unlink()
+    for folder in [*sorted((out / FOLDER).glob("*")), out / FOLDER]:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def kept(out: Path) -> int:
+    """How many finished partitions the next run can take over."""
+    return sum(path.stem != DRIFT for path in (out / FOLDER).glob("*/*.zst"))
+
+
+def _are_archives(sources: Sequence[Source]) -> bool:
+    return all(isinstance(source, ArchiveFolder) for source in sources)
+
+
+def _fingerprint(plan: Plan) -> str:
+    """Of everything that findings depend on."""
+    parts = (
+        [(source.name, source.size) for source in plan.sources],
+        [(each.config.hash, each.artefacts.hash) for each in plan.settings.settings],
+        plan.settings.switches, plan.config.topics.partitions, plan.config.state.blocks,
+        plan.selection._replace(clients=frozenset()), sorted(plan.selection.clients), __version__,
+    )  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _in_processes(shared: _Shared, names: Sequence[str], count: int, plan: Plan) -> Findings:
     spawn = multiprocessing.get_context("spawn")
-    pulses: Queue[tuple[str, Pulse] | None] = spawn.Queue()
-    asked = spawn.Event()
-    listening = threading.Thread(target=_listen, args=(pulses, tell, stops, asked), daemon=True)
-    names = [LINK, *(str(number) for number in sorted({stretch.partition for stretch in parts}))]
-    with ProcessPoolExecutor(count, spawn, _begin, (plan, list(sources), pulses, asked)) as pool:
-        listening.start()
-        waiting = [pool.submit(_work, name) for name in names]
+    progress: ProgressQueue = spawn.Queue()
+    stop = spawn.Event()
+    listener = threading.Thread(target=_listen, args=(progress, plan, stop), daemon=True)
+    with ProcessPoolExecutor(count, spawn, _begin, (shared, progress, stop)) as pool:
+        listener.start()
+        tasks = [pool.submit(_run_task, name) for name in names]
         try:
-            found = _gathered(waiting, asked, stops)
+            return _joined(tasks, stop)
         finally:
-            asked.set()
-            pulses.put(None)
-            listening.join()
-    return found
+            stop.set()
+            progress.put(None)
+            listener.join()
 
 
-def _gathered(waiting: Sequence["Future[KeptPart]"], asked: Asked, stops: Callable[[], bool]) -> PartitionFold:
-    """The parts added up in the order of their names, whichever is ready first."""
-    for future in as_completed(waiting):
-        if (error := future.exception()) is not None:
-            asked.set()
+def _joined(tasks: Sequence["Future[Findings]"], stop: StopEvent) -> Findings:
+    """In the order of the tasks, whichever is finished first."""
+    for task in as_completed(tasks):
+        if (error := task.exception()) is not None:
+            stop.set()
             if isinstance(error, BrokenProcessPool):
-                raise SourceError("--jobs: a process was killed, for want of memory perhaps; give fewer") from error
+                raise SourceError("--jobs: a process was killed, perhaps for lack of memory; give fewer") from error
             raise error
-    whole = PartitionFold.load(waiting[0].result())
-    for future in waiting[1:]:
-        whole.join(PartitionFold.load(future.result()))
+    whole = tasks[0].result()
+    for task in tasks[1:]:
+        whole.join(task.result())
     return whole
 
 
-def _listen(
-    pulses: "Queue[tuple[str, Pulse] | None]", tell: Callable[[Pulse], None], stops: Callable[[], bool], asked: Asked
-) -> None:
-    """Pulses of all works as one; and on the way, whether to stop."""
-    latest: dict[str, Pulse] = {}
-    while (entry := _next(pulses, stops, asked)) is not None:
-        name, pulse = entry
-        latest[name] = pulse
-        judged = [one for other, one in latest.items() if other != LINK]
-        clocks = [one.clock_ms for one in judged if one.clock_ms is not None]
-        rows, alerts = sum(one.rows for one in judged), sum(one.alerts for one in latest.values())
-        read = 0 if name == LINK else pulse.read
-        tell(Pulse(read, rows, alerts, min(clocks, default=None)))
+def _listen(progress: ProgressQueue, plan: Plan, stop: StopEvent) -> None:
+    """Reports the progress of all tasks as one, and passes on the request to stop."""
+    tell = progress_line(plan)
+    latest: dict[str, tuple[int, int, int | None]] = {}
+    while (entry := _next(progress, plan.stops, stop)) is not None:
+        name, read, rows, alerts, clock_ms = entry
+        latest[name] = rows, alerts, clock_ms
+        clocks = [clock for _, _, clock in latest.values() if clock is not None]
+        # The task of drift reads again what the others read, and folds no rows.
+        tell(
+            0 if name == DRIFT else read,
+            sum(rows for rows, _, _ in latest.values()),
+            sum(alerts for _, alerts, _ in latest.values()),
+            min(clocks, default=None),
+        )
 
 
 def _next(
-    pulses: "Queue[tuple[str, Pulse] | None]", stops: Callable[[], bool], asked: Asked
-) -> tuple[str, Pulse] | None:
+    progress: ProgressQueue, stops: Callable[[], bool], stop: StopEvent
+) -> tuple[str, int, int, int, int | None] | None:
     while True:
         if stops():
-            asked.set()
+            stop.set()
         try:
-            return pulses.get(timeout=0.1)
+            return progress.get(timeout=0.1)
         except queue.Empty:
             continue
 
 
-class _Here(NamedTuple):
-    """What a process of the pool keeps between works."""
+class _Process(NamedTuple):
+    """What a process of the pool keeps between tasks."""
 
     plan: Plan
-    sources: Sequence[Source]
-    eras: Eras
-    pulses: "Queue[tuple[str, Pulse] | None]"
-    asked: Asked
+    keep_in: Path | None
+    progress: ProgressQueue
+    stop: StopEvent
 
 
-_here: list[_Here] = []
+_process: list[_Process] = []
 
 
-def _begin(plan: Plan, sources: Sequence[Source], pulses: "Queue[tuple[str, Pulse] | None]", asked: Asked) -> None:
+def _begin(shared: _Shared, progress: ProgressQueue, stop: StopEvent) -> None:
     """Once in each process."""
-    from models.artefacts.store import load_artefacts
-    from streams.secrets.load import trusted_keys
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it, and asks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it, and sets `stop`
     settings = [
-        engine.EngineSettings(config, load_artefacts(folder, plan.secrets.projection_seed, trusted_keys(config)))
-        for config, folder in plan.made_with
+        engine.EngineSettings(config, load_artefacts(folder, shared.secrets.projection_seed, trusted_keys(config)))
+        for config, folder in zip(shared.configs, shared.folders, strict=True)
     ]
-    _here.append(_Here(plan, sources, Eras(settings, plan.switches), pulses, asked))
+    plan = Plan(
+        shared.sources, shared.configs[-1], settings[-1].artefacts, shared.secrets, shared.selection,
+        changes=SettingsHistory(settings, shared.switches),
+    )  # fmt: skip
+    _process.append(_Process(plan, shared.keep_in, progress, stop))
 
 
-def _work(name: str) -> KeptPart:
-    """One partition's clients, or the drift of all."""
-    here = _here[0]
-    plan = here.plan
-    own = [
-        stretch
-        for source in here.sources
-        for stretch in stretches(source, plan.selection, plan.made_with[-1][0]) or ()
-        if name in (LINK, str(stretch.partition))
-    ]
-    folded = Fold(here.eras, plan.selection, judge=name != LINK, link=name == LINK)
-    outside = Outside(lambda pulse: here.pulses.put((name, pulse)), here.asked.is_set)
-    keeper = None if plan.kept_in is None else Keeper(plan.kept_in, name, plan.run)
-    work = Work(folded, outside, keeper, one_of_many=True)
-    if plan.resume:
-        work.resume()
-    return work.over_frames(own).dump()
+def _run_task(name: str) -> Findings:
+    """The clients of one partition, or the drift of models."""
+    plan, keep_in, progress, stop = _process[0]
+    path = None if keep_in is None else keep_in / f"{name}.zst"
+    if path is not None and (finished := _load(path)) is not None:
+        progress.put((name, 0, finished.rows, finished.alerts, finished.clock_ms))
+        return finished
+    if stop.is_set():
+        raise StoppedError
+    findings = Findings()
+    fold = (DriftFold if name == DRIFT else Fold)(plan.settings, plan.selection, findings)
+    ranges = [part for part in frame_ranges(plan) or () if name in (DRIFT, str(part.partition))]
+    watch = Watch(findings, lambda *state: progress.put((name, *state)), stop.is_set)
+    read_frames(ranges, [fold], watch)
+    fold.finish()
+    if path is not None:
+        _store(path, findings)
+    return findings
+
+
+def _store(path: Path, findings: Findings) -> None:
+    """The file appears complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    packed = msgspec.msgpack.encode(findings, enc_hook=_packed_array)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_bytes(zstandard.ZstdCompressor(write_checksum=True).compress(packed))
+    unfinished.replace(path)
+
+
+def _load(path: Path) -> Findings | None:
+    """None for a file that is missing or damaged: the partition is folded again."""
+    try:
+        packed = zstandard.ZstdDecompressor().decompress(path.read_bytes())
+        return msgspec.msgpack.decode(packed, type=Findings, dec_hook=_unpacked_array)
+    except (FileNotFoundError, zstandard.ZstdError, msgspec.MsgspecError):
+        return None
+
+
+def _packed_array(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        raise NotImplementedError
+    return value.dtype.str, value.shape, value.tobytes()
+
+
+def _unpacked_array(kind: Any, value: Any) -> Any:
+    if isinstance(value, dict):
+        return Counter(value)
+    dtype, shape, content = value
+    return np.frombuffer(content, dtype).reshape(shape)

@@ -1,7 +1,7 @@
-"""What a replay says: its events, its rejects, a summary; and the files they go to."""
+"""The outcome of a replay: its events, its rejects and a summary, and the files that hold them."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +14,9 @@ from detector.events.finding import LEVELS, Event
 from models.artefacts.store import Artefacts
 from models.kernels.fold.client import DAY_MS
 from models.rows import CLASSES
-from streams.replay.census import Census, Reached
-from streams.replay.fold import PartitionFold, ReplayedEvent
-from streams.replay.settings_changes import Eras
-from streams.replay.survey import Survey
+from streams.replay.fold import Findings
+from streams.replay.settings_changes import SettingsHistory
+from streams.replay.summary import ReachedLevel, SpaceSummary, Summary
 from streams.wire.rejects import Reject
 
 FILES = {"alert": "alerts.jsonl", "throttle": "throttle.jsonl", "drift": "drift.jsonl"}
@@ -25,22 +24,22 @@ REJECTS_FILE, SUMMARY_FILE, COLD_FILE = "rejects.jsonl", "summary.json", "cold_s
 
 
 class Outcome(NamedTuple):
-    """What a replay found. events : ordered by (time_ms, id). summary : as in docs/replay.md.
+    """events : ordered by (time_ms, id). summary : as in docs/replay.md.
 
-    cold : ids of the events that stand on a fold that began without what was before. survey : for a report.
+    cold : ids of cold-start events, whose fold began without the evidence from before. spaces : for a report.
     """
 
     events: list[Event]
     rejects: list[Reject]
     summary: dict[str, Any]
     cold: frozenset[str] = frozenset()
-    survey: Survey = Survey()
+    spaces: Mapping[str, SpaceSummary] = {}
 
 
 def write(outcome: Outcome, out: Path) -> None:
-    """The events by kind (FILES), rejects.jsonl, then summary.json; each appears complete or not at all.
+    """Write the events by kind (FILES), rejects.jsonl, then summary.json; each appears complete or not at all.
 
-    cold_start.jsonl names events, whose own bytes are those of any other replay; it is there if it has lines.
+    cold_start.jsonl, if there are any, lists cold-start events by id; the events' own bytes do not say so.
     """
     out.mkdir(parents=True, exist_ok=True)
     for kind, name in FILES.items():
@@ -61,39 +60,38 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> None:
     unfinished.replace(path)
 
 
-def outcome(part: PartitionFold, eras: Eras, seconds: float) -> Outcome:
-    config, artefacts = eras.newest.config, eras.newest.artefacts
-    told = sorted(part.told, key=lambda one: (one.event.time_ms, one.event.id))
-    rejects = sorted(part.rejects, key=attrgetter("topic", "partition", "offset", "index"))
-    decided = [(one.event, _decided.decode(one.event.value)) for one in told if one.event.kind == "throttle"]
-    reached = [Reached(event.client_key, event.time_ms // DAY_MS, what.level) for event, what in decided]
-    census = part.census
+def outcome(findings: Findings, settings: SettingsHistory, seconds: float) -> Outcome:
+    config, artefacts = settings.newest.config, settings.newest.artefacts
+    events = sorted(findings.events, key=attrgetter("time_ms", "id"))
+    rejects = sorted(findings.rejects, key=attrgetter("topic", "partition", "offset", "index"))
+    decided = [(event, _decided.decode(event.value)) for event in events if event.kind == "throttle"]
+    reached = [ReachedLevel(event.client_key, event.time_ms // DAY_MS, record.level) for event, record in decided]
+    counts = findings.summary
     summary = {
-        "records": part.records,
-        "rows": census.rows,
+        "records": counts.records,
+        "rows": counts.rows,
         "rejects": _counted(reject.reason for reject in rejects),
-        "unjudged": dict(sorted((part.unjudged + Counter()).items())),
-        "skipped_rows": part.skipped,
-        "evicted_clients": part.evicted,
-        "clients": census.clients,
-        "clients_in_several_raw_partitions": census.scattered,
-        "classes": census.by_class(reached),
-        "alerts": _count(told, "alert"),
-        "drifts": _count(told, "drift"),
-        "throttles": _by_level_and_reason(what for _, what in decided),
-        "certified": bool(decided) and all(what.certified for _, what in decided),
-        "false_alarms": _false_alarms(census, reached, artefacts),
+        "unjudged": dict(sorted((counts.unjudged + Counter()).items())),
+        "skipped_rows": counts.skipped,
+        "evicted_clients": counts.evicted,
+        "clients": counts.clients,
+        "clients_in_several_raw_partitions": counts.scattered,
+        "classes": counts.by_class(reached),
+        "alerts": _count(events, "alert"),
+        "drifts": _count(events, "drift"),
+        "throttles": _by_level_and_reason(record for _, record in decided),
+        "certified": bool(decided) and all(record.certified for _, record in decided),
+        "false_alarms": _false_alarms(counts, reached, artefacts),
         "cold": False,
-        "cold_start_events": sum(one.cold for one in told),
+        "cold_start_events": len(findings.cold),
         "config_hash": config.hash,
         "artefact_hash": artefacts.hash,
-        "earlier_config_hashes": [settings.config.hash for settings in eras.settings[:-1]],
+        "earlier_config_hashes": [earlier.config.hash for earlier in settings.settings[:-1]],
         "engine_version": __version__,
         "seconds": round(seconds, 3),
-        "rows_per_s": round(part.rows / seconds) if seconds else 0,
+        "rows_per_s": round(findings.rows / seconds) if seconds else 0,
     }
-    cold = frozenset(one.event.id for one in told if one.cold)
-    return Outcome([one.event for one in told], rejects, summary, cold, census.survey)
+    return Outcome(events, rejects, summary, frozenset(findings.cold), counts.spaces)
 
 
 class _Decided(msgspec.Struct):
@@ -107,8 +105,8 @@ class _Decided(msgspec.Struct):
 _decided = msgspec.json.Decoder(_Decided)
 
 
-def _count(told: Iterable[ReplayedEvent], kind: str) -> int:
-    return sum(one.event.kind == kind for one in told)
+def _count(events: Iterable[Event], kind: str) -> int:
+    return sum(event.kind == kind for event in events)
 
 
 def _counted(names: Iterable[str]) -> dict[str, int]:
@@ -124,23 +122,23 @@ def _by_level_and_reason(decisions: Iterable[_Decided]) -> dict[str, dict[str, i
 
 
 def _false_alarms(
-    census: Census, reached: list[Reached], artefacts: Artefacts
+    counts: Summary, reached: list[ReachedLevel], artefacts: Artefacts
 ) -> dict[str, dict[str, dict[str, float | bool | None]]]:
-    """By class and rung: how many client-days the certificate expects to alarm falsely, and how many were alarmed.
+    """By class and level: the client-days that the certificate expects to alarm falsely, and those that were alarmed.
 
     promised, expected : null where nothing is promised. Thresholds are the same in every space of the artefacts.
     """
     reference = next(iter(artefacts.models.values())).reference if artefacts.models else None
-    days = {name: counts["client_days"] for name, counts in census.by_class(()).items()}
-    alarmed = census.alarmed_days(reached)
+    days = {name: of_class["client_days"] for name, of_class in counts.by_class(()).items()}
+    alarmed = counts.alarmed_days(reached)
     table: dict[str, dict[str, dict[str, float | bool | None]]] = {}
     for number, name in enumerate(CLASSES):
-        for rung, level in enumerate(LEVELS[1:], 1):
-            share = 1.0 if reference is None else float(reference.promised[number, rung])
+        for number_of_level, level in enumerate(LEVELS[1:], 1):
+            share = 1.0 if reference is None else float(reference.promised[number, number_of_level])
             promised = None if share >= 1.0 else share
             table.setdefault(name, {})[level] = {
                 "promised": promised,
-                "certified": reference is not None and bool(reference.certified[number, rung]),
+                "certified": reference is not None and bool(reference.certified[number, number_of_level]),
                 "expected": None if promised is None else round(promised * days[name], 6),
                 "alarmed": alarmed[name][level],
             }

@@ -5,7 +5,7 @@
       contents.py    words and figures: overview.py, evidence.py and inputs.py draw, held.py counts what was throttled
       page.py        one file; parts/ holds its markup, style and script
 
-What it needs to know of everybody, replay/survey.py has counted while it was folded.
+replay/summary.py has counted what it needs of all clients.
 """
 
 from streams.report.replayed import Replayed

@@ -13,7 +13,7 @@ from detector.trace.explanation import Telling
 from streams.analyst.events import Alert, DriftEvent, Event, ThrottleEvent
 from streams.analyst.incidents import Incident
 from streams.config.config import Config
-from streams.replay.survey import SLICE_MS, Survey
+from streams.replay.summary import SLICE_MS, SpaceSummary
 from streams.report import overview
 from streams.report.enforcement import client_minutes, stretches
 from streams.report.plots import PlotFigure, ReportTable
@@ -78,7 +78,7 @@ class Found(NamedTuple):
     events: Sequence[Event]
     incidents: Sequence[Incident]
     ranked: Sequence[Ranked]
-    survey: Survey
+    spaces: Mapping[str, SpaceSummary]
     sources: Sequence[str]
 
     @property
@@ -91,7 +91,7 @@ def contents(found: Found, details: list[Detail], config: Config) -> Contents:
     summary = found.summary
     days = {name: counts.get("client_days", 0) for name, counts in summary["classes"].items()}
     figures = [
-        overview.timeline(found.survey, found.throttles),
+        overview.timeline(found.spaces, found.throttles),
         overview.throttling(held),
         overview.alarms(summary["false_alarms"], days),
     ]
@@ -101,7 +101,7 @@ def contents(found: Found, details: list[Detail], config: Config) -> Contents:
     ]
     return Contents(
         title="What clients did, and what was decided",
-        period=_period(found.survey),
+        period=_period(found.spaces),
         sentences=list(filter(None, _sentences(found, rows))),
         figures=[figure for figure in figures if figure is not None],
         listed=list(found.incidents),
@@ -113,8 +113,8 @@ def contents(found: Found, details: list[Detail], config: Config) -> Contents:
     )
 
 
-def _period(survey: Survey) -> str:
-    slices = [int(edge) for space in survey.spaces.values() for edge in (space.slices[0], space.slices[-1] + 1)]
+def _period(spaces: Mapping[str, SpaceSummary]) -> str:
+    slices = [int(edge) for space in spaces.values() for edge in (space.slices[0], space.slices[-1] + 1)]
     if not slices:
         return "no judged request"
     first, last = (datetime.fromtimestamp(edge * SLICE_MS / 1000, UTC) for edge in (min(slices), max(slices)))
@@ -127,11 +127,11 @@ def _period(survey: Survey) -> str:
 
 def _sentences(found: Found, held: Sequence[tuple[str, ...]]) -> list[str]:
     summary, incidents = found.summary, found.incidents
-    models = sorted({space.model for space in found.survey.spaces.values()})
+    models = sorted({space.model for space in found.spaces.values()})
     grave = [one for one in found.ranked if one.level >= LEVELS.index("hard")]
     return [
         f"{summary['rows']:,} requests of {summary['clients']:,} clients to"
-        f" {_counted(len(models), 'model')} were judged: {_period(found.survey)}.",
+        f" {_counted(len(models), 'model')} were judged: {_period(found.spaces)}.",
         _told(grave, summary["alerts"]),
         _mild(len(found.ranked) - len(grave)),
         _effect(found.throttles, held),

@@ -9,7 +9,7 @@ import numpy as np
 from detector.calibrate.certificate_text import about
 from detector.events.finding import LEVELS
 from streams.analyst.events import ThrottleEvent
-from streams.replay.survey import SLICE_MS, Survey
+from streams.replay.summary import SLICE_MS, SpaceSummary
 from streams.report import plots
 from streams.report.enforcement import HeldSpan
 from streams.report.plots import Json, PlotFigure, ReportTable, clock
@@ -25,9 +25,9 @@ Alarms = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Class -> rung -> promised, certified, expected, alarmed: `false_alarms` of a replay's summary."""
 
 
-def timeline(survey: Survey, throttles: Sequence[ThrottleEvent]) -> PlotFigure:
+def timeline(spaces: Mapping[str, SpaceSummary], throttles: Sequence[ThrottleEvent]) -> PlotFigure:
     """Requests above, decisions by detector below, on one axis of time."""
-    step, starts, busy = _bins(survey)
+    step, starts, busy = _bins(list(spaces.values()))
     width = _width(step)
     moments = [clock(datetime.fromtimestamp(start, UTC)) for start in starts]
     data: list[Json] = [
@@ -73,9 +73,8 @@ def _which(drawn: Sequence[ThrottleEvent], decided: Sequence[ThrottleEvent]) -> 
     return "each decision" if len(drawn) == len(decided) else f"{len(drawn):,} of {len(decided):,} decisions, each"
 
 
-def _bins(survey: Survey) -> tuple[int, list[int], list[int]]:
+def _bins(spaces: Sequence[SpaceSummary]) -> tuple[int, list[int], list[int]]:
     """Width in seconds, beginning of each bin in seconds since 1970, and requests in it."""
-    spaces = list(survey.spaces.values())
     if not spaces:
         return STEPS_S[0], [], []
     slices = np.concatenate([space.slices for space in spaces])

@@ -10,8 +10,8 @@ from detector.trace.trace import Trace, follow
 from models.rows import U64
 from streams.analyst.incidents import Incident
 from streams.explain.find import keys_of
-from streams.replay.run import gather, settings_of
-from streams.replay.survey import SpaceSurvey
+from streams.replay.evidence import gather
+from streams.replay.summary import SpaceSummary
 from streams.report import evidence, inputs
 from streams.report.contents import Detail, attack_names
 from streams.report.plots import PlotFigure
@@ -26,12 +26,12 @@ Stories = Mapping[tuple[int, str], Trace]
 def details(replayed: Replayed, incidents: Sequence[Incident]) -> list[Detail]:
     """In the order of the incidents, the gravest of them only. Raises SourceError."""
     told = incidents[: replayed.told]
-    keys = {one.uid: keys_of(one.client, replayed.secrets) for one in told}
+    keys = {one.uid: keys_of(one.client, replayed.plan.secrets) for one in told}
     decided = np.unique(
         np.array([event.client_key for event in replayed.events if event.kind == "throttle"], np.uint64)
     )
     beside: dict[tuple[int, str], int] = {}
-    for name, space in replayed.survey.spaces.items():
+    for name, space in replayed.outcome.spaces.items():
         about = [key for one in told if one.model == space.model for key in keys[one.uid]]
         beside |= {(key, name): other for key, other in _ordinary(space, about, decided).items()}
     wanted = sorted({*(key for found in keys.values() for key in found), *beside.values()})
@@ -41,13 +41,11 @@ def details(replayed: Replayed, incidents: Sequence[Incident]) -> list[Detail]:
 
 
 def _stories(replayed: Replayed, clients: Sequence[int]) -> Stories:
-    about = replayed.config, replayed.artefacts, replayed.secrets, replayed.reporter
-    gathered = gather(replayed.sources, *about, clients, replayed.options)
-    settings = settings_of(replayed.config, replayed.artefacts, replayed.options)
-    return follow(settings, gathered.frames, clients, states=gathered.states)
+    gathered = gather(replayed.plan, clients)
+    return follow(replayed.plan.settings.newest, gathered.frames, clients, states=gathered.states)
 
 
-def _ordinary(space: SpaceSurvey, keys: Sequence[int], decided: U64) -> dict[int, int]:
+def _ordinary(space: SpaceSummary, keys: Sequence[int], decided: U64) -> dict[int, int]:
     """For each client one of its class without any decision that sent about as many rows."""
     places = np.searchsorted(space.clients, np.array(keys, np.uint64))
     known = [(key, int(at)) for key, at in zip(keys, places, strict=True) if key in space.clients[at : at + 1].tolist()]
@@ -72,11 +70,11 @@ def _detail(
     story = next((story for story in stories.values() if story.key in keys and _tells(story, incident)), None)
     if story is None:
         return None
-    artefact = replayed.artefacts.models[story.model]
+    artefact = replayed.plan.artefacts.models[story.model]
     own = [one for one in story.findings if one.at >= 0 and one.finding.incident == incident.uid]
     row = max(own, key=lambda one: (one.finding.decision.level, one.at)).at
-    provenance = settings_of(replayed.config, replayed.artefacts, replayed.options).provenance
-    space = replayed.survey.spaces.get(story.space)
+    provenance = replayed.plan.settings.newest.provenance
+    space = replayed.outcome.spaces.get(story.space)
     subject = TracedClient(incident.uid, story, artefact, None if space is None else space.sample)
     neighbour = stories.get((beside.get((story.key, story.space), -1), story.space))
     return Detail(

@@ -9,7 +9,7 @@ from detector.trace.trace import Trace
 from models.artefacts.store import ModelArtefact
 from models.kernels.numbers import NEVER
 from models.rows import F64
-from streams.replay.survey import InputSample
+from streams.replay.summary import InputSample
 from streams.report import plots
 
 POINTS = 300

@@ -28,9 +28,9 @@ def write_report(path: Path, replayed: Replayed) -> None:
     chosen = {one.uid: place for place, one in enumerate(ranked[:LISTED])}
     grouped = group((event for event in events if event.incident in chosen), replayed.labels, end)
     incidents = sorted(map(_named, grouped), key=lambda one: chosen[one.uid])
-    sources = [source.name for source in replayed.sources]
-    found = Found(replayed.outcome.summary, events, incidents, ranked, replayed.survey, sources)
-    text = page(contents(found, details(replayed, incidents), replayed.config))
+    sources = [source.name for source in replayed.plan.sources]
+    found = Found(replayed.outcome.summary, events, incidents, ranked, replayed.outcome.spaces, sources)
+    text = page(contents(found, details(replayed, incidents), replayed.plan.config))
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_bytes(text)
     unfinished.replace(path)

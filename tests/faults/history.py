@@ -9,7 +9,6 @@ from detector.events.finding import Event
 from streams import replay
 from streams.config.config import Config
 from streams.history.sources import open_sources
-from streams.progress import Silent
 from streams.sketch.identity import Identity, source_id
 from streams.sketch.sketcher import RawRecord, Sketcher
 from tests.pipeline import Calibrated
@@ -56,7 +55,7 @@ def fold(config: Config, fitted: Calibrated, lives: Sequence[Life]) -> dict[str,
 def fold_models(config: Config, fitted: Calibrated) -> dict[str, Event]:
     """What `link` should have said to `requests` as it stands there."""
     sources = open_sources([f"kafka://{config.kafka.bootstrap}/{config.topics.requests}"], config)
-    events = replay.replay(sources, config, fitted.artefacts, fitted.secrets, Silent()).events
+    events = replay.replay(replay.Plan(sources, config, fitted.artefacts, fitted.secrets)).events
     return {event.id: event for event in events if not event.client_key}
 
 

@@ -64,12 +64,7 @@ def replayed(lines: list[world.Record]) -> replay.Outcome:
     with tempfile.TemporaryDirectory() as name:
         path = world.write(Path(name) / "input.jsonl", lines)
         return replay.replay(
-            open_sources([str(path)], config),
-            config,
-            artefacts(),
-            SECRETS,
-            Silent(),
-            replay.Options(plain_clients=True),
+            replay.Plan(open_sources([str(path)], config), config, artefacts(), SECRETS, plain_clients=True)
         )
 
 

@@ -8,9 +8,9 @@ docs/archive.md has the columns and queries for DuckDB.
 """
 
 from streams.history.archive.layout import ArchiveError, is_archive
-from streams.history.archive.messages import Message, read_messages
 from streams.history.archive.reader import Archive, Slice, Snapshot, open_archive
 from streams.history.archive.writer import Writer
+from streams.history.base import Message
 
 __all__ = [
     "Archive",
@@ -21,5 +21,4 @@ __all__ = [
     "Writer",
     "is_archive",
     "open_archive",
-    "read_messages",
 ]

@@ -17,7 +17,7 @@ from detector.frame import RowFrame
 from streams.history.archive import layout
 from streams.history.archive.columns import table_of
 from streams.history.archive.layout import ArchiveError, Manifest
-from streams.history.archive.messages import Message
+from streams.history.base import Message
 from streams.wire import frames
 
 FILE_ROWS = 2_000_000
