@@ -46,7 +46,7 @@ def replayed(folder: Path) -> Replayed:
     return Replayed(plan, outcome._replace(summary=outcome.summary | {"cold": False}))
 
 
-def reported(folder: Path, told: int = 24) -> Reported:
-    found = replayed(folder)._replace(told=told)
+def reported(folder: Path, detailed: int = 24) -> Reported:
+    found = replayed(folder)._replace(detailed=detailed)
     write_report(folder / "report.html", found)
     return Reported((folder / "report.html").read_text(), found)

@@ -52,8 +52,9 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
 def judge(fitted: Fitted) -> Callable[..., replay.Outcome]:
     def judged(*paths: Path, plain_clients: bool = False) -> replay.Outcome:
         sources = open_sources([str(path) for path in paths], CONFIG)
-        options = replay.Options(plain_clients=plain_clients)
-        return replay.replay(replay.Plan(sources, CONFIG, fitted.artefacts, fitted.secrets, **options))
+        return replay.replay(
+            replay.Plan(sources, CONFIG, fitted.artefacts, fitted.secrets, plain_clients=plain_clients)
+        )
 
     return judged
 

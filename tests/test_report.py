@@ -29,13 +29,12 @@ from streams.replay.fold import Findings
 from streams.replay.summary import SAMPLE_ROWS
 from streams.report import contents, enforcement, evidence, inputs, overview, write_report
 from streams.report.page import packed, page
-from streams.report.plots import PlotFigure
-from streams.report.subject import TracedClient
+from streams.report.plots import PlotFigure, TracedClient
 from tests.report_cases import HARM, REVERSED, Reported, reported
 from tests.test_compare import throttle
 
 BYTES_MAX = 5_000_000
-AXIS = re.compile(r".+ \(.+\)|field|detector|client|class: rung|requests in \d+ (s|min|h)")
+AXIS = re.compile(r".+ \(.+\)|field|detector|client|class: level|requests in \d+ (s|min|h)")
 """A quantity with its unit, or names on an axis of categories, or a count that names what it counts."""
 
 
@@ -58,7 +57,7 @@ def _throttles(report: Reported) -> list[ThrottleEvent]:
 
 def test_every_figure_is_one_that_plotly_knows_with_axes_that_name_unit(figures: dict[str, dict[str, Any]]) -> None:
     kinds = {name.partition("-")[0] for name in figures}
-    assert kinds == {"timeline", "throttling", "alarms", "evidence", "path", "answers", "fields", "beside"}
+    assert kinds == {"timeline", "throttling", "alarms", "evidence", "path", "answers", "fields", "comparison"}
     for name, figure in figures.items():
         plotly.graph_objects.Figure(figure)  # raises for what it does not know
         for axis in ("xaxis", "yaxis", "yaxis2"):
@@ -133,7 +132,7 @@ def test_names_that_mean_harm_stay_text(report: Reported, figures: dict[str, dic
 
 
 def test_the_same_contents_give_the_same_bytes(report: Reported) -> None:
-    found = contents.Found(report.outcome.summary, [], [], [], report.outcome.spaces, ["x"])
+    found = contents.ReportData(report.outcome.summary, [], [], [], report.outcome.spaces, ["x"])
     config = report.replayed.plan.config
     assert page(contents.contents(found, [], config)) == page(contents.contents(found, [], config))
     assert packed(b"figures") == packed(b"figures")
@@ -146,7 +145,7 @@ def test_of_an_empty_history_it_says_that_nothing_was_there(report: Reported, tm
     nothing = report.outcome._replace(events=[], summary=summary, spaces={})
     write_report(tmp_path / "report.html", report.replayed._replace(outcome=nothing))
     text = (tmp_path / "report.html").read_text()
-    assert "No client gave reason for an alert." in text and "None: no client came to a rung." in text
+    assert "No client caused an alert." in text and "None: no client reached a level." in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html"]
 
 
@@ -210,7 +209,7 @@ def test_embeddings_are_drawn_by_principal_axes_and_distances(report: Reported, 
 
 def test_an_ordinary_client_stands_beside_each_on_the_same_scale(report: Reported, story: Trace) -> None:
     subject = TracedClient("x", story, report.replayed.plan.artefacts.models[story.model], None)
-    figure = evidence.beside(subject, story)
+    figure = evidence.comparison(subject, story)
     assert [trace["name"] for trace in figure.data] == ["this client", "an ordinary client"]
     assert figure.table.rows[0] == ("requests", f"{story.rows.count:,}", f"{story.rows.count:,}")
 

@@ -30,7 +30,7 @@ class Opened(NamedTuple):
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    reported(folder, told=TOLD)
+    reported(folder, detailed=TOLD)
     return folder / "report.html"
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Plan(NamedTuple):
     """A replay: what to read, and what to judge it with. No option changes an event's bytes.
 
-    selection : which events are reported. plain_clients : client ids of the log instead of pseudonyms. changes : settings over
-    time if they changed, the newest those of `config` and `artefacts`. stops : asked after each batch.
+    selection : which events are reported. plain_clients : client ids of the log instead of pseudonyms. changes :
+    settings over time if they changed, the newest those of `config` and `artefacts`. stops : asked after each batch.
     """
 
     sources: Sequence[Source]

@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event as StopEvent
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -40,7 +40,7 @@ from streams.secrets.load import Secrets, trusted_keys
 DRIFT = "drift"
 FOLDER = "unfinished"
 
-ProgressQueue = Queue[tuple[str, int, int, int, int | None] | None]
+ProgressQueue: TypeAlias = "Queue[tuple[str, int, int, int, int | None] | None]"
 """Name of a task, then what run.Tell takes; None at the end."""
 
 

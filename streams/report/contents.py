@@ -1,4 +1,4 @@
-"""What stands in a report: words and figures, put together from a replay and the stories of its clients."""
+"""The contents of a report: text and figures, from a replay and the traces of its clients."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ LISTED = 500
 
 
 class Detail(NamedTuple):
-    """One incident, told and drawn. neighbour : the ordinary client beside it, "" for none."""
+    """One incident in detail. neighbour : the ordinary client to compare with, "" for none."""
 
     incident: Incident
     telling: Telling
@@ -32,8 +32,8 @@ class Detail(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """title, period, sentences : in words. figures : of the whole. listed : incidents in the table; unlisted : how
-    many more there are. facts : settings and hashes, in groups."""
+    """sentences : the summary. figures : of the whole history. listed : incidents in the table; unlisted : number of
+    further ones. facts : sources, settings and hashes."""
 
     title: str
     period: str
@@ -48,7 +48,7 @@ class Contents(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """Enough of an incident to count it. detector : of its strictest decision, the last of those."""
+    """An incident as far as counting needs it. detector : of its strictest decision, the last of those."""
 
     uid: str
     client: str
@@ -56,23 +56,22 @@ class Ranked(NamedTuple):
     detector: str
 
 
-def ranked_by_gravity(events: Sequence[Event]) -> list[Ranked]:
-    """Every incident, the highest rung first, then those with most alerts, then the earliest. events : in order.
+def ranked_by_severity(events: Sequence[Event]) -> list[Ranked]:
+    """Every incident: the highest level first, then most alerts, then the earliest. events : in order.
 
-    What a person alone had refused is none: it stands among what was throttled.
+    A person's order alone is no incident; it is listed under throttling.
     """
     alerts = Counter(event.incident for event in events if isinstance(event, Alert))
-    found: dict[str, Ranked] = {}
+    incidents: dict[str, Ranked] = {}
     for event in events:
-        known = found.get(event.incident)
-        if event.level > 0 and event.detector != PERSON and (known is None or event.level >= known.level):
-            found[event.incident] = Ranked(event.incident, event.client, event.level, event.detector)
-    return sorted(found.values(), key=lambda one: (-one.level, -alerts[one.uid]))  # stable: the earliest first
+        before = incidents.get(event.incident)
+        if event.level > 0 and event.detector != PERSON and (before is None or event.level >= before.level):
+            incidents[event.incident] = Ranked(event.incident, event.client, event.level, event.detector)
+    return sorted(incidents.values(), key=lambda each: (-each.level, -alerts[each.uid]))  # stable: earliest first
 
 
-class Found(NamedTuple):
-    """What a replay found, decoded. summary : as in docs/replay.md. incidents : the gravest of them, in
-    that order; ranked : all of them."""
+class ReportData(NamedTuple):
+    """A replay's outcome, decoded. summary : as in docs/replay.md. incidents : the most severe; ranked : all."""
 
     summary: Mapping[str, Any]
     events: Sequence[Event]
@@ -86,12 +85,12 @@ class Found(NamedTuple):
         return [event for event in self.events if isinstance(event, ThrottleEvent)]
 
 
-def contents(found: Found, details: list[Detail], config: Config) -> Contents:
-    held = stretches(found.throttles)
-    summary = found.summary
+def contents(data: ReportData, details: list[Detail], config: Config) -> Contents:
+    held = stretches(data.throttles)
+    summary = data.summary
     days = {name: counts.get("client_days", 0) for name, counts in summary["classes"].items()}
     figures = [
-        overview.timeline(found.spaces, found.throttles),
+        overview.timeline(data.spaces, data.throttles),
         overview.throttling(held),
         overview.alarms(summary["false_alarms"], days),
     ]
@@ -100,16 +99,16 @@ def contents(found: Found, details: list[Detail], config: Config) -> Contents:
         for (level, action, mode), (clients, minutes) in client_minutes(held).items()
     ]
     return Contents(
-        title="What clients did, and what was decided",
-        period=_period(found.spaces),
-        sentences=list(filter(None, _sentences(found, rows))),
+        title="Clients and decisions",
+        period=_period(data.spaces),
+        sentences=list(filter(None, _sentences(data, rows))),
         figures=[figure for figure in figures if figure is not None],
-        listed=list(found.incidents),
-        unlisted=len(found.ranked) - len(found.incidents),
+        listed=list(data.incidents),
+        unlisted=len(data.ranked) - len(data.incidents),
         details=details,
-        held=ReportTable(("rung", "action", "mode", "clients", "client-minutes"), rows),
-        drifts=_drifts([event for event in found.events if isinstance(event, DriftEvent)]),
-        facts=_facts(found, config),
+        held=ReportTable(("level", "action", "mode", "clients", "client-minutes"), rows),
+        drifts=_drifts([event for event in data.events if isinstance(event, DriftEvent)]),
+        facts=_facts(data, config),
     )
 
 
@@ -125,61 +124,61 @@ def _period(spaces: Mapping[str, SpaceSummary]) -> str:
     )
 
 
-def _sentences(found: Found, held: Sequence[tuple[str, ...]]) -> list[str]:
-    summary, incidents = found.summary, found.incidents
-    models = sorted({space.model for space in found.spaces.values()})
-    grave = [one for one in found.ranked if one.level >= LEVELS.index("hard")]
+def _sentences(data: ReportData, held: Sequence[tuple[str, ...]]) -> list[str]:
+    summary, incidents = data.summary, data.incidents
+    models = sorted({space.model for space in data.spaces.values()})
+    severe = [one for one in data.ranked if one.level >= LEVELS.index("hard")]
     return [
         f"{summary['rows']:,} requests of {summary['clients']:,} clients to"
-        f" {_counted(len(models), 'model')} were judged: {_period(found.spaces)}.",
-        _told(grave, summary["alerts"]),
-        _mild(len(found.ranked) - len(grave)),
-        _effect(found.throttles, held),
-        _promise(found),
+        f" {_counted(len(models), 'model')} were judged: {_period(data.spaces)}.",
+        _alerted(severe, summary["alerts"]),
+        _below_hard(len(data.ranked) - len(severe)),
+        _effect(data.throttles, held),
+        _promise(data),
         _judged(incidents),
-        _reserve(summary),
+        _caveats(summary),
     ]
 
 
-def _told(grave: Sequence[Ranked], alerts: int) -> str:
-    if not grave:
-        return "No client gave reason for an alert."
-    kinds = Counter(TITLES.get(one.detector, one.detector) for one in grave)
+def _alerted(severe: Sequence[Ranked], alerts: int) -> str:
+    if not severe:
+        return "No client caused an alert."
+    kinds = Counter(TITLES.get(one.detector, one.detector) for one in severe)
     named = "; ".join(f"{kind.lower()} ({count:,})" for kind, count in kinds.most_common())
     return (
-        f"{_counted(len({one.client for one in grave}), 'client')} gave reason for {_counted(alerts, 'alert')}"
-        f" in {_counted(len(grave), 'incident')}: {named}."
+        f"{_counted(len({one.client for one in severe}), 'client')} caused {_counted(alerts, 'alert')}"
+        f" in {_counted(len(severe), 'incident')}: {named}."
     )
 
 
-def _mild(mild: int) -> str:
-    return f"{_counted(mild, 'milder incident')} stayed below “hard”, without an alert." if mild else ""
+def _below_hard(mild: int) -> str:
+    return f"{_counted(mild, 'less severe incident')} stayed below “hard”, without an alert." if mild else ""
 
 
 def _effect(throttles: Sequence[ThrottleEvent], held: Sequence[tuple[str, ...]]) -> str:
     if not throttles:
         return ""
     if all(one.mode == "shadow" for one in throttles):
-        return "All decisions are in shadow: gateways act on none of them."
+        return "All decisions are in shadow mode: gateways act on none of them."
     limiting = [row for row in held if row[1] != "observe" and row[2] == "enforce"]
     clients = len({one.client for one in throttles if one.record.action != "observe" and one.mode == "enforce"})
     minutes = sum(float(row[4].replace(",", "")) for row in limiting)
     if not limiting:
-        return "Nobody was limited; clients were only watched."
+        return "No client was limited; clients were only observed."
     were = "was" if clients == 1 else "were"
     return f"{_counted(clients, 'client')} {were} limited, for {minutes / 60:,.1f} client-hours in all."
 
 
-def _promise(found: Found) -> str:
-    classes = found.summary["classes"]
+def _promise(data: ReportData) -> str:
+    classes = data.summary["classes"]
     name = max(classes, key=lambda one: classes[one].get("client_days", 0), default="")
-    cell = found.summary["false_alarms"].get(name, {}).get("hard")
+    cell = data.summary["false_alarms"].get(name, {}).get("hard")
     if not cell or cell["promised"] is None:
-        return "The thresholds promise nothing of their false alarms: there is no certificate for them."
+        return "The thresholds have no certificate: nothing is promised about false alarms."
     return (
-        f"The certificate lets at most {one_in(cell['promised'])} ordinary {name}s a day reach “hard”, on average:"
-        f" {about(cell['expected'])} in {_counted(classes[name]['client_days'], 'client-day')}."
-        f" {cell['alarmed']:,} did, attackers among them."
+        f"The certificate allows at most {one_in(cell['promised'])} ordinary {name}s per day to reach “hard”:"
+        f" about {about(cell['expected'])} in {_counted(classes[name]['client_days'], 'client-day')}, on average."
+        f" {cell['alarmed']:,} did, attackers included."
     )
 
 
@@ -191,19 +190,19 @@ def _judged(incidents: Sequence[Incident]) -> str:
     return f"Analysts judged {_counted(verdicts.total(), 'incident')}: {named}."
 
 
-def _reserve(summary: Mapping[str, Any]) -> str:
+def _caveats(summary: Mapping[str, Any]) -> str:
     parts = []
     if summary.get("cold"):
-        parts.append("thresholds were fitted on this very history, and are good for a first look only")
+        parts.append("thresholds were fitted on this same history and are good for a first look only")
     if summary.get("cold_start_events"):
-        parts.append("some events stand on a fold that began without what was before (cold start)")
+        parts.append("some events lack evidence from before this history (cold start)")
     if summary["rejects"]:
         parts.append(f"{_counted(sum(summary['rejects'].values()), 'record')} could not be read")
     if unjudged := sum(summary["unjudged"].values()):
         parts.append(f"{_counted(unjudged, 'row')} could not be judged")
     if summary["evicted_clients"]:
-        parts.append(f"{_counted(summary['evicted_clients'], 'client')} left for want of room and began anew")
-    return f"Mind: {'; '.join(parts)}." if parts else ""
+        parts.append(f"{_counted(summary['evicted_clients'], 'client')} evicted for lack of room")
+    return f"Note: {'; '.join(parts)}." if parts else ""
 
 
 def _counted(number: int, noun: str) -> str:
@@ -216,27 +215,27 @@ def _drifts(drifts: Sequence[DriftEvent]) -> ReportTable:
          f"{one.record.magnitude:.2f}")
         for one in drifts[:LISTED]
     ]  # fmt: skip
-    return ReportTable(("until (UTC)", "model", "who", "what moved", "state", "by, standard units"), rows)
+    return ReportTable(("until (UTC)", "model", "client", "statistic", "state", "magnitude, standard units"), rows)
 
 
 def attack_names(detector: str) -> list[str]:
     return [f"{technique.id} {technique.name}" for technique in techniques(detector)]
 
 
-def _facts(found: Found, config: Config) -> list[tuple[str, str]]:
-    summary, policy = found.summary, config.policy
-    rungs = []
-    for rung in LEVELS[1:]:
-        limits = getattr(policy, rung)
-        rungs.append((f"policy.{rung}", f"{limits.action}, {limits.duration_s:,} s"))
+def _facts(data: ReportData, config: Config) -> list[tuple[str, str]]:
+    summary, policy = data.summary, config.policy
+    levels = []
+    for name in LEVELS[1:]:
+        limits = getattr(policy, name)
+        levels.append((f"policy.{name}", f"{limits.action}, {limits.duration_s:,} s"))
     return [
-        ("Sources", ", ".join(found.sources)),
+        ("Sources", ", ".join(data.sources)),
         ("Configuration", str(summary["config_hash"])),
         ("Artefacts", str(summary["artefact_hash"])),
         ("Engine", str(summary["engine_version"])),
         ("policy.mode", policy.mode),
-        *rungs,
+        *levels,
         ("Records read", f"{summary['records']:,}"),
         ("Rows judged", f"{summary['rows']:,}"),
-        ("Rows that came twice", f"{summary['skipped_rows']:,}"),
+        ("Rows delivered again", f"{summary['skipped_rows']:,}"),
     ]

@@ -1,4 +1,4 @@
-"""Evidence against its threshold, of a client and of an ordinary one beside it."""
+"""A client's evidence against the thresholds, and the same of an ordinary client."""
 
 import numpy as np
 
@@ -9,13 +9,27 @@ from detector.trace.trace import Trace
 from models.kernels.fold.fold import OFF
 from models.kernels.numbers import NEVER
 from streams.report import plots
-from streams.report.plots import Json, PlotFigure, ReportTable, rounded
-from streams.report.subject import FLOOR, TracedClient, decided, flips_of, most_of, rungs, scores, shown, text, top_of
+from streams.report.plots import (
+    FLOOR,
+    Json,
+    PlotFigure,
+    ReportTable,
+    TracedClient,
+    decided,
+    flips_of,
+    highest_score,
+    rounded,
+    scores,
+    shown,
+    text,
+    thresholds_of,
+    top_of,
+)
 
 PROCESSES_SHOWN = 4
 _KINDS = (
     "requests",
-    "different inputs",
+    "distinct inputs",
     "flips of the answer",
     "highest score, tail lengths",
     "median distance to the nearest earlier input, standard units",
@@ -23,22 +37,22 @@ _KINDS = (
 
 
 def evidence(subject: TracedClient) -> PlotFigure:
-    """Each process in the one unit in which they are compared."""
-    story = subject.story
-    rows, excess = shown(story), np.where(story.excess <= NEVER, np.nan, story.excess / 1000)
-    seen = story.rows_seen[rows].tolist()
-    leading = _leading(story)
+    """The leading processes, all in the unit of the thresholds."""
+    trace = subject.trace
+    rows, excess = shown(trace), np.where(trace.excess <= NEVER, np.nan, trace.excess / 1000)
+    seen = trace.rows_seen[rows].tolist()
+    leading = _leading(trace)
     data = [
         plots.line(meaning(p), seen, rounded(np.maximum(excess[rows, p], FLOOR)), number)
         for number, p in enumerate(leading)
     ]
-    data += _decisions(story)
-    top = top_of(story)
-    shapes, names = plots.rung_lines(rungs(story), top * 1.05)
+    data += _decisions(trace)
+    top = top_of(trace)
+    shapes, names = plots.threshold_lines(thresholds_of(trace), top * 1.05)
     return PlotFigure(
         id=f"evidence-{subject.id}",
-        caption=_evidence_caption(story),
-        how="How far the leading evidence lies beyond ordinary clients'; dashed, the thresholds. Curves may go on.",
+        caption=_evidence_caption(trace),
+        how="Distance of the leading evidence from that of ordinary clients; thresholds dashed. Curves may be cut off.",
         data=data,
         layout=plots.layout(
             plots.axis("request of this client (number)", rangemode="tozero"),
@@ -50,46 +64,46 @@ def evidence(subject: TracedClient) -> PlotFigure:
             ("request", "time", "score", *(PROCESSES[p].name for p in leading)),
             [
                 (
-                    f"{story.rows_seen[row]:,}",
-                    when(int(story.rows.time_ms[row])),
-                    text(scores(story)[row]),
+                    f"{trace.rows_seen[row]:,}",
+                    when(int(trace.rows.time_ms[row])),
+                    text(scores(trace)[row]),
                     *(text(excess[row, p]) for p in leading),
                 )
-                for row in plots.some(range(story.rows.count), plots.TABLE_ROWS, decided(story))
+                for row in plots.some(range(trace.rows.count), plots.TABLE_ROWS, decided(trace))
             ],
         ),
         wide=True,
     )
 
 
-def _leading(story: Trace) -> list[int]:
-    """Processes that led when a decision fell, then those that came furthest."""
-    led = [int(story.excess[row].argmax()) for row in decided(story)]
-    most = np.where((story.excess > OFF).any(axis=0), story.excess.max(axis=0), OFF)
+def _leading(trace: Trace) -> list[int]:
+    """Processes that led at a decision, then those that reached the highest evidence."""
+    led = [int(trace.excess[row].argmax()) for row in decided(trace)]
+    most = np.where((trace.excess > OFF).any(axis=0), trace.excess.max(axis=0), OFF)
     ranked = [p for p in np.argsort(-most, kind="stable").tolist() if most[p] > 0]
     return list(dict.fromkeys([*reversed(led), *ranked]))[:PROCESSES_SHOWN]
 
 
-def _evidence_caption(story: Trace) -> str:
-    fallen = [one for one in story.findings if one.at >= 0]
-    if not fallen:
-        return f"No threshold is passed in {story.rows.count:,} requests"
-    last = max(fallen, key=lambda one: one.finding.decision.level)
-    rung, row = LEVELS[last.finding.decision.level], int(story.rows_seen[last.at])
-    looked_for = meaning(int(story.excess[last.at].argmax())).removesuffix(", all families")
-    return f"Evidence of {looked_for} passes the threshold “{rung}” at request {row:,}"
+def _evidence_caption(trace: Trace) -> str:
+    findings = [one for one in trace.findings if one.at >= 0]
+    if not findings:
+        return f"No threshold is crossed in {trace.rows.count:,} requests"
+    last = max(findings, key=lambda one: one.finding.decision.level)
+    level, row = LEVELS[last.finding.decision.level], int(trace.rows_seen[last.at])
+    looked_for = meaning(int(trace.excess[last.at].argmax())).removesuffix(", all families")
+    return f"Evidence of {looked_for} crosses the threshold “{level}” at request {row:,}"
 
 
-def _decisions(story: Trace) -> list[Json]:
-    found = []
-    for level, rung in enumerate(LEVELS[1:], 1):
-        own = [one for one in story.findings if one.at >= 0 and one.finding.decision.level == level]
+def _decisions(trace: Trace) -> list[Json]:
+    marks = []
+    for level, name in enumerate(LEVELS[1:], 1):
+        own = [one for one in trace.findings if one.at >= 0 and one.finding.decision.level == level]
         if own:
-            x = [int(story.rows_seen[one.at]) for one in own]
+            x = [int(trace.rows_seen[one.at]) for one in own]
             y = [one.finding.excess_milli / 1000 for one in own]
-            found.append(
+            marks.append(
                 plots.markers(
-                    f"decision: {rung}",
+                    f"decision: {name}",
                     x,
                     y,
                     plots.LEVEL_COLOURS[level],
@@ -97,25 +111,25 @@ def _decisions(story: Trace) -> list[Json]:
                     marker={"size": 13},
                 )
             )
-    return found
+    return marks
 
 
-def beside(subject: TracedClient, neighbour: Trace) -> PlotFigure:
-    """The whole score of both, against the same thresholds."""
-    story = subject.story
-    mine, theirs = shown(story), shown(neighbour)
-    top = top_of(story)
-    shapes, names = plots.rung_lines(rungs(story), top * 1.05)
+def comparison(subject: TracedClient, neighbour: Trace) -> PlotFigure:
+    """The scores of both clients against the same thresholds."""
+    trace = subject.trace
+    mine, theirs = shown(trace), shown(neighbour)
+    top = top_of(trace)
+    shapes, names = plots.threshold_lines(thresholds_of(trace), top * 1.05)
     return PlotFigure(
-        id=f"beside-{subject.id}",
+        id=f"comparison-{subject.id}",
         caption=(
             f"An ordinary client with {neighbour.rows.count:,} requests stays at"
-            f" {text(most_of(neighbour))}; this one comes to {text(most_of(story))}"
+            f" {text(highest_score(neighbour))}; this client reaches {text(highest_score(trace))}"
         ),
-        how="The score over all evidence after each request, of this client and of one without a decision.",
+        how="The score over all evidence after each request, of this client and of one without any decision.",
         data=[
             plots.line(
-                "this client", story.rows_seen[mine].tolist(), rounded(np.maximum(scores(story)[mine], FLOOR)), 1
+                "this client", trace.rows_seen[mine].tolist(), rounded(np.maximum(scores(trace)[mine], FLOOR)), 1
             ),
             plots.line(
                 "an ordinary client",
@@ -134,14 +148,20 @@ def beside(subject: TracedClient, neighbour: Trace) -> PlotFigure:
             ("", "this client", "an ordinary client"),
             [
                 (name, mine, theirs)
-                for name, mine, theirs in zip(_KINDS, _counts(story), _counts(neighbour), strict=True)
+                for name, mine, theirs in zip(_KINDS, _counts(trace), _counts(neighbour), strict=True)
             ],
         ),
     )
 
 
-def _counts(story: Trace) -> tuple[str, ...]:
-    rows = [row for row in shown(story) if row > 0]
-    apart = float(np.median([story.moment(row).distance for row in rows])) if rows else float("nan")
-    distinct = len(np.unique(story.rows.exact))
-    return (f"{story.rows.count:,}", f"{distinct:,}", f"{len(flips_of(story)):,}", text(most_of(story)), text(apart))
+def _counts(trace: Trace) -> tuple[str, ...]:
+    rows = [row for row in shown(trace) if row > 0]
+    apart = float(np.median([trace.moment(row).distance for row in rows])) if rows else float("nan")
+    distinct = len(np.unique(trace.rows.exact))
+    return (
+        f"{trace.rows.count:,}",
+        f"{distinct:,}",
+        f"{len(flips_of(trace)):,}",
+        text(highest_score(trace)),
+        text(apart),
+    )

@@ -1,4 +1,4 @@
-"""What a client asked: its path among all inputs, the answers it got, the fields it varied."""
+"""A client's requests: their path among all inputs, the answers, the fields that varied."""
 
 import numpy as np
 
@@ -6,8 +6,19 @@ from detector.trace.explanation import label_of
 from detector.trace.trace import Trace
 from models.rows import F64, I64, UNIT
 from streams.report import plots
-from streams.report.plots import Json, PlotFigure, ReportTable, plain, rounded
-from streams.report.subject import TracedClient, decided, flips_of, shown, text, times
+from streams.report.plots import (
+    Json,
+    PlotFigure,
+    ReportTable,
+    TracedClient,
+    decided,
+    flips_of,
+    plain,
+    rounded,
+    shown,
+    text,
+    times,
+)
 
 FIELDS_SHOWN = 12
 DEVIATION_SHOWN = 3.0
@@ -15,10 +26,10 @@ STYLES = (("#0072B2", "circle"), ("#C04A00", "x"), ("#00775A", "square"), ("#767
 
 
 def path(subject: TracedClient) -> PlotFigure:
-    """Where the client's inputs lie among everybody's, in the two directions in which it went furthest."""
-    story = subject.story
+    """The client's inputs among a sample of all inputs, in the two directions in which it moved furthest."""
+    trace = subject.trace
     own, others, names = _plane(subject)
-    rows = shown(story)
+    rows = shown(trace)
     data: list[Json] = []
     if others is not None:
         data.append(
@@ -39,7 +50,7 @@ def path(subject: TracedClient) -> PlotFigure:
     far = float(np.linalg.norm(own.max(axis=0) - own.min(axis=0)))
     return PlotFigure(
         id=f"path-{subject.id}",
-        caption=f"{story.rows.count:,} requests, at most {far:.2g} apart in this plane: the path among all inputs",
+        caption=f"{trace.rows.count:,} requests, at most {far:.2g} apart in this plane, among all inputs",
         how=f"Each request as a point by {names[0]} and {names[1]}, joined in order, over a sample of all inputs.",
         data=data,
         layout=plots.layout(plots.axis(names[0]), plots.axis(names[1]), height=400),
@@ -47,12 +58,12 @@ def path(subject: TracedClient) -> PlotFigure:
             ("request", names[0], names[1], "answer"),
             [
                 (
-                    f"{story.rows_seen[row]:,}",
+                    f"{trace.rows_seen[row]:,}",
                     text(own[row, 0]),
                     text(own[row, 1]),
-                    label_of(subject.artefact, int(story.rows.output[row])) or "-",
+                    label_of(subject.artefact, int(trace.rows.output[row])) or "-",
                 )
-                for row in plots.some(range(story.rows.count), plots.TABLE_ROWS, decided(story))
+                for row in plots.some(range(trace.rows.count), plots.TABLE_ROWS, decided(trace))
             ],
         ),
         wide=True,
@@ -60,9 +71,9 @@ def path(subject: TracedClient) -> PlotFigure:
 
 
 def _plane(subject: TracedClient) -> tuple[F64, F64 | None, tuple[str, str]]:
-    """(n, 2) of the client, (k, 2) of the sample, names of both axes: of tables two fields, else principal axes."""
-    story, encoder = subject.story, subject.artefact.encoder
-    own = encoder.standard(story.rows.values)
+    """(n, 2) of the client, (k, 2) of the sample, names of both axes: two fields of tables, else principal axes."""
+    trace, encoder = subject.trace, subject.artefact.encoder
+    own = encoder.standard(trace.rows.values)
     others = None if subject.sample is None else encoder.standard(subject.sample.values)
     if len(encoder.field_names) >= 2:
         spread = np.ptp(own, axis=0)
@@ -84,9 +95,9 @@ def _axis(field: str) -> str:
 
 
 def _by_label(subject: TracedClient, rows: list[int], x: F64, y: F64) -> list[Json]:
-    """Markers by answer: the first two in colours and shapes of their own, the others together."""
-    story = subject.story
-    labels = story.rows.output[rows]
+    """Markers by answer; rare answers share one style."""
+    trace = subject.trace
+    labels = trace.rows.output[rows]
     found, counts = np.unique(labels, return_counts=True)
     ordered = found[np.argsort(-counts, kind="stable")].tolist()
     data = []
@@ -94,7 +105,7 @@ def _by_label(subject: TracedClient, rows: list[int], x: F64, y: F64) -> list[Js
         here = labels == label if number < len(STYLES) - 1 else np.isin(labels, ordered[number:])
         name = label_of(subject.artefact, int(label)) or "no label"
         name = name if number < len(STYLES) - 1 or len(ordered) == len(STYLES) else "other answers"
-        seen = [f"request {story.rows_seen[row]:,}" for row, own in zip(rows, here.tolist(), strict=True) if own]
+        seen = [f"request {trace.rows_seen[row]:,}" for row, own in zip(rows, here.tolist(), strict=True) if own]
         data.append(
             plots.markers(
                 f"answer: {name}",
@@ -109,17 +120,17 @@ def _by_label(subject: TracedClient, rows: list[int], x: F64, y: F64) -> list[Js
 
 
 def answers(subject: TracedClient) -> PlotFigure | None:
-    """Scores along the decision boundary; None where the log holds none."""
-    story = subject.story
-    score = story.rows.score.astype(np.float64)
+    """Scores along the decision boundary; None if the log holds no scores."""
+    trace = subject.trace
+    score = trace.rows.score.astype(np.float64)
     if not np.isfinite(score).any():
         return None
-    rows = shown(story)
-    threshold = story.nulls.decision_threshold
-    flips = flips_of(story)
-    near = float(np.mean(np.abs(score[np.isfinite(score)] - threshold) < _band(story)))
-    data = [{**plots.line("score", story.rows_seen[rows].tolist(), rounded(score[rows], 4), 0), "opacity": 0.5}]
-    data += _by_label(subject, rows, story.rows_seen[rows].astype(np.float64), score[rows])
+    rows = shown(trace)
+    threshold = trace.nulls.decision_threshold
+    flips = flips_of(trace)
+    near = float(np.mean(np.abs(score[np.isfinite(score)] - threshold) < _band(trace)))
+    data = [{**plots.line("score", trace.rows_seen[rows].tolist(), rounded(score[rows], 4), 0), "opacity": 0.5}]
+    data += _by_label(subject, rows, trace.rows_seen[rows].astype(np.float64), score[rows])
     border, words = plots.across(threshold, "decision threshold", plots.INK)
     return PlotFigure(
         id=f"answers-{subject.id}",
@@ -137,16 +148,16 @@ def answers(subject: TracedClient) -> PlotFigure | None:
 
 
 def _answers_table(subject: TracedClient, score: F64, flips: list[int]) -> ReportTable:
-    story = subject.story
+    trace = subject.trace
     rows = [
         (
-            f"{story.rows_seen[row]:,}",
+            f"{trace.rows_seen[row]:,}",
             text(score[row]),
-            label_of(subject.artefact, int(story.rows.output[row])) or "-",
+            label_of(subject.artefact, int(trace.rows.output[row])) or "-",
             "yes" if row in flips else "no",
-            f"{story.moment(row).distance:.3f}",
+            f"{trace.moment(row).distance:.3f}",
         )
-        for row in plots.some(range(story.rows.count), plots.TABLE_ROWS, flips)
+        for row in plots.some(range(trace.rows.count), plots.TABLE_ROWS, flips)
     ]
     headers = ("request", "score", "answer", "flips", "distance to the nearest earlier input, standard units")
     return ReportTable(headers, rows)
@@ -156,30 +167,30 @@ def _flipped(flips: int) -> str:
     return f"flips {times(flips)}" if flips else "never flips"
 
 
-def _band(story: Trace) -> float:
-    """What counts as a small margin for this class."""
-    limit = float(story.nulls.low_margin[min(2, int(story.rows.client_class[-1]))])
+def _band(trace: Trace) -> float:
+    """The margin that counts as small for this class."""
+    limit = float(trace.nulls.low_margin[min(2, int(trace.rows.client_class[-1]))])
     return limit if np.isfinite(limit) and limit > 0 else 0.05
 
 
 def fields(subject: TracedClient) -> PlotFigure:
-    """Which fields varied when; of embeddings, how far each input is from an earlier one."""
-    story = subject.story
-    return _field_map(subject) if story.field_names and story.rows.count > 1 else _distances(subject)
+    """Which fields varied when; for embeddings, the distance of each input from earlier ones."""
+    trace = subject.trace
+    return _field_map(subject) if trace.field_names and trace.rows.count > 1 else _distances(subject)
 
 
 def _field_map(subject: TracedClient) -> PlotFigure:
-    story, names = subject.story, subject.story.field_names
-    units = subject.artefact.encoder.standard(story.rows.values)
+    trace, names = subject.trace, subject.trace.field_names
+    units = subject.artefact.encoder.standard(trace.rows.values)
     deviation = units - np.median(units, axis=0)
-    changed = (story.rows.fields[1:] != story.rows.fields[:-1]).sum(axis=0)
+    changed = (trace.rows.fields[1:] != trace.rows.fields[:-1]).sum(axis=0)
     busiest = np.lexsort((-np.ptp(units, axis=0), -changed))[:FIELDS_SHOWN]
     busiest = busiest[changed[busiest] > 0][::-1]
-    rows = shown(story)
+    rows = shown(trace)
     still = len(names) - int(np.count_nonzero(changed))
     heat = {
         "type": "heatmap",
-        "x": story.rows_seen[rows].tolist(),
+        "x": trace.rows_seen[rows].tolist(),
         "y": [plain(names[i]) for i in busiest.tolist()],
         "z": [rounded(np.clip(deviation[rows, i], -9, 9), 2) for i in busiest.tolist()],
         "zmin": -DEVIATION_SHOWN,
@@ -190,8 +201,8 @@ def _field_map(subject: TracedClient) -> PlotFigure:
     }
     return PlotFigure(
         id=f"fields-{subject.id}",
-        caption=_fields_caption(names, changed, story.rows.count, still),
-        how="Each field's distance from the client's own middle value, in standard units, request by request.",
+        caption=_fields_caption(names, changed, trace.rows.count, still),
+        how="Each field's distance from the client's own median, in standard units, request by request.",
         data=[heat],
         layout=plots.layout(
             plots.axis("request of this client (number)"), plots.axis("field"), height=140 + 22 * len(busiest)
@@ -210,29 +221,29 @@ def _field_map(subject: TracedClient) -> PlotFigure:
 def _fields_caption(names: tuple[str, ...], changed: I64, rows: int, still: int) -> str:
     busiest = int(np.argmax(changed))
     if not changed[busiest]:
-        return "No field changes: the same input again and again"
+        return "No field changes: every request has the same input"
     also = f"; {still:,} of {len(names):,} fields never do" if still else ""
     return f"“{names[busiest]}” changes most, in {changed[busiest]:,} of {rows - 1:,} steps{also}"
 
 
 def _distances(subject: TracedClient) -> PlotFigure:
-    story = subject.story
-    rows = [row for row in shown(story) if row > 0]
-    apart = np.array([story.moment(row).distance for row in rows])
-    reach = (story.nulls.reach2**0.5) / UNIT
+    trace = subject.trace
+    rows = [row for row in shown(trace) if row > 0]
+    apart = np.array([trace.moment(row).distance for row in rows])
+    reach = (trace.nulls.reach2**0.5) / UNIT
     middle = float(np.median(apart)) if len(apart) else 0.0
     return PlotFigure(
         id=f"fields-{subject.id}",
         caption=f"Half of the inputs lie within {middle:.2g} of an earlier one; variants lie within {reach:.2g}",
         how="Distance of each input to the nearest earlier one of this client.",
-        data=[plots.line("distance to the nearest earlier input", story.rows_seen[rows].tolist(), rounded(apart), 0)],
+        data=[plots.line("distance to the nearest earlier input", trace.rows_seen[rows].tolist(), rounded(apart), 0)],
         layout=plots.layout(
             plots.axis("request of this client (number)"), plots.axis("distance (of unit vectors)", rangemode="tozero")
         ),
         table=ReportTable(
             ("request", "distance"),
             [
-                (f"{story.rows_seen[row]:,}", f"{story.moment(row).distance:.3f}")
+                (f"{trace.rows_seen[row]:,}", f"{trace.moment(row).distance:.3f}")
                 for row in plots.some(rows, plots.TABLE_ROWS)
             ],
         ),

@@ -1,4 +1,4 @@
-"""Figures of the whole history: how busy it was and when decisions fell, who was held, promised and seen alarms."""
+"""Figures of the whole history: load and decisions over time, throttled clients, false alarms promised and seen."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ STEPS_S = (5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 14_400, 28_800, 86
 """Widths of a bin, seconds."""
 
 Alarms = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""Class -> rung -> promised, certified, expected, alarmed: `false_alarms` of a replay's summary."""
+"""Class -> level -> promised, certified, expected, alarmed: `false_alarms` of a replay's summary."""
 
 
 def timeline(spaces: Mapping[str, SpaceSummary], throttles: Sequence[ThrottleEvent]) -> PlotFigure:
@@ -36,12 +36,12 @@ def timeline(spaces: Mapping[str, SpaceSummary], throttles: Sequence[ThrottleEve
     ]  # fmt: skip
     decided = [one for one in throttles if one.level > 0]
     drawn = _thinned(decided)
-    for level, rung in enumerate(LEVELS[1:], 1):
+    for level, name in enumerate(LEVELS[1:], 1):
         own = [one for one in drawn if one.level == level]
         if own:
             x, y = [clock(one.time) for one in own], [one.detector for one in own]
-            marks = plots.markers(f"decision: {rung}", x, y, plots.LEVEL_COLOURS[level], plots.LEVEL_SYMBOLS[level])
-            data.append({**marks, "yaxis": "y2", "hovertemplate": f"%{{x}}<br>{rung}: %{{y}}<extra></extra>"})
+            marks = plots.markers(f"decision: {name}", x, y, plots.LEVEL_COLOURS[level], plots.LEVEL_SYMBOLS[level])
+            data.append({**marks, "yaxis": "y2", "hovertemplate": f"%{{x}}<br>{name}: %{{y}}<extra></extra>"})
     drawing = plots.layout(
         plots.axis("time (UTC)", type="date"), plots.axis(f"requests in {width}", domain=[0.45, 1]), height=420
     )
@@ -60,7 +60,7 @@ def timeline(spaces: Mapping[str, SpaceSummary], throttles: Sequence[ThrottleEve
 
 
 def _thinned(decided: Sequence[ThrottleEvent]) -> list[ThrottleEvent]:
-    """At most DECISIONS_DRAWN, the strictest rung first; of one that is too large for the room left, every so many."""
+    """At most DECISIONS_DRAWN, the strictest level first; of a level with too many, evenly spaced ones."""
     drawn: list[ThrottleEvent] = []
     for level in reversed(range(1, len(LEVELS))):
         own, room = [one for one in decided if one.level == level], DECISIONS_DRAWN - len(drawn)
@@ -112,7 +112,7 @@ def _by_detector(decided: Sequence[ThrottleEvent]) -> ReportTable:
 
 
 def throttling(held: Sequence[HeldSpan]) -> PlotFigure | None:
-    """Who was held when; None where nobody was."""
+    """Who was throttled when; None if nobody was."""
     if not held:
         return None
     minutes: dict[str, float] = {}
@@ -120,14 +120,14 @@ def throttling(held: Sequence[HeldSpan]) -> PlotFigure | None:
         minutes[stretch.client] = minutes.get(stretch.client, 0.0) + (stretch.level + 1) ** 4 * stretch.minutes
     chosen = sorted(minutes, key=lambda client: (-minutes[client], client))[:CLIENTS_SHOWN]
     data = []
-    for level, rung in enumerate(LEVELS[1:], 1):
+    for level, name in enumerate(LEVELS[1:], 1):
         own = [one for one in held if one.level == level and one.client in chosen]
         if own:
-            data.append(_stretches(own, level, rung))
+            data.append(_bars(own, level, name))
     limited = [one for one in held if one.limits]
     hours = sum(one.minutes for one in limited) / 60
     who = len({one.client for one in limited})
-    caption = f"{who:,} clients are limited, {hours:,.1f} client-hours in all" if who else "Clients are only watched"
+    caption = f"{who:,} clients are limited, {hours:,.1f} client-hours in all" if who else "Clients are only observed"
     drawing = plots.layout(
         plots.axis("time (UTC)", type="date"),
         plots.axis("client", type="category", categoryorder="array", categoryarray=[*map(_short, chosen[::-1])]),
@@ -137,70 +137,68 @@ def throttling(held: Sequence[HeldSpan]) -> PlotFigure | None:
         (one.client, LEVELS[one.level], one.action, one.mode, f"{one.since:%F %T}", f"{one.minutes:,.0f} min")
         for one in sorted(held, key=lambda one: (-one.level, one.since))[: plots.TABLE_ROWS]
     ]
-    how = "Each client's decisions as bars from when they took effect to when they ended, by rung."
-    table = ReportTable(("client", "rung", "action", "mode", "from (UTC)", "for"), rows)
+    how = "Each client's decisions as bars from when they took effect to when they ended, by level."
+    table = ReportTable(("client", "level", "action", "mode", "from (UTC)", "for"), rows)
     return PlotFigure("throttling", caption, how, data, drawing, table)
 
 
-def _stretches(own: Sequence[HeldSpan], level: int, rung: str) -> Json:
+def _bars(own: Sequence[HeldSpan], level: int, level_name: str) -> Json:
     pattern = {"shape": ("", "", "/", "x", ".")[level], "fgcolor": "#FFFFFF", "fillmode": "overlay"}
     hover = "%{customdata[1]} (%{customdata[2]}) for %{customdata[0]}<extra></extra>"
     return {
-        "type": "bar", "orientation": "h", "name": rung,
+        "type": "bar", "orientation": "h", "name": level_name,
         "y": [_short(one.client) for one in own], "base": [clock(one.since) for one in own],
         "x": [round(one.minutes * MINUTE_MS) for one in own],
         "customdata": [[f"{one.minutes:,.0f} min", one.action, one.mode] for one in own],
         "marker": {"color": plots.LEVEL_COLOURS[level], "pattern": pattern},
-        "hovertemplate": f"%{{y}}<br>{rung}: {hover}",
+        "hovertemplate": f"%{{y}}<br>{level_name}: {hover}",
     }  # fmt: skip
 
 
 def _short(client: str) -> str:
-    """Enough of a pseudonym to tell clients apart; the tables have all of it."""
+    """A prefix of the pseudonym; the tables show all of it."""
     return plots.plain(client if len(client) <= 16 else f"{client[:14]}…")
 
 
 def alarms(found: Alarms, days: Mapping[str, int]) -> PlotFigure | None:
-    """Client-days alarmed against those that the certificate expects; None where nobody was there."""
+    """Client-days alarmed against those that the certificate expects; None without any client."""
     classes = [name for name in found if days.get(name)]
     if not classes:
         return None
     data: list[Json] = []
     for name, key, colour, symbol in (
-        ("expected falsely, by the certificate", "expected", "#0072B2", "line-ns-open"),
-        ("alarmed in this history, attackers among them", "alarmed", "#C04A00", "diamond"),
+        ("expected false alarms, by the certificate", "expected", "#0072B2", "line-ns-open"),
+        ("alarmed in this history, attackers included", "alarmed", "#C04A00", "diamond"),
     ):
         marks = [
-            (f"{client_class}: {rung}", found[client_class][rung][key])
+            (f"{client_class}: {level}", found[client_class][level][key])
             for client_class in classes
-            for rung in LEVELS[1:]
-            if found[client_class][rung][key] is not None
+            for level in LEVELS[1:]
+            if found[client_class][level][key] is not None
         ]
         data.append(
             plots.markers(name, [value for _, value in marks], [label for label, _ in marks], colour, symbol,
                           marker={"size": 12, "line": {"width": 2, "color": colour}}, cliponaxis=False)
         )  # fmt: skip
     rows = [
-        (client_class, rung, *_alarm_cells(found[client_class][rung], days[client_class]))
+        (client_class, level, *_alarm_cells(found[client_class][level], days[client_class]))
         for client_class in classes
-        for rung in LEVELS[1:]
+        for level in LEVELS[1:]
     ]
     drawing = plots.layout(
-        plots.axis("client-days on which a rung was reached (count)", rangemode="tozero"),
-        plots.axis("class: rung", type="category", autorange="reversed"),
+        plots.axis("client-days on which a level was reached (count)", rangemode="tozero"),
+        plots.axis("class: level", type="category", autorange="reversed"),
         height=160 + 26 * 4 * len(classes),
     )  # fmt: skip
-    headers = ("class", "rung", "promised share of client-days", "expected falsely", "alarmed", "client-days")
-    how = (
-        "For each class and rung: client-days that the certificate expects to be alarmed falsely, and those that were."
-    )
+    headers = ("class", "level", "promised share of client-days", "expected false alarms", "alarmed", "client-days")
+    how = "For each class and level: the false alarms that the certificate expects, and the client-days alarmed."
     return PlotFigure("alarms", _alarms_caption(found, days), how, data, drawing, ReportTable(headers, rows))
 
 
 def _alarm_cells(cell: Mapping[str, Any], days: int) -> tuple[str, str, str, str]:
     if cell["promised"] is None:
-        return "nothing is promised", "-", f"{cell['alarmed']:,}", f"{days:,}"
-    mark = "" if cell["certified"] else " (the rung's aim is lower, and conditional)"
+        return "no promise", "-", f"{cell['alarmed']:,}", f"{days:,}"
+    mark = "" if cell["certified"] else " (the level's target is lower, and conditional)"
     return f"{cell['promised']:.2g}{mark}", f"{about(cell['expected'])}", f"{cell['alarmed']:,}", f"{days:,}"
 
 
@@ -209,5 +207,5 @@ def _alarms_caption(found: Alarms, days: Mapping[str, int]) -> str:
     cell = found[client_class]["hard"]
     seen = f"{cell['alarmed']:,} {client_class} client-days reach “hard”"
     if cell["expected"] is None:
-        return f"{seen}; nothing is promised of them"
+        return f"{seen}; there is no promise for them"
     return f"{seen}; {about(cell['expected'])} were expected to by chance"

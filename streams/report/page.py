@@ -1,4 +1,4 @@
-"""Contents as one HTML file that fetches nothing: text and tables as they are, figures and plotly.js compressed."""
+"""Contents as one HTML file without external resources: text and tables plain, figures and plotly.js compressed."""
 
 import base64
 import gzip
@@ -18,8 +18,8 @@ LEGEND_LINE, LEGEND_COLUMNS = 22, 2
 
 
 def page(contents: Contents) -> bytes:
-    """UTF-8. All that a log brought is escaped, and made printable."""
-    from plotly.offline import get_plotlyjs  # slow to import, and only wanted here
+    """UTF-8. Text from logs is escaped and made printable."""
+    from plotly.offline import get_plotlyjs  # slow to import, and only needed here
 
     environment = Environment(
         loader=PackageLoader("streams.report", "parts"), autoescape=True, undefined=StrictUndefined,
@@ -29,8 +29,8 @@ def page(contents: Contents) -> bytes:
     parts = files("streams.report") / "parts"
     text = environment.get_template("page.html").render(
         contents=contents,
-        told={detail.incident.uid for detail in contents.details},
-        rungs=LEVELS,
+        detailed={detail.incident.uid for detail in contents.details},
+        levels=LEVELS,
         style=(parts / "page.css").read_text("utf-8"),
         script=(parts / "page.js").read_text("utf-8"),
         plotly=packed(get_plotlyjs().encode()),
@@ -40,12 +40,12 @@ def page(contents: Contents) -> bytes:
 
 
 def _printable(value: object) -> object:
-    """What templates print; their own parts are left alone."""
+    """Makes values from logs printable; markup of the templates stays as it is."""
     return printable(value, "\n") if type(value) is str else value
 
 
 def specs(figures: Sequence[PlotFigure]) -> bytes:
-    """JSON: id -> data and layout. `narrow` in its meta: the height where the legend takes a line an entry."""
+    """JSON: id -> data and layout. `narrow` in its meta: the height where each legend entry takes a line."""
     return msgspec.json.encode({figure.id: {"data": figure.data, "layout": _with_legend(figure)} for figure in figures})
 
 
@@ -58,5 +58,5 @@ def _with_legend(figure: PlotFigure) -> Json:
 
 
 def packed(text: bytes) -> str:
-    """gzip in base64: what a browser's DecompressionStream unpacks. The same bytes for the same text."""
+    """gzip in base64, for a browser's DecompressionStream. The same bytes for the same text."""
     return base64.b64encode(gzip.compress(text, COMPRESSION, mtime=0)).decode()

@@ -1,4 +1,4 @@
-"""Figures as plotly.js takes them: what all of them share. Data and layout are plain values; nothing is drawn here."""
+"""What all figures share. A figure is data and layout for plotly.js, as plain values; the browser draws it."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -9,29 +9,37 @@ from numpy.typing import NDArray
 
 from detector.events.escape import printable
 from detector.events.finding import LEVELS
+from detector.trace.trace import Trace
+from models.artefacts.store import ModelArtefact
+from models.kernels.numbers import NEVER
+from models.rows import F64
+from streams.replay.summary import InputSample
 
 Json = dict[str, Any]
 
 LEVEL_COLOURS = ("#767676", "#0072B2", "#B97800", "#C04A00", "#7B1E7A")
-"""None, watch, soft, hard, block: told apart by the colour-blind too, and dark enough on white (3:1 at least)."""
+"""None, watch, soft, hard, block: distinct for colour-blind readers, contrast on white at least 3:1."""
 LEVEL_SYMBOLS = ("circle", "circle", "triangle-up", "diamond", "star")
 LINE_COLOURS = ("#0072B2", "#C04A00", "#00775A", "#7B1E7A", "#8A6D00")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-"""Lines differ in both, for whoever sees no colours, or prints without."""
+"""Lines differ in colour and dash, for readers and printers without colours."""
 GREY, INK = "#8C8C8C", "#1B1B1B"
 TABLE_ROWS = 24
+POINTS = 300
+CUT = 2.5
+FLOOR = -5.0
+"""Tail lengths; evidence far below the ordinary range carries no information."""
 
 
 class ReportTable(NamedTuple):
-    """The same figures to be read instead of seen."""
+    """The numbers of a figure."""
 
     headers: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
 
 
 class PlotFigure(NamedTuple):
-    """caption : a title that says what to see. how : what is drawn, for whoever does not see it. wide : a line of its
-    own."""
+    """caption : the finding, as a title. how : what is drawn, for screen readers. wide : takes the full width."""
 
     id: str
     caption: str
@@ -43,7 +51,7 @@ class PlotFigure(NamedTuple):
 
 
 def plain(text: str) -> str:
-    """Text from a log in plotly, which takes `<` for markup."""
+    """Text from a log, escaped for plotly, which reads `<` as markup."""
     return printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -87,12 +95,12 @@ def across(height: float, name: str, colour: str) -> tuple[Json, Json]:
     return shape, words | {"xanchor": "right", "y": height, "yanchor": "bottom"}
 
 
-def rung_lines(thresholds: dict[str, float], until: float) -> tuple[list[Json], list[Json]]:
-    """Lines at the thresholds of rungs up to a height, and their names."""
+def threshold_lines(thresholds: dict[str, float], until: float) -> tuple[list[Json], list[Json]]:
+    """Lines at the thresholds of levels up to a height, and their names."""
     drawn = [
-        across(thresholds[rung], rung, LEVEL_COLOURS[level])
-        for level, rung in enumerate(LEVELS[1:], 1)
-        if thresholds[rung] <= until
+        across(thresholds[name], name, LEVEL_COLOURS[level])
+        for level, name in enumerate(LEVELS[1:], 1)
+        if thresholds[name] <= until
     ]
     return [shape for shape, _ in drawn], [words for _, words in drawn]
 
@@ -108,8 +116,60 @@ def clock(moment: datetime) -> str:
 
 
 def some(rows: Sequence[int], most: int, always: Iterable[int] = ()) -> list[int]:
-    """At most so many of some places, evenly, with the first and last and those that must be there."""
+    """At most `most` of the rows, evenly spaced, with the first, the last and those in `always`."""
     if len(rows) <= most:
         return list(rows)
-    even = {rows[round(place)] for place in np.linspace(0, len(rows) - 1, most)}
+    even = {rows[round(at)] for at in np.linspace(0, len(rows) - 1, most)}
     return sorted(even | set(always))
+
+
+class TracedClient(NamedTuple):
+    """id : of the incident. sample : of inputs of its space."""
+
+    id: str
+    trace: Trace
+    artefact: ModelArtefact
+    sample: InputSample | None
+
+
+def decided(trace: Trace) -> list[int]:
+    return [one.at for one in trace.findings if one.at >= 0]
+
+
+def shown(trace: Trace) -> list[int]:
+    return some(range(trace.rows.count), POINTS, decided(trace))
+
+
+def scores(trace: Trace) -> F64:
+    """(n,) tail lengths; NaN before the first evidence."""
+    return np.where(trace.statistic <= NEVER, np.nan, trace.statistic / 1000)
+
+
+def thresholds_of(trace: Trace) -> dict[str, float]:
+    return {LEVELS[level]: trace.thresholds[level] / 1000 for level in range(1, len(LEVELS))}
+
+
+def top_of(trace: Trace) -> float:
+    """Upper end of the axis: just above the maximum, but not so far above the thresholds that their lines merge."""
+    highest, thresholds = highest_score(trace), thresholds_of(trace)
+    reached = highest if np.isfinite(highest) else 0.0
+    return min(max(reached, thresholds[LEVELS[1]]), CUT * max(thresholds.values())) + 1.0
+
+
+def highest_score(trace: Trace) -> float:
+    reached = scores(trace)
+    return float(np.nanmax(reached)) if np.isfinite(reached).any() else float("nan")
+
+
+def flips_of(trace: Trace) -> list[int]:
+    output = trace.rows.output
+    known = (output[1:] != 0) & (output[:-1] != 0)
+    return (np.flatnonzero((output[1:] != output[:-1]) & known) + 1).tolist()
+
+
+def text(number: float) -> str:
+    return f"{number:.2f}" if np.isfinite(number) else "-"
+
+
+def times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
