@@ -1,4 +1,4 @@
-"""From a crossed rung to a graded, expiring decision. Everything here moves on the client's own clock."""
+"""From a level that was reached to a graded, expiring decision. Everything here moves on the client's own clock."""
 
 from dataclasses import dataclass
 
@@ -28,13 +28,13 @@ def decide(
     A client decided on again within 24 h of its own time, after the last decision ran out, is held twice as long.
     Level 4 proposes a block to a person; until somebody confirms it, doors keep to the limits of level 3.
     """
-    rung: LevelSettings = getattr(policy, LEVELS[level])
-    limits = policy.hard if rung.action == "block" else rung
+    settings: LevelSettings = getattr(policy, LEVELS[level])
+    limits = policy.hard if settings.action == "block" else settings
     again = standing.expires_ms <= clock_ms < standing.decided_ms + DAY_MS and standing.revision > 0
     in_force = clock_ms < standing.expires_ms
     doublings = min(DOUBLINGS_MAX, standing.doublings + 1) if again else (standing.doublings if in_force else 0)
     revision = standing.revision + 1
-    expires_ms = clock_ms + (rung.duration_s * 1000 << doublings)
+    expires_ms = clock_ms + (settings.duration_s * 1000 << doublings)
     decision = Decision(
         level=level,
         revision=revision,

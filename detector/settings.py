@@ -42,7 +42,7 @@ class LevelSettings(Section):
         return self
 
 
-RUNGS: dict[str, dict[str, Any]] = {
+LEVEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "watch": {"action": "observe", "duration_s": 3_600},
     "soft": {"action": "cap", "requests_per_minute": 10, "duration_s": 900},
     "hard": {"action": "cap", "requests_per_minute": 1, "duration_s": 3_600},
@@ -55,12 +55,14 @@ class Policy(Section):
         "shadow", description="`shadow` writes decisions that doors do not act on."
     )
     watch: LevelSettings = Field(
-        LevelSettings(**RUNGS["watch"]), description="Level 1, budget 1e-2 per benign client-day."
+        LevelSettings(**LEVEL_DEFAULTS["watch"]), description="Level 1, budget 1e-2 per benign client-day."
     )
-    soft: LevelSettings = Field(LevelSettings(**RUNGS["soft"]), description="Level 2, budget 1e-3.")
-    hard: LevelSettings = Field(LevelSettings(**RUNGS["hard"]), description="Level 3, budget 1e-4; also an alert.")
+    soft: LevelSettings = Field(LevelSettings(**LEVEL_DEFAULTS["soft"]), description="Level 2, budget 1e-3.")
+    hard: LevelSettings = Field(
+        LevelSettings(**LEVEL_DEFAULTS["hard"]), description="Level 3, budget 1e-4; also an alert."
+    )
     block: LevelSettings = Field(
-        LevelSettings(**RUNGS["block"]), description="Level 4, budget 1e-5; a proposal for a person."
+        LevelSettings(**LEVEL_DEFAULTS["block"]), description="Level 4, budget 1e-5; a proposal for a person."
     )
     decision_delay_ms_max: int = Field(
         0,
@@ -75,8 +77,8 @@ class Policy(Section):
     @field_validator("watch", "soft", "hard", "block", mode="before")
     @classmethod
     def _onto_default(cls, value: object, info: Any) -> object:
-        """A rung given in part keeps the rest of its own default, not of some general rung."""
-        return {**RUNGS[info.field_name], **value} if isinstance(value, dict) else value
+        """A level given in part keeps the rest of its own default."""
+        return {**LEVEL_DEFAULTS[info.field_name], **value} if isinstance(value, dict) else value
 
     @field_validator("shadow_detectors", mode="before")
     @classmethod

@@ -257,7 +257,7 @@ def cut(rows: Sequence[Row], lengths: Iterable[int]) -> list[list[Row]]:
 
 
 def random_nulls(seed: int, f: int) -> Nulls:
-    """Tables of the right shapes with lively numbers: bets of both signs, some processes off, rungs within reach.
+    """Tables of the right shapes with lively numbers: bets of both signs, some processes off, levels within reach.
 
     The second and third profile are twins, so that ties have to be broken.
     """
@@ -272,7 +272,7 @@ def random_nulls(seed: int, f: int) -> Nulls:
     tail = whole(0, 4000, 3, PROCESSES, dtype=np.int64)
     tail[:, TOKENS] *= 15
     tail[:, [-3, -1]] //= 4  # rate and the largest family hardly ever lead otherwise
-    rungs = np.cumsum(whole(500, 9000, 3, 5, dtype=np.int64), axis=1)
+    thresholds = np.cumsum(whole(500, 9000, 3, 5, dtype=np.int64), axis=1)
     nulls = Nulls(
         family=whole(-1200, 1300, 3, 8, 7, 13, SINGLES),
         field=whole(-900, 1400, 3, f + 1, SINGLES),
@@ -282,7 +282,7 @@ def random_nulls(seed: int, f: int) -> Nulls:
         tail=tail,
         tail_scale=scale,
         growth=np.sort(whole(0, 3000, 3, 21, dtype=np.int64), axis=1),
-        thresholds=rungs,
+        thresholds=thresholds,
         low_margin=np.array([0.1, 0.2, 0.05], np.float32),
         joint=JOINT,
         reach2=int(rng.choice([1024, 4096])) ** 2,

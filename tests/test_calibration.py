@@ -107,7 +107,7 @@ def test_a_reference_that_is_not_certified_never_alarms(rows: Rows, encoder: Tab
     assert not reference.certified.any()
 
 
-def test_thresholds_rise_with_the_rung_and_budgets_out_of_reach_say_so(rows: Rows, encoder: TabularEncoder) -> None:
+def test_thresholds_rise_with_the_level_and_budgets_out_of_reach_say_so(rows: Rows, encoder: TabularEncoder) -> None:
     reference = _fitted(encoder, rows)
     assert np.all(np.diff(reference.thresholds[:, 1:], axis=1) >= 0)
     assert reference.certified[0].tolist() == [False, True, False, False, False]

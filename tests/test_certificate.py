@@ -31,9 +31,9 @@ def test_realised_rate_is_the_budget_on_average(level: int) -> None:
     m, calibrations = 2_999, 400
     rates = []
     for _ in range(calibrations):
-        rungs = thresholds((1000 * rng.standard_t(3, m)).astype(np.int64))
-        assert rungs.certified[level]
-        rates.append((1000 * rng.standard_t(3, 20_000) >= rungs.thresholds[level]).mean())
+        found = thresholds((1000 * rng.standard_t(3, m)).astype(np.int64))
+        assert found.certified[level]
+        rates.append((1000 * rng.standard_t(3, 20_000) >= found.thresholds[level]).mean())
     budget = BUDGETS[level]
     sigma = np.std(rates) / np.sqrt(calibrations)
     assert abs(np.mean(rates) - budget) < 4 * sigma + 1e-9
@@ -50,15 +50,15 @@ def test_the_interval_holds_the_rate_of_each_calibration_as_often_as_it_says(m: 
     scale, calibrations = 1e6, 2_000
     inside, below = 0, 0
     for _ in range(calibrations):
-        rungs = thresholds((scale * rng.exponential(size=m)).astype(np.int64))
-        low, high, most = rate_interval(m, rungs.ranks[level])
-        rate = math.exp(-int(rungs.thresholds[level]) / scale)
-        inside += (low <= rate or not rungs.certified[level]) and rate <= high
+        found = thresholds((scale * rng.exponential(size=m)).astype(np.int64))
+        low, high, most = rate_interval(m, found.ranks[level])
+        rate = math.exp(-int(found.thresholds[level]) / scale)
+        inside += (low <= rate or not found.certified[level]) and rate <= high
         below += rate <= most
     allowed = 4 * math.sqrt(0.05 * 0.95 / calibrations)
     assert inside / calibrations > 0.95 - allowed
     assert below / calibrations > 0.95 - allowed
-    if rungs.certified[level]:
+    if found.certified[level]:
         assert inside / calibrations < 0.95 + allowed
         assert below / calibrations < 0.95 + allowed
 

@@ -95,14 +95,14 @@ def test_each_class_has_its_own_thresholds_and_small_ones_borrow() -> None:
     assert (found.thresholds[:, 0] == UNREACHABLE).all()
 
 
-def test_conditional_rungs_lie_above_what_is_certified_and_are_never_out_of_reach() -> None:
+def test_conditional_levels_lie_above_what_is_certified_and_are_never_out_of_reach() -> None:
     for m in (0, 1, 50, 99, 500, 5_000):
         found = certify([crowd(m, m)])
-        rungs = found.thresholds[0, 1:]
-        assert (np.diff(rungs) >= 0).all()
-        assert rungs.max() < 200_000
+        ladder = found.thresholds[0, 1:]
+        assert (np.diff(ladder) >= 0).all()
+        assert ladder.max() < 200_000
         if m:
-            conditional = rungs[~found.certified[0, 1:]]
+            conditional = ladder[~found.certified[0, 1:]]
             assert (conditional > found.days.statistic.max()).all()
 
 
@@ -113,7 +113,7 @@ def test_without_clients_or_without_trust_nothing_is_promised() -> None:
     for found in (nobody, cold):
         assert not found.certified.any()
         assert (found.promised == 1.0).all()
-    assert all(rung.confident == 1.0 for rung in parts_of(cold, cold=True)[0].rungs)
+    assert all(level.confident == 1.0 for level in parts_of(cold, cold=True)[0].levels)
     assert "nothing is promised" in " ".join(warnings(parts_of(cold, cold=True), cold=True))
 
 

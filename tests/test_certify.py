@@ -61,7 +61,7 @@ class TestCertifyCheck:
 
     def test_notices_a_broken_promise_and_a_shift(self, fitted: Artefacts, tmp_path: Path) -> None:
         found = held_against(fitted, tmp_path, benign(1_000, 3), sweeps(40, 25, 4))
-        assert {line.rung for line in found.broken} >= {"watch", "soft"}
+        assert {line.level for line in found.broken} >= {"watch", "soft"}
         assert any(moved.measure.startswith("variants") for moved in found.stale)
         said = " ".join(found.verdict())
         assert "BROKEN: consumer, soft: promised 0.001" in said and "STALE: consumer" in said
@@ -106,7 +106,7 @@ class TestPatientAttackers:
         return benign(CLIENTS, 1) + own
 
     def found_after(self, artefacts: Artefacts, tmp_path: Path) -> list[int]:
-        """Rows until the rung that limits, of ten later sweepers; 999 for never."""
+        """Rows until the level that limits, of ten later sweepers; 999 for never."""
         write_jsonl(tmp_path / "day.jsonl", sweeps(10, 60, 77, day=2))
         sources = open_sources([str(tmp_path / "day.jsonl")], Config())
         plan = replay.Plan(sources, Config(), artefacts, SECRETS, plain_clients=True)
@@ -260,10 +260,10 @@ def test_a_cold_beginning_promises_nothing_and_says_so(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     certificate = json.loads(done.stdout)["certificate"]
     assert certificate["cold"] is True
-    rungs = [rung for part in certificate["classes"] for rung in part["rungs"]]
-    assert not any(rung["certified"] for rung in rungs)
-    assert {rung["promised"] for rung in rungs} == {rung["confident"] for rung in rungs} == {1.0}
-    assert max(rung["threshold"] for rung in rungs) <= 16.0
+    levels = [level for part in certificate["classes"] for level in part["levels"]]
+    assert not any(level["certified"] for level in levels)
+    assert {level["promised"] for level in levels} == {level["confident"] for level in levels} == {1.0}
+    assert max(level["threshold"] for level in levels) <= 16.0
     assert "WARNING: fitted without trusted history" in done.stderr
 
 

@@ -119,8 +119,8 @@ def test_what_another_configuration_would_have_said(replays: Path) -> None:
     assert found["a"]["client_minutes_enforced"] == 0 < found["b"]["client_minutes_enforced"]
     fields = {change["field"] for one in found["changed"] for change in one["changes"]}
     assert {"mode", "expires_at"} <= fields
-    for rung in found["false_alarms"]["a"]:
-        assert rung["false_at_most"] == rung["alarmed"] and rung["expected"] > 0
+    for level in found["false_alarms"]["a"]:
+        assert level["false_at_most"] == level["alarmed"] and level["expected"] > 0
     assert (replays / "now/evidence.jsonl").read_bytes().count(b"\n") == found["a"]["alerts"] > 0
 
 

@@ -33,7 +33,7 @@ def test_the_environment_lies_on_top_of_the_file(file: Path, monkeypatch: pytest
     assert (config.kafka.bootstrap, config.kafka.group, config.topics.raw) == ("two:2", "file", ("a", "b"))
 
 
-def test_a_rung_given_in_part_keeps_the_rest_of_its_own_default(file: Path) -> None:
+def test_a_level_given_in_part_keeps_the_rest_of_its_own_default(file: Path) -> None:
     file.write_text("[policy.soft]\nduration_s = 5\n")
     soft = load_config().policy.soft
     assert (soft.action, soft.requests_per_minute, soft.duration_s) == ("cap", 10, 5)

@@ -10,9 +10,9 @@ from tests.reference import conformal
 
 
 def compare(maxima: list[int]) -> None:
-    rungs = thresholds(np.array(maxima, np.int64))
+    found = thresholds(np.array(maxima, np.int64))
     for level in range(len(BUDGETS)):
-        assert (int(rungs.thresholds[level]), rungs.certified[level]) == conformal.threshold(maxima, level)
+        assert (int(found.thresholds[level]), found.certified[level]) == conformal.threshold(maxima, level)
 
 
 @settings(deadline=None, derandomize=True)

@@ -79,7 +79,7 @@ def test_alert_incident_decision_request_pseudonym_and_client_id_lead_to_the_sam
     assert lead["process"] == alert["finding_info"]["analytic"]["algorithm"]
     assert lead["evidence"] == alert["unmapped"]["evidence_nats"]
     assert lead["needed"] == pytest.approx(alert["unmapped"]["threshold_nats"], abs=0.002)
-    assert lead["excess"] == at["statistic"] >= first["thresholds"][first["promise"]["rung"]]
+    assert lead["excess"] == at["statistic"] >= first["thresholds"][first["promise"]["level_name"]]
     assert first["rulings"][-1]["title"] == alert["finding_info"]["title"]
     consumers = {row["client_id"] for row in day.rows}
     promise = first["promise"]

@@ -64,7 +64,7 @@ def values(kind: str) -> list[dict[str, Any]]:
 
 
 def test_the_history_is_of_interest() -> None:
-    """Equality of nothing with nothing proves nothing: all rungs, all detectors, alerts, decisions after expiry."""
+    """Equality of nothing with nothing proves nothing: all levels, all detectors, alerts, decisions after expiry."""
     decided = values("throttle")
     assert {one["level"] for one in decided} == {1, 2, 3, 4}
     assert {one["reason"] for one in decided} == {detector.name for detector in cases.REGISTRY}

@@ -87,9 +87,9 @@ def test_curves_pass_their_threshold_where_the_throttle_records_say(
             continue
         own = [one for one in throttles if one.incident == name.removeprefix("evidence-")]
         marks = {trace["name"]: trace for trace in figure["data"] if trace["mode"] == "markers"}
-        for level, rung in enumerate(LEVELS[1:], 1):
+        for level, name in enumerate(LEVELS[1:], 1):
             wanted = [one.record.trigger.rows_seen for one in own if one.level == level]
-            assert marks.get(f"decision: {rung}", {"x": []})["x"] == wanted
+            assert marks.get(f"decision: {name}", {"x": []})["x"] == wanted
             compared += len(wanted)
         lines = {shape["y0"] for shape in figure["layout"]["shapes"]}
         lead = max((trace["y"] for trace in figure["data"] if trace["mode"] == "lines"), key=lambda y: y[-1] or 0)

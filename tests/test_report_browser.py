@@ -104,9 +104,9 @@ def test_incidents_are_filtered_and_sorted(opened: Opened) -> None:
     assert page.locator("#listed tbody tr:visible").all_inner_texts()[0].startswith("block")
     assert page.locator("#listed tbody tr:visible").count() == 1
     page.get_by_role("button", name="All").click()
-    page.get_by_role("button", name="Rung").click()
+    page.get_by_role("button", name="Level").click()
     assert rows.first.inner_text().startswith("watch")
-    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("Rung")
+    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("Level")
 
 
 def test_by_keys_alone_from_the_top_into_an_incident(opened: Opened) -> None:

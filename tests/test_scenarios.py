@@ -33,7 +33,7 @@ every = pytest.mark.parametrize("detector", REGISTRY, ids=lambda detector: detec
 
 @every
 def test_the_attack_is_found(detector: Detector) -> None:
-    """By this detector, at least at the rung that limits, and exactly as accepted."""
+    """By this detector, at least at the level that limits, and exactly as accepted."""
     outcome = run.replayed(run.records(detector.name, "attack"))
     found = run.told(outcome.events)
     assert any(one["reason"] == detector.name and one["level"] >= 2 for one in found)

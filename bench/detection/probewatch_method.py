@@ -273,7 +273,7 @@ def _refitted(fitted: Fitted, history: Sketched, prune: Callable[[Reference], Re
 
 
 def describe(fitted: Fitted) -> list[dict[str, float | str | bool]]:
-    """The certificate's table: one line a class and rung."""
+    """The certificate's table: one line a class and level."""
     reference = fitted.model.reference
     return [
         {

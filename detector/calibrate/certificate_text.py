@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from detector.events.escape import printable
 from models.artefacts.certificate import Certificate, CertifiedLevel, ClassPart
 
-PROMISE = """It promises: of ordinary clients of a class, at most the stated share reaches a rung on a day, over all
+PROMISE = """It promises: of ordinary clients of a class, at most the stated share reaches a level on a day, over all
 models, detectors and families together. A client is ordinary if it could as well have been among those that
 certified: same service, same kinds of use. The share is an average over calibrations; how far this one may be off is
 the interval. Offsets of single clients only raise thresholds, so no promise suffers from them.
@@ -33,17 +33,17 @@ def _warnings(parts: tuple[ClassPart, ...], cold: bool) -> Iterator[str]:
                 f"{part.name}: {part.alike:,} certifying clients did exactly what another one did; copies of one"
                 " machine count as many clients, so the promise is weaker than the number of clients says"
             )
-        fragile = filter(None, (_fragile(part.name, rung) for rung in part.rungs))
+        fragile = filter(None, (_fragile(part.name, level) for level in part.levels))
         yield from list(fragile)[:1]
 
 
-def _fragile(name: str, rung: CertifiedLevel) -> str:
+def _fragile(name: str, level: CertifiedLevel) -> str:
     """Whether a few clients stand far above all others and decide."""
-    for top, without in rung.without_top.items():
-        if without is not None and rung.threshold - without > FAR:
+    for top, without in level.without_top.items():
+        if without is not None and level.threshold - without > FAR:
             who = "one client alone raises" if top == "1" else f"{top} clients together raise"
             return (
-                f"{name}: {who} the threshold of {rung.rung} from {without:.1f} to {rung.threshold:.1f}: judge the"
+                f"{name}: {who} the threshold of {level.level} from {without:.1f} to {level.threshold:.1f}: judge the"
                 " clients in highest.csv, and leave out with --exclude those that were not ordinary"
             )
     return ""
@@ -100,20 +100,20 @@ def _class(part: ClassPart) -> Iterator[str]:
     own = f"{part.certifying_clients:,} clients certify, {part.fitting_clients:,} others fitted."
     yield own + (" Too few: the consumers' thresholds hold at least." if part.borrowed else "")
     yield ""
-    yield "| rung | threshold | aims at | promised on average | this calibration, 95 % | at most, 95 % sure |"
+    yield "| level | threshold | aims at | promised on average | this calibration, 95 % | at most, 95 % sure |"
     yield "|---|---|---|---|---|---|"
-    for rung in part.rungs:
-        mark = "" if rung.certified else "~"
-        between = f"{rung.rate_low:.2g} to {rung.rate_high:.2g}"
-        sure = f"{rung.rate_at_most:.2g}: {one_in(rung.confident)}"
+    for level in part.levels:
+        mark = "" if level.certified else "~"
+        between = f"{level.rate_low:.2g} to {level.rate_high:.2g}"
+        sure = f"{level.rate_at_most:.2g}: {one_in(level.confident)}"
         yield (
-            f"| {rung.rung} | {mark}{rung.threshold:.1f} | {one_in(rung.budget)} | {one_in(rung.promised)} |"
+            f"| {level.level} | {mark}{level.threshold:.1f} | {one_in(level.budget)} | {one_in(level.promised)} |"
             f" {between} | {sure} |"
         )
     yield ""
     yield "Thresholds in tail lengths, if the highest 1, 5, 10 clients were absent, or as many more stood above all:\n"
-    yield "| rung | without 1 | without 5 | without 10 | 1 more | 5 more | 10 more |"
+    yield "| level | without 1 | without 5 | without 10 | 1 more | 5 more | 10 more |"
     yield "|---|---|---|---|---|---|---|"
-    for rung in part.rungs:
-        moved = [*rung.without_top.values(), *rung.with_more.values()]
-        yield f"| {rung.rung} | " + " | ".join("theirs to choose" if x is None else f"{x:.1f}" for x in moved) + " |"
+    for level in part.levels:
+        moved = [*level.without_top.values(), *level.with_more.values()]
+        yield f"| {level.level} | " + " | ".join("theirs to choose" if x is None else f"{x:.1f}" for x in moved) + " |"

@@ -1,4 +1,4 @@
-"""Thresholds of a whole artefact folder: one per class and rung, over every space, from clients that fitted nothing.
+"""Thresholds of a whole artefact folder: one per class and level, over every space, from clients that fitted nothing.
 
 A client is held against its largest statistic over everything that can throttle it, so that the budget is one per
 client and day, however many models it uses. Certifying clients count with their last day, the one with most state
@@ -19,7 +19,7 @@ from models.artefacts.certificate import (
     BUDGETS,
     CertifiedLevel,
     ClassPart,
-    Rungs,
+    LevelThresholds,
     moved_threshold,
     rate_interval,
     thresholds,
@@ -42,13 +42,13 @@ MILLI = 1000
 
 @dataclass(frozen=True, slots=True)
 class Certification:
-    """thresholds, certified, promised : (3 classes, 5 levels). rungs : each class's own order statistics. days : one
+    """thresholds, certified, promised : (3 classes, 5 levels). by_class : each class's own order statistics. days : one
     entry per certifying client, over all spaces. borrowed : classes held to the consumers' thresholds at least."""
 
     thresholds: I64
     certified: NDArray[np.bool_]
     promised: F64
-    rungs: tuple[Rungs, ...]
+    by_class: tuple[LevelThresholds, ...]
     days: DailyMaxima
     borrowed: tuple[bool, ...]
 
@@ -74,19 +74,19 @@ def certify(spaces: Sequence[DailyMaxima], *, cold: bool = False) -> Certificati
     A class with fewer clients than the loosest budget needs is held to the consumers' thresholds at least.
     """
     days = last_days(over_all(spaces))
-    rungs = tuple(thresholds(days.statistic[days.client_class == k]) for k in range(CLASS_COUNT))
-    found = np.stack([own.thresholds for own in rungs])
-    certified = np.array([own.certified for own in rungs])
-    promised = np.array([own.promised for own in rungs])
+    by_class = tuple(thresholds(days.statistic[days.client_class == k]) for k in range(CLASS_COUNT))
+    found = np.stack([own.thresholds for own in by_class])
+    certified = np.array([own.certified for own in by_class])
+    promised = np.array([own.promised for own in by_class])
     if not (days.client_class == CONSUMER).any():
         found[CONSUMER] = DEFAULT_THRESHOLDS
-    borrowed = tuple(not own.certified[1] and k != CONSUMER for k, own in enumerate(rungs))
+    borrowed = tuple(not own.certified[1] and k != CONSUMER for k, own in enumerate(by_class))
     for k in np.flatnonzero(borrowed):
         found[k] = np.maximum(found[k], found[CONSUMER])
     if cold:
         found, certified, promised = np.minimum(found, DEFAULT_THRESHOLDS), certified & False, np.ones_like(promised)
     found[:, 0] = UNREACHABLE
-    return Certification(found, certified, promised, rungs, days, borrowed)
+    return Certification(found, certified, promised, by_class, days, borrowed)
 
 
 def class_parts(found: Certification, fitting_clients: Sequence[int], *, cold: bool) -> tuple[ClassPart, ...]:
@@ -94,10 +94,10 @@ def class_parts(found: Certification, fitting_clients: Sequence[int], *, cold: b
     parts = []
     for k, name in enumerate(CLASSES):
         own = DailyMaxima._make(column[found.days.client_class == k] for column in found.days)
-        rungs = tuple(_rung(found, own.statistic, k, level, cold) for level in range(1, len(BUDGETS)))
+        levels = tuple(_certified_level(found, own.statistic, k, level, cold) for level in range(1, len(BUDGETS)))
         clients = int(found.clients[k])
         parts.append(
-            ClassPart(name, fitting_clients[k], clients, found.borrowed[k], alike(own), rungs, shift.tails(own))
+            ClassPart(name, fitting_clients[k], clients, found.borrowed[k], alike(own), levels, shift.tails(own))
         )
     return tuple(parts)
 
@@ -112,8 +112,8 @@ def alike(days: DailyMaxima) -> int:
     return int(counts[counts > 1].sum())
 
 
-def _rung(found: Certification, maxima: I64, k: int, level: int, cold: bool) -> CertifiedLevel:
-    budget, rank = BUDGETS[level], 0 if cold else found.rungs[k].ranks[level]
+def _certified_level(found: Certification, maxima: I64, k: int, level: int, cold: bool) -> CertifiedLevel:
+    budget, rank = BUDGETS[level], 0 if cold else found.by_class[k].ranks[level]
     low, high, at_most = rate_interval(len(maxima), rank)
 
     def moved(by: int) -> float | None:
@@ -121,7 +121,7 @@ def _rung(found: Certification, maxima: I64, k: int, level: int, cold: bool) -> 
         return None if threshold is None else threshold / MILLI
 
     return CertifiedLevel(
-        rung=LEVELS[level],
+        level=LEVELS[level],
         budget=budget,
         threshold=int(found.thresholds[k, level]) / MILLI,
         certified=bool(found.certified[k, level]),

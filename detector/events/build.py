@@ -57,7 +57,7 @@ def decided(
     row: int,
     verdict: I64,
 ) -> Finding:
-    """Decide on the client whose row crossed a rung, remember the decision, and tell all about it.
+    """Decide on the client whose row crossed a level, remember the decision, and tell all about it.
 
     verdict : (7,) as the fold left it at `row`.
     """

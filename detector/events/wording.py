@@ -153,8 +153,8 @@ def _threshold(finding: Finding) -> str:
     alone = finding.threshold_mnats / 1000
     unit = f"{alone:,.0f} {COUNTED[finding.process]}" if finding.process in COUNTED else f"{alone:.1f} nats"
     score = f"{finding.excess_milli / 1000:.2f} against {finding.threshold_milli / 1000:.2f}"
-    rung = LEVELS[finding.decision.level]
-    return f'threshold "{rung}" for class {finding.client_class}: {unit} alone; score over everything {score}'
+    name = LEVELS[finding.decision.level]
+    return f'threshold "{name}" for class {finding.client_class}: {unit} alone; score over everything {score}'
 
 
 def _budget(finding: Finding) -> str:

@@ -78,7 +78,7 @@ class Near(msgspec.Struct, frozen=True):
 
 
 class Ground(msgspec.Struct, frozen=True):
-    """One process. evidence, needed : in `unit`; needed is what it alone would need for the rung told about. excess :
+    """One process. evidence, needed : in `unit`; needed is what it alone would need for the level told about. excess :
     beyond ordinary clients' own, tail lengths; curve : of the last rows up to this one."""
 
     process: str
@@ -99,7 +99,7 @@ class Ruling(msgspec.Struct, frozen=True):
     rows_seen: int
     time: str
     level: int
-    rung: str
+    level_name: str
     action: str
     mode: str
     reason: str
@@ -130,11 +130,11 @@ class Varied(msgspec.Struct, frozen=True):
 
 
 class Promise(msgspec.Struct, frozen=True):
-    """What is promised of the rung told about. promised : share of ordinary clients a day, null for nothing. clients :
+    """What is promised of the level told about. promised : share of ordinary clients a day, null for nothing. clients :
     of this class on that day, null where nobody counted; expected : how many of them are expected to be alarmed."""
 
     certificate: str
-    rung: str
+    level_name: str
     budget: float
     promised: float | None
     certified: bool
@@ -191,7 +191,7 @@ def tell(story: Trace, artefact: ModelArtefact, row: int, provenance: Provenance
         orders=tuple(_order(order.frame.action, order.frame.until_ms, order.frame.reason) for order in story.orders),
         varied=varied(story, artefact),
         promise=_promise(story, artefact, row, level, clients),
-        thresholds={LEVELS[rung]: story.thresholds[rung] / 1000 for rung in range(1, len(LEVELS))},
+        thresholds={name: story.thresholds[number] / 1000 for number, name in enumerate(LEVELS[1:], 1)},
         **provenance._asdict(),
     )
 
@@ -274,7 +274,7 @@ def _nearest(story: Trace, artefact: ModelArtefact, row: int) -> tuple[Near, ...
 
 
 def needed(story: Trace, row: int, level: int) -> F64:
-    """(processes,) the evidence at which each alone would reach a rung, at the client's activity then; NaN for none."""
+    """(processes,) evidence at which each alone would reach a level, at the client's activity then; NaN for none."""
     client_class = min(2, int(story.rows.client_class[row]))
     growth = np.full(len(PROCESSES), int(story.nulls.growth[client_class, size_bucket(int(story.rows_today[row]))]))
     growth[len(PROCESSES) - len(COUNTS) :] = 0
@@ -328,7 +328,7 @@ def decision_view(story: Trace, fallen: DecisionAt) -> Ruling:
         rows_seen=finding.trigger.rows_seen,
         time=when(decision.issued_ms),
         level=decision.level,
-        rung=LEVELS[decision.level],
+        level_name=LEVELS[decision.level],
         action=decision.action,
         mode=decision.mode,
         reason=finding.reason,
@@ -383,7 +383,7 @@ def _promise(story: Trace, artefact: ModelArtefact, row: int, level: int, client
     promised = share if share < 1 else None
     return Promise(
         certificate=artefact.certificate,
-        rung=LEVELS[level],
+        level_name=LEVELS[level],
         budget=BUDGETS[level],
         promised=promised,
         certified=bool(artefact.reference.certified[client_class, level]),

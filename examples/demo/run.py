@@ -79,7 +79,7 @@ class Demo:
         lines = [
             'artefacts = "artefacts"',
             f"kafka = {{ bootstrap = {json.dumps(bootstrap)}, group = {json.dumps(prefix + 'probewatch')} }}",
-            "# Limits begin with the hard rung (1e-4). Among 200 consumers the soft one (1e-3) would by design limit",
+            "# Limits begin with the hard level (1e-4). Among 200 consumers the soft one (1e-3) would by design limit",
             "# somebody ordinary in every fifth run, and this demo calls any such run a failure.",
             'policy = { mode = "enforce", soft = { action = "observe" } }',
             'secrets = { directory = "secrets" }',

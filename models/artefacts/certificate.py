@@ -28,7 +28,7 @@ SLOPE_CLIENTS_MIN = 999
 """q99.9 needs this many."""
 
 
-class Rungs(NamedTuple):
+class LevelThresholds(NamedTuple):
     """By level (5,). thresholds : thousandths of a tail length. certified : whether the level's own budget is promised.
 
     ranks : the order statistic that the threshold lies above, 0 for none; promised : its budget, 1 for none.
@@ -45,7 +45,7 @@ def rank_of(budget: float, clients: int) -> int:
     return math.ceil((clients + 1) * (1.0 - budget))
 
 
-def thresholds(maxima: I64) -> Rungs:
+def thresholds(maxima: I64) -> LevelThresholds:
     """maxima : (m,) each certifying client's largest statistic over one day.
 
     A budget below 1/(m + 1) has no order statistic. Its threshold lies above the largest maximum, by the exponential
@@ -64,7 +64,7 @@ def thresholds(maxima: I64) -> Rungs:
             found[level] = ordered[ranks[level] - 1] + 1
         if m and not certified[level]:
             found[level] += round(tail_slope(ordered) * math.log(1.0 / (budget * (m + 1))))
-    return Rungs(found, tuple(certified), tuple(ranks), tuple(promised))
+    return LevelThresholds(found, tuple(certified), tuple(ranks), tuple(promised))
 
 
 def tail_slope(ordered: I64) -> float:
@@ -122,9 +122,9 @@ def moved_threshold(maxima: I64, level: int, by: int) -> int | None:
 
 
 class CertifiedLevel(msgspec.Struct, frozen=True):
-    """One class's promise at one rung.
+    """One class's promise at one level.
 
-    budget : what the rung aims at. threshold : tail lengths. certified : the budget itself is promised, on average over
+    budget : the level's aim. threshold : tail lengths. certified : the budget itself is promised, on average over
     calibrations; else it is conditional, and `promised` says what is. rate_low, rate_high : between them lies the rate
     of this very calibration with 95 %; rate_at_most : it lies below with 95 %. confident : the ladder's tightest
     budget that this keeps, 1 for none.
@@ -132,7 +132,7 @@ class CertifiedLevel(msgspec.Struct, frozen=True):
     above all others; null where they would choose it.
     """
 
-    rung: str
+    level: str
     budget: float
     threshold: float
     certified: bool
@@ -166,7 +166,7 @@ class ClassPart(msgspec.Struct, frozen=True):
     certifying_clients: int
     borrowed: bool
     alike: int
-    rungs: tuple[CertifiedLevel, ...]
+    levels: tuple[CertifiedLevel, ...]
     tails: tuple[Tail, ...]
 
 

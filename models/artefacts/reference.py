@@ -17,7 +17,7 @@ _ARRAYS = (
 class Reference:
     """Per client class (first axis, 3). See models/kernels/layout.py `Nulls` for the arrays the fold reads.
 
-    processes : names, in order. certified : (3, 5) whether a rung's threshold keeps its budget by calibration; the
+    processes : names, in order. certified : (3, 5) whether a level's threshold keeps its budget by calibration; the
     others are extrapolated ("conditional"). promised : (3, 5) the false alarms per client-day that are promised for
     it, 1 where nothing is. certifying_clients : (3,). drift_certified : (3,) whether the limit of clients' own
     drift is an order statistic of certifying clients.

@@ -80,7 +80,7 @@ def _show_comparison(found: "Comparison") -> None:
     _table([_detector(one) for one in found.detectors])
     _table(
         {
-            "rung": left.level, "client-days": left.client_days, "A expects false": round(left.expected, 3),
+            "level": left.level, "client-days": left.client_days, "A expects false": round(left.expected, 3),
             "A alarmed": left.alarmed, "A false at most": left.false_at_most,
             "B expects false": round(right.expected, 3), "B alarmed": right.alarmed,
             "B false at most": right.false_at_most,

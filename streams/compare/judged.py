@@ -73,9 +73,9 @@ def _rounded(share: float | None) -> float | None:
 
 
 class Alarms(msgspec.Struct, frozen=True):
-    """One rung of one replay, in client-days. expected : false alarms that the certificate allows for, over the classes
+    """One level of one replay, in client-days. expected : false alarms that the certificate allows for, over classes
     for which it promises anything; promised_days : their client-days, of all. alarmed : days on which a decision
-    reached the rung; not_false : those of clients labelled so. What is left, at most, is false.
+    reached the level; not_false : those of clients labelled so. What is left, at most, is false.
     """
 
     level: str
@@ -96,14 +96,14 @@ def alarms(summary: Mapping[str, Any], throttles: Iterable[ThrottleEvent], truth
         verdict = truth.of(event)
         reached[day] = max(top, event.level), known or verdict in ("true_positive", "benign")
     found = []
-    for rung, level in enumerate(LEVELS[1:], 1):
-        cells = {name: rungs[level] for name, rungs in by_class.items()}
+    for level, level_name in enumerate(LEVELS[1:], 1):
+        cells = {name: levels[level_name] for name, levels in by_class.items()}
         promised = [name for name, cell in cells.items() if cell["promised"] is not None]
         alarmed = sum(cell["alarmed"] for cell in cells.values())
-        right = sum(known for top, known in reached.values() if top >= rung)
+        right = sum(known for top, known in reached.values() if top >= level)
         found.append(
             Alarms(
-                level, sum(days.values()), sum(days[name] for name in promised),
+                level_name, sum(days.values()), sum(days[name] for name in promised),
                 round(sum(cells[name]["expected"] for name in promised), 6), alarmed, right, max(0, alarmed - right),
             )
         )  # fmt: skip

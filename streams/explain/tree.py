@@ -32,7 +32,7 @@ def show_telling(told: Telling, beside: SideBySide | None, adapter: str, console
     features = tree.add(_line(f"features   {_against_nearest(at)}"))
     features.add(_line(_place(at)))
     evidence = tree.add(_line("evidence   of each process: now, what it alone would need, and how it came about"))
-    evidence.add(_grounds(told.grounds[:PROCESSES_SHOWN], told.thresholds[told.promise.rung]))
+    evidence.add(_grounds(told.grounds[:PROCESSES_SHOWN], told.thresholds[told.promise.level_name]))
     _rulings(tree, told.rulings)
     for order in told.orders:
         tree.add(_line(f"order      {order}"))
@@ -117,7 +117,7 @@ def spark(curve: Sequence[float | None], threshold: float) -> str:
 def _rulings(tree: Tree, rulings: Sequence[Ruling]) -> None:
     for ruling in rulings:
         where = f"at row {ruling.rows_seen}, {ruling.time}"
-        branch = tree.add(_line(f"decision   {ruling.rung} {where}: {ruling.decision}", style="bold"))
+        branch = tree.add(_line(f"decision   {ruling.level_name} {where}: {ruling.decision}", style="bold"))
         for line in (ruling.seen, ruling.evidence, ruling.against, ruling.promise):
             if line:
                 branch.add(_line(line))
@@ -145,11 +145,10 @@ def _varied(told: Telling) -> Table:
 def _promise(told: Telling) -> str:
     promise = told.promise
     if promise.promised is None:
-        return f'nothing is promised of "{promise.rung}" for class {told.client_class}'
+        return f'nothing is promised of "{promise.level_name}" for class {told.client_class}'
     kind = "certified" if promise.certified else f"conditional; aimed at {one_in(promise.budget)}"
-    text = (
-        f'"{promise.rung}" alarms {one_in(promise.promised)} ordinary clients a day ({kind}), by {promise.certificate}'
-    )
+    share = one_in(promise.promised)
+    text = f'"{promise.level_name}" alarms {share} ordinary clients a day ({kind}), by {promise.certificate}'
     if promise.expected is None:
         return text
     return (

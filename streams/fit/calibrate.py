@@ -75,17 +75,17 @@ class Report(NamedTuple):
     rejects: Counter[str]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One line a class and rung. Thresholds in lengths of the benign tail; "~" marks a conditional one."""
+        """One line a class and level. Thresholds in lengths of the benign tail; "~" marks a conditional one."""
         for part in filter(attrgetter("certifying_clients"), self.certificate.classes):
-            for rung in part.rungs:
+            for level in part.levels:
                 yield {
                     "class": part.name,
                     "certifying clients": part.certifying_clients,
-                    "rung": rung.rung,
-                    "threshold": f"{'' if rung.certified else '~'}{rung.threshold:.1f}",
-                    "aims at": one_in(rung.budget),
-                    "promised": one_in(rung.promised),
-                    "this calibration (95 %)": f"{rung.rate_low:.2g} to {rung.rate_high:.2g}",
+                    "level": level.level,
+                    "threshold": f"{'' if level.certified else '~'}{level.threshold:.1f}",
+                    "aims at": one_in(level.budget),
+                    "promised": one_in(level.promised),
+                    "this calibration (95 %)": f"{level.rate_low:.2g} to {level.rate_high:.2g}",
                 }
 
 

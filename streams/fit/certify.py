@@ -30,14 +30,14 @@ LAST_CHECK = Path("checks") / "last.json"
 
 
 class CheckLine(msgspec.Struct, frozen=True):
-    """One class and rung. clients, alarmed : last days, which are tested; client_days, alarmed_days : all of them.
+    """One class and level. clients, alarmed : last days, which are tested; client_days, alarmed_days : all of them.
 
     chance : of at least so many alarms if the promise holds, adjusted for all lines (Holm); None where it is
     conditional or nobody was there. broken : less than 5 %.
     """
 
     name: str
-    rung: str
+    level: str
     budget: float
     certified: bool
     promised: float
@@ -91,7 +91,7 @@ class CertificateCheck(msgspec.Struct, frozen=True):
         """In words; nothing if all is well."""
         for line in self.broken:
             yield (
-                f"BROKEN: {line.name}, {line.rung}: promised {line.promised:g}, realised {line.realised:.2g}"
+                f"BROKEN: {line.name}, {line.level}: promised {line.promised:g}, realised {line.realised:.2g}"
                 f" ({line.alarmed:,} of {line.clients:,} clients; chance {line.chance:.1g})"
             )
         for moved in self.stale:
@@ -101,13 +101,13 @@ class CertificateCheck(msgspec.Struct, frozen=True):
             )
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One line a class and rung, for people; classes without clients on either side are left out."""
+        """One line a class and level, for people; classes without clients on either side are left out."""
         for line in self.lines:
             if not line.clients and line.promised >= 1:
                 continue
             yield {
                 "class": line.name,
-                "rung": line.rung,
+                "level": line.level,
                 "promised": f"{'' if line.certified else '~'}{line.promised:.2g}",
                 "realised": f"{line.realised:.2g}" if line.clients else "-",
                 "clients": f"{line.alarmed:,} of {line.clients:,}",
@@ -178,16 +178,16 @@ def _judged(certificate: Certificate, thresholds: I64, last: DailyMaxima, days: 
     lines = []
     for k, part in enumerate(certificate.classes):
         tested, everything = last.statistic[last.client_class == k], days.statistic[days.client_class == k]
-        for level, rung in enumerate(part.rungs, 1):
-            alarmed = int((tested >= thresholds[k, level]).sum())
+        for number, level in enumerate(part.levels, 1):
+            alarmed = int((tested >= thresholds[k, number]).sum())
             chance = None
-            if rung.certified and len(tested):
-                rank = rank_of(rung.budget, part.certifying_clients)
+            if level.certified and len(tested):
+                rank = rank_of(level.budget, part.certifying_clients)
                 chance = chance_of_more(alarmed, len(tested), part.certifying_clients, rank)
-            alarmed_days = int((everything >= thresholds[k, level]).sum())
+            alarmed_days = int((everything >= thresholds[k, number]).sum())
             counts = (len(tested), alarmed, len(everything), alarmed_days)
             lines.append(
-                CheckLine(part.name, rung.rung, rung.budget, rung.certified, rung.promised, *counts, chance, False)
+                CheckLine(part.name, level.level, level.budget, level.certified, level.promised, *counts, chance, False)
             )
     adjusted = iter(holm([line.chance for line in lines if line.chance is not None]))
     return tuple(line if line.chance is None else _adjusted(line, next(adjusted)) for line in lines)

@@ -41,7 +41,7 @@ class TopicsError(WorldError, ValueError):
 def plans(config: Config) -> tuple[TopicPlan, ...]:
     """Our topics. Raw topics are not ours: gateways write them, and whoever runs the gateways makes them."""
     topics, count = config.topics, config.topics.partitions
-    longest_s = max(rung.duration_s for rung in (config.policy.watch, config.policy.soft, config.policy.hard))
+    longest_s = max(level.duration_s for level in (config.policy.watch, config.policy.soft, config.policy.hard))
     longest_ms = 1000 * max(longest_s, config.policy.block.duration_s)
     return (
         TopicPlan(topics.requests, count, {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS)}),

@@ -26,7 +26,7 @@ SECRETS = Secrets(bytes(range(32)), "k1", bytes(range(32, 64)))
 CONFIG = Config.model_validate(
     {"state": {"blocks": 2, "block_bytes": 65_536}, "input": {"max_record_bytes": 65_536}, "drift": {"min_rows": 1}}
 )
-RUNGS = (0, -1_000_000, 0, 2_000, 10_000)
+THRESHOLDS = (0, -1_000_000, 0, 2_000, 10_000)
 """Of statistics in thousandths: a first row is watched, and whoever goes on climbs to a block."""
 
 
@@ -39,7 +39,7 @@ def artefacts() -> Artefacts:
         sources = open_sources([str(folder / "benign.jsonl")], config)
         calibrate(sources, folder, config, SECRETS, Silent())
         fitted = load_artefacts(folder, SECRETS.projection_seed)
-    thresholds = np.tile(np.array(RUNGS, np.int64), (len(CLASSES), 1))
+    thresholds = np.tile(np.array(THRESHOLDS, np.int64), (len(CLASSES), 1))
     models = {
         name: replace(
             model, reference=replace(model.reference, thresholds=thresholds, drift=np.ones(len(CLASSES), np.int64))

@@ -55,7 +55,7 @@ def bet(evidence: int, ratio: int) -> int:
 
 @dataclass
 class Verdict:
-    """What one applied row came to. level : the rung it calls for, 0 if it calls for nothing. drift : the distance of
+    """What one applied row came to. level : the level it calls for, 0 if it calls for nothing. drift : the distance of
     the client's averages, -1 if there is none; drifted : it is to be told."""
 
     level: int
@@ -355,7 +355,7 @@ class SlowFold:
         else:
             family.rows_other += 1
 
-    # ---- the statistic and the rungs
+    # ---- the statistic and the levels
 
     def weigh(self, client: Client, client_class: int) -> Verdict:
         evidence, leaders = [], []
@@ -386,12 +386,12 @@ class SlowFold:
         return Verdict(0, lead, leaders[lead], statistic, evidence, 0)
 
     def called_for(self, client: Client, client_class: int) -> int:
-        """The rung that this row raises the client to, 0 for none."""
+        """The level that this row raises the client to, 0 for none."""
         if client.clock_ms < client.quiet_until_ms:
             return 0
         upwards = (client.key >> 17) % 501
         thresholds = self.tables["thresholds"][client_class]
-        reached = max([0] + [rung for rung in (1, 2, 3, 4) if client.statistic >= thresholds[rung] + upwards])
+        reached = max([0] + [level for level in (1, 2, 3, 4) if client.statistic >= thresholds[level] + upwards])
         in_force = client.level if client.clock_ms < client.expires_ms else 0
         return reached if reached > in_force else 0
 
