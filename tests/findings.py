@@ -3,9 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
-from detector.events.finding import Counts, Decision, Family, FieldVariation, Finding, Trigger
+from detector.events.finding import Counts, Decision, Family, FieldVariation, Finding, Position
 
 SWEPT = Family(
     variants=17,
@@ -22,7 +23,7 @@ FINDING = Finding(
         delay_ms=None, mode="enforce", issued_ms=1_700_000_040_123, effective_ms=1_700_000_040_123,
         expires_ms=1_700_003_640_123,
     ),
-    trigger=Trigger("gateway-logs[3]", 18842, 0, "req-42", 21),
+    trigger=Position("gateway-logs[3]", 18842, 0, "req-42", 21),
     client="k1-abcdefghijklmnopqrstuvwxyz",
     client_key=0xFEDCBA9876543210,
     client_class="consumer",
@@ -51,12 +52,15 @@ FINDING = Finding(
 
 def finding(**changes: Any) -> Finding:
     """FINDING with other fields; those of the decision and the trigger may be named directly."""
-    parts = {}
-    for name in ("decision", "trigger"):
-        part = getattr(FINDING, name)
-        own = {key: changes.pop(key) for key in part.__slots__ if key in changes}
-        parts[name] = replace(part, **own)
-    return replace(FINDING, **parts, **changes)
+    decision, trigger = (
+        {name: changes.pop(name) for name in part.__annotations__ if name in changes} for part in (Decision, Position)
+    )
+    return replace(
+        FINDING,
+        decision=replace(FINDING.decision, **decision),
+        trigger=msgspec.structs.replace(FINDING.trigger, **trigger),
+        **changes,
+    )
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -92,7 +96,7 @@ FAMILIES = st.builds(
 FINDINGS = st.builds(
     Finding,
     decision=DECISIONS,
-    trigger=st.builds(Trigger, NAME, st.integers(0, 2**62), COUNT, TEXT, COUNT),
+    trigger=st.builds(Position, NAME, st.integers(0, 2**62), COUNT, TEXT, COUNT),
     client=NAME,
     client_key=st.integers(0, 2**64 - 1),
     client_class=st.sampled_from(["consumer", "broker", "system"]),

@@ -14,10 +14,11 @@ from jsonschema import Draft202012Validator
 
 from detector.detectors import REGISTRY
 from detector.events.atlas import TECHNIQUES
-from detector.events.encode import Throttle, events
+from detector.events.encode import Throttle, events, moment
 from detector.events.escape import json_bytes
 from detector.events.finding import Event, Finding
 from examples.alert_schema import validate_alert
+from streams.analyst.events import ThrottleEvent, decode_event
 from tests.findings import FINDING, FINDINGS, SWEPT, finding
 
 ROOT = Path(__file__).parents[1]
@@ -144,7 +145,7 @@ def test_bytes_are_pinned() -> None:
 
 
 POSITIONS = (
-    {"source_name": "gateway-logs[4]"}, {"offset": 18843}, {"index": 1}, {"level": 4}, {"revision": 3},
+    {"source": "gateway-logs[4]"}, {"offset": 18843}, {"index": 1}, {"level": 4}, {"revision": 3},
     {"client_key": 1}, {"space": "loan@fedcba9876543210"}, {"issued_ms": FINDING.decision.issued_ms + 1},
 )  # fmt: skip
 
@@ -159,9 +160,20 @@ def test_ids_differ_wherever_position_or_content_differ() -> None:
 @given(FINDINGS, FINDINGS)
 def test_other_positions_other_ids(one: Finding, other: Finding) -> None:
     here, there = one.trigger, other.trigger
-    if (here.source_name, here.offset, here.index) != (there.source_name, there.offset, there.index):
+    if (here.source, here.offset, here.index) != (there.source, there.offset, there.index):
         assert not {event.id for event in events(one)} & {event.id for event in events(replace(one, trigger=there))}
     assert len({event.id for event in events(one)}) == len(events(one))
+
+
+@settings(max_examples=200, deadline=None)
+@given(FINDINGS)
+def test_an_event_carries_the_facts_that_its_value_says(one: Finding) -> None:
+    for event in events(one):
+        read = decode_event(event.value)
+        assert (event.id, event.model, event.detector, event.level) == (read.uid, read.model, read.detector, read.level)
+        assert (event.incident, moment(event.time_ms)) == (read.incident, read.time)
+        said = read.record if isinstance(read, ThrottleEvent) else read
+        assert (event.position, event.certified) == (said.trigger, said.certified)
 
 
 def test_an_alert_says_who_what_and_why() -> None:

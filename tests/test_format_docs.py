@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from detector.events.atlas import API_ACCESS, TECHNIQUES
-from detector.events.encode import Limits, Position, Throttle, events
+from detector.events.encode import Limits, Throttle, events
+from detector.events.finding import Position
 from streams.analyst.labels import Label
 from streams.analyst.suppress import Suppression, suppression_of
 from streams.doors.asgi import ANSWERS, ProbewatchDoor

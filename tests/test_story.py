@@ -62,7 +62,7 @@ def test_the_statistic_is_the_largest_excess_and_decisions_stand_where_it_crosse
                 continue
             moment, trigger = one.moment(fallen.at), fallen.finding.trigger
             assert (moment.source, moment.offset, moment.index) == (
-                trigger.source_name, trigger.offset, trigger.index
+                trigger.source, trigger.offset, trigger.index
             )  # fmt: skip
             assert (moment.request_id, moment.rows_seen) == (trigger.request_id, trigger.rows_seen)
             assert moment.statistic == fallen.finding.excess_milli

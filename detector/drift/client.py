@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 
 from detector.drift.records import CLIENT_INPUTS, DriftRecord
+from detector.drift.records import DRIFT as DRIFT_NAME
 from detector.events.build import name_of
-from detector.events.encode import ID_HEX_DIGITS, Position, moment
+from detector.events.encode import ID_HEX_DIGITS, moment
 from detector.events.escape import json_bytes
-from detector.events.finding import Event, Provenance
+from detector.events.finding import Event, Position, Provenance
 from detector.frame import RowFrame
 from models.artefacts.store import ModelArtefact
 from models.client_table import ClientTable
@@ -64,8 +65,11 @@ def event(
         trigger=position,
         **provenance._asdict(),
     )
-    value, time_ms = json_bytes(record), int(client["clock_ms"])
-    return Event("drift", _id("record", *where), record.key.encode(), value, (), int(client["key"]), time_ms)
+    return Event(
+        kind="drift", id=_id("record", *where), key=record.key.encode(), value=json_bytes(record), headers=(),
+        client_key=int(client["key"]), time_ms=int(client["clock_ms"]), model=frame.model, detector=DRIFT_NAME, level=0,
+        certified=bool(record.certified), incident=record.drift_id, position=position,
+    )  # fmt: skip
 
 
 def _standard(squared: int) -> float:

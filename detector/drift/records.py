@@ -11,9 +11,9 @@ import msgspec
 
 from detector import __version__
 from detector.events.atlas import TECHNIQUES
-from detector.events.encode import ID_HEX_DIGITS, Position, Time, headers, moment
+from detector.events.encode import ID_HEX_DIGITS, Time, headers, moment
 from detector.events.escape import json_bytes
-from detector.events.finding import Event
+from detector.events.finding import Event, Position
 from detector.events.ocsf import CLASS_UID, OBSERVED, OCSF_VERSION, PROFILE, Json, attack
 
 DRIFT = "drift"
@@ -106,13 +106,14 @@ def events(finding: DriftFinding) -> list[Event]:
     """The record; once it lasts also the alert."""
     made = record(finding)
     record_id = _id("record", made.drift_id, made.state, finding.until_ms)
-    found = [Event("drift", record_id, made.key.encode(), json_bytes(made), (), 0, finding.until_ms)]
+    facts = (0, finding.until_ms, finding.model, DRIFT, 0, False, made.drift_id, None)
+    made_events = [Event("drift", record_id, made.key.encode(), json_bytes(made), (), *facts)]
     if finding.lasting:
         uid = _id("alert", made.drift_id)
         value = json_bytes(alert(finding, made, uid))
         key = made.drift_id.encode()
-        found.append(Event("alert", uid, key, value, headers(uid, made.until, LINK), 0, finding.until_ms))
-    return found
+        made_events.append(Event("alert", uid, key, value, headers(uid, made.until, LINK), *facts))
+    return made_events
 
 
 def record(finding: DriftFinding) -> DriftRecord:

@@ -14,9 +14,9 @@ from detector.events.finding import (
     Family,
     FieldVariation,
     Finding,
+    Position,
     Provenance,
     Subject,
-    Trigger,
 )
 from detector.evidence import PROCESSES, Process
 from detector.frame import ControlFrame, RowFrame
@@ -74,7 +74,7 @@ def decided(
     evidence = int(verdict[LEAD_EVIDENCE])
     return Finding(
         decision=decision,
-        trigger=Trigger(
+        trigger=Position(
             frame.source_of(row), int(rows.offset[row]), int(rows.index[row]), rows.request_id(row), int(client["rows"])
         ),
         client=name_of(frame, row),
@@ -119,7 +119,7 @@ def ordered(provenance: Provenance, frame: ControlFrame, decision: Decision, sub
     """What a person decided."""
     return Finding(
         decision=decision,
-        trigger=Trigger(f"requests[{frame.partition}]", frame.offset, 0, "", subject.rows),
+        trigger=Position(f"requests[{frame.partition}]", frame.offset, 0, "", subject.rows),
         client=frame.name,
         client_key=frame.client,
         client_class=CLASSES[0],

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from detector.events.escape import json_bytes
-from detector.events.finding import LEVELS, PERSON, Event, Finding
+from detector.events.finding import LEVELS, PERSON, Event, Finding, Position
 from detector.events.ocsf import DATA_SCHEMA, alert
 
 ALERT_LEVEL = LEVELS.index("hard")
@@ -28,16 +28,6 @@ class Limits(msgspec.Struct, frozen=True):
     tokens_per_minute: int | None
     max_concurrency: int | None
     delay_ms: int | None
-
-
-class Position(msgspec.Struct, frozen=True):
-    """The row at which the decision fell: raw partition "topic[3]", offset, place inside the record."""
-
-    source: str
-    offset: int
-    index: int
-    request_id: str
-    rows_seen: int
 
 
 class Throttle(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,23 +66,35 @@ class Throttle(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.scope}:{self.client}:{self.model}:{self.origin}"
 
 
+_throttle = msgspec.json.Decoder(Throttle)
+
+
 def events(finding: Finding) -> list[Event]:
     """The throttle record; from level 3 (hard) on also the alert, unless a person decided: nobody need tell people."""
     record = throttle(finding)
     client_key, time_ms = finding.client_key, finding.decision.issued_ms
+    level, incident = finding.decision.level, finding.incident
+    facts = (finding.model, finding.reason, level, finding.certified, incident, finding.trigger)
     value = json_bytes(record)
-    found = [Event("throttle", record.decision_id, record.key.encode(), value, (), client_key, time_ms)]
-    if finding.decision.level >= ALERT_LEVEL and finding.origin != PERSON:
+    made = [Event("throttle", record.decision_id, record.key.encode(), value, (), client_key, time_ms, *facts)]
+    if level >= ALERT_LEVEL and finding.origin != PERSON:
         uid = _id("alert", finding)
         value = json_bytes(alert(finding, uid, record.decision_id))
         # Keyed by incident: its alerts stay in order, and together.
-        key = finding.incident.encode()
-        found.append(Event("alert", uid, key, value, headers(uid, record.issued_at, "judge"), client_key, time_ms))
-    return found
+        head = headers(uid, record.issued_at, "judge")
+        made.append(Event("alert", uid, incident.encode(), value, head, client_key, time_ms, *facts))
+    return made
+
+
+def as_replay(event: Event) -> bytes:
+    """The value of an event for a topic of replays. Throttle records are marked: doors ignore those."""
+    if event.kind != "throttle":
+        return event.value
+    return json_bytes(msgspec.structs.replace(_throttle.decode(event.value), replay=True))
 
 
 def throttle(finding: Finding) -> Throttle:
-    decision, trigger = finding.decision, finding.trigger
+    decision = finding.decision
     return msgspec.convert(
         {
             "decision_id": _id("throttle", finding),
@@ -117,9 +119,7 @@ def throttle(finding: Finding) -> Throttle:
             "effective_at": moment(decision.effective_ms),
             "expires_at": moment(decision.expires_ms),
             "finding_uid": finding.incident,
-            "trigger": Position(
-                trigger.source_name, trigger.offset, trigger.index, trigger.request_id, trigger.rows_seen
-            ),
+            "trigger": finding.trigger,
             "config_hash": finding.config_hash,
             "artefact_hash": finding.artefact_hash,
             "engine_version": finding.engine_version,
@@ -137,7 +137,7 @@ def _id(kind: str, finding: Finding) -> str:
     """Names one event for ever. JSON keeps neighbouring parts apart: ("a", "bc") is not ("ab", "c")."""
     trigger, decision = finding.trigger, finding.decision
     parts = (
-        kind, finding.space, finding.client_key, trigger.source_name, trigger.offset, trigger.index,
+        kind, finding.space, finding.client_key, trigger.source, trigger.offset, trigger.index,
         decision.level, decision.revision, decision.issued_ms,
     )  # fmt: skip
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:ID_HEX_DIGITS]

@@ -1,7 +1,9 @@
 """Everything an alert or a throttle record says, before it becomes bytes."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+import msgspec
 
 LEVELS = ("none", "watch", "soft", "hard", "block")
 """The ladder: budgets 1e-2, 1e-3, 1e-4, 1e-5 false alarms per benign client-day for levels 1 to 4."""
@@ -18,11 +20,13 @@ class Provenance(NamedTuple):
     engine_version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Trigger:
-    """The row at which a decision fell. rows_seen counts the client's rows in this space, this one included."""
+class Position(msgspec.Struct, frozen=True):
+    """The row of a decision: raw partition "topic[3]", offset of the record, index in it.
 
-    source_name: str
+    rows_seen : the client's rows in this space so far, this one included.
+    """
+
+    source: str
     offset: int
     index: int
     request_id: str
@@ -107,7 +111,7 @@ class Finding:
     """
 
     decision: Decision
-    trigger: Trigger
+    trigger: Position
     client: str
     client_key: int
     client_class: str
@@ -136,12 +140,18 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Bytes for one topic. kind: "throttle" | "alert" | "drift". headers : of alerts, CloudEvents in binary mode."""
+    """Bytes for one topic, and the facts in them that code of ours needs, so that nobody decodes `value` for those."""
 
-    kind: str
-    id: str
+    kind: Literal["throttle", "alert", "drift"]
+    id: str  # of a throttle record its decision, of an alert its uid
     key: bytes
     value: bytes
-    headers: tuple[tuple[str, bytes], ...]
-    client_key: int
+    headers: tuple[tuple[str, bytes], ...]  # of alerts: CloudEvents in binary mode
+    client_key: int  # 0 where the event is about a model
     time_ms: int
+    model: str
+    detector: str  # or "person", "drift"
+    level: int  # 0 to 4; 0 for drift
+    certified: bool
+    incident: str  # finding_info.uid; drift_id
+    position: Position | None  # None where the event is about a model

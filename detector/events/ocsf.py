@@ -90,7 +90,7 @@ def _metadata(finding: Finding, uid: str) -> Json:
         "uid": uid,
         "correlation_uid": finding.incident,
         "sequence": finding.decision.revision,
-        "log_name": finding.trigger.source_name,
+        "log_name": finding.trigger.source,
     }
 
 
@@ -104,7 +104,7 @@ def _finding_info(finding: Finding, words: Explanation) -> Json:
         **seen,
         "modified_time": finding.decision.issued_ms,
         "types": [finding.reason],
-        "data_sources": [finding.trigger.source_name],
+        "data_sources": [finding.trigger.source],
         "analytic": {
             "uid": f"probewatch.{finding.reason}",
             "name": finding.reason,
@@ -173,7 +173,7 @@ def _anomaly_analysis(finding: Finding, words: Explanation) -> Json:
 def _evidences(finding: Finding) -> list[Json]:
     trigger = finding.trigger
     place: Json = {
-        "source": trigger.source_name,
+        "source": trigger.source,
         "offset": trigger.offset,
         "index": trigger.index,
         "rows_seen": trigger.rows_seen,

@@ -13,8 +13,9 @@ import msgspec
 import structlog
 
 from detector.drift.records import DRIFT, DriftRecord
-from detector.events.encode import Position, moment
 from detector.events.encode import Throttle as ThrottleRecord
+from detector.events.encode import moment
+from detector.events.finding import Position
 from detector.events.ocsf import CLASS_UID
 from streams.analyst.errors import EventError
 from streams.config.config import Config

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detector.engine import EngineSettings
-from detector.events.encode import Position
+from detector.events.finding import Position
 from detector.frame import Frame, RowFrame
 from detector.trace import explanation
 from detector.trace.trace import Trace, follow

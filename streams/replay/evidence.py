@@ -8,8 +8,6 @@ from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from detector import engine
 from detector.events.encode import moment
 from detector.events.escape import json_bytes
@@ -88,10 +86,12 @@ def around(
         )
     }
     for alert in alerts:
-        at = _decision.decode(alert.value)
-        position = positions.get((alert.client_key, at.model, *at.position))
-        if position is not None:
-            trace, decided = position
+        at = alert.position
+        if at is None:  # about a model
+            continue
+        row = positions.get((alert.client_key, alert.model, at.source, at.offset, at.index))
+        if row is not None:
+            trace, decided = row
             first, last = max(0, decided - n), min(trace.rows.count, decided + n + 1)
             yield EvidenceRows(alert, trace, decided - first, [trace.moment(number) for number in range(first, last)])
 
@@ -137,37 +137,3 @@ def _row(trace: Trace, row: Step) -> dict[str, Any]:
 def _rounded(number: float | None) -> float | None:
     """They came as float32."""
     return None if number is None else round(number, 6)
-
-
-class _Resource(msgspec.Struct):
-    role_id: int
-    name: str = ""
-
-
-class _Data(msgspec.Struct):
-    source: str = ""
-    offset: int = -1
-    index: int = -1
-
-
-class _Evidence(msgspec.Struct):
-    data: _Data = msgspec.field(default_factory=_Data)
-
-
-class _Decision(msgspec.Struct):
-    """Where an alert says that it fell."""
-
-    resources: list[_Resource]
-    evidences: list[_Evidence] = []
-
-    @property
-    def model(self) -> str:
-        return next((resource.name for resource in self.resources if resource.role_id == 1), "")
-
-    @property
-    def position(self) -> tuple[str, int, int]:
-        data = self.evidences[0].data if self.evidences else _Data()
-        return data.source, data.offset, data.index
-
-
-_decision = msgspec.json.Decoder(_Decision)

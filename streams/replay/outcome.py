@@ -64,8 +64,8 @@ def outcome(findings: Findings, settings: SettingsHistory, seconds: float) -> Ou
     config, artefacts = settings.newest.config, settings.newest.artefacts
     events = sorted(findings.events, key=attrgetter("time_ms", "id"))
     rejects = sorted(findings.rejects, key=attrgetter("topic", "partition", "offset", "index"))
-    decided = [(event, _decided.decode(event.value)) for event in events if event.kind == "throttle"]
-    reached = [ReachedLevel(event.client_key, event.time_ms // DAY_MS, record.level) for event, record in decided]
+    decisions = [event for event in events if event.kind == "throttle"]
+    reached = [ReachedLevel(event.client_key, event.time_ms // DAY_MS, event.level) for event in decisions]
     counts = findings.summary
     summary = {
         "records": counts.records,
@@ -79,8 +79,8 @@ def outcome(findings: Findings, settings: SettingsHistory, seconds: float) -> Ou
         "classes": counts.by_class(reached),
         "alerts": _count(events, "alert"),
         "drifts": _count(events, "drift"),
-        "throttles": _by_level_and_reason(record for _, record in decided),
-        "certified": bool(decided) and all(record.certified for _, record in decided),
+        "throttles": _by_level_and_detector(decisions),
+        "certified": bool(decisions) and all(event.certified for event in decisions),
         "false_alarms": _false_alarms(counts, reached, artefacts),
         "cold": False,
         "cold_start_events": len(findings.cold),
@@ -94,17 +94,6 @@ def outcome(findings: Findings, settings: SettingsHistory, seconds: float) -> Ou
     return Outcome(events, rejects, summary, frozenset(findings.cold), counts.spaces)
 
 
-class _Decided(msgspec.Struct):
-    """What the summary needs of a throttle record."""
-
-    level: int
-    reason: str
-    certified: bool
-
-
-_decided = msgspec.json.Decoder(_Decided)
-
-
 def _count(events: Iterable[Event], kind: str) -> int:
     return sum(event.kind == kind for event in events)
 
@@ -113,11 +102,11 @@ def _counted(names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
 
 
-def _by_level_and_reason(decisions: Iterable[_Decided]) -> dict[str, dict[str, int]]:
-    counted = Counter((decision.level, decision.reason) for decision in decisions)
+def _by_level_and_detector(decisions: Iterable[Event]) -> dict[str, dict[str, int]]:
+    counted = Counter((event.level, event.detector) for event in decisions)
     table: dict[str, dict[str, int]] = {}
-    for (level, reason), count in sorted(counted.items()):
-        table.setdefault(LEVELS[level], {})[reason] = count
+    for (level, detector), count in sorted(counted.items()):
+        table.setdefault(LEVELS[level], {})[detector] = count
     return table
 
 

@@ -2,10 +2,7 @@
 
 import asyncio
 
-import msgspec
-
-from detector.events.encode import Throttle
-from detector.events.escape import json_bytes
+from detector.events.encode import as_replay
 from detector.events.finding import Event
 from streams.config.config import Config
 from streams.history.base import SourceError
@@ -17,8 +14,6 @@ REPLAY_HEADER = "probewatch-replay"
 COLD_HEADER = "probewatch-cold-start"
 KIND_HEADER = "probewatch-kind"
 TOGETHER = 1_000
-
-_throttle = msgspec.json.Decoder(Throttle)
 
 
 def refuse_live(config: Config, topic: str) -> None:
@@ -48,7 +43,7 @@ async def _publish(config: Config, topic: str, outcome: Outcome, advance: Advanc
         for start in range(0, len(outcome.events), TOGETHER):
             chosen = outcome.events[start : start + TOGETHER]
             sent = [
-                await producer.send(topic, _value(event), key=event.key, headers=_headers(event, outcome))
+                await producer.send(topic, as_replay(event), key=event.key, headers=_headers(event, outcome))
                 for event in chosen
             ]
             await asyncio.gather(*sent)
@@ -56,13 +51,6 @@ async def _publish(config: Config, topic: str, outcome: Outcome, advance: Advanc
     finally:
         await producer.stop()
     return len(outcome.events)
-
-
-def _value(event: Event) -> bytes:
-    """Doors leave throttle records alone that say they are a replay."""
-    if event.kind != "throttle":
-        return event.value
-    return json_bytes(msgspec.structs.replace(_throttle.decode(event.value), replay=True))
 
 
 def _headers(event: Event, outcome: Outcome) -> list[tuple[str, bytes]]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import replace as with_fields
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from detector.events.finding import Event
@@ -83,27 +82,8 @@ class Selection(NamedTuple):
             (self.since_ms is None or event.time_ms >= self.since_ms)
             and (self.until_ms is None or event.time_ms < self.until_ms)
             and (not self.clients or event.client_key in self.clients)
-            and self.model in ("", model_of(event))
+            and self.model in ("", event.model)
         )
 
 
 EVERYTHING = Selection()
-
-
-class _Resource(msgspec.Struct):
-    name: str = ""
-
-
-class _About(msgspec.Struct):
-    """Where alerts, and where the other two kinds, name the model."""
-
-    model: str = ""
-    resources: list[_Resource] = []
-
-
-_about = msgspec.json.Decoder(_About)
-
-
-def model_of(event: Event) -> str:
-    about = _about.decode(event.value)
-    return about.model or next((resource.name for resource in about.resources if resource.name), "")

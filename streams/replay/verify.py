@@ -68,8 +68,10 @@ def verify(outcome: Outcome, recorded: Iterable[Recorded], selection: Selection 
     Of a range of offsets only what was replayed counts: a recorded event does not say which offset it fell at.
     """
     cold = len(outcome.cold)
-    ours = {event.uid: event for event in (decode_event(event.value) for event in outcome.events)}
     theirs = {event.uid: event for event in recorded if _concerns(event, selection)}
+    by_value = {event.raw: event for event in theirs.values()}
+    replayed = (by_value.get(event.value) or decode_event(event.value) for event in outcome.events)
+    ours = {event.uid: event for event in replayed}
     if selection.first is not None or selection.end is not None:
         theirs = {uid: event for uid, event in theirs.items() if uid in ours}
     unequal = [uid for uid in ours.keys() | theirs.keys() if not _same(ours.get(uid), theirs.get(uid))]

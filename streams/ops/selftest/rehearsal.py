@@ -7,11 +7,11 @@ import msgspec
 
 from detector import engine
 from detector.events.encode import ALERT_LEVEL
-from detector.events.finding import LEVELS
+from detector.events.finding import LEVELS, Event
 from models.artefacts.store import Artefacts
 from models.pseudonym import pseudonym
 from streams.analyst.errors import DeskError
-from streams.analyst.events import ThrottleEvent, decode_event
+from streams.analyst.events import ThrottleEvent
 from streams.config.config import Config
 from streams.ops.selftest import prober
 from streams.secrets.load import Secrets
@@ -60,9 +60,10 @@ def rehearse(
     made = prober.records(artefacts.models[model], name, ROWS_MAX, end_ms)
     values = [msgspec.json.encode(record) for record in made]
     due: list[Due] = []
-    for throttle in _decisions(config, artefacts, identity, values):
-        due.append(due_of(throttle))
-        if throttle.level >= ALERT_LEVEL:
+    for decision in _decisions(config, artefacts, identity, values):
+        assert decision.position is not None
+        due.append(Due(decision.level, decision.detector, decision.position.rows_seen))
+        if decision.level >= ALERT_LEVEL:
             key, tail = identity.client(name)
             return Rehearsal(model, pseudonym(identity.key_id, key, tail), key, values[: due[-1].rows_seen], due)
     raise DeskError(
@@ -71,7 +72,7 @@ def rehearse(
     )
 
 
-def _decisions(config: Config, artefacts: Artefacts, identity: Identity, values: list[bytes]) -> list[ThrottleEvent]:
+def _decisions(config: Config, artefacts: Artefacts, identity: Identity, values: list[bytes]) -> list[Event]:
     raw = [RawRecord(offset, value, None, (), -1) for offset, value in enumerate(values)]
     sketcher = Sketcher(artefacts, identity, config)
     result = sketcher.frames(config.topics.raw[0], 0, config.input.incarnation, raw, 1)
@@ -80,5 +81,4 @@ def _decisions(config: Config, artefacts: Artefacts, identity: Identity, values:
         raise DeskError(f"the synthetic prober cannot be read: {faults}")
     state = engine.open_partition(engine.EngineSettings(config, artefacts), 0)
     placed = [replace(frame, offset=offset) for offset, frame in enumerate(result.frames)]
-    events = [event for frame in placed for event in engine.step(state, frame)]
-    return [found for event in events if isinstance(found := decode_event(event.value), ThrottleEvent)]
+    return [event for frame in placed for event in engine.step(state, frame) if event.kind == "throttle"]
