@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kafka test-browser test-faults scaling soak roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full figures fuzz docs screenshots lock audit sbom up down clean
+.PHONY: help setup run test test-bench test-nightly test-kafka test-browser test-faults scaling soak roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full figures fuzz docs screenshots lock audit sbom up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,14 +24,22 @@ $(STAMP): requirements.lock requirements-uv.txt pyproject.toml
 run: setup ## Show it: a model behind a gateway, ordinary clients, two attackers
 	@$(BIN)/python -m examples.demo
 
-test: setup ## The suite, on the embedded broker
-	$(BIN)/python -m pytest
+test: setup ## The suite, on the embedded broker (PYTEST_ARGS="-n 0 -x tests/test_worker.py")
+	$(BIN)/python -m streams.worker.warm
+	$(BIN)/python -m pytest -n 4 --dist loadfile $(PYTEST_ARGS)
+
+test-bench: setup ## Tests of the benchmarks and of the methods they compare with
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m bench $(PYTEST_ARGS)
+
+test-nightly: setup ## Some tests of the suite at full depth: more records, longer histories, larger files
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m nightly $(PYTEST_ARGS)
 
 test-kafka: setup ## The integration suite, on Apache Kafka (needs Java >= 17)
-	$(BIN)/python -m pytest -m kafka
+	deploy/kafka/start.sh --fetch
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m kafka $(PYTEST_ARGS)
 
 test-browser: setup ## The report in Chromium, which must be installed: `apt-get install chromium`
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -m browser $(PYTEST_ARGS)
 
 test-faults: setup ## Faults on purpose, on Apache Kafka, their table (25 minutes; less: FAULT_RUNS=1 FAULT="SIGKILL of judge")
 	@$(BIN)/python -m tests.faults $(ARGS)
