@@ -29,7 +29,7 @@ test: setup ## The suite, on the embedded broker (PYTEST_ARGS="-n 0 -x tests/tes
 	$(BIN)/python -m pytest -n 4 --dist loadfile $(PYTEST_ARGS)
 
 test-bench: setup ## Tests of the benchmarks and of the methods they compare with
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m bench $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/bench $(PYTEST_ARGS)
 
 test-nightly: setup ## Some tests of the suite at full depth: more records, longer histories, larger files
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m nightly $(PYTEST_ARGS)

@@ -1,7 +1,9 @@
-"""Brokers, started once a session and only when a test asks. Topics and groups are kept apart by `namespace`."""
+"""Brokers, started once a process and only when a test asks. Topics and groups are kept apart by `namespace`."""
 
+import fcntl
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,10 @@ import pytest
 
 from streams.kafka.embedded import EmbeddedBroker
 from tests.kafka_broker import apache_kafka
-from tests.pipeline import Calibrated, calibrated
+from tests.pipeline import Calibrated, calibrated, load_calibrated
+
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+"""jsonschema imports it for a format that no schema of ours has: a grammar, built for two seconds in each process."""
 
 if TYPE_CHECKING:
     from tests.kafka.closed_broker import Closed
@@ -47,8 +52,19 @@ def broker(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
-    return calibrated(tmp_path_factory.mktemp("artefacts"))
+def fitted(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Calibrated:
+    """Calibrated artefacts, made once. The processes of a parallel run share them: never write to this folder."""
+    run = tmp_path_factory.getbasetemp()
+    folder = (run if worker_id == "master" else run.parent) / "artefacts"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return load_calibrated(folder)
+        making = folder.with_suffix(".making")
+        making.mkdir()
+        calibrated(making)
+        making.rename(folder)
+    return load_calibrated(folder)
 
 
 @pytest.fixture

@@ -41,6 +41,12 @@ def calibrated(folder: Path) -> Calibrated:
     fixed_secrets(folder)
     secrets = load_secrets(config, folder)
     calibrate(open_sources([str(folder / "benign.jsonl")], config), folder, config, secrets, Silent())
+    return load_calibrated(folder)
+
+
+def load_calibrated(folder: Path) -> Calibrated:
+    """What `calibrated` left in this folder."""
+    secrets = load_secrets(Config(), folder)
     return Calibrated(folder, load_artefacts(folder, secrets.projection_seed), secrets)
 
 

@@ -245,6 +245,7 @@ def test_log_one_plus_is_the_same_on_every_processor() -> None:
 
 
 PLAIN = """
+import sys
 import numpy as np
 from models.kernels import layout
 for name in ("CLIENT", "ENTRY", "ANCHOR", "PAGE"):  # records of plain numpy have no attributes; recarrays' have
@@ -253,8 +254,9 @@ import warnings
 warnings.simplefilter("ignore", RuntimeWarning)  # hashes overflow by design
 from tests import fold_cases as cases
 from tests.test_fold_twin import compare
+first, last = map(int, sys.argv[1:])
 assert not hasattr(__import__("models.kernels.fold.fold", fromlist=["fold"]).fold, "py_func")
-for shape in cases.SHAPES[1:4]:
+for shape in cases.SHAPES[first:last]:
     told = compare(shape, cases.moves(np.random.default_rng(2), 300, clients=3), seed=2, room=20_000)
     assert told["level 1"] and told["families"] and told["minutes turned"] and told["client 7 level 3"]
     assert told["averages given back"] or told["drift told"]
@@ -262,10 +264,11 @@ print("equal")
 """
 
 
-def test_the_same_without_the_compiler() -> None:
-    """Plain Python checks every subscript, which compiled code does not."""
+@pytest.mark.parametrize("shapes", [(1, 2), pytest.param((2, 4), marks=pytest.mark.nightly)], ids=str)
+def test_the_same_without_the_compiler(shapes: tuple[int, int]) -> None:
+    """Plain Python checks every subscript, which compiled code does not. Other shapes nightly."""
     done = subprocess.run(
-        [sys.executable, "-c", PLAIN], env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True,
-        timeout=120,
+        [sys.executable, "-c", PLAIN, *map(str, shapes)], env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True,
+        timeout=240,
     )  # fmt: skip
     assert done.stdout == "equal\n", done.stderr[-2000:]
