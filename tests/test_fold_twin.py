@@ -267,8 +267,7 @@ print("equal")
 @pytest.mark.parametrize("shapes", [(1, 2), pytest.param((2, 4), marks=pytest.mark.nightly)], ids=str)
 def test_the_same_without_the_compiler(shapes: tuple[int, int]) -> None:
     """Plain Python checks every subscript, which compiled code does not. Other shapes nightly."""
-    done = subprocess.run(
-        [sys.executable, "-c", PLAIN, *map(str, shapes)], env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True,
-        timeout=240,
-    )  # fmt: skip
+    command = [sys.executable, "-c", PLAIN, *map(str, shapes)]
+    plain = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=240)
     assert done.stdout == "equal\n", done.stderr[-2000:]

@@ -1,5 +1,5 @@
-"""Bad records of every kind among good ones, 100,000 of them nightly: each gives one reject that says where, what was expected and what
-came; nothing else is lost, and nothing planted leaks."""
+"""Bad records of every kind among good ones: each gives one reject that says where, what was expected and what came;
+nothing else is lost, and nothing planted leaks."""
 
 import json
 import random
@@ -101,6 +101,7 @@ def test_every_kind_alone(kind: Kind) -> None:
 
 @pytest.mark.parametrize("bad", [20_000, pytest.param(100_000, marks=pytest.mark.nightly)])
 def test_bad_records_among_good_ones(bad: int) -> None:
+    """100,000 nightly."""
     sketcher = sketching.build_sketcher(CONFIG)
     expected_bad: Counter[tuple[int, int, str]] = Counter()
     expected_good: list[str] = []
