@@ -20,13 +20,11 @@ from streams.secrets.load import load_settings
 from streams.worker.app import Worker
 from tests.history import BEGIN_S, DAY_S, benign, sweeps
 from tests.kafka_config import config_text, kafka_config
-from tests.pipeline import Calibrated, write_raw
+from tests.pipeline import HANGS_S, Calibrated, write_raw
 
 PAGE = (Path(__file__).parents[1] / "docs/analyst.md").read_text()
 INCIDENT, CLIENT, BROKER = "3f9ad1c07b2e", "k1-m4zqhx2trn5vj7wkepyb3gd6ua", "localhost:9092"
 REQUESTS = "probewatch.requests.v1"
-
-pytestmark = pytest.mark.timeout(120)
 
 
 class Said(NamedTuple):
@@ -100,7 +98,7 @@ def attack(bootstrap: str, worker: Working) -> Any:
     rows = [*benign(100, seed=5), *sweeps(2, 60, seed=6, day=1)]
     config = kafka_config(bootstrap, "analyst")
     asyncio.run(write_raw(config, [row | {"ts": row["ts"] + late} for row in rows]))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANGS_S
     while len(found := [one for one in listed("alerts") if one["level"] == 4]) < 2:
         assert worker.thread.is_alive() and time.monotonic() < deadline, "no alerts"
         time.sleep(0.5)
@@ -127,7 +125,7 @@ def walk(line: str, sample: str, places: dict[str, str]) -> Said:
 
 
 def until_lifted(words: list[str]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANGS_S
     while listed(*words)[-1]["action"] != "lift":
         assert time.monotonic() < deadline, "the lift took nothing back"
         time.sleep(0.3)

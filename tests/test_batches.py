@@ -1,7 +1,6 @@
 """The batch transport on a broker: all records, in order, once; hand-over between members; lost batches are seen."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 
 import aiokafka
@@ -18,6 +17,7 @@ from streams.kafka.faust_batches import Batch, Memory
 from streams.kafka.topic_ids import topic_ids
 from streams.worker.stage import LostBatchError, StageError, StageRunner
 from tests.kafka_config import kafka_config
+from tests.pipeline import until
 
 
 class Collecting:
@@ -86,11 +86,11 @@ async def committed(config: Config, topic: str) -> int | None:
     return offset
 
 
-async def until(condition: object, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "did not happen in time"
-        await asyncio.sleep(0.05)
+async def until_committed(config: Config, topic: str, offset: int) -> None:
+    async def there() -> bool:
+        return await committed(config, topic) == offset
+
+    await until(there, f"{offset} committed")
 
 
 async def runner_of(config: Config, stage: Collecting) -> StageRunner:
@@ -105,7 +105,7 @@ async def test_all_records_come_in_order_and_a_restart_goes_on(broker: str, name
     runner = await runner_of(config, stage)
     await runner.start()
     assert runner.ready
-    await until(lambda: len(stage.records) >= 4_000)
+    await until(lambda: len(stage.records) >= 4_000, "records")
     for partition in (0, 1):
         assert [o for p, o in stage.records if p == partition] == list(range(2_000))
     assert max(stage.sizes) > 100  # batches, not messages
@@ -116,7 +116,7 @@ async def test_all_records_come_in_order_and_a_restart_goes_on(broker: str, name
     second = await runner_of(config, again)
     await second.start()
     assert set(again.committed.values()) == {2_000}
-    await until(lambda: len(again.records) >= 10)
+    await until(lambda: len(again.records) >= 10, "records")
     assert sorted(again.records) == [(p, 2_000 + o) for p in (0, 1) for o in range(5)]
     await second.stop()
 
@@ -127,15 +127,15 @@ async def test_a_second_member_takes_over_without_gap_or_double(broker: str, nam
     first, second = Collecting(topic), Collecting(topic)
     one, two = await runner_of(config, first), await runner_of(config, second)
     await one.start()
-    await until(lambda: len(first.records) >= 400)
+    await until(lambda: len(first.records) >= 400, "records")
     await two.start()
-    await until(lambda: len(first.owned) == len(second.owned) == 2 and one.ready and two.ready)
+    await until(lambda: len(first.owned) == len(second.owned) == 2 and one.ready and two.ready, "partitions")
     await fill(config, 4, 400)
-    await until(lambda: len(first.records) + len(second.records) >= 800)
+    await until(lambda: len(first.records) + len(second.records) >= 800, "records")
     await one.stop()
-    await until(lambda: len(second.owned) == 4 and two.ready)
+    await until(lambda: len(second.owned) == 4 and two.ready, "partitions")
     await fill(config, 4, 400)
-    await until(lambda: len(first.records) + len(second.records) >= 1_200)
+    await until(lambda: len(first.records) + len(second.records) >= 1_200, "records")
     await two.stop()
     assert sorted(first.records + second.records) == [(p, o) for p in range(4) for o in range(300)]
 
@@ -147,9 +147,9 @@ async def test_what_is_dropped_before_the_first_commit_is_read_again(broker: str
     stage.committable = dict  # type: ignore[method-assign]  # never done with anything
     runner = await runner_of(config, stage)
     await runner.start()
-    await until(lambda: len(stage.records) == 10)
+    await until(lambda: len(stage.records) == 10, "records")
     await runner.app.batch_consumer.perform_seek()
-    await until(lambda: len(stage.records) == 20)
+    await until(lambda: len(stage.records) == 20, "records")
     assert stage.records[10:] == stage.records[:10]
     await runner.stop()
 
@@ -162,14 +162,13 @@ async def test_a_lost_batch_ends_the_stage_before_anything_behind_it_is_committe
     stage = Collecting(topic)
     runner = await runner_of(config, stage)
     await runner.start()
-    await until(lambda: len(stage.records) == 10)
-    await asyncio.sleep(1.5)  # a commit or two
-    assert await committed(config, topic) == 10
+    await until(lambda: len(stage.records) == 10, "records")
+    await until_committed(config, topic, 10)
     consumer = runner.app.batch_consumer
     consumer._numbers[TP(topic, 0)] += 1  # as if one had been dropped on its way
     await fill(config, 1, 10)
     with pytest.raises(LostBatchError, match="batch 2 came where 1 was due"):
-        await asyncio.wait_for(asyncio.shield(runner.failed), 10)
+        await asyncio.wait_for(asyncio.shield(runner.failed), 120)
     assert len(stage.records) == 10
     assert await committed(config, topic) == 10
     await runner.abandon()
@@ -186,7 +185,7 @@ async def test_an_error_in_a_stage_ends_it_and_is_told(embedded_broker: str, nam
     runner = await runner_of(config, Failing(topic))
     starting = asyncio.create_task(runner.start())
     with pytest.raises(ZeroDivisionError, match="as planned"):
-        await asyncio.wait_for(asyncio.shield(runner.failed), 20)
+        await asyncio.wait_for(asyncio.shield(runner.failed), 120)
     assert await committed(config, topic) is None
     starting.cancel()
     await runner.abandon()
@@ -224,10 +223,10 @@ async def test_behind_a_step_that_failed_nothing_is_written_or_committed(
     stage = Failing(topic)
     runner = await runner_of(config, stage)
     starting = asyncio.create_task(runner.start())
-    await asyncio.wait_for(stage.began.wait(), 20)
+    await asyncio.wait_for(stage.began.wait(), 120)
     if fails:
         with pytest.raises(ZeroDivisionError):
-            await asyncio.wait_for(asyncio.shield(runner.failed), 20)
+            await asyncio.wait_for(asyncio.shield(runner.failed), 120)
     else:
         for agent in runner.app.agents.values():
             agent.cancel()
@@ -247,7 +246,7 @@ async def test_a_partition_that_is_no_longer_read_is_noticed(embedded_broker: st
     topic = await filled_topic(config, 2, 20)
     runner = await runner_of(config, stage := Collecting(topic))
     await runner.start()
-    await until(lambda: len(stage.records) == 20)
+    await until(lambda: len(stage.records) == 20, "records")
     ends = {TP(topic, 0): 10, TP(topic, 1): 10}
     runner.seen({}, ends)
     for _ in range(3):
@@ -256,7 +255,7 @@ async def test_a_partition_that_is_no_longer_read_is_noticed(embedded_broker: st
     left = aiokafka.TopicPartition(topic, 1)
     runner.app.batch_consumer._thread._ensure_consumer().pause(left)
     await fill(config, 2, 20)
-    await until(lambda: len(stage.records) == 30)
+    await until(lambda: len(stage.records) == 30, "records")
     runner.seen({}, {tp: 20 for tp in ends})
     said = []
     for _ in range(4):
@@ -281,8 +280,8 @@ async def test_a_topic_made_anew_is_refused_by_its_id(apache_broker: str, namesp
 
     runner = await runner_of(config, stage := remembering("0"))
     await runner.start()
-    await until(lambda: len(stage.records) == 10)
-    await asyncio.sleep(1.5)  # a commit
+    await until(lambda: len(stage.records) == 10, "records")
+    await until_committed(config, topic, 10)
     ids = dict(runner.app.batch_consumer.topic_ids)
     runner.seen(ids, {})
     with pytest.raises(StageError, match="was made anew while collecting read it"):
@@ -300,20 +299,20 @@ async def test_a_topic_made_anew_is_refused_by_its_id(apache_broker: str, namesp
         # The group rebalances over the lost partition and meets the new id there, or somebody else tells it first.
         if runner.ready:
             runner.seen(now, {})
-        await asyncio.wait_for(asyncio.shield(runner.failed), 20)
+        await asyncio.wait_for(asyncio.shield(runner.failed), 120)
     assert len(stage.records) == 10, "nothing of the new topic was taken for the old one's"
     await runner.abandon()
 
     second = await runner_of(config, again := remembering("0"))
     starting = asyncio.create_task(second.start())
     with pytest.raises(StageError, match="was made anew under its old name"):
-        await asyncio.wait_for(asyncio.shield(second.failed), 20)
+        await asyncio.wait_for(asyncio.shield(second.failed), 120)
     assert again.records == []
     starting.cancel()
     await second.abandon()
     third = await runner_of(config, renamed := remembering("1"))
     await third.start()
-    await until(lambda: len(renamed.records) > 0)
+    await until(lambda: len(renamed.records) > 0, "records")
     await third.stop()
 
 
@@ -323,7 +322,7 @@ async def test_what_retention_took_unread_is_told(apache_broker: str, namespace:
     topic = await filled_topic(config, 1, 10)
     first = await runner_of(config, before := Collecting(topic))
     await first.start()
-    await until(lambda: len(before.records) == 10)
+    await until(lambda: len(before.records) == 10, "records")
     await first.stop()
     await fill(config, 1, 20)
     admin = AIOKafkaAdminClient(bootstrap_servers=config.kafka.bootstrap)
@@ -333,7 +332,7 @@ async def test_what_retention_took_unread_is_told(apache_broker: str, namespace:
     second = await runner_of(config, after := Collecting(topic))
     with structlog.testing.capture_logs() as said:
         await second.start()
-        await until(lambda: len(after.records) == 13)
+        await until(lambda: len(after.records) == 13, "records")
     assert [(line["at"], line["records"]) for line in said if line["log_level"] == "error"] == [(f"{topic}[0]", 7)]
     await second.stop()
 

@@ -83,7 +83,7 @@ def test_the_service_demands_secrets_of_its_own(at: Path) -> None:
     """Those that `calibrate` made beside the artefacts serve offline work only."""
     create_secrets(at / "artefacts")
     # A process of its own: a worker takes over logging, for good.
-    result = subprocess.run([sys.executable, "-m", "streams.cli", "run"], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-m", "streams.cli", "run"], capture_output=True, text=True, timeout=240)
     assert (result.returncode, result.stdout) == (2, "")
     assert "pseudonym_key: not set" in result.stderr
 
@@ -188,7 +188,7 @@ def _orders(bootstrap: str, topic: str, count: int) -> list[frames.ControlFrame]
         consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
         await consumer.start()
         try:
-            records = [await asyncio.wait_for(consumer.getone(), 10) for _ in range(count)]
+            records = [await asyncio.wait_for(consumer.getone(), 120) for _ in range(count)]
         finally:
             await consumer.stop()
         decoded = [frames.decode(record.value, record.partition, record.offset) for record in records]

@@ -183,7 +183,7 @@ def test_ctrl_c_writes_nothing_and_the_same_command_gives_the_same_bytes(fitted:
     while process.poll() is None and not _hears(process.pid):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 130, said
     assert "stopped before anything was written" in said and not (tmp_path / "out").exists()
     assert call(*words, tmp_path / "out").exit_code == 0

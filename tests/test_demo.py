@@ -119,7 +119,7 @@ async def test_a_taped_log_keeps_every_position(embedded_broker: str, namespace:
 async def test_children_are_watched_and_ended(tmp_path: Path) -> None:
     with Children(tmp_path) as children:
         children.start("sleeper", "asyncio")  # a Python prompt; without input it ends at once
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             with pytest.raises(ChildError, match="sleeper ended"):
                 while True:
                     children.check()

@@ -157,7 +157,7 @@ async def test_in_service_the_topics_are_all_that_is_needed(
     await topics.create(config, RAW_PARTITIONS)
     async with working(config, fitted):
         await write_raw(config, [*benign(60, seed=5), *sweeps(2, 60, seed=6)])
-        await until(lambda: all_handled(config), 60, "all committed")
+        await until(lambda: all_handled(config), "all committed")
     names = config.topics.model_dump(mode="json")
     lines = [f"{name} = {json.dumps(value)}" for name, value in names.items() if value is not None]
     (tmp_path / "probewatch.toml").write_text(

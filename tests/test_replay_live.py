@@ -30,8 +30,6 @@ from tests.history import BEGIN_S, Row, _person, _row, benign, sweeps
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, until, write_raw
 
-pytestmark = pytest.mark.timeout(180)
-
 DRIFT = {"baseline_windows": 8, "min_rows": 50, "alert_windows": 3}
 STRICTER = {
     "policy": {"mode": "enforce", "hard": {"duration_s": 600}, "soft": {"action": "delay", "delay_ms": 250}},
@@ -79,7 +77,7 @@ async def feeding(config: Config, rows: list[Row]) -> AsyncIterator[None]:
     flowing = asyncio.create_task(write_raw(config, rows, pause_s=0.05))
     yield
     await flowing
-    await until(lambda: all_handled(config), 60, "all committed")
+    await until(lambda: all_handled(config), "all committed")
 
 
 async def order(config: Config, fitted: Calibrated, action: str, client: str, until_ms: int = 0) -> None:
@@ -111,7 +109,7 @@ async def lived(before: Config, after: Config, fitted: Calibrated) -> None:
             await order(before, fitted, "block", "evil-3", until_ms=int(phase(2)[-1]["ts"] * 1000))
             await first.leave()
         await order(before, fitted, "lift", "evil-2")
-        await until(lambda: all_handled(before), 60, "the order committed")
+        await until(lambda: all_handled(before), "the order committed")
         await second.leave()
         await start(after)
         async with feeding(after, phase(2)):

@@ -1,6 +1,7 @@
 """`selftest` on a worker that runs, and with each part of it missing: it says what is broken."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,18 +16,17 @@ from streams.config.config import Config
 from streams.fit.calibrate import calibrate
 from streams.history.sources import open_sources
 from streams.kafka import topics
-from streams.kafka.broker import probe
 from streams.ops.selftest.rehearsal import rehearse
-from streams.ops.selftest.selftest import RESERVED, SelftestStep, reserved_name, selftest
+from streams.ops.selftest.selftest import RESERVED, SelftestStep, _Heard, reserved_name, selftest
 from streams.progress import Silent
 from streams.secrets.load import create_secrets, load_secrets
-from streams.worker.app import Worker
 from tests.history import BEGIN_S, DAY_S, write_jsonl
 from tests.kafka_config import kafka_config
-from tests.pipeline import RAW_PARTITIONS, Calibrated
+from tests.pipeline import HANGS_S, RAW_PARTITIONS, Calibrated
 from tests.test_worker import working
 
 END_MS = 1_900_000_000_000
+STEPS = {"sketch": "_sketched", "judge": "_judged"}
 
 
 def test_the_prober_is_found_whatever_its_name(fitted: Calibrated) -> None:
@@ -80,7 +80,7 @@ async def test_a_way_that_works_passes_twice_and_is_cleaned_up(broker: str, name
     await topics.create(config, RAW_PARTITIONS)
     async with working(config, fitted):
         for _ in range(2):
-            steps = await run(config, fitted, 20)
+            steps = await run(config, fitted, HANGS_S)
             assert [(step.step, step.state) for step in steps] == [
                 (name, "ok") for name in ("sketch", "judge", "doors", "alert", "lift")
             ], steps
@@ -91,20 +91,33 @@ async def test_a_way_that_works_passes_twice_and_is_cleaned_up(broker: str, name
     assert {one.client for one in hidden} == set(last)
 
 
+def patient_until(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs gets as long as it needs; only what does not is waited for in vain, and that not for long."""
+    until = _Heard.until
+
+    async def waited(heard: _Heard, seen: Callable[[], str], timeout_s: float) -> str:
+        return await until(heard, seen, timeout_s if seen.__name__ == STEPS[broken] else HANGS_S)
+
+    monkeypatch.setattr(_Heard, "until", waited)
+
+
 @pytest.mark.parametrize(("stages", "broken"), [((), "sketch"), (("sketch",), "judge")])
 async def test_what_does_not_run_is_named(
-    embedded_broker: str, namespace: str, fitted: Calibrated, stages: tuple[str, ...], broken: str
+    embedded_broker: str,
+    namespace: str,
+    fitted: Calibrated,
+    monkeypatch: pytest.MonkeyPatch,
+    stages: tuple[str, ...],
+    broken: str,
 ) -> None:
+    patient_until(broken, monkeypatch)
     config = kafka_config(embedded_broker, namespace)
     await topics.create(config, RAW_PARTITIONS)
-    asked = asyncio.Event()
-    worker = Worker(config, await probe(config.kafka), fitted.artefacts, fitted.secrets, stages)
-    running = asyncio.create_task(worker.run(asked)) if stages else None
-    try:
-        *well, last = await run(config, fitted, 4)
-    finally:
-        asked.set()
-        await (running or asyncio.sleep(0))
+    if stages:
+        async with working(config, fitted, stages):
+            *well, last = await run(config, fitted, 1)
+    else:
+        *well, last = await run(config, fitted, 1)
     assert (last.step, last.state) == (broken, "fault")
     assert f"Is `{broken}` running" in last.detail or f"is `{broken}` running" in last.detail
     assert all(step.state == "ok" for step in well) and len(well) == len(stages)

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -12,18 +12,16 @@ from aiokafka import AIOKafkaConsumer
 from streams.config.config import Config
 from streams.kafka import topics
 from streams.kafka.broker import probe
-from streams.worker.app import Worker
+from streams.worker.app import STAGES, Worker
 from streams.worker.liveness import LOOK_S
 from tests.history import benign, sweeps
 from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, offline, read_events, read_topic, until, write_raw
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @asynccontextmanager
-async def working(config: Config, fitted: Calibrated) -> AsyncIterator[Worker]:
-    worker = Worker(config, await probe(config.kafka), fitted.artefacts, fitted.secrets)
+async def working(config: Config, fitted: Calibrated, stages: Sequence[str] = STAGES) -> AsyncIterator[Worker]:
+    worker = Worker(config, await probe(config.kafka), fitted.artefacts, fitted.secrets, stages)
     asked = asyncio.Event()
     running = asyncio.create_task(worker.run(asked))
     while not worker.ready and not running.done():  # noqa: ASYNC110 readiness sets no event
@@ -40,7 +38,7 @@ async def test_live_events_are_the_bytes_of_the_offline_fold(broker: str, namesp
     await topics.create(config, RAW_PARTITIONS)
     async with working(config, fitted) as worker:
         await write_raw(config, [*benign(100, seed=5), *sweeps(2, 60, seed=6)])
-        await until(lambda: all_handled(config), 60, "all committed")
+        await until(lambda: all_handled(config), "all committed")
         async with aiohttp.ClientSession() as http:
             metrics = await (await http.get(f"{worker.health.address}/metrics")).text()
             assert (await http.get(f"{worker.health.address}/ready")).status == 200
@@ -90,7 +88,7 @@ async def test_nothing_planted_leaves_the_raw_topic(
     broken = [row | {"ts": "planted-time"} for row in rows[:20]] + [row | {"features": "planted"} for row in rows[:20]]
     async with working(config, fitted) as worker:
         await write_raw(config, [*rows, *broken])
-        await until(lambda: all_handled(config), 60, "all committed")
+        await until(lambda: all_handled(config), "all committed")
         async with aiohttp.ClientSession() as http:
             said = await (await http.get(f"{worker.health.address}/metrics")).text()
     said += "".join(capfd.readouterr())

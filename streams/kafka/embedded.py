@@ -24,8 +24,8 @@ LEASH = 'exec 3<&0; "$@" 3<&- & broker=$!; (read -r _ <&3; kill -KILL "$broker")
 """Runs the broker until our end of its standard input is closed: by `stop`, or because this process is no more, however
 it ended. An orphan would keep its memory for ever, and holds nothing worth saving."""
 
-START_S = 10.0
-STOP_S = 5.0
+START_S = 60.0
+STOP_S = 30.0
 
 
 class EmbeddedError(WorldError, RuntimeError):

@@ -44,7 +44,7 @@ class Stalled(Fault):
         async def gone() -> bool:
             return len(victim.exits) > exits
 
-        await until(gone, 15, f"a stalled worker ends itself: {victim.words()}")
+        await until(gone, f"a stalled worker ends itself: {victim.words()}")
 
 
 class Hiccup(Fault):

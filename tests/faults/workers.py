@@ -46,8 +46,8 @@ def run(config: Config, stage: str, folder: Path, port: int) -> None:
 
 
 def kernels(fitted: Calibrated) -> Path:
-    """Where workers keep what they compile: not where everybody else does, since it is wiped."""
-    return fitted.folder.parent / "kernels"
+    """Where workers of this test process keep what they compile: not where all others do, since it is wiped."""
+    return fitted.folder.parent / f"kernels-{os.getpid()}"
 
 
 def start_server(fitted: Calibrated) -> None:

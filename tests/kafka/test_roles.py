@@ -24,7 +24,7 @@ from tests.kafka_config import kafka_config
 from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, offline, read_events, read_topic, until, write_raw
 from tests.test_worker import working
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.kafka
 
 ALLOWED = {
     "gateway": {"write raw"},
@@ -104,7 +104,7 @@ async def test_the_whole_way_under_users_of_their_own(
     rows = [*benign(60, seed=5), *sweeps(2, 60, seed=6), {"client_id": "broken", "ts": "never"}]
     async with working(users["worker"], fitted):
         await write_raw(users["gateway"], rows)
-        await until(lambda: all_handled(users[ROOT]), 60, "all committed")
+        await until(lambda: all_handled(users[ROOT]), "all committed")
     expected = await offline(users[ROOT], fitted, base.topics.raw[0])
     assert len(expected) > 4
     written = await read_events(users["soc"])
@@ -112,7 +112,7 @@ async def test_the_whole_way_under_users_of_their_own(
     assert await offline(users["analyst"], fitted, base.topics.requests) == expected
     door = users["door"]
     async with KafkaDecisions(door.kafka.bootstrap, door.topics.throttle_state, **door.kafka.client()) as decisions:
-        assert await decisions.wait_fresh(20)
+        assert await decisions.wait_fresh(120)
         assert decisions.faults == 0
     assert await read_topic(door, door.topics.throttle_state)
     (letter,) = await read_topic(users["operator"], base.topics.dlq)
@@ -152,7 +152,7 @@ async def test_doctor_names_the_right_that_is_missing(
     async def in_order() -> bool:
         return {state for state, _ in (await found()).values()} == {"ok"}
 
-    await until(in_order, 60, "a broker whose groups have coordinators, and rights that have reached it")
+    await until(in_order, "a broker whose groups have coordinators, and rights that have reached it")
     taken = [
         one
         for one in bindings(base, {"worker": "User:worker"})
@@ -165,7 +165,7 @@ async def test_doctor_names_the_right_that_is_missing(
     async def noticed() -> bool:
         return len([None for state, _ in (await found()).values() if state == "fault"]) == 2
 
-    await until(noticed, 30, "two rights gone")
+    await until(noticed, "two rights gone")
     after = await found()
     state, mend = after[f"no right Write on topic {base.topics.judge_state}"]
     assert state == "fault"
@@ -217,7 +217,7 @@ async def test_a_worker_without_a_right_ends_and_says_what_was_refused(
     await write_raw(as_user(config, closed, "gateway"), [*sweeps(2, 40, seed=6), {"client_id": "b", "ts": "never"}])
     running = Worker(worker, await probe(worker.kafka), fitted.artefacts, fitted.secrets, ("sketch", "judge"))
     with pytest.raises(RightsError) as caught:
-        await asyncio.wait_for(running.run(asyncio.Event()), 60)
+        await asyncio.wait_for(running.run(asyncio.Event()), 120)
     kind = "group" if resource.startswith("-") else "topic"
     assert str(caught.value).startswith(f"no right {operation} on {kind} {name} (")
 
@@ -240,5 +240,5 @@ async def test_a_right_that_is_withdrawn_ends_the_worker(closed: Closed, namespa
     )
     await write_raw(as_user(config, closed, "gateway"), sweeps(1, 40, seed=6))
     with pytest.raises(BaseException) as caught:
-        await asyncio.wait_for(ending, 60)
+        await asyncio.wait_for(ending, 120)
     assert config.topics.requests in reason(caught.value)

@@ -11,7 +11,7 @@ from tests.pipeline import Calibrated, offline, read_events
 from tests.scaling.changes import judges
 from tests.scaling.population import prepare
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.kafka
 
 CLIENTS = 20_000
 PARTITIONS = 12
