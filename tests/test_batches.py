@@ -93,6 +93,13 @@ async def until_committed(config: Config, topic: str, offset: int) -> None:
     await until(there, f"{offset} committed")
 
 
+async def until_asked(runner: StageRunner) -> None:
+    """Faust has asked for records once more, as it does every second."""
+    consumer = runner.app.batch_consumer
+    polls = consumer.polls
+    await until(lambda: consumer.polls > polls, "a poll")
+
+
 async def runner_of(config: Config, stage: Collecting) -> StageRunner:
     features = await probe(config.kafka)
     return StageRunner(stage, config.kafka.group, clients.group_reading(config, features, fetch_max_wait_ms=50))
@@ -250,7 +257,7 @@ async def test_a_partition_that_is_no_longer_read_is_noticed(embedded_broker: st
     ends = {TP(topic, 0): 10, TP(topic, 1): 10}
     runner.seen({}, ends)
     for _ in range(3):
-        await asyncio.sleep(1.2)
+        await until_asked(runner)
         assert runner.overdue(50.0) is None, "all is read"
     left = aiokafka.TopicPartition(topic, 1)
     runner.app.batch_consumer._thread._ensure_consumer().pause(left)
@@ -259,7 +266,7 @@ async def test_a_partition_that_is_no_longer_read_is_noticed(embedded_broker: st
     runner.seen({}, {tp: 20 for tp in ends})
     said = []
     for _ in range(4):
-        await asyncio.sleep(1.2)
+        await until_asked(runner)
         said.append(runner.overdue(30.0))
     assert said[:2] == [None, None] and said[-1] is not None
     assert f"{topic}[1]: records wait at 10" in said[-1]
@@ -343,7 +350,7 @@ async def test_a_consumer_that_has_stopped_is_noticed(embedded_broker: str, name
     await runner.start()
     for _ in range(3):
         assert runner.overdue(50.0) is None
-        await asyncio.sleep(1.2)  # it asks at least every second
+        await until_asked(runner)
     await runner.app._fetcher.stop()
     assert runner.overdue(50.0) is None
     assert runner.overdue(50.0) is None
