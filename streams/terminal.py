@@ -1,4 +1,4 @@
-"""How the commands speak: results to standard output, everything else a person should know to standard error."""
+"""Output of commands: results go to standard output, messages and errors to standard error."""
 
 import contextlib
 import functools
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any, ParamSpec
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -21,20 +22,27 @@ from models.errors import UserError, WorldError
 P = ParamSpec("P")
 
 PIPED_COLUMNS = 10_000
-"""A pipe has no edge to wrap at."""
+"""Width of a table in a pipe, so that no line wraps."""
 
 WORD_COLUMNS = 40
-"""Sentences wrap; ids and times stand whole, since people copy them: a narrow terminal breaks the line instead."""
+"""Sentences wrap at this width. Ids and times never break: people copy them."""
 
 
-def show(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
-    """A table for people, or a JSON list of its rows."""
-    listed = [dict(row) for row in rows]
+def print_json(value: Any) -> None:
+    """One value on one line: a struct, a list of structs, or plain values. ASCII only, so safe for any terminal."""
+    print(json.dumps(msgspec.to_builtins(value)))
+
+
+def show(rows: Iterable[Mapping[str, Any] | msgspec.Struct], as_json: bool = False) -> None:
+    """Print rows as a table, or as a JSON list. A struct is a row of its fields."""
+    listed = list(rows)
     if as_json:
-        print(json.dumps(listed))
-        return
-    if not listed:
-        return
+        print_json(listed)
+    elif listed:
+        _print_table([row if isinstance(row, Mapping) else msgspec.to_builtins(row) for row in listed])
+
+
+def _print_table(listed: list[Mapping[str, Any]]) -> None:
     cells = [
         [f"{value:,}" if isinstance(value, int) else printable(str(value)) for value in row.values()] for row in listed
     ]
@@ -52,7 +60,7 @@ def say(text: str) -> None:
 
 
 def speaking(command: Callable[P, None]) -> Callable[P, None]:
-    """Errors that a user can mend are told in their own words, without a traceback."""
+    """Print errors that the user can fix as one message without a traceback, and exit with their code."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -69,8 +77,8 @@ def speaking(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _exit_code(error: Exception) -> int | None:
-    """2 for what stands in files and arguments, 1 for what the world did, None for our own faults."""
-    from aiokafka.errors import KafkaError  # most commands need no client library
+    """2 for errors in files and arguments, 1 for errors of the environment (Kafka, disk), None for bugs."""
+    from aiokafka.errors import KafkaError  # most commands do not need the client library
 
     if isinstance(error, UserError):
         return 2

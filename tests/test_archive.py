@@ -18,7 +18,7 @@ from streams.cli import app
 from streams.config.config import Config
 from streams.history.archive import ArchiveError, Message, Writer, layout, open_archive, writer
 from streams.history.archive.columns import ColumnGroup, table_of
-from streams.history.archive.erase import erase
+from streams.history.archive.erase import Erased, erase
 from streams.history.base import FrameBatch
 from streams.history.sources import open_sources
 from streams.progress import Silent
@@ -260,8 +260,8 @@ def test_erasure_takes_one_client_out_of_every_file(tmp_path: Path, history: lis
     about = order(92, client=key)
     archived(tmp_path, map(at, [*history, alone, about]))
     gone = erase(tmp_path, [key], Silent())
-    assert gone == (2, 1, 0, 3)
-    assert erase(tmp_path, [key], Silent()) == (0, 0, 0, 0)
+    assert gone == Erased(2, 1, 0, 3)
+    assert erase(tmp_path, [key], Silent()) == Erased(0, 0, 0, 0)
     kept = open_archive(tmp_path)
     assert not list(kept.frames(0, client=key, first=90))
     for found in kept.frames(0):

@@ -111,4 +111,4 @@ async def test_what_is_not_the_topic_of_frames_is_refused(
         archive_topic.take_topic(raw, config, tmp_path / "raw", Silent())
     with pytest.raises(SourceError, match="partition: expected 0 to 2; got 7"):
         await taken(config, tmp_path / "seven", "?partition=7")
-    assert (await taken(config, tmp_path / "empty")) == (0, 0, 0, [])
+    assert (await taken(config, tmp_path / "empty")) == Taken(0, 0, 0, [])

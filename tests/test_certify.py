@@ -53,7 +53,7 @@ def call(*arguments: object) -> Result:
 class TestCertifyCheck:
     def test_holds_on_other_clients_of_the_same_kind(self, fitted: Artefacts, tmp_path: Path) -> None:
         found = held_against(fitted, tmp_path, benign(1_500, 2))
-        assert found.holds, list(found.verdict())
+        assert found.holds, list(found.failures())
         consumers = [line for line in found.lines if line.name == "consumer"]
         assert [line.certified for line in consumers] == [True, True, False, False]
         assert all(line.clients == 1_500 and line.client_days > 1_500 for line in consumers)
@@ -63,7 +63,7 @@ class TestCertifyCheck:
         found = held_against(fitted, tmp_path, benign(1_000, 3), sweeps(40, 25, 4))
         assert {line.level for line in found.broken} >= {"watch", "soft"}
         assert any(moved.measure.startswith("variants") for moved in found.stale)
-        said = " ".join(found.verdict())
+        said = " ".join(found.failures())
         assert "BROKEN: consumer, soft: promised 0.001" in said and "STALE: consumer" in said
 
     def test_notices_that_clients_are_declared_otherwise(self, fitted: Artefacts, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said["certificate"] == certificate["id"]
     Path("other.pub").write_text("ab" * 32)
     assert call("verify", "a", "--key", "other.pub").exit_code == 1
-    Path("signer.pub").write_text(said["public key"])
+    Path("signer.pub").write_text(said["public_key"])
     assert call("verify", "a", "--key", "signer.pub").exit_code == 0
     monkeypatch.setenv("PROBEWATCH_SECRETS__PUBLIC_KEYS", "ab" * 32)
     refused = call("replay", "june.jsonl", "--out", "out", "--artefacts", "a")

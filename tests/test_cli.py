@@ -139,7 +139,7 @@ def test_doctor_names_each_fault_and_its_cure(at: Path) -> None:
     assert result.exit_code == 1
     found = {check["check"]: check for check in json.loads(result.stdout)}
     assert (found["secrets"]["state"], found["broker"]["state"]) == ("fault", "fault")
-    assert all(check["mend"] for check in found.values() if check["state"] == "fault")
+    assert all(check["fix"] for check in found.values() if check["state"] == "fault")
     (at / "probewatch.toml").write_text("[kafka]\nport = 1\n[nonsense]\n")
     faults = json.loads(call("doctor", "--json").stdout)
     assert len(faults) == 2 and {fault["check"] for fault in faults} == {"configuration"}

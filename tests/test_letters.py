@@ -74,7 +74,7 @@ async def test_what_can_be_read_now_is_sent_once(
     assert [one.did for one in dry] == ["would be sent", "refused", "would be sent"]
     done = await asyncio.to_thread(dead_letters.retry, found, config, sketcher(config, fitted))
     assert done[0] == Retried(places[0], "sent", f"{raw}[1]")
-    assert done[1].told.startswith(f"{places[1].removesuffix('#0')}: ts: expected an RFC 3339 time")
+    assert done[1].detail.startswith(f"{places[1].removesuffix('#0')}: ts: expected an RFC 3339 time")
     again = (await read_topic(config, raw))[7:]
     assert [(record.partition, json.loads(record.value)) for record in again] == [(1, BAD[0]), (1, BAD[2])]
     assert [(record.key, list(record.headers)) for record in again] == 2 * [(b"k", [("h", b"x")])]

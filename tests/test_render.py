@@ -22,7 +22,7 @@ from tests.test_events import kinds
 
 ROOT = Path(__file__).parents[1]
 SCHEMAS = {
-    name: Draft202012Validator(json.loads((ROOT / f"docs/schemas/{name}-alert.schema.json").read_text()))
+    name: Draft202012Validator(json.loads((ROOT / f"docs/formats/{name}-alert.schema.json").read_text()))
     for name in ("ecs", "hec")
 }
 CEF_KEYS: dict[str, tuple[str, int]] = {

@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = call("training-set", at / "train.csv", "--leave-out", "default", "--out", at / "art" / "train.set", "--json")
     assert made.exit_code == 0, made.output
     about = json.loads(made.stdout)
-    assert about["false positives"] <= 1e-4 and about["fields"]["purpose"] == "category" and len(about["fields"]) == 8
+    assert about["false_positives"] <= 1e-4 and about["fields"]["purpose"] == "category" and len(about["fields"]) == 8
     done = call("calibrate", at / "log.jsonl", "--out", at / "art", "--training-set", at / "art" / "train.set")
     assert done.exit_code == 0, done.output
     return at

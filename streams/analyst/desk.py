@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
+
+from detector.events.encode import Throttle
+from detector.events.ocsf import CLASS_UID
 from streams.analyst.errors import EventError
 from streams.analyst.events import KAFKA, Alert, Event, Filter, Place, ThrottleEvent, now, read_events
 from streams.analyst.feedback import beside, read
@@ -14,6 +18,33 @@ from streams.analyst.suppress import Suppression, hidden, suppressions_in
 from streams.config.config import Config
 
 ID_DIGITS_MIN = 4
+
+OcsfFinding = Annotated[
+    dict[str, Any],
+    msgspec.Meta(
+        description="OCSF 1.8, see docs/formats/alerts.md.",
+        extra_json_schema={
+            "required": ["class_uid", "metadata", "finding_info", "unmapped"],
+            "properties": {"class_uid": {"const": CLASS_UID}},
+        },
+    ),
+]
+
+
+class IncidentDetail(msgspec.Struct, frozen=True):
+    """One incident in full: its alerts and decisions as they were written, and its label, null if it has none."""
+
+    incident: Incident
+    alerts: list[OcsfFinding]
+    throttles: list[Throttle]
+    label: Label | None
+
+
+class ClientDetail(msgspec.Struct, frozen=True):
+    """One client in full. client : null if nothing was decided about it."""
+
+    client: Client | None
+    incidents: list[IncidentDetail]
 
 
 class Desk(NamedTuple):
@@ -46,6 +77,15 @@ class Desk(NamedTuple):
 
     def of(self, incident: str) -> list[Event]:
         return ordered(event for event in self.events if event.incident == incident)
+
+    def detail(self, incident: Incident) -> IncidentDetail:
+        events = self.of(incident.uid)
+        return IncidentDetail(
+            incident,
+            [event.record for event in events if isinstance(event, Alert)],
+            [event.record for event in events if isinstance(event, ThrottleEvent)],
+            self.labels.get(incident.uid),
+        )
 
     def alert(self, name: str) -> Alert:
         """By the beginning of its id, or the newest of an incident or of a decision so named. Raises EventError."""

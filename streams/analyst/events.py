@@ -14,7 +14,7 @@ import structlog
 
 from detector.drift.records import DRIFT, DriftRecord
 from detector.events.encode import Throttle as ThrottleRecord
-from detector.events.encode import moment
+from detector.events.encode import Time, moment
 from detector.events.finding import Position
 from detector.events.ocsf import CLASS_UID
 from streams.analyst.errors import EventError
@@ -37,17 +37,16 @@ T = TypeVar("T")
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What every event has, under one name each.
+    """The fields that all kinds of events have.
 
-    uid : of this event; sent twice, it is the same. incident : finding_info.uid. time : on the client's clock.
-    sequence : the decision's revision, which orders what falls at one time. client : the pseudonym, "" where a model is
-    meant. detector : "person" for orders, "drift" for drift. level : 0 to 4. mode : "" for drift. raw : the value as it
-    was.
+    uid : of this event; the same if it is delivered again. incident : finding_info.uid. time : on the client's clock.
+    sequence : the decision's revision, which orders events of one time. client : the pseudonym, "" for an event about a
+    model. detector : "person" for orders, "drift" for drift. level : 0 to 4. mode : "" for drift.
     """
 
     uid: str
     incident: str
-    time: datetime
+    time: Time
     sequence: int = 0
     client: str = ""
     model: str
@@ -57,14 +56,13 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     config_hash: str
     artefact_hash: str
     engine_version: str
-    raw: bytes
 
 
-class Alert(_Event, frozen=True, kw_only=True, gc=False):
-    """An OCSF finding (docs/formats/alerts.md).
+class AlertFields(_Event, frozen=True, kw_only=True, gc=False):
+    """The main fields of an alert (docs/formats/alerts.md).
 
-    requests : request ids that it names, the deciding one first. trigger : None for drift. The figures of a statistic
-    and its threshold are 0 for drift; budget and promised are shares of ordinary clients in a day.
+    requests : request ids that it names, the deciding one first. trigger : null for drift. The statistic and its
+    threshold are 0 for drift. budget, promised : shares of benign clients a day.
     """
 
     title: str
@@ -84,23 +82,31 @@ class Alert(_Event, frozen=True, kw_only=True, gc=False):
     requests: tuple[str, ...] = ()
     trigger: Position | None = None
 
+
+class Alert(AlertFields, frozen=True, kw_only=True, gc=False):
+    """An OCSF finding. raw : the message's value."""
+
+    raw: bytes
+
     @property
     def record(self) -> dict[str, Any]:
-        """All of it, as JSON values. Read when asked for: most who list alerts do not."""
+        """The whole finding as JSON values; decoded on each call."""
         found: dict[str, Any] = msgspec.json.decode(self.raw)
         return found
 
 
 class ThrottleEvent(_Event, frozen=True, kw_only=True, gc=False):
-    """A throttle record (docs/formats/throttle.md). `record` : all its fields."""
+    """A throttle record (docs/formats/throttle.md). record : all its fields. raw : the message's value."""
 
     record: ThrottleRecord
+    raw: bytes
 
 
 class DriftEvent(_Event, frozen=True, kw_only=True, gc=False):
-    """A drift record (docs/formats/drift.md). `record` : all its fields."""
+    """A drift record (docs/formats/drift.md). record : all its fields. raw : the message's value."""
 
     record: DriftRecord
+    raw: bytes
 
 
 Event = Alert | ThrottleEvent | DriftEvent

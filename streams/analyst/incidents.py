@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from detector.events.encode import Time
 from streams.analyst.events import Alert, DriftEvent, Event, ThrottleEvent, order
 from streams.analyst.labels import Label, Verdict
 from streams.doors.decisions import STRICTNESS
@@ -19,8 +20,9 @@ State = Literal["open", "closed", "labelled"]
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
     """One client and model, from the first event to the last.
 
-    level : the highest reached. level_now, action, mode, until : the strictest decision in force, 0 and "" for none.
-    state : labelled once a person judged it; closed when taken back, or a day after the last decision ran out.
+    level : the highest reached. level_now, action, mode, until : of the strictest decision in force; 0, "" and null for
+    none. state : labelled once a person gave a verdict; closed when its decisions were lifted, or a day after the last
+    one expired. verdict : "" for none.
     """
 
     uid: str
@@ -29,13 +31,13 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     title: str
     detectors: tuple[str, ...]
-    first: datetime
-    last: datetime
+    first: Time
+    last: Time
     level: int
     level_now: int
     action: str
     mode: str
-    until: datetime | None
+    until: Time | None
     alerts: int
     throttles: int
     certified: bool
@@ -119,12 +121,12 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     client_class: str
     models: tuple[str, ...]
     detectors: tuple[str, ...]
-    first: datetime
-    last: datetime
+    first: Time
+    last: Time
     level: int
     level_now: int
     action: str
-    until: datetime | None
+    until: Time | None
     incidents: int
     alerts: int
     throttles: int

@@ -83,6 +83,13 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     high: float
 
 
+class LabelReport(msgspec.Struct, frozen=True):
+    """All labels, and the share of false alarms by detector."""
+
+    labels: list[Label]
+    detectors: list[Share]
+
+
 def shares(labels: Iterable[Label]) -> list[Share]:
     """By detector; an incident of several detectors counts for each. It is a share of what was *labelled*."""
     verdicts: dict[str, list[Verdict]] = {}

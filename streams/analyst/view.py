@@ -7,7 +7,7 @@ import msgspec
 
 from detector.events.finding import LEVELS
 from streams.analyst.desk import Desk
-from streams.analyst.events import Alert, Event, ThrottleEvent
+from streams.analyst.events import Alert, AlertFields, Event, ThrottleEvent
 from streams.analyst.incidents import Client, Incident
 from streams.analyst.labels import Label
 from streams.analyst.suppress import Suppression
@@ -15,12 +15,6 @@ from streams.analyst.times import shown
 
 Row = dict[str, Any]
 ID_SHOWN = 12
-
-
-def builtins(record: msgspec.Struct) -> Row:
-    """As JSON has it: times RFC 3339, nothing shortened."""
-    found: Row = msgspec.to_builtins(record)
-    return found
 
 
 def incident_row(incident: Incident) -> Row:
@@ -52,9 +46,8 @@ def alert_row(alert: Alert) -> Row:
     }
 
 
-def alert_json(alert: Alert) -> Row:
-    """Without the bytes themselves: `alerts ALERT --json` has all that they say."""
-    return {name: value for name, value in builtins(alert).items() if name != "raw"}
+def alert_fields(alert: Alert) -> AlertFields:
+    return msgspec.convert(alert, AlertFields, from_attributes=True)
 
 
 def throttle_row(throttle: ThrottleEvent) -> Row:
@@ -72,10 +65,6 @@ def throttle_row(throttle: ThrottleEvent) -> Row:
         "until": shown(record.expires_at),
         "incident": throttle.incident[:ID_SHOWN],
     }
-
-
-def throttle_json(throttle: ThrottleEvent) -> Row:
-    return builtins(throttle.record)
 
 
 def client_row(client: Client) -> Row:
@@ -116,19 +105,8 @@ def suppression_row(suppression: Suppression) -> Row:
     }
 
 
-def incident_json(desk: Desk, incident: Incident) -> Row:
-    """Everything about one: the incident, its alerts and decisions as they were written, its label."""
-    events, label = desk.of(incident.uid), desk.labels.get(incident.uid)
-    return {
-        "incident": builtins(incident),
-        "alerts": [event.record for event in events if isinstance(event, Alert)],
-        "throttles": [throttle_json(event) for event in events if isinstance(event, ThrottleEvent)],
-        "label": None if label is None else builtins(label),
-    }
-
-
 def incident_text(desk: Desk, incident: Incident) -> Iterator[str]:
-    """The same for a person: what happened, how sure, what gateways do, how it came about, what can be done."""
+    """One incident for a person: what happened, how sure, what gateways do, how it came about, what can be done."""
     events = desk.of(incident.uid)
     alerts = [event for event in events if isinstance(event, Alert)]
     row = incident_row(incident)

@@ -34,13 +34,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-_PANELS = {
+PANELS = {
     "Calibration": (artefacts,),
     "Service": (service, topics, selftest),
     "The analyst's desk": (desk, explain, feedback, orders, render, dead_letters),
     "History": (archive, replay, compare),
 }
-for _panel, _modules in _PANELS.items():
+for _panel, _modules in PANELS.items():
     for _commands in _modules:
         _commands.add_to(app, _panel)
 

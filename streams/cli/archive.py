@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from typer.core import TyperGroup
 
-from streams.cli.arguments import AsJson, ConfigFile
+from streams.cli.arguments import AsJson, ConfigFile, JsonOutput, output
 from streams.terminal import say, show, speaking
 
 
@@ -25,6 +26,16 @@ archive_app = typer.Typer(
     "Example: probewatch archive kafka://localhost:9092/probewatch.requests.v1 --out archive",
     no_args_is_help=True,
 )
+
+
+def outputs() -> dict[str, JsonOutput]:
+    from streams.history.archive.erase import Erased
+    from streams.ops.archive_topic import Taken
+
+    return {
+        "archive write": output("What was added to the archive.", list[Taken]),
+        "archive erase": output("What was removed from the archive.", list[Erased]),
+    }
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -60,7 +71,7 @@ def write(
     settings = load_settings(config)
     with Bars() as bars:
         taken = archive_topic.take_topic(source, settings, out, bars)
-    show([taken._asdict() | {"gaps": len(taken.gaps)}] if not as_json else [taken._asdict()], as_json)
+    show([taken] if as_json else [msgspec.structs.asdict(taken) | {"gaps": len(taken.gaps)}], as_json)
     for partition, first, end in taken.gaps:
         say(f"partition {partition}: offsets {first} to {end - 1} were gone; a replay across them is not what was live")
     if not taken.snapshots:
@@ -95,4 +106,4 @@ def erase(
     names = pseudonyms_of(client, secrets)
     with Bars() as bars:
         gone = erased(folder, [client_of(name) for name in names], bars)
-    show([gone._asdict()], as_json)
+    show([gone], as_json)

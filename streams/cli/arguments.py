@@ -1,9 +1,24 @@
-"""Arguments that several commands share."""
+"""What several commands share: arguments, and how a module declares the JSON output of its commands."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import typer
+
+
+class JsonOutput(NamedTuple):
+    """What a command prints with --json; docs/schemas is generated from it (streams/cli/schemas.py).
+
+    types : a struct, or a list of structs; several for a command that prints one of several things.
+    """
+
+    description: str
+    types: tuple[Any, ...]
+
+
+def output(description: str, *types: Any) -> JsonOutput:
+    return JsonOutput(description, types)
+
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Configuration; see docs/configuration.md.")

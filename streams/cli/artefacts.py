@@ -1,15 +1,15 @@
 """Commands about artefacts: making them, looking at who signed them, and whether they still hold."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from detector.events.escape import printable
-from streams.cli.arguments import AsJson, Classes, ConfigFile, Out, Sources
-from streams.terminal import say, show, speaking
+from streams.cli.arguments import AsJson, Classes, ConfigFile, JsonOutput, Out, Sources, output
+from streams.terminal import print_json, say, show, speaking
 
 if TYPE_CHECKING:
     from models.artefacts.manifest import Inspection
@@ -17,6 +17,48 @@ if TYPE_CHECKING:
     from streams.secrets.load import Secrets
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `calibrate` wrote.", show_default=False)]
+
+
+class TrainingSetSummary(msgspec.Struct, frozen=True):
+    """A set of training rows. model : "" for any. fields : kind of each. embedding : length of embeddings, 0 for none.
+    false_positives : share of other inputs that the set recognises by mistake. bytes : size of the file."""
+
+    model: str
+    rows: int
+    fields: dict[str, str]
+    embedding: int
+    false_positives: float
+    bytes: int
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether artefacts are as they were signed. files : state of each, "as signed", "altered" or "missing". period :
+    of the history behind the certificate; absent without a certificate."""
+
+    ok: bool
+    faults: list[str]
+    signer: str
+    public_key: str
+    hash: str
+    engine_version: str
+    history_sha256: str
+    config_hash: str
+    code_sha256: str
+    certificate: str
+    period: str | msgspec.UnsetType = msgspec.UNSET
+    files: dict[str, str]
+
+
+def outputs() -> dict[str, JsonOutput]:
+    from streams.fit.calibrate import Calibration
+    from streams.fit.certify import CheckResult
+
+    return {
+        "calibrate": output("The certificate of the new artefacts.", Calibration),
+        "training-set": output("What the set recognises.", TrainingSetSummary),
+        "certify-check": output("Whether a certificate holds on other history, by class and level.", CheckResult),
+        "verify": output("Who signed the artefacts, and whether all files are as signed.", Verification),
+    }
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -58,6 +100,7 @@ def calibrate(
 
     Example: probewatch calibrate logs/may/ --out artefacts --classes clients.csv
     """
+    from streams.fit.calibrate import Calibration
     from streams.fit.calibrate import calibrate as fit
     from streams.fit.client_lists import removal, with_classes
     from streams.history.sources import open_sources
@@ -74,8 +117,7 @@ def calibrate(
     for warning in report.certificate.warnings:
         say(f"WARNING: {warning}")
     if as_json:
-        certificate = json.loads(report.certificate.to_json())
-        print(json.dumps({"artefact_hash": report.artefacts_hash, "certificate": certificate}))
+        print_json(Calibration(report.artefacts_hash, report.certificate))
     else:
         show(report.rows(), False)
         say(f"certificate {report.certificate.id}; {out / 'certificate.md'} says what it promises")
@@ -116,18 +158,17 @@ def training_set(
     secrets = secrets_or_new(load_settings(config), out.parent)
     with Bars() as bars:
         made = make_set(file, out, secrets.projection_seed, bars, model, leave_out or ())
-    about = {
-        "model": made.model,
-        "rows": made.rows,
-        "fields": len(made.fields),
-        "embedding": made.dim,
-        "false positives": made.false_positive_rate,
-        "bytes": out.stat().st_size,
-    }
+    fields = dict(zip(made.fields, made.kinds, strict=True))
+    about = TrainingSetSummary(made.model, made.rows, fields, made.dim, made.false_positive_rate, out.stat().st_size)
     if as_json:
-        print(json.dumps(about | {"fields": dict(zip(made.fields, made.kinds, strict=True))}))
+        print_json(about)
     else:
-        show([about | {"model": made.model or "any", "false positives": f"{made.false_positive_rate:.1e}"}], False)
+        shown = {
+            "model": made.model or "any",
+            "fields": len(fields),
+            "false_positives": f"{made.false_positive_rate:.1e}",
+        }
+        show([msgspec.to_builtins(about) | shown])
 
 
 @speaking
@@ -145,10 +186,8 @@ def certify_check(
 
     Example: probewatch certify-check logs/june/ --artefacts artefacts
     """
-    import msgspec
-
     from models.artefacts.store import load_artefacts
-    from streams.fit.certify import check, store
+    from streams.fit.certify import CheckResult, check, store
     from streams.fit.client_lists import with_classes
     from streams.history.sources import open_sources
     from streams.progress import Bars
@@ -162,11 +201,11 @@ def certify_check(
         found = check(opened, with_classes(settings, classes, secrets), fitted, secrets, bars)
     store(artefacts, found)
     if as_json:
-        print(json.dumps({"holds": found.holds, "verdict": list(found.verdict()), **msgspec.to_builtins(found)}))
+        print_json(CheckResult.of(found))
     else:
         show(found.rows(), False)
         show((moved_row for moved_row in _shifts(found)), False)
-    for text in (*found.verdict(), *(f"note: {note}" for note in found.notes)):
+    for text in (*found.failures(), *(f"note: {note}" for note in found.notes)):
         say(text)
     if not found.holds:
         raise typer.Exit(1)
@@ -213,11 +252,11 @@ def verify(
     if openssf is not None and (fault := model_signing.verify(folder, openssf)):
         faults.append(fault)
     if as_json:
-        print(json.dumps({"ok": not faults, "faults": faults, **dict(_about(folder, found))}))
+        print_json(_verification(folder, found, faults))
     else:
-        for name, value in _about(folder, found):
-            if name != "files":
-                print(printable(f"{name:12} {value}"))
+        for name, value in msgspec.to_builtins(_verification(folder, found, faults)).items():
+            if name not in ("ok", "faults", "files"):
+                print(printable(f"{name:14} {value}"))
         show(({"file": file.name, "state": file.state} for file in found.files), False)
         for fault in faults:
             say(f"FAULT: {fault}")
@@ -255,23 +294,27 @@ def secrets_or_new(config: "Config", folder: Path) -> "Secrets":
     return load_secrets(config, folder)
 
 
-def _about(folder: Path, found: "Inspection") -> Iterator[tuple[str, Any]]:
-    """Signer, hashes and grounds of a folder."""
+def _verification(folder: Path, found: "Inspection", faults: list[str]) -> Verification:
     from models.artefacts.signing import fingerprint
     from models.artefacts.store import read_certificate
 
     signer = found.signer
-    yield "signer", "nobody" if signer is None else f"{fingerprint(signer)}{'' if found.trusted else ' (not trusted)'}"
-    yield "public key", "" if signer is None else signer.hex()
-    yield "hash", found.hash
     provenance = found.manifest.get("provenance", {})
-    for name in ("engine_version", "history_sha256", "config_hash", "code_sha256"):
-        yield name, provenance.get(name, "")
     try:
         certificate = read_certificate(folder, found)
     except (OSError, ValueError):
         certificate = None
-    yield "certificate", "none that can be read" if certificate is None else certificate.id
-    if certificate is not None:
-        yield "period", f"{certificate.grounds.first} to {certificate.grounds.last}"
-    yield "files", {file.name: file.state for file in found.files}
+    return Verification(
+        ok=not faults,
+        faults=faults,
+        signer="nobody" if signer is None else f"{fingerprint(signer)}{'' if found.trusted else ' (not trusted)'}",
+        public_key="" if signer is None else signer.hex(),
+        hash=found.hash,
+        engine_version=provenance.get("engine_version", ""),
+        history_sha256=provenance.get("history_sha256", ""),
+        config_hash=provenance.get("config_hash", ""),
+        code_sha256=provenance.get("code_sha256", ""),
+        certificate="none that can be read" if certificate is None else certificate.id,
+        period=msgspec.UNSET if certificate is None else f"{certificate.grounds.first} to {certificate.grounds.last}",
+        files={file.name: file.state for file in found.files},
+    )

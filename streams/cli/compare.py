@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.arguments import AsJson, ConfigFile
-from streams.terminal import say, show, speaking
+from streams.cli.arguments import AsJson, ConfigFile, JsonOutput, output
+from streams.terminal import print_json, say, show, speaking
 
 if TYPE_CHECKING:
     from streams.compare import Comparison
@@ -16,6 +16,12 @@ SHOWN_EVENTS = 20
 """Differing events that a terminal sees; --json has all of them."""
 
 ARROWS = {"lost": "-", "new": "+", "changed": "~"}
+
+
+def outputs() -> dict[str, JsonOutput]:
+    from streams.compare import Comparison
+
+    return {"compare": output("Two replays of one history, compared.", Comparison)}
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -52,11 +58,10 @@ def compared(a: Path, b: Path, config: "Config", labels: dict[str, Any], as_json
     from streams.compare import compare, read_side
 
     found = compare(read_side(a, config), read_side(b, config), labels)
-    text = msgspec.json.encode(found)
     if keep is not None:
-        keep.write_bytes(msgspec.json.format(text, indent=2) + b"\n")
+        keep.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     if as_json:
-        print(text.decode())
+        print_json(found)
         return
     _show_comparison(found)
 

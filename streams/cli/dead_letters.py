@@ -1,12 +1,11 @@
 """`probewatch dlq`: what could not be read, by reason; and records sent again once they can be."""
 
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from streams.cli.arguments import ArtefactFolder, AsJson, ConfigFile
+from streams.cli.arguments import ArtefactFolder, AsJson, ConfigFile, JsonOutput, output
 from streams.terminal import say, show, speaking
 
 if TYPE_CHECKING:
@@ -38,6 +37,16 @@ Raw = Annotated[
 ]
 
 
+def outputs() -> dict[str, JsonOutput]:
+    from streams.ops.dead_letters import DeadLetterGroup, DeadLetterLine, Retried
+
+    return {
+        "dlq list": output("Dead letters, counted by reason, field and topic.", list[DeadLetterGroup]),
+        "dlq show": output("Dead letters one by one.", list[DeadLetterLine]),
+        "dlq retry": output("What became of each dead letter.", list[Retried]),
+    }
+
+
 def add_to(app: typer.Typer, panel: str) -> None:
     app.add_typer(dlq_app, name="dlq", rich_help_panel=panel)
 
@@ -59,7 +68,7 @@ def list_letters(
     from streams.ops.dead_letters import Wanted, grouped
 
     _, letters = _letters(config, place, Wanted(reason, field, topic))
-    show((_plain(group._asdict()) for group in grouped(letters)), as_json)
+    show(grouped(letters), as_json)
     if not letters:
         say("no dead letters")
 
@@ -83,13 +92,13 @@ def show_letters(
     Example: probewatch dlq show --reason time --limit 5
     """
     from streams.history.sources import open_sources
-    from streams.ops.dead_letters import Wanted, looked_up
+    from streams.ops.dead_letters import Wanted, line_of, looked_up
 
     settings, found = _letters(config, place, Wanted(reason, field, topic, tuple(places or ())))
     letters = found[:limit]
     if record:
         letters = looked_up(letters, open_sources(raw or [], settings), settings)
-    show((_plain(_line(letter, record)) for letter in letters), as_json)
+    show((line_of(letter, with_record=record) for letter in letters), as_json)
     if len(found) > limit:
         say(f"{len(found) - limit:,} more; --limit shows them")
 
@@ -115,13 +124,13 @@ def retry_letters(
     Example: probewatch dlq retry --reason time --dry-run
     """
     from streams.history.sources import open_sources
-    from streams.ops.dead_letters import Wanted, looked_up, retry
+    from streams.ops.dead_letters import RetryOutcome, Wanted, looked_up, retry
 
     settings, letters = _letters(config, place, Wanted(reason, field, topic, tuple(places or ())))
     letters = looked_up(letters, open_sources(raw or [], settings), settings)
     done = retry(letters, settings, _sketcher(settings, artefacts), dry=dry_run)
-    show((one._asdict() for one in done), as_json)
-    counts = {did: sum(one.did == did for one in done) for did in ("sent", "would be sent", "refused", "missing")}
+    show(done, as_json)
+    counts = {did: sum(one.did == did for one in done) for did in get_args(RetryOutcome)}
     say(", ".join(f"{count:,} {did}" for did, count in counts.items() if count) or "no dead letters")
 
 
@@ -143,20 +152,3 @@ def _sketcher(config: "Config", folder: Path | None) -> Any:
     secrets = load_secrets(config, folder)
     artefacts = load_artefacts(folder, secrets.projection_seed, trusted_keys(config))
     return Sketcher(artefacts, Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed), config)
-
-
-def _line(letter: "Letter", with_record: bool) -> dict[str, Any]:
-    reject = letter.reject
-    line = {"place": letter.place, "time": letter.time, "reason": reject.reason, "message": reject.message}
-    if with_record:
-        value = letter.record.value if letter.record is not None else None
-        line["record"] = None if value is None else value.decode("utf-8", "backslashreplace")
-    return line
-
-
-def _plain(line: dict[str, Any]) -> dict[str, Any]:
-    """Times as RFC 3339."""
-    return {
-        name: value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
-        for name, value in line.items()
-    }

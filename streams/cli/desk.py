@@ -1,12 +1,12 @@
 """The analyst's view: what was decided, and about whom."""
 
-import json
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from streams.cli.arguments import AsJson, ConfigFile
+from streams.cli.arguments import AsJson, ConfigFile, JsonOutput, output
 from streams.cli.events import (
     KAFKA,
     Follow,
@@ -21,7 +21,7 @@ from streams.cli.events import (
     filter_of,
     place_of,
 )
-from streams.terminal import say, show, speaking
+from streams.terminal import print_json, say, show, speaking
 
 if TYPE_CHECKING:
     from streams.analyst.desk import Desk
@@ -43,6 +43,35 @@ Feedback = Annotated[
         help="Labels and suppressions: a file, or kafka. By default feedback.jsonl in the folder, or the topic.",
     ),
 ]
+
+
+def outputs() -> dict[str, JsonOutput]:
+    from detector.events.encode import Throttle
+    from streams.analyst.desk import ClientDetail, IncidentDetail
+    from streams.analyst.events import AlertFields
+    from streams.analyst.incidents import Client, Incident
+
+    return {
+        "alerts": output(
+            "Incidents. With --each: alerts. With --follow: one alert a line. With an ID: the incident in full.",
+            list[Incident],
+            list[AlertFields],
+            AlertFields,
+            IncidentDetail,
+        ),
+        "throttles": output(
+            "Throttle records. With --follow: one a line. With an ID: the incident in full.",
+            list[Throttle],
+            Throttle,
+            IncidentDetail,
+        ),
+        "clients": output(
+            "Clients. With a CLIENT: that client in full. With --follow: one throttle record a line.",
+            list[Client],
+            ClientDetail,
+            Throttle,
+        ),
+    }
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -81,7 +110,7 @@ def alerts(
     settings, wanted = filter_of(config, since, until, client, model, detector, level, mode)
     if following:
         unseen = None if suppressed else Unseen(place_of(feedback or place), settings)
-        _follow(settings, place, wanted, _Shown("alert", view.alert_row, view.alert_json, unseen), as_json)
+        _follow(settings, place, wanted, _Shown("alert", view.alert_row, view.alert_fields, unseen), as_json)
         return
     desk = _desk(settings, place, feedback)
     if alert:
@@ -91,9 +120,9 @@ def alerts(
     if each:
         named = {incident.uid for incident in found}
         listed = [one for one in desk.alerts(wanted) if one.incident in named]
-        _show(listed, view.alert_row, view.alert_json, as_json)
+        _show(listed, view.alert_row, view.alert_fields, as_json)
     else:
-        _show(found, view.incident_row, view.builtins, as_json)
+        _show(found, view.incident_row, None, as_json)
     if len(found) < len(all_found):
         say(f"suppressed, and shown by --suppressed: {len(all_found) - len(found):,}")
 
@@ -122,13 +151,13 @@ def throttles(
 
     settings, wanted = filter_of(config, since, until, client, model, detector, level, mode)
     if following:
-        _follow(settings, place, wanted, _Shown("throttle", view.throttle_row, view.throttle_json), as_json)
+        _follow(settings, place, wanted, _Shown("throttle", view.throttle_row, attrgetter("record")), as_json)
         return
     desk = _desk(settings, place, "", labels=bool(decision))
     if decision:
         _show_one(desk, decision, as_json)
         return
-    _show(desk.throttles(wanted, in_force=in_force), view.throttle_row, view.throttle_json, as_json)
+    _show(desk.throttles(wanted, in_force=in_force), view.throttle_row, attrgetter("record"), as_json)
 
 
 @speaking
@@ -154,24 +183,24 @@ def clients(
     Example: probewatch clients --since 7d --level 3
     """
     from streams.analyst import view
+    from streams.analyst.desk import ClientDetail
 
     settings, wanted = filter_of(config, since, until, name, model, detector, level, mode)
     if following:
-        _follow(settings, place, wanted, _Shown("throttle", view.throttle_row, view.throttle_json), as_json)
+        _follow(settings, place, wanted, _Shown("throttle", view.throttle_row, attrgetter("record")), as_json)
         return
     desk = _desk(settings, place, feedback)
     found = desk.clients(wanted)
     if not name:
-        _show(found, view.client_row, view.builtins, as_json)
+        _show(found, view.client_row, None, as_json)
         return
     about = [one for one in desk.incidents if one.client in wanted.client]
     if as_json:
-        whole = [view.incident_json(desk, incident) for incident in about]
-        print(json.dumps({"client": view.builtins(found[0]) if found else None, "incidents": whole}))
+        print_json(ClientDetail(found[0] if found else None, [desk.detail(incident) for incident in about]))
         return
     if not found:
         say(f"{name}: nothing was decided about this client")
-    _show(found, view.client_row, view.builtins, False)
+    show(map(view.client_row, found))
     for incident in about:
         _print(["", *view.incident_text(desk, incident)])
 
@@ -191,17 +220,17 @@ def _show_one(desk: "Desk", name: str, as_json: bool) -> None:
 
     incident = desk.incident(name)
     if as_json:
-        print(json.dumps(view.incident_json(desk, incident)))
+        print_json(desk.detail(incident))
     else:
         _print(view.incident_text(desk, incident))
 
 
 class _Shown(NamedTuple):
-    """Events of which kind, and how: a row for people, all of it for programs; but for what is not to be seen."""
+    """How --follow prints events of one kind. row : for people. fields : for JSON. unseen : suppressions to obey."""
 
     kind: "Kind"
     row: Callable[[Any], dict[str, Any]]
-    whole: Callable[[Any], dict[str, Any]]
+    fields: Callable[[Any], Any]
     unseen: "Unseen | None" = None
 
 
@@ -221,7 +250,10 @@ def _follow(settings: "Config", place: str, wanted: "Filter", shown: _Shown, as_
             if shown.unseen is not None:
                 await asyncio.to_thread(shown.unseen.refresh)
             if shown.unseen is None or not shown.unseen.hides(event):
-                _print([json.dumps(shown.whole(event)) if as_json else "  ".join(map(str, shown.row(event).values()))])
+                if as_json:
+                    print_json(shown.fields(event))
+                else:
+                    _print(["  ".join(map(str, shown.row(event).values()))])
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(print_all())
@@ -230,11 +262,11 @@ def _follow(settings: "Config", place: str, wanted: "Filter", shown: _Shown, as_
 def _show(
     found: "Iterable[Any]",
     row: Callable[[Any], dict[str, Any]],
-    whole: Callable[[Any], dict[str, Any]],
+    fields: Callable[[Any], Any] | None,
     as_json: bool,
 ) -> None:
-    """A table for people, everything for programs."""
-    show(map(whole if as_json else row, found), as_json)
+    """A table of rows for people; JSON of all fields, or of the structs themselves if `fields` is None."""
+    show(map(row, found) if not as_json else found if fields is None else map(fields, found), as_json)
 
 
 def _print(lines: "Iterable[str]") -> None:

@@ -1,18 +1,23 @@
 """`probewatch explain`."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.arguments import ArtefactFolder, AsJson, ConfigFile
-from streams.terminal import PIPED_COLUMNS, speaking
+from streams.cli.arguments import ArtefactFolder, AsJson, ConfigFile, JsonOutput, output
+from streams.terminal import PIPED_COLUMNS, print_json, speaking
 
 if TYPE_CHECKING:
     from streams.explain.find import HistoryContext
     from streams.progress import Reporter
+
+
+def outputs() -> dict[str, JsonOutput]:
+    from streams.explain.find import Explanation
+
+    return {"explain": output("How a decision came about.", Explanation)}
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -68,7 +73,7 @@ def explain(
         told = find.told(find.seek(what, history, events), history)
         telling, beside = find.tell(told, history), find.side_by_side(told, history, raw or ())
     if as_json:
-        print(json.dumps({**msgspec.to_builtins(telling), "requests": msgspec.to_builtins(beside)}))
+        print_json(find.Explanation(**msgspec.structs.asdict(telling), requests=beside))
     else:
         console = Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS, highlight=False)
         tree.show_telling(telling, beside, REGISTRY[0].name, console)

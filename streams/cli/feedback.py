@@ -1,14 +1,13 @@
 """What analysts say of alerts: verdicts, and what they do not want to be shown."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from streams.cli.arguments import AsJson, ConfigFile
+from streams.cli.arguments import AsJson, ConfigFile, JsonOutput, output
 from streams.cli.events import KAFKA, ForClient, ForDetector, ForModel, From, filter_of, place_of
-from streams.terminal import say, show, speaking
+from streams.terminal import print_json, say, show, speaking
 
 To = Annotated[
     Path | None,
@@ -16,6 +15,18 @@ To = Annotated[
         "--to", metavar="FILE", help="Write to this file. By default feedback.jsonl in the folder, or the topic."
     ),
 ]
+
+
+def outputs() -> dict[str, JsonOutput]:
+    from streams.analyst.labels import Label, LabelReport
+    from streams.analyst.suppress import Suppression
+
+    return {
+        "label": output("The label that was written (docs/formats/feedback.md).", Label),
+        "labels": output("All labels, and the share of false alarms by detector.", LabelReport),
+        "suppress": output("The suppressions that were written, one for each pseudonym.", list[Suppression]),
+        "suppressions": output("All suppressions, including those that have ended.", list[Suppression]),
+    }
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -44,7 +55,7 @@ def label(
 
     Example: probewatch label 0123abcd --verdict false --reason "the client's own nightly test"
     """
-    from streams.analyst import feedback, view
+    from streams.analyst import feedback
     from streams.analyst.desk import open_desk
     from streams.analyst.events import now
     from streams.analyst.labels import WORDS, label_of
@@ -54,7 +65,7 @@ def label(
     found = desk.alert(alert)
     made = label_of(found, desk.incident(found.incident).detectors, WORDS[verdict], reason, now())
     kept = feedback.keep(settings, made.finding_uid, made, to or feedback.beside(place_of(place)))
-    _done(f"{made.verdict}: incident {made.finding_uid}, written to {kept}", view.builtins(made), as_json)
+    _done(f"{made.verdict}: incident {made.finding_uid}, written to {kept}", made, as_json)
 
 
 @speaking
@@ -72,17 +83,17 @@ def labels(
     Example: probewatch labels --json
     """
     from streams.analyst import view
-    from streams.analyst.labels import read_labels, shares
+    from streams.analyst.labels import LabelReport, read_labels, shares
 
     settings, _ = filter_of(config)
     found = read_labels(place_of(place), settings).values()
-    counted = [view.builtins(share) for share in shares(found)]
+    report = LabelReport(list(found), shares(found))
     if as_json:
-        print(json.dumps({"labels": [view.builtins(one) for one in found], "detectors": counted}))
+        print_json(report)
         return
-    show(map(view.label_row, found), False)
+    show(map(view.label_row, report.labels))
     print()
-    show(counted, False)
+    show(report.detectors)
 
 
 @speaking
@@ -103,7 +114,7 @@ def suppress(
 
     Example: probewatch suppress --client acct-7 --until 30d --reason "load test, every night"
     """
-    from streams.analyst import feedback, view
+    from streams.analyst import feedback
     from streams.analyst.events import now
     from streams.analyst.suppress import suppression_of
     from streams.analyst.times import shown, time_of
@@ -114,7 +125,7 @@ def suppress(
     made = [suppression_of(name, model, detector, end, reason, now()) for name in names]
     for one in made:
         kept = feedback.keep(settings, one.suppression_id, one, to or feedback.beside(place_of(place)))
-    _done(f"not shown before {shown(end)}; written to {kept}", [view.builtins(one) for one in made], as_json)
+    _done(f"not shown before {shown(end)}; written to {kept}", made, as_json)
 
 
 @speaking
@@ -134,11 +145,11 @@ def suppressions(
 
     settings, _ = filter_of(config)
     found = read_suppressions(place_of(place), settings)
-    show(map(view.builtins if as_json else view.suppression_row, found), as_json)
+    show(found if as_json else map(view.suppression_row, found), as_json)
 
 
 def _done(said: str, record: Any, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(record))
+        print_json(record)
     else:
         say(said)

@@ -1,14 +1,14 @@
 """Orders of people: they stand in `requests`, take effect at their offset there, and are replayed with it."""
 
-import json
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
+import msgspec
 import typer
 
-from streams.cli.arguments import AsJson, ConfigFile
-from streams.terminal import say, speaking
+from streams.cli.arguments import AsJson, ConfigFile, JsonOutput, output
+from streams.terminal import print_json, say, speaking
 
 if TYPE_CHECKING:
     from streams.config.config import Config
@@ -19,6 +19,22 @@ Client = Annotated[
 ]
 ModelName = Annotated[str, typer.Option("--model", metavar="NAME", help="Only for this model.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the order.")]
+
+
+class SentOrder(msgspec.Struct, frozen=True):
+    """An order that was sent. clients : the client's pseudonyms, two while keys rotate. until : RFC 3339, empty for
+    `lift`. partitions : number of partitions of `requests` that it was written to."""
+
+    action: Literal["allow", "lift", "block"]
+    clients: tuple[str, ...]
+    model: str
+    until: str
+    reason: str
+    partitions: int
+
+
+def outputs() -> dict[str, JsonOutput]:
+    return dict.fromkeys(("allow", "lift", "block"), output("The order that was sent.", SentOrder))
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -88,7 +104,7 @@ def block(
 
 
 class _Order(NamedTuple):
-    action: str
+    action: Literal["allow", "lift", "block"]
     model: str
     until: datetime | None
     reason: str
@@ -113,8 +129,8 @@ def _give(config: Path | None, client: str, order: _Order, done: str, as_json: b
     settings, secrets = order_settings(config, client)
     sent = send(settings, secrets, order.action, client, order.model, order.until_ms, order.reason)
     if as_json:
-        said = {"action": order.action, "clients": pseudonyms_of(client, secrets), "model": order.model}
-        print(json.dumps(said | {"until": shown(order.until), "reason": order.reason, "partitions": sent}))
+        names = tuple(pseudonyms_of(client, secrets))
+        print_json(SentOrder(order.action, names, order.model, shown(order.until), order.reason, sent))
     else:
         where = f"{sent} partitions" if sent > 1 else "one partition"
         say(f"{done}; written to {where} of {settings.topics.requests}")

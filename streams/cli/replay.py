@@ -1,16 +1,15 @@
 """`probewatch replay`: history judged again."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from streams.cli.arguments import ArtefactFolder, AsJson, Classes, ConfigFile, Out, Sources
+from streams.cli.arguments import ArtefactFolder, AsJson, Classes, ConfigFile, JsonOutput, Out, Sources, output
 from streams.cli.artefacts import secrets_or_new
 from streams.cli.compare import compared
-from streams.terminal import say, show, speaking, stop_requests
+from streams.terminal import print_json, say, show, speaking, stop_requests
 
 if TYPE_CHECKING:
     from models.artefacts.store import Artefacts
@@ -102,6 +101,21 @@ class _Fitted(NamedTuple):
     secrets: "Secrets"
     folder: Path
     cold: bool
+
+
+def outputs() -> dict[str, JsonOutput]:
+    from streams.compare import Comparison
+    from streams.replay.outcome import ReplaySummary
+    from streams.replay.verify import Verdict
+
+    return {
+        "replay": output(
+            "The summary. With --verify: how the events differ from the recorded ones. With --what-if: the comparison.",
+            ReplaySummary,
+            Verdict,
+            Comparison,
+        )
+    }
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -308,22 +322,20 @@ def _print_summary(outcome: "Outcome", out: Path, as_json: bool, *, alone: bool)
             f" {out / 'cold_start.jsonl'} lists them"
         )
     if as_json and alone:
-        print(json.dumps(summary))
+        print_json(summary)
     elif not as_json:
         show(({"class": name, **counts} for name, counts in summary["classes"].items()), False)
         say(f"{summary['rows']:,} rows, {summary['alerts']:,} alerts in {summary['seconds']} s; written to {out}")
 
 
 def _verify(place: str, outcome: "Outcome", selection: "Selection", config: "Config", as_json: bool) -> None:
-    import msgspec
-
     from streams.analyst.events import read_events
     from streams.replay.verify import sentence, verify, wanted
 
     recorded = read_events(place, config, wanted(selection))
     verdict = verify(outcome, recorded, selection)
     if as_json:
-        print(msgspec.json.encode(verdict).decode())
+        print_json(verdict)
     else:
         say(sentence(verdict))
     if not verdict.equal:

@@ -1,12 +1,17 @@
 """`selftest`: an armed engine and a broken pipeline both show an empty list; this tells them apart."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from streams.cli.arguments import AsJson, ConfigFile
-from streams.terminal import say, show, speaking
+from streams.cli.arguments import AsJson, ConfigFile, JsonOutput, output
+from streams.terminal import print_json, say, show, speaking
+
+
+def outputs() -> dict[str, JsonOutput]:
+    from streams.ops.selftest.selftest import SelftestReport
+
+    return {"selftest": output("What was sent, what was expected, and each step.", SelftestReport)}
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -35,7 +40,7 @@ def selftest(
 
     from models.artefacts.store import load_artefacts
     from streams.ops.selftest.rehearsal import rehearse
-    from streams.ops.selftest.selftest import reserved_name
+    from streams.ops.selftest.selftest import SelftestReport, reserved_name
     from streams.ops.selftest.selftest import selftest as run
     from streams.secrets.load import load_secrets, load_settings, trusted_keys
 
@@ -48,10 +53,9 @@ def selftest(
     steps = run(settings, rehearsal, timeout_s)
     passed = all(step.state == "ok" for step in steps)
     if as_json:
-        found = {"model": rehearsal.model, "client": rehearsal.client, "requests": len(rehearsal.values)}
-        due = [one._asdict() for one in rehearsal.due]
-        print(json.dumps(found | {"passed": passed, "due": due, "steps": [step._asdict() for step in steps]}))
+        requests = len(rehearsal.values)
+        print_json(SelftestReport(rehearsal.model, rehearsal.client, requests, passed, rehearsal.due, steps))
     else:
-        show((step._asdict() for step in steps), False)
+        show(steps)
     if not passed:
         raise typer.Exit(1)

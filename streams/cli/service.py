@@ -1,13 +1,14 @@
 """`probewatch run | doctor | client-id | rekey`: the service and what is around it."""
 
-import json
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import msgspec
 import typer
 
-from streams.cli.arguments import AsJson, ConfigFile, Sources
-from streams.terminal import say, show, speaking
+from streams.cli.arguments import AsJson, ConfigFile, JsonOutput, Sources, output
+from streams.terminal import print_json, say, show, speaking
 
 if TYPE_CHECKING:
     from streams.config.config import Config
@@ -17,6 +18,29 @@ RoleName = Annotated[
     Literal["gateway", "worker", "soc", "door", "analyst", "operator", "admin"],
     typer.Option("--role", help="Whose rights the configured user should have."),
 ]
+
+
+class ClientPseudonym(msgspec.Struct, frozen=True):
+    """A client's pseudonym under the current key."""
+
+    client: Annotated[str, msgspec.Meta(pattern="^[a-z0-9]{1,16}-[a-z2-7]{26}$")]
+
+
+class RegistryLine(msgspec.Struct, frozen=True):
+    """A line of input.registry: a client's new pseudonym and its declared class."""
+
+    client: str
+    client_class: Literal["consumer", "broker", "system"] = msgspec.field(name="class")
+
+
+def outputs() -> dict[str, JsonOutput]:
+    from streams.ops.doctor import Check
+
+    return {
+        "client-id": output("The client's pseudonym under the current key.", ClientPseudonym),
+        "rekey": output("Lines of input.registry under the new pseudonyms.", list[RegistryLine]),
+        "doctor": output("All checks that were made.", list[Check]),
+    }
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -63,7 +87,7 @@ def client_id(
 
     _, secrets = _settings(config)
     found = pseudonym_of(name, secrets)
-    print(json.dumps({"client": found}) if as_json else found)
+    print_json(ClientPseudonym(found)) if as_json else print(found)
 
 
 @speaking
@@ -82,7 +106,7 @@ def rekey(sources: Sources, config: ConfigFile = None, as_json: AsJson = False) 
     settings, secrets = _settings(config)
     with Bars() as bars:
         found = rotation.rekey(settings, secrets, open_sources(sources, settings), bars)
-    show(({"client": name, "class": client_class} for name, client_class in found.registry.items()), as_json)
+    show(itertools.starmap(RegistryLine, found.registry.items()), as_json)
     say(f"{len(found.orders)} orders given again; {found.unknown} clients with orders that these records do not name")
 
 
@@ -95,7 +119,7 @@ def doctor(config: ConfigFile = None, role: RoleName = "worker", as_json: AsJson
     from streams.ops.doctor import examine
 
     checks = examine(config, role)
-    show((check._asdict() for check in checks), as_json)
+    show(checks, as_json)
     if any(check.state == "fault" for check in checks):
         raise typer.Exit(1)
 

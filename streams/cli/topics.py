@@ -1,15 +1,37 @@
 """`probewatch topics create | check | acls`."""
 
 import asyncio
-import json
 from typing import Annotated
 
+import msgspec
 import typer
 
-from streams.cli.arguments import AsJson, ConfigFile
-from streams.terminal import say, show, speaking
+from streams.cli.arguments import AsJson, ConfigFile, JsonOutput, output
+from streams.terminal import print_json, say, show, speaking
 
 topics_app = typer.Typer(help="The Kafka topics that the service needs.", no_args_is_help=True)
+
+
+class CreatedTopic(msgspec.Struct, frozen=True):
+    """A topic that was created."""
+
+    made: str
+
+
+class TopicProblem(msgspec.Struct, frozen=True):
+    """Something wrong with a topic, and what was expected."""
+
+    problem: str
+
+
+def outputs() -> dict[str, JsonOutput]:
+    from streams.kafka.acl import Binding
+
+    return {
+        "topics create": output("Topics that were created. Existing ones are not listed.", list[CreatedTopic]),
+        "topics check": output("What is wrong with the topics; empty if nothing is.", list[TopicProblem]),
+        "topics acls": output("All ACLs that the roles need.", list[Binding]),
+    }
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -36,7 +58,7 @@ def topics_create(
     from streams.secrets.load import load_settings
 
     made = asyncio.run(topics.create(load_settings(config), raw_partitions))
-    show(({"made": name} for name in made), as_json)
+    show(map(CreatedTopic, made), as_json)
     if not made:
         say("every topic is there already")
 
@@ -52,7 +74,7 @@ def topics_check(config: ConfigFile = None, as_json: AsJson = False) -> None:
     from streams.secrets.load import load_settings
 
     problems = asyncio.run(topics.check(load_settings(config)))
-    show(({"problem": problem} for problem in problems), as_json)
+    show(map(TopicProblem, problems), as_json)
     if problems:
         raise typer.Exit(1)
     say("topics are as they should be")
@@ -80,6 +102,6 @@ def topics_acls(
     named = dict(one.partition("=")[::2] for one in principal or ())
     settings = load_settings(config)
     if as_json:
-        print(json.dumps([binding._asdict() for binding in bindings(settings, named)]))
+        print_json(list(bindings(settings, named)))
     else:
         print("\n".join(commands(settings, named)))

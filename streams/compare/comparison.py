@@ -81,6 +81,8 @@ class Sides(msgspec.Struct, frozen=True):
 
 
 class Scores(msgspec.Struct, frozen=True):
+    """Scores of A and of B, by detector."""
+
     a: list[Score]
     b: list[Score]
 

@@ -248,6 +248,12 @@ def _stands_at(story: Trace, row: int, at: Position) -> bool:
     return (story.sources[row], int(rows.offset[row]), int(rows.index[row])) == (at.source, at.offset, at.index)
 
 
+class Explanation(explanation.Telling, frozen=True, kw_only=True):
+    """A decision explained. requests : the request and the nearest earlier ones, null without raw records."""
+
+    requests: SideBySide | None
+
+
 def tell(found: DecisionExplanation, history: HistoryContext) -> explanation.Telling:
     """As plain values. The hashes are those of the configuration and the artefacts that it was told with."""
     artefact = history.artefacts.models[found.story.model]

@@ -7,8 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from detector import __version__
@@ -65,6 +66,13 @@ class Sketched(NamedTuple):
 
 class FittedModels(NamedTuple):
     models: dict[str, Sketched]
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """A calibration. artefact_hash : of the folder. certificate : what it promises, see docs/certificates.md."""
+
+    artefact_hash: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+    certificate: Certificate
 
 
 class Report(NamedTuple):

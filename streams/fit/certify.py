@@ -87,8 +87,8 @@ class CertificateCheck(msgspec.Struct, frozen=True):
     def holds(self) -> bool:
         return not self.broken and not self.stale
 
-    def verdict(self) -> Iterator[str]:
-        """In words; nothing if all is well."""
+    def failures(self) -> Iterator[str]:
+        """What does not hold, in words."""
         for line in self.broken:
             yield (
                 f"BROKEN: {line.name}, {line.level}: promised {line.promised:g}, realised {line.realised:.2g}"
@@ -115,6 +115,18 @@ class CertificateCheck(msgspec.Struct, frozen=True):
                 "chance": "conditional" if line.chance is None else f"{line.chance:.2g}",
                 "verdict": "BROKEN" if line.broken else "",
             }
+
+
+class CheckResult(CertificateCheck, frozen=True, kw_only=True):
+    """A certificate checked on other history. holds : no promise is broken, and clients have not shifted. verdict :
+    what does not hold, in words. notes : further remarks."""
+
+    holds: bool
+    verdict: tuple[str, ...]
+
+    @classmethod
+    def of(cls, found: CertificateCheck) -> "CheckResult":
+        return cls(**msgspec.structs.asdict(found), holds=found.holds, verdict=tuple(found.failures()))
 
 
 def check(
@@ -161,7 +173,7 @@ def standing(folder: Path, artefacts: Artefacts) -> list[str]:
         return ["the artefacts have no certificate; calibrate again"]
     texts = [f"certificate {artefacts.certificate.id}: {warning}" for warning in artefacts.certificate.warnings]
     found = last_check(folder, artefacts)
-    return texts if found is None else texts + [f"certificate {found.certificate}: {text}" for text in found.verdict()]
+    return texts if found is None else texts + [f"certificate {found.certificate}: {text}" for text in found.failures()]
 
 
 def _spaces(config: Config, artefacts: Artefacts, found: history.History, reporter: Reporter) -> Iterator[DailyMaxima]:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple, get_args
 
+import msgspec
+
 from models.errors import UserError
 from streams.config.config import Config
 
@@ -31,8 +33,8 @@ class Right(NamedTuple):
     operations: tuple[str, ...]
 
 
-class Binding(NamedTuple):
-    """One ACL: `principal` may do `operation` to `resource_name`, from any host."""
+class Binding(msgspec.Struct, frozen=True):
+    """One ACL: allows `principal` the `operation` on `resource_name`, from any host."""
 
     role: Role
     principal: str

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from aiokafka import TopicPartition
@@ -31,8 +32,9 @@ from streams.wire import settings_log
 from streams.worker.state_topic import Stored, read_state
 
 
-class Taken(NamedTuple):
-    """What a run has written. snapshots : partitions whose state is kept. gaps : (partition, first, end) found new."""
+class Taken(msgspec.Struct, frozen=True):
+    """What a run added to the archive. snapshots : partitions whose state was stored. gaps : ranges of missing
+    messages, as partition, first offset and the offset after the last one."""
 
     messages: int
     rows: int

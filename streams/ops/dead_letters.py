@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from detector.events.encode import Time
 from streams.adapters import REGISTRY, Adapter
 from streams.config.config import Config
 from streams.history.base import RawBatch, Source, SourceError
@@ -65,25 +66,48 @@ class Wanted(NamedTuple):
         )
 
 
-class DeadLetterGroup(NamedTuple):
-    """Letters of one reason, field and topic. first, last : times of letters. example : the message of the last."""
+class DeadLetterGroup(msgspec.Struct, frozen=True):
+    """Dead letters with one reason, field and topic. letters : their number. first, last : times of the oldest and the
+    newest, null if unknown. example : message of the newest."""
 
     reason: str
     field: str
     topic: str
     letters: int
-    first: datetime | None
-    last: datetime | None
+    first: Time | None
+    last: Time | None
     example: str
 
 
-class Retried(NamedTuple):
-    """What became of a letter. did : "sent" (or, on a dry run, "would be sent"), "refused" again, or "missing", if its
-    record is nowhere to be found. told : where to, or why not."""
+RetryOutcome = Literal["sent", "would be sent", "refused", "missing"]
+
+
+class Retried(msgspec.Struct, frozen=True):
+    """Result of retrying one dead letter. did : "would be sent" on a dry run, "refused" if it still cannot be read,
+    "missing" if its record was not found. detail : where it was sent, or why not."""
 
     place: str
-    did: str
-    told: str
+    did: RetryOutcome
+    detail: str
+
+
+class DeadLetterLine(msgspec.Struct, frozen=True):
+    """One dead letter. time : when it was written, null if unknown. record : the record as text, null if it was not
+    found; only with --record."""
+
+    place: str
+    time: Time | None
+    reason: str
+    message: str
+    record: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+def line_of(letter: Letter, *, with_record: bool) -> DeadLetterLine:
+    record: str | msgspec.UnsetType | None = msgspec.UNSET
+    if with_record:
+        value = letter.record.value if letter.record is not None else None
+        record = None if value is None else value.decode("utf-8", "backslashreplace")
+    return DeadLetterLine(letter.place, letter.time, letter.reject.reason, letter.reject.message, record)
 
 
 def read_letters(place: Path | None, config: Config) -> list[Letter]:
@@ -149,7 +173,7 @@ def grouped(letters: Iterable[Letter]) -> list[DeadLetterGroup]:
         times = sorted(letter.time for letter in members if letter.time is not None)
         first, last = (times[0], times[-1]) if times else (None, None)
         found.append(DeadLetterGroup(*about, len(members), first, last, members[-1].reject.message))
-    return sorted(found, key=lambda group: (-group.letters, group[:3]))
+    return sorted(found, key=lambda group: (-group.letters, group.reason, group.field, group.topic))
 
 
 def looked_up(letters: Sequence[Letter], sources: Sequence[Source], config: Config) -> list[Letter]:
@@ -211,8 +235,8 @@ def retry(letters: Sequence[Letter], config: Config, sketcher: Sketcher, *, dry:
     return [done[letter.place] for letter in letters]
 
 
-def _problem(letter: Letter, config: Config, sketcher: Sketcher) -> tuple[str, str] | None:
-    """What keeps a letter from being sent, as (did, told)."""
+def _problem(letter: Letter, config: Config, sketcher: Sketcher) -> tuple[RetryOutcome, str] | None:
+    """What keeps a letter from being sent, as (did, detail)."""
     reject, record = letter.reject, letter.record
     if record is None:
         return "missing", "its record is neither in the letter nor in the sources"

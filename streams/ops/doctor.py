@@ -1,10 +1,11 @@
-"""What is wrong with an installation, and how to mend it: one check after the other, each on what the former found."""
+"""Checks of an installation: what is wrong and how to fix it. Each check builds on the ones before it."""
 
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
+import msgspec
 from aiokafka.errors import KafkaError
 
 from models.artefacts import manifest
@@ -30,13 +31,13 @@ from streams.secrets.load import (
 State = Literal["ok", "warning", "fault"]
 
 
-class Check(NamedTuple):
-    """One line of the examination. mend : what to do, empty if nothing."""
+class Check(msgspec.Struct, frozen=True):
+    """One check of the installation. finding : what it found. fix : what to do about it, empty for nothing."""
 
     check: str
     state: State
     finding: str
-    mend: str
+    fix: str
 
 
 def examine(file: Path | None, role: Role = "worker") -> list[Check]:
@@ -57,9 +58,9 @@ def _secrets_and_artefacts(config: Config) -> Iterator[Check]:
         secrets = load_secrets(config)
         yield Check("secrets", "ok", f"pseudonym key {secrets.key_id} and projection seed", "")
     except SecretsError as error:
-        where, _, mend = str(error).partition("; ")
+        where, _, fix = str(error).partition("; ")
         made = config.artefacts / FOLDER
-        yield Check("secrets", "fault", where, f"set secrets.directory to {made}" if made.is_dir() else mend)
+        yield Check("secrets", "fault", where, f"set secrets.directory to {made}" if made.is_dir() else fix)
     for path in secret_files(config):
         if readable_by_others(path):
             yield Check("secrets", "warning", f"{path} can be read by others", f"chmod 600 {path}")
@@ -68,17 +69,17 @@ def _secrets_and_artefacts(config: Config) -> Iterator[Check]:
 
 
 def _artefacts(config: Config, secrets: Secrets) -> Iterator[Check]:
-    mend = f"probewatch calibrate SOURCE... --out {config.artefacts}"
+    fix = f"probewatch calibrate SOURCE... --out {config.artefacts}"
     try:
         fitted = load_artefacts(config.artefacts, secrets.projection_seed, trusted_keys(config))
     except (ArtefactError, SecretsError) as error:
-        yield Check("artefacts", "fault", str(error), mend)
+        yield Check("artefacts", "fault", str(error), fix)
         return
     models = ", ".join(sorted(fitted.models))
     unknown = sorted(set(config.models) - set(fitted.models))
     if unknown:
         finding = f"configured but not calibrated: {', '.join(unknown)}; there are {models}"
-        yield Check("artefacts", "warning", finding, mend)
+        yield Check("artefacts", "warning", finding, fix)
     else:
         yield Check("artefacts", "ok", f"hash {fitted.hash}, models {models}", "")
     if not config.secrets.public_keys:
@@ -95,8 +96,8 @@ def _certificate(config: Config, fitted: Artefacts) -> Iterator[Check]:
         return
     found = certify.last_check(config.artefacts, fitted)
     checked = f"held on history up to {found.last}" if found is not None else "not checked on newer history yet"
-    mend = "" if found is not None else f"probewatch certify-check SOURCE... --artefacts {config.artefacts}"
-    yield Check("certificate", "ok", f"{fitted.certificate.id}, {checked}", mend)
+    fix = "" if found is not None else f"probewatch certify-check SOURCE... --artefacts {config.artefacts}"
+    yield Check("certificate", "ok", f"{fitted.certificate.id}, {checked}", fix)
 
 
 async def _broker(config: Config, role: Role) -> list[Check]:
@@ -145,10 +146,10 @@ async def _topics(config: Config) -> list[Check]:
         return [
             Check("topics", "ok", f"all there; {config.topics.requests} has {config.topics.partitions} partitions", "")
         ]
-    return [Check("topics", "fault", problem, _mend(problem)) for problem in problems]
+    return [Check("topics", "fault", problem, _fix(problem)) for problem in problems]
 
 
-def _mend(problem: str) -> str:
+def _fix(problem: str) -> str:
     if "no such topic" in problem:
         return (
             "probewatch topics create (the gateways' own topics: make them as their logs need, or --raw-partitions N)"

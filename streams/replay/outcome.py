@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import msgspec
 
@@ -23,8 +23,62 @@ FILES = {"alert": "alerts.jsonl", "throttle": "throttle.jsonl", "drift": "drift.
 REJECTS_FILE, SUMMARY_FILE, COLD_FILE = "rejects.jsonl", "summary.json", "cold_start.jsonl"
 
 
+class ClassCounts(TypedDict):
+    """Clients of one class. watch, soft, hard, block : clients that ever reached that level or a higher one."""
+
+    clients: int
+    client_days: int
+    rows: int
+    watch: int
+    soft: int
+    hard: int
+    block: int
+
+
+class FalseAlarms(TypedDict):
+    """False alarms of one class and level. promised : share of client-days. expected : number in this history. Both
+    are null where nothing is promised. alarmed : client-days on which the level was reached."""
+
+    promised: float | None
+    certified: bool
+    expected: float | None
+    alarmed: int
+
+
+ClassName = Literal["consumer", "broker", "system"]
+LevelName = Literal["watch", "soft", "hard", "block"]
+
+
+class ReplaySummary(TypedDict):
+    """summary.json; docs/replay.md explains each field. throttles : by level and reason. seconds, rows_per_s : differ
+    between runs; everything else is the same for the same history, configuration and artefacts."""
+
+    records: int
+    rows: int
+    rejects: dict[str, int]
+    unjudged: dict[str, int]
+    skipped_rows: int
+    evicted_clients: int
+    clients: int
+    clients_in_several_raw_partitions: int
+    classes: dict[ClassName, ClassCounts]
+    alerts: int
+    drifts: int
+    throttles: dict[str, dict[str, int]]
+    certified: bool
+    false_alarms: dict[ClassName, dict[LevelName, FalseAlarms]]
+    cold: bool
+    cold_start_events: int
+    config_hash: str
+    artefact_hash: str
+    earlier_config_hashes: list[str]
+    engine_version: str
+    seconds: float
+    rows_per_s: int
+
+
 class Outcome(NamedTuple):
-    """events : ordered by (time_ms, id). summary : as in docs/replay.md.
+    """events : ordered by (time_ms, id). summary : the fields of ReplaySummary.
 
     cold : ids of cold-start events, whose fold began without the evidence from before. spaces : for a report.
     """

@@ -27,7 +27,7 @@ class Field(msgspec.Struct, frozen=True):
 
 
 class EventDifference(msgspec.Struct, frozen=True):
-    """what : "only recorded", "only replayed" or "changed"; fields : of a changed one."""
+    """An event that differs. what : "only recorded", "only replayed" or "changed". fields : of a changed one."""
 
     what: str
     kind: str
@@ -39,10 +39,12 @@ class EventDifference(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """equal : byte for byte. different : how many events; by_hashes_alone : those of them that differ in nothing else.
+    """Replayed events compared with recorded ones.
 
-    beyond : the first that differs in more. hashes : of the first difference, or else of all events. cold_start : how
-    many replayed events began without what was before; they need not be equal.
+    equal : byte for byte. different : number of events that differ. by_hashes_alone : those of them that differ in
+    nothing but hashes. first, beyond : the first difference, and the first beyond hashes. hashes : that differ, in the
+    first difference or else in all events. cold_start : replayed events of a fold that began without earlier history;
+    they need not be equal.
     """
 
     equal: bool

@@ -147,7 +147,7 @@ async def test_doctor_names_the_right_that_is_missing(
 
     async def found() -> dict[str, tuple[str, str]]:
         checks = await asyncio.to_thread(examine, None)
-        return {check.finding: (check.state, check.mend) for check in checks if check.check in ("rights", "topics")}
+        return {check.finding: (check.state, check.fix) for check in checks if check.check in ("rights", "topics")}
 
     async def in_order() -> bool:
         return {state for state, _ in (await found()).values()} == {"ok"}

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,8 +20,8 @@ from streams.progress import Reporter
 from streams.wire import frames
 
 
-class Erased(NamedTuple):
-    """What is gone. orders : by people, about the client. blocks : of snapshots that held its state."""
+class Erased(msgspec.Struct, frozen=True):
+    """What was removed. orders : about the client. blocks : in snapshots, with its state. files : rewritten."""
 
     rows: int
     orders: int

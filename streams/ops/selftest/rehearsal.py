@@ -21,8 +21,8 @@ from streams.sketch.sketcher import RawRecord, Sketcher
 ROWS_MAX = 400
 
 
-class Due(NamedTuple):
-    """A decision that must fall. rows_seen : at which of the client's rows."""
+class Due(msgspec.Struct, frozen=True):
+    """An expected decision. rows_seen : the client's row at which it is expected."""
 
     level: int
     detector: str

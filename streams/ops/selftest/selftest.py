@@ -9,8 +9,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -23,7 +24,7 @@ from streams.config.config import Config
 from streams.kafka import clients, topics
 from streams.kafka.broker import Features, log_ends, probe
 from streams.ops import orders
-from streams.ops.selftest.rehearsal import Rehearsal, due_of
+from streams.ops.selftest.rehearsal import Due, Rehearsal, due_of
 from streams.wire import frames
 
 RESERVED = "probewatch-selftest"
@@ -33,16 +34,30 @@ POLL_MS = 200
 SHOWN_AGAIN = timedelta(days=1)
 
 
-class SelftestStep(NamedTuple):
-    """One part of the way. seconds : since the first record was sent."""
+Step = Literal["sketch", "judge", "doors", "alert", "lift", "suppression"]
 
-    step: str
+
+class SelftestStep(msgspec.Struct, frozen=True):
+    """One step of the self-test. seconds : since the first record was sent."""
+
+    step: Step
     state: Literal["ok", "fault"]
     seconds: float
     detail: str
 
 
-Look = tuple[str, Callable[[], str], str]
+class SelftestReport(msgspec.Struct, frozen=True):
+    """Result of a self-test. requests : number sent, as `client`, to `model`. due : the expected decisions."""
+
+    model: str
+    client: str
+    requests: int
+    passed: bool
+    due: list[Due]
+    steps: list[SelftestStep]
+
+
+Look = tuple[Step, Callable[[], str], str]
 """A step; what is said of it once it has been seen, "" before; what is said if it is not."""
 
 
