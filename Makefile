@@ -96,7 +96,7 @@ docs: setup ## Rewrite docs/configuration.md and docs/schemas from the code
 	mv docs/configuration.md.new docs/configuration.md
 	$(BIN)/python -m streams.cli.schemas docs/schemas
 
-screenshots: setup ## The report as people see it, wide, on a phone and printed: out/screenshots (needs Chromium)
+screenshots: setup ## The report as people see it, wide, on a phone and printed: out/screenshots, docs/report.png (needs Chromium)
 	@$(BIN)/python -m tests.screenshots
 
 lock: setup ## Resolve the dependencies anew

@@ -1,5 +1,7 @@
 """`make screenshots`: a report as people see it, wide, on a phone and printed, into out/screenshots. Look at them.
 
+The top of the wide one is the picture in README.md.
+
 It is the report of the demonstration if `make run` has left one, else one on every kind of attack.
 """
 
@@ -13,6 +15,7 @@ from tests.chromium import DRAWN, chromium
 from tests.report_cases import reported
 
 OUT = Path("out/screenshots")
+PICTURE, PICTURE_PX = Path("docs/report.png"), 1_010
 DEMO = Path("out/demo/replay/report.html")
 SCREENS = {"wide": (1280, 900), "phone": (390, 844)}
 STRIP_PX = 1_600
@@ -31,10 +34,12 @@ def main() -> None:
         for screen, size in SCREENS.items():
             _screen(browser, report, screen, size)
         page = _opened(browser, report, SCREENS["wide"])
+        top = {"x": 0, "y": 0, "width": SCREENS["wide"][0], "height": PICTURE_PX}
+        page.screenshot(path=PICTURE, full_page=True, clip=top)  # type: ignore[arg-type]
         page.pdf(
             path=OUT / "printed.pdf", format="A4", margin=dict.fromkeys(("top", "bottom", "left", "right"), "12mm")
         )
-    print(f"{report}: {', '.join(sorted(path.name for path in OUT.iterdir()))} in {OUT}", file=sys.stderr)
+    print(f"{report}: {', '.join(sorted(path.name for path in OUT.iterdir()))} in {OUT}; {PICTURE}", file=sys.stderr)
 
 
 def _screen(browser: Browser, report: Path, screen: str, size: tuple[int, int]) -> None:
