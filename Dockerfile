@@ -11,10 +11,11 @@ RUN pip install --no-cache-dir --require-hashes --only-binary :all: -r requireme
  && uv venv /opt/probewatch \
  && uv pip install --no-cache --python /opt/probewatch --require-hashes -r requirements-service.lock
 COPY pyproject.toml README.md LICENSE ./
+COPY door door
 COPY models models
 COPY detector detector
 COPY streams streams
-RUN uv pip install --no-cache --python /opt/probewatch --no-deps --build-constraints requirements.lock .
+RUN uv pip install --no-cache --python /opt/probewatch --no-deps --build-constraints requirements.lock ./door .
 
 FROM build AS build-gateway
 RUN uv pip install --no-cache --python /opt/probewatch --require-hashes -r requirements.lock

@@ -5,19 +5,19 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-bench test-nightly test-kafka test-browser test-faults scaling soak roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full figures fuzz docs screenshots lock audit sbom up down clean
+.PHONY: help setup run test test-bench test-nightly test-kafka test-browser test-faults scaling soak roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full figures fuzz docs screenshots wheels lock audit sbom up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Build .venv from requirements.lock (once)
 
-$(STAMP): requirements.lock requirements-uv.txt pyproject.toml
+$(STAMP): requirements.lock requirements-uv.txt pyproject.toml door/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-uv.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable door --editable .
 	$(BIN)/python -m streams.worker.warm
 	@touch $@
 
@@ -99,9 +99,13 @@ docs: setup ## Rewrite docs/configuration.md and docs/schemas from the code
 screenshots: setup ## The report as people see it, wide, on a phone and printed: out/screenshots, docs/report.png (needs Chromium)
 	@$(BIN)/python -m tests.screenshots
 
+wheels: setup ## Both wheels, of the service and of the door for gateways: dist/
+	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist door
+	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist .
+
 lock: setup ## Resolve the dependencies anew
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra asgi --extra vault -c requirements.lock pyproject.toml -o requirements-service.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras --no-emit-package probewatch-door pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra vault --no-emit-package probewatch-door -c requirements.lock pyproject.toml -o requirements-service.lock
 
 audit: setup ## Locked packages against published vulnerabilities; says so where the database is out of reach
 	@$(BIN)/python deploy/audit.py requirements.lock

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from probewatch_door.record import PolicyAction
+
 Word = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
 
 
@@ -26,7 +28,7 @@ class Model(Section):
 
 
 class LevelSettings(Section):
-    action: Literal["observe", "delay", "cap", "challenge", "block"] = Field("observe", description="What doors do.")
+    action: PolicyAction = Field("observe", description="What doors do.")
     requests_per_minute: int | None = Field(None, ge=1, le=1_000_000, description="Allowed by `cap`.")
     delay_ms: int | None = Field(None, ge=1, le=60_000, description="Added by `delay`, ms.")
     duration_s: int = Field(

@@ -1,15 +1,13 @@
-"""The published name of a client: letters of a keyed hash, and back to the 64 bits that rows carry."""
+"""The published name of a client, from and to the 64 bits that rows carry."""
 
 import base64
 
-CLIENT_BYTES = 8
-PSEUDONYM_LETTERS = 26
+from probewatch_door.pseudonym import CLIENT_BYTES, PSEUDONYM_LETTERS, published_name
 
 
 def pseudonym(key_id: str, client: int, tail: bytes) -> str:
     """The published name: key id, hyphen, the first 26 base32 letters of the HMAC, lower case."""
-    digest = client.to_bytes(CLIENT_BYTES, "big") + tail
-    return f"{key_id}-{base64.b32encode(digest)[:PSEUDONYM_LETTERS].decode().lower()}"
+    return published_name(key_id, client.to_bytes(CLIENT_BYTES, "big") + tail)
 
 
 def client_of(pseudonym: str) -> int:

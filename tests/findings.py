@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from detector.events.finding import Counts, Decision, Family, FieldVariation, Finding, Position
+from detector.events.finding import Counts, Decision, Family, FieldVariation, Finding
+from probewatch_door.record import Position
 
 SWEPT = Family(
     variants=17,

@@ -13,7 +13,7 @@ from streams.cli.topics import topics_app
 from streams.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("detector", "models", "streams")
+PACKAGES = ("detector", "models", "streams", "door/probewatch_door")
 PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -90,7 +90,7 @@ def test_the_map_has_every_module_and_nothing_else() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_paths_exist(page: Path) -> None:
     """Every path into the project that a document names."""
-    pattern = r"(?<![\w/.-])((?:detector|models|streams|tests|bench|examples|deploy|docs)/[\w/.-]*\w)"
+    pattern = r"(?<![\w/.-])((?:detector|models|streams|door|tests|bench|examples|deploy|docs)/[\w/.-]*\w)"
     text = (ROOT / page).read_text()
     paths = {found for found in re.findall(pattern, text) if "." in found.rsplit("/", 1)[-1]}
     assert sorted(path for path in paths if not (ROOT / path).exists()) == []

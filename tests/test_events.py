@@ -14,10 +14,11 @@ from jsonschema import Draft202012Validator
 
 from detector.detectors import REGISTRY
 from detector.events.atlas import TECHNIQUES
-from detector.events.encode import Throttle, events, moment
+from detector.events.encode import events, moment
 from detector.events.escape import json_bytes
 from detector.events.finding import Event, Finding
 from examples.alert_schema import validate_alert
+from probewatch_door.record import Throttle
 from streams.analyst.events import ThrottleEvent, decode_event
 from tests.findings import FINDING, FINDINGS, SWEPT, finding
 

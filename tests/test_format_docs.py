@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from detector.events.atlas import API_ACCESS, TECHNIQUES
-from detector.events.encode import Limits, Throttle, events
-from detector.events.finding import Position
+from detector.events.encode import events
+from probewatch_door.asgi import ANSWERS, ProbewatchDoor
+from probewatch_door.record import Limits, Position, Throttle
 from streams.analyst.labels import Label
 from streams.analyst.suppress import Suppression, suppression_of
-from streams.doors.asgi import ANSWERS, ProbewatchDoor
 from tests.findings import FINDING
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -16,8 +16,8 @@ from detector import engine
 from detector.events.encode import moment, throttle
 from detector.events.finding import Event
 from detector.frame import RowFrame
+from probewatch_door.decisions import Decisions
 from streams.config.config import Config
-from streams.doors.decisions import Decisions
 from streams.kafka.broker import probe
 from streams.metrics import Metrics
 from streams.sketch import columns

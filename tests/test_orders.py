@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from detector import engine
-from detector.events.encode import Throttle
 from detector.events.finding import Event
 from detector.frame import ControlFrame, Frame
 from models.pseudonym import client_of, pseudonym
-from streams.doors.decisions import Decisions
+from probewatch_door.decisions import Decisions
+from probewatch_door.record import Throttle
 from streams.kafka import topics
 from streams.ops import orders
 from streams.wire import frames

@@ -13,13 +13,14 @@ from detector.drift.records import DRIFT as DRIFT_NAME
 from detector.events.build import name_of
 from detector.events.encode import ID_HEX_DIGITS, moment
 from detector.events.escape import json_bytes
-from detector.events.finding import Event, Position, Provenance
+from detector.events.finding import Event, Provenance
 from detector.frame import RowFrame
 from models.artefacts.store import ModelArtefact
 from models.client_table import ClientTable
 from models.kernels.drift.averages import FAST, FINE_BITS, SLOW
 from models.kernels.layout import DRIFT, SLOT
 from models.rows import I64, UNIT
+from probewatch_door.record import Position
 
 FINE = UNIT << FINE_BITS
 """Steps of the averages' fixed point in a standard unit."""

@@ -11,10 +11,11 @@ import msgspec
 
 from detector import __version__
 from detector.events.atlas import TECHNIQUES
-from detector.events.encode import ID_HEX_DIGITS, Time, headers, moment
+from detector.events.encode import ID_HEX_DIGITS, headers, moment
 from detector.events.escape import json_bytes
-from detector.events.finding import Event, Position
+from detector.events.finding import Event
 from detector.events.ocsf import CLASS_UID, OBSERVED, OCSF_VERSION, PROFILE, Json, attack
+from probewatch_door.record import Position, Time
 
 DRIFT = "drift"
 LINK = "link"

@@ -5,65 +5,17 @@ Ids come from where a decision fell and what it was, times from the finding: the
 
 import hashlib
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
 
 import msgspec
 
 from detector.events.escape import json_bytes
-from detector.events.finding import LEVELS, PERSON, Event, Finding, Position
+from detector.events.finding import LEVELS, PERSON, Event, Finding
 from detector.events.ocsf import DATA_SCHEMA, alert
+from probewatch_door.record import Limits, Throttle
 
 ALERT_LEVEL = LEVELS.index("hard")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ID_HEX_DIGITS = 32
-
-Time = Annotated[datetime, msgspec.Meta(tz=True)]
-Action = Literal["observe", "delay", "cap", "challenge", "block", "lift"]
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """null : not limited."""
-
-    requests_per_minute: int | None
-    tokens_per_minute: int | None
-    max_concurrency: int | None
-    delay_ms: int | None
-
-
-class Throttle(msgspec.Struct, frozen=True, kw_only=True):
-    """Schema probewatch.throttle/1, fields in the order of docs/formats/throttle.md. Unknown fields are ignored."""
-
-    schema: Literal["probewatch.throttle/1"] = "probewatch.throttle/1"
-    decision_id: str
-    revision: int
-    scope: Literal["client", "lineage"]
-    client: str
-    model: str
-    origin: Literal["judge", "link", "person"]
-    action: Action
-    level: int
-    limits: Limits
-    mode: Literal["shadow", "enforce"]
-    reason: str
-    evidence_nats: float
-    threshold_nats: float
-    budget: float
-    certified: bool
-    certificate: str = ""
-    issued_at: Time
-    effective_at: Time
-    expires_at: Time
-    finding_uid: str
-    trigger: Position
-    config_hash: str
-    artefact_hash: str
-    engine_version: str
-    replay: bool = False
-
-    @property
-    def key(self) -> str:
-        """Of the compacted topic: each origin speaks under its own."""
-        return f"{self.scope}:{self.client}:{self.model}:{self.origin}"
 
 
 _throttle = msgspec.json.Decoder(Throttle)

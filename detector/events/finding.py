@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import msgspec
+from probewatch_door.record import Position
 
 LEVELS = ("none", "watch", "soft", "hard", "block")
 """The ladder: budgets 1e-2, 1e-3, 1e-4, 1e-5 false alarms per benign client-day for levels 1 to 4."""
@@ -18,19 +18,6 @@ class Provenance(NamedTuple):
     config_hash: str
     artefact_hash: str
     engine_version: str
-
-
-class Position(msgspec.Struct, frozen=True):
-    """The row of a decision: raw partition "topic[3]", offset of the record, index in it.
-
-    rows_seen : the client's rows in this space so far, this one included.
-    """
-
-    source: str
-    offset: int
-    index: int
-    request_id: str
-    rows_seen: int
 
 
 class Subject(NamedTuple):

@@ -10,8 +10,7 @@ import numpy as np
 from examples.attackers import Prober
 from examples.demo.tape import Record
 from examples.traffic import KINDS, Client
-
-LIMITING = frozenset({"delay", "cap", "challenge", "block"})
+from probewatch_door.record import LIMITING
 
 Throttles = Sequence[Mapping[str, Any]]
 

@@ -155,7 +155,8 @@ class Demo:
     async def start_worker(self) -> None:
         self.children.start("worker", "streams.cli", "run", "--config", self.config_file)
         await self.children.wait_until_ready(f"http://127.0.0.1:{self.web_port}/ready")
-        await self.serve("gateway", self.live_topic, "--config", self.config_file)
+        door = ("--pseudonym-key", OUT / "secrets/pseudonym_key", "--decisions", self.config.topics.throttle_state)
+        await self.serve("gateway", self.live_topic, *door)
 
     async def go_live(self, tape: Tape) -> None:
         """Benign traffic and both attackers at once, until all are done and the worker has judged everything."""

@@ -16,10 +16,9 @@ from examples.loan_gateway.app import build_app
 from examples.loan_gateway.model import NAME as MODEL
 from examples.loan_gateway.model import LoanModel, load_applications
 from examples.loan_gateway.server import server
-from streams.doors.asgi import ProbewatchDoor, from_header
-from streams.doors.decisions import KafkaDecisions
-from streams.secrets.load import load_secrets, load_settings
-from streams.sketch.identity import identities
+from probewatch_door.asgi import ProbewatchDoor, from_header
+from probewatch_door.decisions import KafkaDecisions
+from probewatch_door.pseudonym import PseudonymKey
 
 logger = logging.getLogger("loan_gateway")
 
@@ -60,9 +59,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="it believes X-Client-Id: for others only behind a proxy")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--registry", type=Path, help="JSON file: client id -> broker | system")
-    parser.add_argument(
-        "--config", type=Path, help="Probewatch's configuration: obey its decisions; without it there is no door"
-    )
+    parser.add_argument("--pseudonym-key", type=Path, help="file of the key; without it there is no door")
+    parser.add_argument("--decisions", default="probewatch.throttle-state.v1", help="topic of the decisions")
     return parser.parse_args()
 
 
@@ -82,12 +80,11 @@ async def serve(options: argparse.Namespace) -> None:
             yield
 
     app: Any = build_app(LoanModel(training), log, registry, lifespan)
-    if options.config:
-        config = load_settings(options.config)
-        secrets = load_secrets(config)
-        decisions = KafkaDecisions(options.bootstrap, config.topics.throttle_state, **config.kafka.client())
+    if options.pseudonym_key:
+        key = PseudonymKey.from_file(options.pseudonym_key)
+        decisions = KafkaDecisions(options.bootstrap, options.decisions)
         followed.append(decisions)
-        app = ProbewatchDoor(app, decisions, from_header("X-Client-Id", identities(secrets)), MODEL)
+        app = ProbewatchDoor(app, decisions, from_header("X-Client-Id", [key]), MODEL)
     await server(app, options.host, options.port).serve()
 
 

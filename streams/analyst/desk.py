@@ -7,8 +7,8 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from detector.events.encode import Throttle
 from detector.events.ocsf import CLASS_UID
+from probewatch_door.record import Throttle
 from streams.analyst.errors import EventError
 from streams.analyst.events import KAFKA, Alert, Event, Filter, Place, ThrottleEvent, now, read_events
 from streams.analyst.feedback import beside, read
@@ -72,8 +72,9 @@ class Desk(NamedTuple):
         return [event for event in self.events if isinstance(event, Alert) and wanted.takes(event)]
 
     def throttles(self, wanted: Filter, *, in_force: bool = False) -> list[ThrottleEvent]:
-        found = [event for event in self.events if isinstance(event, ThrottleEvent) and wanted.takes(event)]
-        return holding(found, self.at) if in_force else found
+        """in_force : only decisions in force, of all events: a successor that is not wanted still replaces one."""
+        decisions = [event for event in self.events if isinstance(event, ThrottleEvent)]
+        return [event for event in (holding(decisions, self.at) if in_force else decisions) if wanted.takes(event)]
 
     def of(self, incident: str) -> list[Event]:
         return ordered(event for event in self.events if event.incident == incident)

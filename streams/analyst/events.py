@@ -13,10 +13,10 @@ import msgspec
 import structlog
 
 from detector.drift.records import DRIFT, DriftRecord
-from detector.events.encode import Throttle as ThrottleRecord
-from detector.events.encode import Time, moment
-from detector.events.finding import Position
+from detector.events.encode import moment
 from detector.events.ocsf import CLASS_UID
+from probewatch_door.record import Position, Time
+from probewatch_door.record import Throttle as ThrottleRecord
 from streams.analyst.errors import EventError
 from streams.config.config import Config
 

@@ -1,15 +1,15 @@
 """Incidents: what belongs together under one `finding_info.uid`, and how it stands now."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
 
-from detector.events.encode import Time
+from probewatch_door.in_force import in_force, strictness, timelines
+from probewatch_door.record import ACTIONS, LIMITING, Time
 from streams.analyst.events import Alert, DriftEvent, Event, ThrottleEvent, order
 from streams.analyst.labels import Label, Verdict
-from streams.doors.decisions import STRICTNESS
 
 DAY = timedelta(days=1)
 """The engine opens a new incident that long after the last decision ran out."""
@@ -63,7 +63,7 @@ def _incident(uid: str, events: list[Event], label: Label | None, at: datetime) 
     alerts = [event for event in events if isinstance(event, Alert)]
     throttles = [event for event in events if isinstance(event, ThrottleEvent)]
     last, told = events[-1], alerts[-1] if alerts else None
-    force = in_force(throttles, at)
+    force = max(holding(throttles, at), key=lambda event: strictness(event.record), default=None)
     state: State = "labelled" if label else "open" if force or at < _ends(events) + DAY else "closed"
     return Incident(
         uid=uid,
@@ -87,31 +87,21 @@ def _incident(uid: str, events: list[Event], label: Label | None, at: datetime) 
     )
 
 
-def in_force(throttles: Iterable[ThrottleEvent], at: datetime) -> ThrottleEvent | None:
-    """The strictest decision that holds."""
-    held = holding(throttles, at)
-    return max(held, key=lambda one: (one.level, STRICTNESS.index(one.record.action)), default=None)
-
-
 def holding(throttles: Iterable[ThrottleEvent], at: datetime) -> list[ThrottleEvent]:
-    """What has neither expired nor been taken back: of each origin's key the newest counts, as it does for doors."""
-    newest = _newest(throttles).values()
-    return [one for one in newest if one.record.action != "lift" and one.record.expires_at > at]
+    """Decisions in force, in order of time: of each client, model and origin at most one, as at a door."""
+    events = sorted(throttles, key=order)
+    current = (in_force(timeline, at) for timeline in timelines(event.record for event in events).values())
+    uids = {record.decision_id for record in current if record is not None}
+    return [event for event in events if event.uid in uids]
 
 
-def _newest(throttles: Iterable[ThrottleEvent]) -> dict[str, ThrottleEvent]:
-    found: dict[str, ThrottleEvent] = {}
-    for one in sorted(throttles, key=order):
-        found[one.record.key] = one
-    return found
-
-
-def _ends(events: list[Event]) -> datetime:
-    """When the last decision ran out or was taken back; of what nothing was decided about, the last event."""
-    newest = _newest(event for event in events if isinstance(event, ThrottleEvent)).values()
-    if newest and all(one.record.action == "lift" for one in newest):
+def _ends(events: Sequence[Event]) -> datetime:
+    """When the last decision expires; long ago if all were taken back. Without decisions: the last event."""
+    records = (event.record for event in events if isinstance(event, ThrottleEvent))
+    newest = [timeline[-1] for timeline in timelines(records).values()]
+    if newest and all(record.action == "lift" for record in newest):
         return datetime.min.replace(tzinfo=events[-1].time.tzinfo)
-    return max([one.record.expires_at for one in newest if one.record.action != "lift"], default=events[-1].time)
+    return max((record.expires_at for record in newest if record.action != "lift"), default=events[-1].time)
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +133,7 @@ def clients(incidents: Iterable[Incident]) -> list[Client]:
 
 
 def _client(name: str, incidents: list[Incident]) -> Client:
-    strictest = max(incidents, key=lambda one: (one.level_now, STRICTNESS.index(one.action) if one.action else -1))
+    strictest = max(incidents, key=_strictness)
     return Client(
         client=name,
         client_class=next((one.client_class for one in reversed(incidents) if one.client_class), ""),
@@ -160,3 +150,8 @@ def _client(name: str, incidents: list[Incident]) -> Client:
         throttles=sum(one.throttles for one in incidents),
         verdicts=tuple(sorted({one.verdict for one in incidents if one.verdict})),
     )
+
+
+def _strictness(incident: Incident) -> tuple[bool, int, int]:
+    rank = ACTIONS.index(incident.action) if incident.action in ACTIONS else -1
+    return incident.mode == "enforce" and incident.action in LIMITING, rank, incident.level_now

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from detector.events.encode import Time
+from probewatch_door.record import Time
 from streams.analyst import feedback
 from streams.analyst.events import Alert, Place
 from streams.config.config import Config

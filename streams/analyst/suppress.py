@@ -9,7 +9,8 @@ from typing import Literal
 import msgspec
 import structlog
 
-from detector.events.encode import ID_HEX_DIGITS, Time
+from detector.events.encode import ID_HEX_DIGITS
+from probewatch_door.record import Time
 from streams.analyst import feedback
 from streams.analyst.errors import EventError, FeedbackError
 from streams.analyst.events import Event, Place

@@ -46,7 +46,7 @@ Feedback = Annotated[
 
 
 def outputs() -> dict[str, JsonOutput]:
-    from detector.events.encode import Throttle
+    from probewatch_door.record import Throttle
     from streams.analyst.desk import ClientDetail, IncidentDetail
     from streams.analyst.events import AlertFields
     from streams.analyst.incidents import Client, Incident

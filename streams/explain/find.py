@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from detector.engine import EngineSettings
-from detector.events.finding import Position
 from detector.frame import Frame, RowFrame
 from detector.trace import explanation
 from detector.trace.trace import Trace, follow
@@ -24,6 +23,7 @@ from models.artefacts.store import Artefacts
 from models.kernels.fold.client import DAY_MS
 from models.pseudonym import client_of
 from models.rows import CLASSES, distinct
+from probewatch_door.record import Position
 from streams.analyst.desk import ID_DIGITS_MIN
 from streams.analyst.events import Alert, ThrottleEvent, read_events
 from streams.analyst.events import Place as Where

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from detector.events.encode import Time
+from probewatch_door.record import Time
 from streams.adapters import REGISTRY, Adapter
 from streams.config.config import Config
 from streams.history.base import RawBatch, Source, SourceError

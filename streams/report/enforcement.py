@@ -1,17 +1,17 @@
-"""For how long clients were held, and how strictly: what follows from throttle records, each until the next."""
+"""For how long clients were held, and how strictly: the decision that doors obey at each time."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from streams.analyst.events import ThrottleEvent
-
-LIMITING = ("delay", "cap", "challenge", "block")
+from probewatch_door.in_force import obeyed, spans
+from probewatch_door.record import LIMITING
+from streams.analyst.events import ThrottleEvent, order
 
 
 class HeldSpan(NamedTuple):
-    """One stretch under one decision. until : its end, or the next decision's beginning."""
+    """A period in which one decision about a client and model is the strictest in force."""
 
     client: str
     model: str
@@ -28,36 +28,26 @@ class HeldSpan(NamedTuple):
 
     @property
     def limits(self) -> bool:
-        """Whether gateways acted on it, and not by watching alone."""
+        """Whether gateways limit the client."""
         return self.mode == "enforce" and self.action in LIMITING
 
 
 def stretches(throttles: Iterable[ThrottleEvent]) -> list[HeldSpan]:
-    """In order of client, model and time; what a lift or the next decision left nothing of is not among them."""
-    by_subject: dict[tuple[str, str], list[ThrottleEvent]] = defaultdict(list)
-    for throttle in throttles:
-        by_subject[throttle.client, throttle.model].append(throttle)
-    return [held for _, decisions in sorted(by_subject.items()) for held in _of_one(decisions)]
-
-
-def _of_one(decisions: Sequence[ThrottleEvent]) -> list[HeldSpan]:
-    ordered = sorted((one.record for one in decisions), key=lambda record: (record.issued_at, record.revision))
-    ends = [*(record.effective_at for record in ordered[1:]), None]
-    found = []
-    for record, end in zip(ordered, ends, strict=True):
-        until = record.expires_at if end is None else min(end, record.expires_at)
-        if record.action != "lift" and until > record.effective_at:
-            about = record.client, record.model, record.level, record.action, record.mode, record.reason
-            found.append(HeldSpan(*about, record.effective_at, until))
-    return found
+    """In order of client, model and time; those of one client and model do not overlap. Lifts have none."""
+    by_subject = obeyed(spans(event.record for event in sorted(throttles, key=order)))
+    return [
+        HeldSpan(client, model, record.level, record.action, record.mode, record.reason, start, end)
+        for (client, model), own in by_subject.items()
+        for record, start, end in own
+    ]
 
 
 def client_minutes(held: Iterable[HeldSpan]) -> dict[tuple[int, str, str], tuple[int, float]]:
     """(level, action, mode) -> clients, and client-minutes in all."""
     clients: dict[tuple[int, str, str], set[str]] = defaultdict(set)
     minutes: dict[tuple[int, str, str], float] = defaultdict(float)
-    for stretch in held:
-        about = stretch.level, stretch.action, stretch.mode
-        clients[about].add(stretch.client)
-        minutes[about] += stretch.minutes
+    for span in held:
+        about = span.level, span.action, span.mode
+        clients[about].add(span.client)
+        minutes[about] += span.minutes
     return {about: (len(clients[about]), minutes[about]) for about in sorted(minutes)}

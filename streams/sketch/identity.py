@@ -1,20 +1,19 @@
 """Who a client is, without saying who: keyed pseudonyms, keyed label hashes, source numbers."""
 
 import hashlib
-import hmac
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from models.errors import UserError
-from models.pseudonym import CLIENT_BYTES, client_of, pseudonym
-from models.rows import CLIENT_TAIL_BYTES, U8, U32, U64
+from models.pseudonym import client_of, pseudonym
+from models.rows import U8, U32, U64
+from probewatch_door.pseudonym import CLIENT_BYTES, DIGEST_BYTES, client_digest
 from streams.config.input import PSEUDONYM
 from streams.secrets.load import Secrets
 from streams.wire.memo import TwoGenerations
 
-DIGEST_BYTES = CLIENT_BYTES + CLIENT_TAIL_BYTES
 CACHED_CLIENTS = 65_536
 CACHED_LABELS = 16_384
 
@@ -84,13 +83,13 @@ class Identity:
         return np.array([self._renamed.get(client, client) for client in clients.tolist()], np.uint64)
 
     def _digest(self, client_id: bytes) -> bytes:
-        digest = hmac.digest(self._key, client_id, "sha256")[:DIGEST_BYTES]
+        today = client_digest(self._key, client_id)
         if self._former is not None:
-            before = hmac.digest(self._former.pseudonym_key, client_id, "sha256")
+            before = client_digest(self._former.pseudonym_key, client_id)
             name = int.from_bytes(before[:CLIENT_BYTES], "big")
             if name in self._former.names:
-                self._renamed[int.from_bytes(digest[:CLIENT_BYTES], "big")] = name
-        return digest
+                self._renamed[int.from_bytes(today[:CLIENT_BYTES], "big")] = name
+        return today
 
     def _hash_label(self, label: str | int | None) -> int:
         if label is None:

@@ -6,8 +6,8 @@ import json
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
+from probewatch_door.decisions import KafkaDecisions
 from streams.config.config import Config
-from streams.doors.decisions import KafkaDecisions
 from streams.kafka import acl_check, topics
 from streams.kafka.acl import ROLES, bindings
 from streams.kafka.acl_check import RightsError

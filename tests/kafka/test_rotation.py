@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaProducer
 from detector.frame import RowFrame
 from models.pseudonym import client_of
 from models.rows import CLASSES
+from probewatch_door.asgi import pseudonyms
+from probewatch_door.decisions import KafkaDecisions
 from streams.config.config import Config
-from streams.doors.asgi import pseudonyms
-from streams.doors.decisions import KafkaDecisions
 from streams.history.sources import open_sources
 from streams.kafka import topics
 from streams.ops.orders import send

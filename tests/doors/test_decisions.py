@@ -11,8 +11,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.events.encode import Throttle, moment, throttle
-from streams.doors.decisions import Decisions, KafkaDecisions
+from detector.events.encode import moment, throttle
+from probewatch_door.decisions import Decisions, KafkaDecisions
+from probewatch_door.record import Throttle
 from tests.findings import FINDING
 from tests.pipeline import until
 
@@ -188,7 +189,7 @@ def test_expired_decisions_do_not_pile_up() -> None:
     for number in range(10_000):
         clock.now_s += 60
         put(clock.view, record(client=f"k1-{number}", expires_at=moment(int(clock.now_s * 1000))))
-    assert len(clock.view._held) == len(clock.view._keys) <= 24 * 60 + 2
+    assert len(clock.view._timelines) == len(clock.view._keys) <= 24 * 60 + 2
 
 
 REVISIONS = st.builds(

@@ -21,16 +21,17 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
-from detector.events.encode import Limits, Throttle, moment, throttle
-from streams.doors.asgi import PROBLEM_TYPE, ProbewatchDoor, from_header, pseudonyms
-from streams.doors.decisions import Decisions, KafkaDecisions
-from streams.sketch.identity import Identity
+from detector.events.encode import moment, throttle
+from probewatch_door.asgi import PROBLEM_TYPE, ProbewatchDoor, from_header
+from probewatch_door.decisions import Decisions, KafkaDecisions
+from probewatch_door.pseudonym import PseudonymKey, pseudonyms
+from probewatch_door.record import Limits, Throttle
 from tests.findings import FINDING
 from tests.pipeline import until
 
-IDENTITY = Identity(b"p" * 32, "k1", b"s" * 32)
-OLD_IDENTITY = Identity(b"o" * 32, "k0", b"s" * 32)
-ALICE, BOB = (pseudonyms(name, [IDENTITY])[0] for name in ("alice", "bob"))
+KEY = PseudonymKey("k1", b"p" * 32)
+OLD_KEY = PseudonymKey("k0", b"o" * 32)
+ALICE, BOB = (pseudonyms(name, [KEY])[0] for name in ("alice", "bob"))
 FAR = moment(4_000_000_000_000)
 
 
@@ -80,7 +81,7 @@ ROUTES = [
 
 
 def protected(decisions: Decisions, **options: Any) -> Starlette:
-    options = {"client_of": from_header("X-Client-Id", [IDENTITY]), "model": "loan", **options}
+    options = {"client_of": from_header("X-Client-Id", [KEY]), "model": "loan", **options}
     return Starlette(routes=ROUTES, middleware=[Middleware(ProbewatchDoor, decisions=decisions, **options)])
 
 
@@ -199,8 +200,8 @@ async def test_the_allowlist_comes_first() -> None:
 
 
 async def test_a_client_is_held_under_its_old_name_while_keys_rotate() -> None:
-    old = pseudonyms("alice", [OLD_IDENTITY])[0]
-    door = protected(view(record(old, "block", None)), client_of=from_header("x-client-id", [IDENTITY, OLD_IDENTITY]))
+    old = pseudonyms("alice", [OLD_KEY])[0]
+    door = protected(view(record(old, "block", None)), client_of=from_header("x-client-id", [KEY, OLD_KEY]))
     async with http(door) as client:
         assert (await ask(client, "alice")).status_code == 429
         assert (await ask(client, "bob")).status_code == 200

@@ -17,10 +17,9 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
 from prometheus_client import Counter
 
-from detector.events.encode import Throttle
-from models.pseudonym import pseudonym
-from streams.doors.decisions import Decisions
-from streams.sketch.identity import Identity
+from probewatch_door.decisions import Decisions
+from probewatch_door.pseudonym import PseudonymKey, pseudonyms
+from probewatch_door.record import Throttle
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -153,20 +152,16 @@ async def _refuse(send: Send, status: int, decision: Throttle, refusal: Refusal)
     await send({"type": "http.response.body", "body": body})
 
 
-def from_header(name: str, identities: Iterable[Identity]) -> ClientOf:
+def from_header(name: str, keys: Iterable[PseudonymKey]) -> ClientOf:
     """A `client_of` for gateways whose authentication leaves the client's id in a request header.
 
-    identities : one per pseudonym key in use (two while keys rotate). Only for headers that clients cannot set.
+    name : the header. Clients must not be able to set it.
+    keys : one per pseudonym key in use, two while keys rotate.
     """
-    wanted, known = name.lower().encode("latin-1"), tuple(identities)
+    wanted, known = name.lower().encode("latin-1"), tuple(keys)
 
     def client_of(scope: Scope) -> tuple[str, ...]:
         value = next((value for header, value in scope["headers"] if header.lower() == wanted), b"")
         return pseudonyms(value.decode("latin-1"), known) if value else ()
 
     return client_of
-
-
-def pseudonyms(client_id: str, identities: Iterable[Identity]) -> tuple[str, ...]:
-    """The client's name under each pseudonym key."""
-    return tuple(pseudonym(identity.key_id, *identity.client(client_id)) for identity in identities)

@@ -1,13 +1,13 @@
-"""What gateways are asked to do, kept in memory: a door's view of the `throttle-state` topic.
+"""A door's view of the `throttle-state` topic: the decisions in force, in memory.
 
-A view that is not known to be up to date asks for nothing (fail open): a door must not become an outage.
+A door fails open: while the view may be out of date, no decision is in force. A door must not become an outage.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +15,8 @@ from typing import Any, Self
 import msgspec
 from aiokafka import AIOKafkaConsumer
 
-from detector.events.encode import Throttle
+from probewatch_door.in_force import counts, extended, in_effect, in_force, is_enforced, strictness
+from probewatch_door.record import Throttle
 
 logger = logging.getLogger(__name__)
 
@@ -25,19 +26,25 @@ POLL_MS = 500
 PENDING_MAX = 8
 PURGE_EVERY = 10_000
 FORGET_AFTER = timedelta(days=1)
-"""An expired decision is remembered for a while, so that an older one sent again late does not come back to life."""
+"""Expired decisions are kept this long, so that an older record delivered late does not come into force again."""
 
 AHEAD_MAX = timedelta(minutes=5)
-"""Clocks of gateways and brokers differ by less."""
-
-STRICTNESS = ("lift", "observe", "delay", "cap", "challenge", "block")
+"""Clocks of gateways and brokers are assumed to differ by less."""
 
 
 class Decisions:
-    """Decisions by key of the topic; of one key, the highest revision that has taken effect counts.
+    """The decisions of one topic, whatever brings them; `KafkaDecisions` follows Kafka.
 
-    clock : seconds since 1970; expiry is wall-clock time. stale_after_s : how long after the last word from the
-    topic decisions are still acted on. model "" in a record stands for every model.
+    clock : seconds since 1970. Decisions expire by the gateway's own clock.
+    stale_after_s : seconds after the last `heard` until no decision is in force any more.
+    faults : records that could not be decoded so far. They are logged and ignored; nothing is raised.
+
+    Example:
+
+        decisions = Decisions()
+        decisions.apply(key, value, timestamp_ms)   # each message of the topic
+        decisions.heard()                           # the topic has been read to its end
+        decisions.strictest(["k1-…"], "loan")
     """
 
     def __init__(self, clock: Callable[[], float] = time.time, stale_after_s: float = STALE_AFTER_S) -> None:
@@ -45,14 +52,14 @@ class Decisions:
         self._clock = clock
         self._stale_after_s = stale_after_s
         self._heard_s = float("-inf")
-        self._held: dict[bytes, list[Throttle]] = {}
+        self._timelines: dict[bytes, Sequence[Throttle]] = {}
         self._keys: dict[str, dict[bytes, None]] = {}
         self._applied = 0
         self._decoder = msgspec.json.Decoder(Throttle)
 
     @property
     def fresh(self) -> bool:
-        """The topic has been read to its end, and its broker was heard of lately."""
+        """Whether the topic has been read to its end and its broker has answered within `stale_after_s`."""
         return self._clock() - self._heard_s <= self._stale_after_s
 
     def heard(self, at_s: float | None = None) -> None:
@@ -60,23 +67,26 @@ class Decisions:
         self._heard_s = self._clock() if at_s is None else at_s
 
     def strictest(self, clients: Iterable[str], model: str | None) -> Throttle | None:
-        """The strictest decision in force on any of the names of one client. model None : about any model.
+        """The strictest enforced decision in force; None if there is none or the view is stale.
 
-        None if there is none, if all are in shadow, or if the view is stale.
+        clients : the names of one client: its pseudonym under each key in use.
+        model : the model asked for; None for decisions about any model.
         """
         if not self.fresh:
             return None
         now = self._now()
         keys = (key for client in clients for key in self._keys.get(client, ()))
-        found = (_in_effect(self._held[key], now) for key in keys)
-        asked = [record for record in found if record is not None and _asks(record, model, now)]
-        return max(asked, key=_strictness, default=None)
+        records = (in_force(self._timelines[key], now) for key in keys)
+        held = [record for record in records if record is not None and _concerns(record, model)]
+        return max(held, key=strictness, default=None)
 
     def apply(self, key: bytes | None, value: bytes | None, written_ms: int | None = None) -> None:
-        """Take in one record of the topic, in any order and any number of times. A bad one is counted and left out.
+        """Apply one message of the topic. A repeated or superseded record changes nothing.
 
-        written_ms : when the topic got it. A client's own clock may be years ahead: what is decided then holds from
-        when it was written, for as long as it says.
+        key : the message's key; only tombstones need it, records carry their own.
+        value : the record's JSON; None (a tombstone) forgets the key.
+        written_ms : the message's timestamp. Where `issued_at` is more than five minutes later, the client's clock is
+            ahead: all times of the record are moved back by the difference.
         """
         if value is None:
             self._forget(key or b"")
@@ -85,38 +95,36 @@ class Decisions:
             record = self._decoder.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self.faults += 1
-            logger.warning("a throttle record was left out: %s", type(error).__name__)  # its text may quote the record
+            logger.warning("throttle record ignored: %s", type(error).__name__)  # its text may quote the record
             return
-        if record.replay or record.scope != "client":
+        if not counts(record):
             return
         record = record if written_ms is None else _not_ahead(record, written_ms)
-        self._hold(record.key.encode() if key is None else key, record)
+        self._hold(record.key.encode(), record)
         self._applied += 1
         if self._applied % PURGE_EVERY == 0:
             self._purge()
 
     def _hold(self, key: bytes, record: Throttle) -> None:
-        held = self._held.get(key, [])
-        if held and not _supersedes(record, held[-1]):
-            return
-        # The one in effect stays until its successor takes effect: a delayed decision must not open a gap.
-        now = self._now()
-        place = max((place for place, one in enumerate(held) if one.effective_at <= now), default=0)
-        self._held[key] = [*held[place:][:PENDING_MAX], record]
+        timeline = extended(self._timelines.get(key, ()), record)
+        current = in_effect(timeline, self._now())
+        pending = [each for each in timeline if current is None or each.effective_at >= current.effective_at]
+        # The last record always stays: it decides whether later ones supersede it.
+        self._timelines[key] = [*pending[:-1][:PENDING_MAX], pending[-1]]
         self._keys.setdefault(record.client, {})[key] = None
 
     def _purge(self) -> None:
         old = self._now() - FORGET_AFTER
-        for key in [key for key, held in self._held.items() if held[-1].expires_at < old]:
+        for key in [key for key, timeline in self._timelines.items() if timeline[-1].expires_at < old]:
             self._forget(key)
 
     def _forget(self, key: bytes) -> None:
-        held = self._held.pop(key, None)
-        if held:
-            keys = self._keys[held[-1].client]
-            del keys[key]
-            if not keys:
-                del self._keys[held[-1].client]
+        timeline = self._timelines.pop(key, None)
+        if timeline:
+            client = timeline[-1].client
+            del self._keys[client][key]
+            if not self._keys[client]:
+                del self._keys[client]
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
@@ -131,36 +139,24 @@ def _not_ahead(record: Throttle, written_ms: int) -> Throttle:
     )
 
 
-def _in_effect(held: list[Throttle], now: datetime) -> Throttle | None:
-    """The highest revision that has taken effect, expired or not: an expired one still replaces those before it."""
-    return next((record for record in reversed(held) if record.effective_at <= now), None)
-
-
-def _asks(record: Throttle, model: str | None, now: datetime) -> bool:
-    about = model is None or record.model in ("", model)
-    return about and record.mode == "enforce" and record.expires_at > now and record.action not in ("lift", "observe")
-
-
-def _supersedes(record: Throttle, other: Throttle) -> bool:
-    """Revisions count within one state of the judge. Other artefacts may mean a new state that counts from 1 again."""
-    if record.artefact_hash != other.artefact_hash:
-        return record.issued_at >= other.issued_at
-    return record.revision > other.revision
-
-
-def _strictness(record: Throttle) -> tuple[int, float, float, int]:
-    limits = record.limits
-    rate = float("inf") if limits.requests_per_minute is None else limits.requests_per_minute
-    concurrency = float("inf") if limits.max_concurrency is None else limits.max_concurrency
-    return STRICTNESS.index(record.action), -rate, -concurrency, limits.delay_ms or 0
+def _concerns(record: Throttle, model: str | None) -> bool:
+    return is_enforced(record) and (model is None or record.model in ("", model))
 
 
 class KafkaDecisions(Decisions):
-    """Decisions that follow the topic: `async with KafkaDecisions("host:9092", topic) as decisions: …`.
+    """Decisions read from Kafka. No consumer group, no commits: every door reads the whole compacted topic.
 
-    Belongs to no consumer group and commits nothing: every door reads the whole (compacted) topic. Starting does not
-    wait for Kafka, and losing Kafka stops nothing but the decisions.
-    security : further arguments of an aiokafka client, as `config.kafka.client()` gives them.
+    bootstrap : brokers, "host:port" or several separated by commas.
+    topic : `probewatch.throttle-state.v1`, or what `topics.throttle_state` of the service names.
+    stale_after_s : seconds without an answer from the brokers until no decision is in force any more.
+    security : further arguments of `aiokafka.AIOKafkaConsumer`: `security_protocol`, `ssl_context`, `sasl_…`.
+
+    Starting does not wait for Kafka. Kafka errors are logged and retried for ever; nothing is raised.
+
+    Example:
+
+        async with KafkaDecisions("broker:9092", "probewatch.throttle-state.v1") as decisions:
+            await decisions.wait_fresh(10)
     """
 
     def __init__(self, bootstrap: str, topic: str, *, stale_after_s: float = STALE_AFTER_S, **security: Any) -> None:
@@ -194,8 +190,8 @@ class KafkaDecisions(Decisions):
             try:
                 await consumer.start()
                 await self._follow(consumer)
-            except Exception as error:  # whatever it is, the gateway goes on and the view goes stale
-                logger.warning("throttle decisions are not read, trying again: %s: %s", type(error).__name__, error)
+            except Exception as error:  # the gateway keeps serving, the view goes stale
+                logger.warning("cannot read throttle decisions, retrying: %s: %s", type(error).__name__, error)
             finally:
                 await consumer.stop()
             await asyncio.sleep(RETRY_S)
@@ -224,7 +220,7 @@ class KafkaDecisions(Decisions):
 
 
 async def _at_end(consumer: AIOKafkaConsumer) -> bool:
-    """All partitions are read up to the end that came with their last fetch."""
+    """Whether every partition has been read up to the end offset of its last fetch."""
     partitions = consumer.assignment()
     for partition in partitions:
         end = consumer.highwater(partition)
