@@ -14,7 +14,6 @@ from detector.events.finding import (
     Family,
     FieldVariation,
     Finding,
-    Position,
     Provenance,
     Subject,
 )
@@ -41,6 +40,7 @@ from models.kernels.layout import (
 from models.kernels.numbers import size_bucket
 from models.pseudonym import pseudonym
 from models.rows import CLASSES, I64
+from probewatch_door.record import Position
 
 FIELDS_NAMED = 8
 ALERT_LEVEL = 3
