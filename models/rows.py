@@ -78,6 +78,19 @@ class Rows(NamedTuple):
         return len(self.client)
 
 
+def blank_rows(n: int, dim: int, fields: int) -> Rows:
+    """n rows to be filled with `_replace`: zeros, NaN where there is no opinion, no request ids, offsets 0 to n - 1."""
+    number, none = np.zeros(n, np.uint32), np.full(n, np.nan, np.float32)
+    return Rows(
+        source=number, offset=np.arange(n), index=np.zeros(n, np.int32), client=np.zeros(n, np.uint64),
+        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), client_class=np.zeros(n, np.uint8),
+        time_ms=np.zeros(n, np.int64), id_offsets=np.zeros(n + 1, np.int32), id_bytes=np.zeros(0, np.uint8),
+        exact=np.zeros(n, np.uint64), values=np.zeros((n, dim), np.int16), fields=np.zeros((n, fields), np.uint16),
+        surprisal=np.zeros((n, fields), np.uint8), offgrid=number, output=number, score=none, margin=none,
+        novelty=none, guard=none, cell=number, tokens_in=number, tokens_out=number, flags=np.zeros(n, np.uint16),
+    )  # fmt: skip
+
+
 def distinct(values: NDArray[Key]) -> NDArray[Key]:
     """Each value once, rising. Without asking for indices np.unique hashes (since numpy 2.3): far slower for many."""
     return np.unique(values, return_index=True)[0]

@@ -1,12 +1,15 @@
 """Compile the kernels of encoders and of the fold ahead of the first record; `streams.worker.warm` adds the rest."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from models import encoders
 from models.artefacts.population import fit_population
 from models.artefacts.training_set import Members, add, empty_bits
 from models.client_table import ClientTable, no_tally
-from models.encoders.embedding import EmbeddingEncoder
-from models.encoders.table import TabularEncoder, fit_table
+from models.encoders.base import Encoded, Encoder
 from models.kernels.layout import (
     BUCKETS,
     CLASS_COUNT,
@@ -18,41 +21,47 @@ from models.kernels.layout import (
     VERDICT,
     Nulls,
 )
-from models.rows import CLIENT_TAIL_BYTES, Rows
+from models.rows import Rows, blank_rows
 
 PROCESSES, JOINT = 2, 1
+EXAMPLES = 8
 SEED = bytes(32)
 
 
 def warm() -> None:
-    """Encode and fold a few rows, write a block and read it back."""
-    people: list[dict[str, float | int | str | bool | None]] = [{"a": float(i), "b": i % 2} for i in range(8)]
-    encoder = TabularEncoder(fit_table(people), SEED)
-    EmbeddingEncoder(4, 0.5, SEED).encode([np.ones(4, np.float32)])
-    f, rows = len(encoder.field_names), _rows(encoder, people)
-    population = fit_population(rows.values, encoder.id)
-    population.describe(rows.values)
-    members = Members("", encoder.field_names, ("number", "number"), 0, 8, empty_bits(8), SEED)
-    add(members.bits, rows.exact)
-    members.lookup(encoder).contains(encoder.encode(people))
+    """Encode and fold a few rows of every encoder, look them up, write a block and read it back."""
+    for kind in encoders.ENCODERS:
+        inputs = kind.examples(EXAMPLES)
+        encoder = kind.fit(inputs, SEED)
+        assert encoder is not None
+        encoded = encoder.encode(inputs)
+        fit_population(encoded.values, encoder.id).describe(encoded.values)
+        _look_up(encoder, inputs, encoded)
+        _fold(encoder, encoded)
+
+
+def _look_up(encoder: Encoder, inputs: Sequence[Any], encoded: Encoded) -> None:
+    layout = encoder.row_layout(inputs)
+    if layout is not None:
+        members = Members("", encoder.kind, layout, len(inputs), empty_bits(len(inputs)), SEED)
+        add(members.bits, encoder.row_keys(layout, SEED)(inputs).keys)
+        members.lookup(encoder).contains(encoded)
+
+
+def _fold(encoder: Encoder, encoded: Encoded) -> None:
+    f = len(encoder.field_names)
     table = ClientTable(encoder.dim, f, PROCESSES, JOINT, 4, 1 << 20)
     verdict = np.zeros(VERDICT, np.int64)
     tally = no_tally(f, PROCESSES + JOINT + len(CLIENT_PROCESSES) + len(COUNTS))
-    table.fold(_nulls(f), table.batch(rows), np.zeros(4, np.int64), 0, tally, verdict)
+    table.fold(_nulls(f), table.batch(_rows(encoded)), np.zeros(4, np.int64), 0, tally, verdict)
     table.load(0, table.dump(0))
 
 
-def _rows(encoder: TabularEncoder, people: list[dict[str, float | int | str | bool | None]]) -> Rows:
-    encoded, n = encoder.encode(people), len(people)
-    zero, none = np.zeros(n, np.uint32), np.full(n, np.nan, np.float32)
-    return Rows(
-        source=zero, offset=np.arange(n), index=np.zeros(n, np.int32), client=np.zeros(n, np.uint64),
-        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), client_class=np.zeros(n, np.uint8),
-        time_ms=np.arange(n),
-        id_offsets=np.zeros(n + 1, np.int32), id_bytes=np.zeros(0, np.uint8), exact=encoded.exact,
-        values=encoded.values, fields=encoded.fields, surprisal=encoded.surprisal, offgrid=encoded.offgrid,
-        output=zero, score=none, margin=none, novelty=none, guard=none, cell=zero, tokens_in=zero, tokens_out=zero,
-        flags=np.zeros(n, np.uint16),
+def _rows(encoded: Encoded) -> Rows:
+    n, f = encoded.fields.shape
+    return blank_rows(n, encoded.values.shape[1], f)._replace(
+        time_ms=np.arange(n), exact=encoded.exact, values=encoded.values, fields=encoded.fields,
+        surprisal=encoded.surprisal, offgrid=encoded.offgrid,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def encoder_of(fields: int, seed: int = 1) -> TabularEncoder:
 
 
 def twin_of(encoder: TabularEncoder) -> SlowTable:
-    fit = encoder.fit
+    fit = encoder.fitted
     columns = []
     for j, name in enumerate(fit.names):
         start, end = fit.known_start[j : j + 2].tolist()
@@ -100,9 +100,9 @@ def test_rotation_keeps_lengths(fields: int) -> None:
 def test_distances_are_those_of_standard_units_and_fields_cannot_be_read_off() -> None:
     """One field moved by one unit: the code moves by one unit, spread over many numbers."""
     encoder = encoder_of(23)
-    base = {name: 20.0 for name, names in zip(encoder.field_names, encoder.fit.categories, strict=True) if not names}
+    base = {name: 20.0 for name, names in zip(encoder.field_names, encoder.fitted.categories, strict=True) if not names}
     place = encoder.field_names.index("f07")  # of integers
-    moved = base | {"f07": 20.0 + encoder.fit.scale[place]}
+    moved = base | {"f07": 20.0 + encoder.fitted.scale[place]}
     one, other = encoder.encode([base, moved]).values.astype(float)
     assert math.isclose(np.linalg.norm(one - other) / 2048, 1.0, abs_tol=0.01)
     assert np.abs(one - other).max() / 2048 < 0.8
@@ -111,7 +111,7 @@ def test_distances_are_those_of_standard_units_and_fields_cannot_be_read_off() -
 
 def test_another_seed_shares_nothing() -> None:
     first = encoder_of(23)
-    second = TabularEncoder(first.fit, bytes(32))
+    second = TabularEncoder(first.fitted, bytes(32))
     inputs = [one_input(np.random.default_rng(3), 23) for _ in range(20)]
     one, other = first.encode(inputs), second.encode(inputs)
     assert (one.fields == other.fields).mean() < 0.01

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.artefacts.training_set import BITS_PER_ROW, Members, MembersError, add, empty_bits, keying
+from models.artefacts.training_set import BITS_PER_ROW, Members, MembersError, add, empty_bits
 from models.encoders.embedding import EmbeddingEncoder
 from models.encoders.table import TabularEncoder, fit_table
-from models.encoders.table_reader import TableReader
 from models.rows import U64
 from tests.reference.members import places, row_key
 
@@ -40,15 +39,15 @@ def people(n: int, seed: int) -> list[Row]:
 
 
 def keys_of(rows: Sequence[Row], kinds: Mapping[str, str] = KINDS, seed: bytes = SEED) -> U64:
-    categories = [() if kind == "category" else None for kind in kinds.values()]
-    plain = TableReader(tuple(kinds), categories, seed).read(rows, [])
-    return keying(tuple(kinds), range(len(kinds)), categories, seed).keys(plain)
+    keys, faults = TabularEncoder.row_keys({"fields": dict(kinds)}, seed)(rows)
+    assert not faults
+    return keys
 
 
 def members_of(rows: Sequence[Row], kinds: Mapping[str, str] = KINDS, seed: bytes = SEED) -> Members:
     bits = empty_bits(len(rows))
     add(bits, keys_of(rows, kinds, seed))
-    return Members("", tuple(kinds), tuple(kinds.values()), 0, len(rows), bits, seed)
+    return Members("", "tabular", {"fields": dict(kinds)}, len(rows), bits, seed)
 
 
 def encoder_on(rows: Sequence[Row], seed: bytes = SEED) -> TabularEncoder:
@@ -87,7 +86,7 @@ def test_a_row_is_found_whatever_the_encoder_was_fitted_to() -> None:
     members = members_of(rows)
     one = encoder_on([row | {"channel": "web"} for row in people(500, 2)])
     other = encoder_on([row | {"purpose": "boat", "zone": "z"} for row in people(500, 3)])
-    assert one.fit.categories != other.fit.categories
+    assert one.fitted.categories != other.fitted.categories
     others = [row | {"age": 200.0} for row in people(2_000, 4)]
     for encoder in (one, other):
         assert all(found(members, encoder, [row | {"channel": "branch"} for row in rows]))
@@ -148,7 +147,7 @@ def test_embeddings_are_found_by_their_float32_numbers() -> None:
     encoder, other = EmbeddingEncoder(24, 0.3, SEED), EmbeddingEncoder(24, 0.6, SEED)
     bits = empty_bits(500)
     add(bits, encoder.encode(list(vectors)).exact)
-    lookup = Members("", (), (), 24, 500, bits, SEED).lookup(other)
+    lookup = Members("", "embedding", {"dim": 24}, 500, bits, SEED).lookup(other)
     assert lookup.contains(other.encode(vectors.tolist())).all()
     assert not lookup.contains(other.encode(list(np.nextafter(vectors, np.float32(9))))).any()
 
@@ -161,10 +160,10 @@ def test_sets_that_do_not_fit_say_why() -> None:
     assert "does not carry the fields id, label" in foreign.misfit(encoder)
     kinds = members_of([{"age": "old"}], {"age": "category"})
     assert "field age: expected a number, as in the model's log; got a category" in kinds.misfit(encoder)
-    embeddings = Members("", (), (), 8, 1, empty_bits(1), SEED)
-    assert "expected table rows; got embeddings of 8" in embeddings.misfit(encoder)
+    embeddings = Members("", "embedding", {"dim": 8}, 1, empty_bits(1), SEED)
+    assert "expected tabular rows; got embedding rows" in embeddings.misfit(encoder)
     assert "expected embeddings of 9 numbers; got embeddings of 8" in embeddings.misfit(EmbeddingEncoder(9, 0.3, SEED))
-    assert "got table rows" in members.misfit(EmbeddingEncoder(9, 0.3, SEED))
+    assert "expected embedding rows; got tabular rows" in members.misfit(EmbeddingEncoder(9, 0.3, SEED))
     with pytest.raises(MembersError, match="does not carry"):
         foreign.lookup(encoder)
 

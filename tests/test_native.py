@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.adapters import REGISTRY, embeddings, native
+from models.encoders.embedding_reader import read_vectors
+from streams.adapters import REGISTRY, native
 from streams.adapters.faults import _PHRASES, blame
 from streams.adapters.json_text import NESTING_MAX, UNREADABLE, is_deep, split
 from streams.adapters.request import EXPECTED, EmbeddingObject, Output, Request
@@ -160,7 +161,7 @@ FORMS = [
 def test_every_form_of_an_embedding_is_the_same_vector(form: object) -> None:
     read = msgspec.convert([form] * 3, list[list[float] | str | EmbeddingObject])
     for batch in (read, [*read, "no base64", VECTOR.tolist()]):
-        vectors, faults = embeddings.vectors(batch, 8)
+        vectors, faults = read_vectors(batch, 8)
         assert vectors.dtype == np.float32
         assert (vectors[:3] == VECTOR).all()
-        assert set(faults) == ({3} if len(batch) == 5 else set())
+        assert {fault.row for fault in faults} == ({3} if len(batch) == 5 else set())

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.frame import RowFrame
-from models.artefacts.training_set import Members, add, empty_bits, keying
-from models.encoders.table_reader import TableReader
+from models.artefacts.training_set import Members, add, empty_bits
+from models.encoders.table import TabularEncoder
 from models.pseudonym import pseudonym
 from models.rows import FLAG_EXPLAIN, FLAG_LABEL, FLAG_MEMBER, FLAG_REFUSED, Rows
 from streams.config.config import Config
@@ -276,10 +276,10 @@ def gather(results: list[SketchResult]) -> Gathered:
 @given(seed=st.integers(0, 5), cuts=st.lists(st.integers(0, 60), max_size=8), chunk=st.integers(1, 20))
 def test_cutting_does_not_matter(seed: int, cuts: list[int], chunk: int) -> None:
     raws = [sketching.raw(offset, value) for offset, value in enumerate(mixed_records(seed, 60))]
-    terms = TableReader(("term",), (None,), sketching.SEED).read([{"term": float(term)} for term in range(30)], [])
-    bits = empty_bits(30)
-    add(bits, keying(("term",), (0,), (None,), sketching.SEED).keys(terms))
-    sketcher = sketching.build_sketcher(None, Members("", ("term",), ("number",), 0, 30, bits, sketching.SEED))
+    layout, bits = {"fields": {"term": "number"}}, empty_bits(30)
+    keys_of = TabularEncoder.row_keys(layout, sketching.SEED)
+    add(bits, keys_of([{"term": float(term)} for term in range(30)]).keys)
+    sketcher = sketching.build_sketcher(None, Members("", "tabular", layout, 30, bits, sketching.SEED))
     whole = gather([sketcher.frames("t", 0, "0", raws, 3)])
     assert len(whole[0]) == 6 and whole[1] and whole[2]["unknown_model"]
     flags = {int.from_bytes(row[-1], "little") for rows in whole[0].values() for row in rows}  # type: ignore[arg-type]

@@ -111,7 +111,7 @@ def test_standard_units_come_back_from_what_was_turned() -> None:
     rng = random.Random(4)
     people = [{f"f{number:03}": round(rng.gauss(10, 3), 2) for number in range(150)} for _ in range(200)]
     encoder = TabularEncoder(fit_table(people), b"a seed" * 6)
-    fit = encoder.fit
+    fit = encoder.fitted
     told = encoder.standard(encoder.encode(people).values)
     wanted = [[(who[n] - c) / s for n, c, s in zip(fit.names, fit.centre, fit.scale, strict=True)] for who in people]
     assert np.abs(np.clip(told, -4, 4) - np.clip(wanted, -4, 4)).max() < 0.002

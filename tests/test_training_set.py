@@ -158,7 +158,7 @@ def test_files_of_every_kind_give_the_same_set(tmp_path: Path) -> None:
         ),
     ]
     for one in sets[1:]:
-        assert (one.fields, one.kinds, one.rows) == (("a", "b", "c"), ("number", "category", "number"), 3)
+        assert (one.layout, one.rows) == ({"fields": {"a": "number", "b": "category", "c": "number"}}, 3)
         assert np.array_equal(one.bits, sets[0].bits)
     assert [one.model for one in sets] == ["", "", "m", "m", "", ""]
     stored = read_set(tmp_path / "out.set", SEED)
@@ -172,7 +172,7 @@ def test_embeddings_in_any_form_are_the_same(tmp_path: Path) -> None:
     forms[3] = {"embedding": str(forms[3]["embedding"])}  # type: ignore[dict-item]
     found = made(tmp_path / "e.jsonl", "".join(json.dumps(form) + "\n" for form in forms))
     encoder = EmbeddingEncoder(8, 0.3, SEED)
-    assert (found.dim, found.fields, found.rows) == (8, (), 20)
+    assert (found.kind, found.layout, found.rows) == ("embedding", {"dim": 8}, 20)
     assert found.lookup(encoder).contains(encoder.encode(list(vectors))).all()
 
 
@@ -186,7 +186,7 @@ def test_embeddings_in_any_form_are_the_same(tmp_path: Path) -> None:
         ("t.jsonl", "", "expected rows with a value; got none"),
         ("t.jsonl", '{"a": null}\n', "expected rows with a value; got none"),
         ("t.jsonl", TWO_MODELS, "(--model NAME); got 2 models"),
-        ("t.jsonl", '{"a": 1}\n{"embedding": [1, 2]}\n', "t.jsonl:2: line: expected rows of one kind"),
+        ("t.jsonl", '{"a": 1}\n{"embedding": [1, 2]}\n', "2: line: expected features, as in the first; got embedding"),
         ("t.jsonl", '{"embedding": [1, 2]}\n{"embedding": [1]}\n', "t.jsonl:2: embedding: expected 2 numbers"),
         ("t.jsonl", '{"embedding": [1, 2]}\n{"embedding": [0, 0]}\n', "t.jsonl:2: embedding: expected finite"),
         ("t.csv", "a,b\n1,2\n5550123\n", "t.csv:3: line: expected 2 cells; got 1 of them"),
@@ -220,5 +220,5 @@ def test_sets_go_to_the_models_that_they_fit(tmp_path: Path) -> None:
     assert assign({"s": own, "t": named}, encoders) == {"one": own, "two": named}
     with pytest.raises(SourceError, match="t: the model one has a training set already"):
         assign({"s": own, "t": shared}, encoders)
-    with pytest.raises(SourceError, match=r"s: model faces: expected embeddings.*s: model two: "):
+    with pytest.raises(SourceError, match=r"s: model faces: expected embedding rows.*s: model two: "):
         assign({"s": own}, {"two": two, "faces": encoders["faces"]})

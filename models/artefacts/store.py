@@ -7,23 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.artefacts import manifest
 from models.artefacts.certificate import Certificate
 from models.artefacts.population import Population
 from models.artefacts.reference import Reference
 from models.artefacts.training_set import Members
-from models.encoders.base import Encoder
-from models.encoders.embedding import EmbeddingEncoder
-from models.encoders.table import TabularEncoder, TabularFit
+from models.encoders import by_kind
+from models.encoders.base import Arrays, Encoder
 from models.errors import UserError
 
 SCHEMA = "probewatch.artefacts/2"
 CERTIFICATE = "certificate.json"
-_TABLE_ARRAYS = ("centre", "scale", "step", "known", "known_surprisals", "known_start", "unknown", "missing")
-
-Arrays = dict[str, NDArray[Any]]
+ENCODER_PREFIX = "encoder."
 
 
 class ArtefactError(UserError):
@@ -75,7 +71,9 @@ def save_artefacts(
     entries, files = [], dict(documents or {})
     for place, artefact in enumerate(sorted(models, key=lambda a: a.model)):
         file = f"model-{place}.npz"
-        arrays = artefact.reference.arrays() | _encoder_arrays(artefact.encoder)
+        encoder = artefact.encoder
+        arrays: Arrays = dict(artefact.reference.arrays())
+        arrays |= {ENCODER_PREFIX + name: array for name, array in encoder.to_arrays().items()}
         if artefact.population is not None:
             arrays |= artefact.population.arrays()
         if artefact.members is not None:
@@ -87,8 +85,8 @@ def save_artefacts(
             {
                 "model": artefact.model,
                 "file": file,
-                "encoder": _encoder_header(artefact.encoder),
-                "encoder_id": artefact.encoder.id,
+                "encoder": {"kind": encoder.kind, **encoder.header()},
+                "encoder_id": encoder.id,
                 "decision_threshold": artefact.decision_threshold,
                 "labels": {str(key): name for key, name in sorted(artefact.labels.items())},
                 "processes": list(artefact.reference.processes),
@@ -138,7 +136,10 @@ def _load_model(path: Path, entry: Mapping[str, Any], seed: bytes, certificate: 
     file = path / entry["file"]
     with np.load(file, allow_pickle=False) as stored:
         arrays: Arrays = dict(stored)
-    encoder = _encoder(entry["encoder"], arrays, seed)
+    fitted = {
+        name.removeprefix(ENCODER_PREFIX): array for name, array in arrays.items() if name.startswith(ENCODER_PREFIX)
+    }
+    encoder = by_kind(entry["encoder"]["kind"]).from_arrays(entry["encoder"], fitted, seed)
     if encoder.id != entry["encoder_id"]:
         raise ArtefactError(f"{path}: fitted with another projection seed; give that one, or calibrate again")
     return ModelArtefact(
@@ -151,24 +152,3 @@ def _load_model(path: Path, entry: Mapping[str, Any], seed: bytes, certificate: 
         certificate=certificate,
         members=Members.from_arrays(arrays, seed),
     )
-
-
-def _encoder_header(encoder: Encoder) -> dict[str, Any]:
-    if isinstance(encoder, TabularEncoder):
-        return {"kind": "tabular", "names": encoder.fit.names, "categories": encoder.fit.categories}
-    assert isinstance(encoder, EmbeddingEncoder)
-    return {"kind": "embedding", "dim_in": encoder.dim_in, "reach": encoder.reach}
-
-
-def _encoder_arrays(encoder: Encoder) -> Arrays:
-    if isinstance(encoder, TabularEncoder):
-        return {f"encoder.{name}": getattr(encoder.fit, name) for name in _TABLE_ARRAYS}
-    return {}
-
-
-def _encoder(header: Mapping[str, Any], arrays: Arrays, seed: bytes) -> Encoder:
-    if header["kind"] == "embedding":
-        return EmbeddingEncoder(header["dim_in"], header["reach"], seed)
-    columns: dict[str, Any] = {name: arrays[f"encoder.{name}"] for name in _TABLE_ARRAYS}
-    categories = tuple(tuple(names) for names in header["categories"])
-    return TabularEncoder(TabularFit(tuple(header["names"]), categories, **columns), seed)

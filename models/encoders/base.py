@@ -1,9 +1,22 @@
-"""What every encoder promises: inputs in, integers out, faults as values."""
+"""What every encoder promises: inputs in, integers out, faults as values.
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+To add an encoder: CONTRIBUTING.md. tests/encoders/test_conformance.py walks all of `models.encoders.ENCODERS`.
+"""
 
-from models.rows import F64, I16, U8, U16, U32, U64
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.kernels.json.scan import ObjectMembers
+from models.rows import F64, I16, I32, U8, U16, U32, U64
+
+Arrays = dict[str, NDArray[Any]]
+Flags = NDArray[np.bool_]
+RowLayout = Mapping[str, Any]
+"""How training rows of one kind are read and compared, as plain JSON."""
 
 
 class EncodingFault(NamedTuple):
@@ -16,35 +29,184 @@ class EncodingFault(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """n encoded inputs; rows named in `faults` hold zeros, but for `plain`. f = 0 for embeddings."""
+    """n encoded inputs; rows named in `faults` hold zeros, but for `plain`. f = 0 where there are no fields."""
 
     values: I16  # (n, dim), 1/2048 standard units
     fields: U16  # (n, f)
     surprisal: U8  # (n, f), 1/16 nat
     offgrid: U32  # (n,)
-    exact: U64  # (n,)
-    plain: F64  # (n, f) of a table, as TableReader gives it; it goes no further than the look-up of training rows
+    exact: U64  # (n,) keyed hash of the whole input
+    plain: F64  # (n, f) of a table, as TableReader gives it; only the look-up of training rows reads it
     faults: tuple[EncodingFault, ...]
 
 
-class Encoder(Protocol):
-    """A fitted map from a model's inputs to integers that keep distances and hide values.
+class ScannedInputs(NamedTuple):
+    """n inputs as streams/adapters/scanner.py found them, without a Python object for any.
 
-    id : 16 hex digits, a hash of what was fitted and of a check value of the secret seed. dim : length of `values`.
-    field_names : the table's fields, () for embeddings. reach : L2 distance (standard units) within which two
-    inputs count as variants. agreement_min : least agreement, 1/16 nat, for two rows to be variants.
+    text[start[i]:end[i]] is the text of input i if kind[i] is TEXT; pool[start[i]:end[i]] are its numbers if kind[i]
+    is NUMBERS; members start[i] to end[i] are those of its object if kind[i] is OBJECT (models/kernels/json/scan.py).
     """
 
-    kind: str
+    text: U8
+    kind: U8  # (n,)
+    start: I32  # (n,)
+    end: I32  # (n,)
+    members: ObjectMembers
+    pool: F64
+
+
+class KeyedRows(NamedTuple):
+    """keys : (n,) of n training rows. faults : rows that cannot be read, in order; their keys mean nothing."""
+
+    keys: U64
+    faults: tuple[EncodingFault, ...]
+
+
+class Encoder(ABC):
+    """A fitted map from a model's inputs to integers that keep distances and hide values.
+
+    Subclass it in a file of its own and add the class to `ENCODERS`. The engine calls `encode` for every batch of
+    records; everything else happens once, at calibration, start or self-test. What one input becomes must not depend
+    on its neighbours, and nothing may draw from a random source other than the seed.
+
+    Class attributes
+    ----------------
+    kind :
+        Unique name; it is stored in artefacts and must not change afterwards.
+    reads :
+        The field of `streams.adapters.request.Request` that holds the input: "features", "embedding".
+
+    Instance attributes
+    -------------------
+    id :
+        16 hex digits: a hash of everything that was fitted, and of a check value of the secret seed.
+    dim :
+        Length of `Encoded.values`, 1 to 256.
+    field_names :
+        The table's fields, in the order of `Encoded.fields`; () where there are none.
+    reach :
+        L2 distance in standard units within which two inputs of a client count as variants.
+    agreement_min :
+        Least agreement of two rows' fields, in 1/16 nat, to be variants; 0 where there are no fields.
+
+    Example
+    -------
+    >>> from models.encoders.table import TabularEncoder
+    >>> encoder = TabularEncoder.fit([{"age": 31.0, "zone": "a"}, {"age": 58.0, "zone": "b"}], seed=bytes(32))
+    >>> encoded = encoder.encode([{"age": 40.0, "zone": "b"}])
+    >>> encoded.values.shape, encoded.values.dtype, encoded.faults
+    ((1, 2), dtype('int16'), ())
+    """
+
+    kind: ClassVar[str]
+    reads: ClassVar[str]
+
     id: str
     dim: int
     field_names: tuple[str, ...]
     reach: float
     agreement_min: int
 
-    def encode(self, inputs: Sequence[Any]) -> Encoded: ...
+    # ---- calibration
 
+    @classmethod
+    @abstractmethod
+    def fit(cls, inputs: Sequence[Any], seed: bytes) -> Self | None:
+        """Fit on benign history.
+
+        inputs : as a log holds them in the field `reads`, none of them None; some may be unreadable.
+        seed : the projection secret, 32 bytes.
+        Returns None if the inputs teach nothing: none can be read, or no field occurs often enough.
+        Raises nothing.
+        """
+
+    @classmethod
+    @abstractmethod
+    def examples(cls, count: int) -> list[Any]:
+        """Made-up inputs in every form that a log may hold, at least `count`, always the same.
+
+        The service encodes them at its start, so that kernels are compiled before the first record.
+        """
+
+    # ---- the sketch
+
+    @abstractmethod
+    def encode(self, inputs: Sequence[Any]) -> Encoded:
+        """Encode n inputs.
+
+        inputs : as in `fit`.
+        Returns n rows. An input that cannot be encoded is a fault in `Encoded.faults`, and its row holds zeros.
+        Raises nothing.
+        """
+
+    def encode_scanned(self, inputs: ScannedInputs) -> tuple[Encoded, Flags] | None:
+        """Encode n inputs of the usual shape straight from the text of their messages.
+
+        Returns the rows, and (n,) those that are what `encode` gives without a fault; all others are decoded and
+        encoded again. None (the default) if the encoder takes decoded inputs only.
+        """
+        return None
+
+    @abstractmethod
     def standard(self, values: I16) -> F64:
-        """(n, dim) `values` in standard units: of a table by field, in the order of `field_names`, for whoever holds
-        the secret seed; of an embedding as they are."""
-        ...
+        """(n, dim) values in standard units, for those who hold the secret seed.
+
+        Of a table by field, in the order of `field_names`; of other inputs as they are.
+        """
+
+    # ---- artefacts
+
+    @abstractmethod
+    def header(self) -> dict[str, Any]:
+        """What was fitted and is no array, as plain JSON. Never the seed."""
+
+    def to_arrays(self) -> Arrays:
+        """What was fitted, as arrays by name; {} (the default) where `header` says everything."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def from_arrays(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], seed: bytes) -> Self:
+        """The encoder that gave this header and these arrays.
+
+        seed : the projection secret. Another one than at calibration gives another `id`, which the caller refuses.
+        Raises KeyError, TypeError or ValueError for a damaged header or damaged arrays.
+        """
+
+    # ---- the self-test
+
+    @abstractmethod
+    def probe(self, rng: np.random.Generator, count: int) -> Iterator[Any]:
+        """`count` inputs of a synthetic prober: one ordinary input, walked in small steps that `encode` accepts.
+
+        Made from what was fitted: no value of any client is in them. rng : another one walks elsewhere.
+        """
+
+    # ---- training rows
+
+    @classmethod
+    def row_layout(cls, rows: Iterable[Any]) -> RowLayout | None:
+        """How training rows are read and compared; called once with all of a file, which is streamed.
+
+        rows : inputs as in `fit`. Returns None (the default) if they hold nothing to compare, or if this kind of
+        encoder matches no training rows.
+        """
+        for _ in rows:
+            pass
+        return None
+
+    @classmethod
+    def row_keys(cls, layout: RowLayout, seed: bytes) -> Callable[[Sequence[Any]], KeyedRows]:
+        """Keys of training rows: equal for equal inputs, however they are written and whatever was fitted.
+
+        Raises NotImplementedError where `row_layout` always returns None.
+        """
+        raise NotImplementedError(f"{cls.kind} encoders match no training rows")
+
+    def row_misfit(self, layout: RowLayout) -> str:
+        """Why training rows of this layout cannot be compared with what this encoder encodes; "" if they can."""
+        return f"{self.kind} encoders match no training rows"
+
+    def row_lookup(self, layout: RowLayout, seed: bytes) -> Callable[[Encoded], U64]:
+        """A function from encoded inputs to the keys that `row_keys` gives them. layout : one without a misfit."""
+        return lambda encoded: encoded.exact

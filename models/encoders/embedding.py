@@ -1,19 +1,26 @@
 """Embeddings that a log carries, to 64 integers."""
 
+import base64
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.encoders.base import Encoded, EncodingFault
+from models.encoders.base import Encoded, Encoder, EncodingFault, Flags, KeyedRows, RowLayout, ScannedInputs
+from models.encoders.embedding_reader import dimension, read_vectors
 from models.kernels.encode.encode import project
-from models.rows import F32, F64, I16, I32, UNIT
+from models.kernels.json.columns import gather, read_base64
+from models.kernels.json.scan import NUMBERS, TEXT
+from models.rows import F32, F64, I16, I32, U64, UNIT
 
 DIM = 64
+EXAMPLE_DIM = 4
 
 
-class EmbeddingEncoder:
+class EmbeddingEncoder(Encoder):
     """Cosine distance by secret random signs: |values(x) - values(y)| estimates |x/|x| - y/|y||.
 
     dim_in : length of the vectors in the log. reach : distance (0 to 2) below which two inputs are variants; fitted
@@ -21,6 +28,7 @@ class EmbeddingEncoder:
     """
 
     kind = "embedding"
+    reads = "embedding"
     field_names: tuple[str, ...] = ()
     dim = DIM
     agreement_min = 0
@@ -35,45 +43,115 @@ class EmbeddingEncoder:
         check = hashlib.blake2b(b"check", key=seed[:64], digest_size=32).hexdigest()
         self.id = hashlib.sha256(f"{self.kind}:{dim_in}:{reach!r}:{check}".encode()).hexdigest()[:16]
 
+    @classmethod
+    def fit(cls, inputs: Sequence[Any], seed: bytes) -> Self | None:
+        """The commonest length wins; None if no embedding can be read."""
+        [(dim_in, _)] = Counter(map(dimension, inputs)).most_common(1) or [(0, 0)]
+        if dim_in == 0:
+            return None
+        vectors, faults = read_vectors(inputs, dim_in)
+        finite = np.flatnonzero(np.isfinite(vectors).all(axis=1))
+        good = np.setdiff1d(finite, [fault.row for fault in faults])
+        return cls(dim_in, fit_reach(vectors[good], np.random.default_rng(0)), seed)
+
+    @classmethod
+    def examples(cls, count: int) -> list[Any]:
+        """Numbers and base64 by turns."""
+        vectors = np.random.default_rng(0).standard_normal((count, EXAMPLE_DIM)).astype("<f4")
+        return [
+            base64.b64encode(vector.tobytes()).decode() if row % 2 else vector.tolist()
+            for row, vector in enumerate(vectors)
+        ]
+
     def encode(self, inputs: Sequence[Any]) -> Encoded:
-        """n vectors of dim_in numbers: an (n, dim_in) float32 array or a sequence of sequences of numbers."""
-        faults: list[EncodingFault] = []
-        return self.encode_vectors(self._vectors(inputs, faults), faults)
+        """n embeddings as a log writes them, or an (n, dim_in) float32 array, which is fastest."""
+        vectors, faults = read_vectors(inputs, self.dim_in)
+        return self._encode(vectors, faults)
+
+    def encode_scanned(self, inputs: ScannedInputs) -> tuple[Encoded, Flags]:
+        """Numbers and base64 of the right length."""
+        vectors, good = self._scanned_vectors(inputs)
+        encoded = self._encode(vectors, [])
+        good[[fault.row for fault in encoded.faults]] = False
+        return encoded, good
 
     def standard(self, values: I16) -> F64:
         """See Encoder."""
         return values / float(UNIT)
 
-    def encode_vectors(self, vectors: F32, faults: Sequence[EncodingFault] = ()) -> Encoded:
+    def header(self) -> dict[str, Any]:
+        return {"dim_in": self.dim_in, "reach": self.reach}
+
+    @classmethod
+    def from_arrays(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], seed: bytes) -> Self:
+        return cls(header["dim_in"], header["reach"], seed)
+
+    def probe(self, rng: np.random.Generator, count: int) -> Iterator[Any]:
+        """From one vector in one direction, as far as `reach` allows."""
+        start, way = rng.standard_normal((2, self.dim_in))
+        for number in range(count):
+            yield (start + number / count * self.reach * way).tolist()
+
+    @classmethod
+    def row_layout(cls, rows: Iterable[Any]) -> RowLayout | None:
+        """The length of the first embedding; 1 if it cannot be read, which `row_keys` then reports."""
+        dim = 0
+        for row in rows:
+            dim = dim or dimension(row) or 1
+        return {"dim": dim} if dim else None
+
+    @classmethod
+    def row_keys(cls, layout: RowLayout, seed: bytes) -> Callable[[Sequence[Any]], KeyedRows]:
+        """`exact` depends on the seed and on the 32-bit numbers alone, whatever `reach` is."""
+        encoder = cls(layout["dim"], 1.0, seed)
+
+        def keys(rows: Sequence[Any]) -> KeyedRows:
+            encoded = encoder.encode(rows)
+            return KeyedRows(encoded.exact, encoded.faults)
+
+        return keys
+
+    def row_misfit(self, layout: RowLayout) -> str:
+        if layout["dim"] == self.dim_in:
+            return ""
+        return f"expected embeddings of {self.dim_in} numbers; got embeddings of {layout['dim']} numbers"
+
+    def row_lookup(self, layout: RowLayout, seed: bytes) -> Callable[[Encoded], U64]:
+        return lambda encoded: encoded.exact
+
+    def _encode(self, vectors: F32, faults: Sequence[EncodingFault]) -> Encoded:
         """(n, dim_in), contiguous. faults : of rows that hold zeros for that reason."""
         n, faults = len(vectors), list(faults)
         values = np.zeros((n, DIM), np.int16)
         exact = np.zeros(n, np.uint64)
         faulty = np.zeros(n, np.uint8)
-        bad = {fault.row for fault in faults}
+        unread = {fault.row for fault in faults}
         project(vectors, vectors.view(np.uint32), self._flips, self._salt, values, exact, faulty)
         for row in np.flatnonzero(faulty):
-            if int(row) not in bad:
+            if int(row) not in unread:
                 got = "NaN or infinity" if faulty[row] == 1 else "only zeros"
                 faults.append(EncodingFault(int(row), "embedding", "finite numbers, not all zero", got))
         none = np.zeros((n, 0), np.uint16)
         offgrid, plain = np.zeros(n, np.uint32), np.zeros((n, 0))
         return Encoded(values, none, none.astype(np.uint8), offgrid, exact, plain, tuple(sorted(faults)))
 
-    def _vectors(self, inputs: Sequence[Any], faults: list[EncodingFault]) -> F32:
-        if isinstance(inputs, np.ndarray) and inputs.ndim == 2 and inputs.shape[1] == self.dim_in:
-            return np.ascontiguousarray(inputs, np.float32)
-        lengths = [len(vector) for vector in inputs]
-        if all(length == self.dim_in for length in lengths):
-            return np.ascontiguousarray(np.asarray(inputs, np.float32).reshape(-1, self.dim_in))
-        vectors = np.zeros((len(inputs), self.dim_in), np.float32)
-        for row, length in enumerate(lengths):
-            if length == self.dim_in:
-                vectors[row] = inputs[row]
-            else:
-                expected = f"{self.dim_in} numbers"
-                faults.append(EncodingFault(row, "embedding", expected, f"{length} of them"))
-        return vectors
+    def _scanned_vectors(self, inputs: ScannedInputs) -> tuple[F32, Flags]:
+        """(n, dim_in), and (n,) which of them were read."""
+        n, start, end = len(inputs.kind), inputs.start, inputs.end
+        numbers: Flags = (inputs.kind == NUMBERS) & (end - start == self.dim_in)
+        if numbers.all():
+            vectors = np.empty((n, self.dim_in), np.float32)
+            gather(inputs.pool, start, vectors)
+            return vectors, numbers
+        packed, clean = np.zeros((n, 4 * self.dim_in), np.uint8), np.ones(n, np.uint8)
+        texts = inputs.kind == TEXT
+        read_base64(inputs.text, np.where(texts, start, 0), np.where(texts, end, 0), packed, clean)
+        vectors = packed.view("<f4")
+        if numbers.any():
+            some = np.empty((int(numbers.sum()), self.dim_in), np.float32)
+            gather(inputs.pool, start[numbers], some)
+            vectors[numbers] = some
+        return vectors, numbers | (clean > 0)
 
 
 def fit_reach(vectors: F32, rng: np.random.Generator, candidates: int = 80) -> float:

@@ -2,21 +2,30 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.encoders.base import Encoded, EncodingFault
-from models.encoders.table_reader import Flags, TableReader, Value, derive
+from models.encoders import table_rows
+from models.encoders.base import Arrays, Encoded, Encoder, EncodingFault, Flags, KeyedRows, RowLayout, ScannedInputs
+from models.encoders.table_reader import TableReader, Value, derive
 from models.kernels.encode.encode import encode_table, orthogonalise, transpose_blocks
-from models.kernels.json.scan import ObjectMembers
-from models.rows import F64, I16, I32, I64, SURPRISAL_UNIT, U8, U64, UNIT
+from models.rows import F64, I16, I64, SURPRISAL_UNIT, U8, U64, UNIT
 
 KNOWN_VALUES_MAX = 4096
 REACH = 0.5
 """L2 in standard units: half of it loses synthetic extraction, twice of it triples the delay (docs/engine.md)."""
 AGREEMENT_NATS_PER_FIELD = 25.0 / 23.0
+
+PROBE_SPAN = 3.0
+"""Length of a probe's walk, in standard units of the field."""
+PROBE_SHAKE = 0.013
+"""How much further on it may begin, in the same units."""
+
+_ARRAYS = ("centre", "scale", "step", "known", "known_surprisals", "known_start", "unknown", "missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +148,17 @@ def _decimal_step(numbers: F64) -> float:
     return 0.0
 
 
-class TabularEncoder:
+class TabularEncoder(Encoder):
     """Encodes rows of one model. Distances between `values` equal distances between standardised rows.
 
     seed : the projection secret, 32 bytes. Without it neither the rotation nor the field hashes can be made again.
     """
 
     kind = "tabular"
+    reads = "features"
 
     def __init__(self, fit: TabularFit, seed: bytes) -> None:
-        self.fit = fit
+        self.fitted = fit
         self.field_names = fit.names
         self.dim = len(fit.names)
         self.reach = REACH
@@ -165,6 +175,22 @@ class TabularEncoder:
         check = derive(seed, b"check").hex()
         self.id = hashlib.sha256(f"{self.kind}:{fit.digest()}:{check}".encode()).hexdigest()[:16]
 
+    @classmethod
+    def fit(cls, inputs: Sequence[Any], seed: bytes) -> Self | None:
+        """None if no field occurs in one row in twenty."""
+        try:
+            return cls(fit_table(inputs), seed)
+        except ValueError:
+            return None
+
+    @classmethod
+    def examples(cls, count: int) -> list[Any]:
+        """A number and a category, each missing now and then."""
+        return [
+            {"a": float(row) if row % 7 else None, "b": "xy"[row % 2]} if row % 5 else {"b": "x"}
+            for row in range(max(count, 8))
+        ]
+
     def encode(self, inputs: Sequence[Mapping[str, Value]]) -> Encoded:
         """n mappings of field to number, string, bool or None. A field that history did not have is ignored."""
         faults: list[EncodingFault] = []
@@ -174,9 +200,9 @@ class TabularEncoder:
                 array[fault.row] = 0
         return encoded
 
-    def encode_members(self, text: U8, begin: I32, end: I32, members: ObjectMembers) -> tuple[Encoded, Flags]:
-        """n scanned objects, whose members are begin[i] to end[i]; and (n,) for which `encode` says the same."""
-        plain, clean = self._reader.read_members(text, begin, end, members)
+    def encode_scanned(self, inputs: ScannedInputs) -> tuple[Encoded, Flags]:
+        """Objects in which every number is one and every category a text."""
+        plain, clean = self._reader.read_members(inputs.text, inputs.start, inputs.end, inputs.members)
         return self._encode(plain, ()), clean
 
     def standard(self, values: I16) -> F64:
@@ -187,6 +213,51 @@ class TabularEncoder:
             own = self._turned[rows, : rows.stop - block]
             turned[:, self._order[rows]] = units[:, rows] @ own.T
         return turned
+
+    def header(self) -> dict[str, Any]:
+        return {"names": self.fitted.names, "categories": self.fitted.categories}
+
+    def to_arrays(self) -> Arrays:
+        return {name: getattr(self.fitted, name) for name in _ARRAYS}
+
+    @classmethod
+    def from_arrays(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], seed: bytes) -> Self:
+        columns: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
+        categories = tuple(tuple(names) for names in header["categories"])
+        return cls(TabularFit(tuple(header["names"]), categories, **columns), seed)
+
+    def probe(self, rng: np.random.Generator, count: int) -> Iterator[Any]:
+        """The commonest value of every field, but for the field of numbers with most known values, which is walked.
+
+        Without a field of numbers the categories change by turns.
+        """
+        fit = self.fitted
+        usual = {name: _commonest(fit, place) for place, name in enumerate(fit.names)}
+        numbers = [place for place in range(len(fit.names)) if not fit.categories[place]]
+        if not numbers:
+            for number in range(count):
+                place = number % len(fit.names)
+                yield usual | {fit.names[place]: str(rng.choice(fit.categories[place]))}
+            return
+        known = np.diff(fit.known_start)
+        walked = max(numbers, key=lambda place: (known[place], fit.names[place]))
+        begin = fit.centre[walked] - fit.scale[walked] * (PROBE_SPAN / 2 - PROBE_SHAKE * rng.random())
+        for number in range(count):
+            yield usual | {fit.names[walked]: float(begin + fit.scale[walked] * PROBE_SPAN * number / count)}
+
+    @classmethod
+    def row_layout(cls, rows: Iterable[Any]) -> RowLayout | None:
+        return table_rows.layout(rows)
+
+    @classmethod
+    def row_keys(cls, layout: RowLayout, seed: bytes) -> Callable[[Sequence[Any]], KeyedRows]:
+        return table_rows.keys(layout, seed)
+
+    def row_misfit(self, layout: RowLayout) -> str:
+        return table_rows.misfit(layout, dict(zip(self.field_names, self.fitted.categories, strict=True)))
+
+    def row_lookup(self, layout: RowLayout, seed: bytes) -> Callable[[Encoded], U64]:
+        return table_rows.lookup(layout, dict(zip(self.field_names, self.fitted.categories, strict=True)), seed)
 
     def _encode(self, plain: F64, faults: tuple[EncodingFault, ...]) -> Encoded:
         n, f = plain.shape
@@ -199,9 +270,18 @@ class TabularEncoder:
             plain,
             faults,
         )
-        fit = self.fit
+        fit = self.fitted
         encode_table(
             plain, fit.centre, fit.scale, fit.step, fit.known, fit.known_surprisals, fit.known_start, fit.unknown,
             fit.missing, self._order, self._turned, self._salt, *encoded[:5],
         )  # fmt: skip
         return encoded
+
+
+def _commonest(fit: TabularFit, place: int) -> float | str | None:
+    values = slice(int(fit.known_start[place]), int(fit.known_start[place + 1]))
+    if fit.categories[place]:
+        return fit.categories[place][0]
+    if values.start == values.stop:
+        return float(fit.centre[place])
+    return float(fit.known[values][int(np.argmin(fit.known_surprisals[values]))])

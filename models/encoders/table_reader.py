@@ -8,14 +8,12 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.encoders.base import EncodingFault
+from models.encoders.base import EncodingFault, Flags
 from models.kernels.json.columns import intern, place_names, read_fields
 from models.kernels.json.scan import ObjectMembers
 from models.rows import F64, I32, I64, U8
 
-Flags = NDArray[np.bool_]
 Value = float | int | str | bool | None
 
 UNSEEN_CODE = float(1 << 20)

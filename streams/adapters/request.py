@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from models.encoders.embedding_reader import EmbeddingObject
+
 IDENTIFIER_CHARS = 512
 LABEL_CHARS = 256
 INT64_MAX = 2**63 - 1
@@ -22,15 +24,6 @@ class Output(Struct, gc=False):
     score: float | None = None
     scores: dict[str, float] | None = None
     refused: bool | None = None
-
-
-class EmbeddingObject(Struct, gc=False):
-    """An embedding with its description. data : numbers, or base64 of little-endian float32."""
-
-    data: list[float] | str
-    dim: Count | None = None
-    encoding: str | None = None
-    dtype: str | None = None
 
 
 class Request(Struct, gc=False):

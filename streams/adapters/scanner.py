@@ -16,6 +16,9 @@ from streams.adapters.request import Output, Request
 LABEL, SCORE, SCORES, REFUSED = range(11, 15)
 """Rows of the columns: a request's fields in their order, then those of its output."""
 
+FIELDS = Request.__struct_fields__
+"""Names of the first eleven."""
+
 MARGIN = 9
 """NULs behind the text: the scanner looks at eight bytes at once."""
 

@@ -158,8 +158,9 @@ def training_set(
     secrets = secrets_or_new(load_settings(config), out.parent)
     with Bars() as bars:
         made = make_set(file, out, secrets.projection_seed, bars, model, leave_out or ())
-    fields = dict(zip(made.fields, made.kinds, strict=True))
-    about = TrainingSetSummary(made.model, made.rows, fields, made.dim, made.false_positive_rate, out.stat().st_size)
+    layout = made.layout
+    fields, dim = layout.get("fields", {}), layout.get("dim", 0)
+    about = TrainingSetSummary(made.model, made.rows, fields, dim, made.false_positive_rate, out.stat().st_size)
     if as_json:
         print_json(about)
     else:

@@ -19,17 +19,16 @@ from detector.calibrate.client_days import DailyMaxima, first_rows, select
 from detector.calibrate.fit import COLD_ROWS, daily_maxima, fit_reference, is_fitting, with_drift_limits
 from detector.calibrate.screening import suspicious
 from detector.evidence import PROCESSES
+from models import encoders
 from models.artefacts.certificate import Certificate, Grounds
 from models.artefacts.population import CLIENT_ROWS_MAX, ROWS_MAX, Population, fit_population
 from models.artefacts.reference import Reference
 from models.artefacts.store import CERTIFICATE, ModelArtefact, save_artefacts
 from models.artefacts.training_set import Members
 from models.encoders.base import Encoder
-from models.encoders.embedding import EmbeddingEncoder, fit_reach
-from models.encoders.table import TabularEncoder, fit_table
 from models.pseudonym import pseudonym
 from models.rows import CLASSES, U64, distinct
-from streams.adapters import REGISTRY, embeddings
+from streams.adapters import REGISTRY
 from streams.adapters.request import Output, Request
 from streams.config.config import Config
 from streams.fit import history, training_set
@@ -38,7 +37,6 @@ from streams.fit.history import History
 from streams.history.base import Source, SourceError
 from streams.progress import Reporter
 from streams.secrets.load import Secrets, load_signing_key
-from streams.sketch import columns
 from streams.sketch.identity import Identity, identity_of
 from streams.sketch.sketcher import read_records
 
@@ -247,68 +245,54 @@ def _fitting_clients(kept: History) -> list[int]:
 
 
 class _Inputs:
-    """Inputs of one kind with their scores. modest : places of those that the population is fitted on."""
+    """Inputs of one kind, with their scores."""
 
     def __init__(self) -> None:
         self.items: list[Any] = []
         self.scores: list[float | None] = []
-        self.modest: list[int] = []
+        self.modest: list[int] = []  # places of those that the population is fitted on
 
 
 class _Sample:
     """What one model's encoder and population are fitted on: inputs of fitting clients only."""
 
     def __init__(self) -> None:
-        self.tables = _Inputs()
-        self.embeddings = _Inputs()
         self.labels: Counter[str | int] = Counter()
+        self._kinds = [(encoder, _Inputs()) for encoder in encoders.ENCODERS]
         self._rows: Counter[int] = Counter()
 
     def add(self, request: Request, client: int) -> None:
+        """An input counts for the first encoder of the registry that reads one of the request's and has room."""
         output = request.output or Output()
         if output.label is not None:
             self.labels[output.label] += 1
-        is_embedding = request.embedding is not None and len(self.embeddings.items) < ENCODER_ROWS_MAX
-        into = self.embeddings if is_embedding else self.tables
-        item = request.embedding if is_embedding else request.features
-        if item is None or len(into.items) == ENCODER_ROWS_MAX:
-            return
-        self._rows[client] += 1
-        if self._rows[client] <= CLIENT_ROWS_MAX and len(into.modest) < ROWS_MAX:
-            into.modest.append(len(into.items))
-        into.items.append(item)
-        into.scores.append(max(output.scores.values()) if output.score is None and output.scores else output.score)
+        for encoder, inputs in self._kinds:
+            item = getattr(request, encoder.reads)
+            if item is not None and len(inputs.items) < ENCODER_ROWS_MAX:
+                self._rows[client] += 1
+                if self._rows[client] <= CLIENT_ROWS_MAX and len(inputs.modest) < ROWS_MAX:
+                    inputs.modest.append(len(inputs.items))
+                inputs.items.append(item)
+                inputs.scores.append(_score(output))
+                return
 
     def fit(self, seed: bytes) -> tuple[Encoder, Population | None] | None:
-        """Encoder and population for whichever kind of input most rows carry; None if neither is worth fitting."""
-        tables, found = self.tables.items, self.embeddings.items
-        if len(found) > len(tables):
-            encoder = _fit_embedding(found, seed)
-            return None if encoder is None else (encoder, _fit_population(encoder, self.embeddings))
-        try:
-            table = TabularEncoder(fit_table(tables), seed) if tables else None
-        except ValueError:  # no field stands in enough rows
-            return None
-        return None if table is None else (table, _fit_population(table, self.tables))
+        """Encoder and population for the kind of input that most rows carry, the later one of the registry if two are
+        as frequent; None if there is none, or if it teaches nothing."""
+        kind, inputs = max(reversed(self._kinds), key=lambda sampled: len(sampled[1].items))
+        encoder = kind.fit(inputs.items, seed) if inputs.items else None
+        return None if encoder is None else (encoder, _fit_population(encoder, inputs))
+
+
+def _score(output: Output) -> float | None:
+    return max(output.scores.values()) if output.score is None and output.scores else output.score
 
 
 def _fit_population(encoder: Encoder, inputs: _Inputs) -> Population | None:
-    faults: columns.Faults = {}
-    encoded = columns.encode(encoder, [inputs.items[place] for place in inputs.modest], faults)
-    good = np.setdiff1d(np.arange(len(inputs.modest)), list(faults))
+    encoded = encoder.encode([inputs.items[place] for place in inputs.modest])
+    good = np.setdiff1d(np.arange(len(inputs.modest)), [fault.row for fault in encoded.faults])
     scores = np.array([inputs.scores[place] for place in inputs.modest], np.float64)
     return fit_population(encoded.values[good], encoder.id, scores[good]) if len(good) else None
-
-
-def _fit_embedding(found: Sequence[embeddings.Embedding], seed: bytes) -> Encoder | None:
-    sizes = Counter(map(embeddings.dimension, found))
-    dim = sizes.most_common(1)[0][0]
-    if dim == 0:
-        return None
-    read = embeddings.vectors(found, dim)
-    finite = np.flatnonzero(np.isfinite(read.vectors).all(axis=1))
-    good = np.setdiff1d(finite, list(read.faults))
-    return EmbeddingEncoder(dim, fit_reach(read.vectors[good], np.random.default_rng(0)), seed)
 
 
 def _sample(

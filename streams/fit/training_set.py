@@ -5,20 +5,20 @@ import io
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 import numpy as np
 
-from models.artefacts.training_set import KINDS, Members, MembersError, add, empty_bits, keying
-from models.encoders.base import Encoder, EncodingFault
-from models.encoders.embedding import EmbeddingEncoder
-from models.encoders.table_reader import TableReader, Value
-from models.rows import U64
-from streams.adapters import embeddings
+from models import encoders
+from models.artefacts.training_set import Members, MembersError, add, empty_bits
+from models.encoders.base import Encoder, RowLayout
+from models.encoders.table_reader import Value
+from streams import files
 from streams.adapters.json_text import UNREADABLE, is_deep
-from streams.adapters.request import EmbeddingObject
+from streams.adapters.request import Request
 from streams.history.base import BATCH_RECORDS, SourceError
 from streams.history.sources import RECORD_SUFFIXES, RecordFile
 from streams.progress import Advance, Reporter
@@ -28,38 +28,33 @@ MISSING_WORDS = frozenset(("", "na", "nan", "null", "none"))
 """How tables write "no value" into a column of numbers; among categories only the empty cell is one."""
 BOOLEANS: dict[str, Value] = {"true": True, "false": False}
 
-Row = dict[str, Value] | list[float] | str | EmbeddingObject
-"""A table row, or an embedding as logs write it."""
+TABLE = "features"
+"""The input that a line without a record's fields is: an object, or a line of CSV."""
 
-
-class _Record(msgspec.Struct):
-    """A native record, of which only its input matters."""
-
-    model: object = None
-    features: dict[str, float | str | bool | None] | None = None
-    embedding: list[float] | str | EmbeddingObject | None = None
-
-
-_as_record = msgspec.json.Decoder(_Record).decode
+_as_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _as_features = msgspec.json.Decoder(dict[str, float | str | bool | None]).decode
 _as_anything = msgspec.json.Decoder().decode
+_as_input = {
+    name: msgspec.json.Decoder(type_).decode for name, type_ in get_type_hints(Request, include_extras=True).items()
+}
+"""How a record's fields are read: as `sketch` reads them, numbers as floats."""
 
 
 class NumberedLine(NamedTuple):
-    """place : for people. model : None where the line names none. row : numbers as floats, as the log's are."""
+    """One row of a file."""
 
-    place: str
-    model: str | None
-    row: Row
+    place: str  # for people
+    model: str | None  # None where the line names none
+    reads: str  # the field of a request that the row is for
+    row: Any
 
 
 class FileLayout(NamedTuple):
-    """What the rows hold: sorted fields of a table with their kinds, or dim of embeddings, else 0."""
+    """What a file's rows are."""
 
-    model: str
-    fields: tuple[str, ...]
-    kinds: tuple[str, ...]
-    dim: int
+    model: str  # "" for any
+    encoder: type[Encoder]
+    layout: RowLayout
     rows: int
 
 
@@ -70,17 +65,19 @@ def make_set(path: Path, out: Path, seed: bytes, reporter: Reporter, model: str,
     Raises SourceError with place, field, expected and got.
     """
     lines = _open(path, reporter)
-    layout = _survey(path, lines("looking at"), model, frozenset(leave_out))
-    keys_of, bits = _hasher(layout, seed), empty_bits(layout.rows)
+    found = _survey(path, lines("looking at"), model, frozenset(leave_out))
+    keys_of, bits = found.encoder.row_keys(found.layout, seed), empty_bits(found.rows)
     chosen = (line for line in lines("hashing") if _is_chosen(line, model))
     while batch := list(itertools.islice(chosen, BATCH_RECORDS)):
-        add(bits, keys_of(batch))
-    made = Members(layout.model, layout.fields, layout.kinds, layout.dim, layout.rows, bits, seed)
-    beside = out.with_name(out.name + ".new")
+        keys, faults = keys_of([line.row for line in batch])
+        for row, *fault in faults:
+            raise _bad(batch[row].place, *fault)
+        add(bits, keys)
+    made = Members(found.model, found.encoder.kind, found.layout, found.rows, bits, seed)
+    stored = io.BytesIO()
+    np.savez(stored, allow_pickle=False, **made.arrays())
     out.parent.mkdir(parents=True, exist_ok=True)
-    with beside.open("wb") as file:
-        np.savez(file, allow_pickle=False, **made.arrays())
-    beside.replace(out)
+    files.write(out, stored.getvalue())
     return made
 
 
@@ -127,62 +124,48 @@ def _is_chosen(line: NumberedLine, model: str) -> bool:
 
 
 def _survey(path: Path, lines: Iterator[NumberedLine], model: str, leave_out: frozenset[str]) -> FileLayout:
-    """A field with a string in any row is a category, as an encoder decides; one without any value is left out."""
-    is_category: dict[str, bool] = {}
-    names, models, rows, dim = set(leave_out), set(), 0, 0
-    for line in lines:
-        if not _is_chosen(line, model):
-            continue
-        if rows and isinstance(line.row, dict) != (dim == 0):
-            raise SourceError(f"{line.place}: line: expected rows of one kind; got features and embeddings")
-        rows += 1
-        models.add(line.model)
-        if not isinstance(line.row, dict):
-            dim = dim or embeddings.dimension(line.row) or 1  # one that cannot be read is told when it is hashed
-            continue
-        for name, value in line.row.items():
-            names.discard(name)
-            if value is not None and name not in leave_out:
-                is_category[name] = is_category.get(name, False) or isinstance(value, str)
-    found = sorted(models - {None}, key=str)
-    if len(found) > 1:
-        raise SourceError(f"{path}: expected rows of one model (--model NAME); got {len(found)} models")
-    if rows and names:
-        raise SourceError(f"{path}: --leave-out: expected fields of this file; got {', '.join(sorted(names))}")
-    if not rows or not (is_category or dim):
+    """The first row decides which encoder the set is for."""
+    survey = _Survey(model, leave_out)
+    rows = survey.rows(lines)
+    first = next(rows, None)
+    encoder = next((kind for kind in encoders.ENCODERS if kind.reads == survey.reads), None)
+    layout = None if encoder is None else encoder.row_layout(itertools.chain([first], rows))
+    models = sorted(survey.models - {None}, key=str)
+    if len(models) > 1:
+        raise SourceError(f"{path}: expected rows of one model (--model NAME); got {len(models)} models")
+    if survey.count and survey.missing:
+        names = ", ".join(sorted(survey.missing))
+        raise SourceError(f"{path}: --leave-out: expected fields of this file; got {names}")
+    if encoder is None or layout is None:
         raise SourceError(f"{path}: expected rows with a value{f' of the model {model}' if model else ''}; got none")
-    fields = tuple(sorted(is_category))
-    kinds = tuple(KINDS[is_category[name]] for name in fields)
-    return FileLayout(model or str(*found), fields, kinds, dim, rows)
+    return FileLayout(model or str(*models), encoder, layout, survey.count)
 
 
-def _hasher(layout: FileLayout, seed: bytes) -> Callable[[Sequence[NumberedLine]], U64]:
-    """Keys of lines. They read inputs as `sketch` does, so that both agree on what is the same input."""
-    if layout.dim:
-        encoder = EmbeddingEncoder(layout.dim, 1.0, seed)
+class _Survey:
+    """What the lines of a file were."""
 
-        def of_embeddings(lines: Sequence[NumberedLine]) -> U64:
-            read = embeddings.vectors([line.row for line in lines], layout.dim)  # type: ignore[misc]  # no dicts
-            encoded = encoder.encode(read.vectors)  # type: ignore[arg-type]  # an array is what it takes fastest
-            for row, fault in sorted(read.faults.items()):
-                raise _bad(lines[row].place, *fault[:3])
-            for found in encoded.faults:
-                raise _bad(lines[found.row].place, *found[1:])
-            return encoded.exact
+    def __init__(self, model: str, leave_out: frozenset[str]) -> None:
+        self.reads = ""
+        self.count = 0
+        self.models: set[str | None] = set()
+        self.missing = set(leave_out)  # of the fields to leave out
+        self._model, self._leave_out = model, leave_out
 
-        return of_embeddings
-    categories = [() if kind == "category" else None for kind in layout.kinds]
-    reader = TableReader(layout.fields, categories, seed)
-    keyed = keying(layout.fields, range(len(layout.fields)), categories, seed)
-
-    def of_tables(lines: Sequence[NumberedLine]) -> U64:
-        faults: list[EncodingFault] = []
-        plain = reader.read([line.row for line in lines], faults)  # type: ignore[misc]  # dicts only
-        for found in sorted(faults):
-            raise _bad(lines[found.row].place, *found[1:])
-        return keyed.keys(plain)
-
-    return of_tables
+    def rows(self, lines: Iterator[NumberedLine]) -> Iterator[Any]:
+        """Rows of the chosen model, without what is left out. Raises SourceError for a row of another kind."""
+        for line in lines:
+            if not _is_chosen(line, self._model):
+                continue
+            self.reads = self.reads or line.reads
+            if line.reads != self.reads:
+                raise SourceError(f"{line.place}: line: expected {self.reads}, as in the first; got {line.reads}")
+            self.count += 1
+            self.models.add(line.model)
+            if line.reads != TABLE:
+                yield line.row
+                continue
+            self.missing -= line.row.keys()
+            yield {name: value for name, value in line.row.items() if name not in self._leave_out}
 
 
 def _bad(place: str, field: str, expected: str, got: str) -> SourceError:
@@ -217,18 +200,25 @@ def _json_lines(path: Path, advance: Advance) -> Iterator[NumberedLine]:
 def _json_line(text: bytes, place: str) -> NumberedLine:
     """A native record if the line has its input, else an object of features."""
     if not is_deep(text):
-        try:
-            record = _as_record(text)
-        except UNREADABLE:
-            record = _Record()
-        row = record.features if record.embedding is None else record.embedding
-        if row is not None:
-            return NumberedLine(place, record.model if isinstance(record.model, str) else None, row)
-        try:
-            return NumberedLine(place, None, _as_features(text))
-        except UNREADABLE:
-            pass
+        with suppress(*UNREADABLE):
+            if (line := _record_line(text, place)) is not None:
+                return line
+        with suppress(*UNREADABLE):
+            return NumberedLine(place, None, TABLE, _as_features(text))
     raise _unreadable(text, place)
+
+
+def _record_line(text: bytes, place: str) -> NumberedLine | None:
+    """Of a record with several inputs the one that `calibrate` takes. Raises one of UNREADABLE if it has a bad one."""
+    members = _as_members(text)
+    inputs = {
+        kind.reads: _as_input[kind.reads](members[kind.reads]) for kind in encoders.ENCODERS if kind.reads in members
+    }
+    model = _as_anything(members["model"]) if "model" in members else None
+    for reads, row in inputs.items():
+        if row is not None:
+            return NumberedLine(place, model if isinstance(model, str) else None, reads, row)
+    return None
 
 
 def _unreadable(text: bytes, place: str) -> SourceError:
@@ -281,7 +271,7 @@ def _column_readers(path: Path, advance: Advance) -> dict[str, Callable[[str], V
 def _table_lines(path: Path, readers: Mapping[str, Callable[[str], Value]], advance: Advance) -> Iterator[NumberedLine]:
     for number, cells in itertools.islice(_cells(path, advance), 1, None):
         named = zip(readers.items(), cells, strict=True)
-        yield NumberedLine(f"{path}:{number}", None, {name: reader(cell) for (name, reader), cell in named})
+        yield NumberedLine(f"{path}:{number}", None, TABLE, {name: reader(cell) for (name, reader), cell in named})
 
 
 _UNREAD = object()

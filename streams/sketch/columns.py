@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 from models.artefacts.population import Population
 from models.encoders.base import Encoded, Encoder
-from models.encoders.embedding import EmbeddingEncoder
 from models.reorder import take
 from models.rows import (
     CLASSES,
@@ -27,7 +27,6 @@ from models.rows import (
     U64,
     Rows,
 )
-from streams.adapters import embeddings
 from streams.adapters.request import Output, Request
 from streams.sketch.identity import Identity
 from streams.wire.rejects import Fault
@@ -78,20 +77,12 @@ class Answers(NamedTuple):
 
 def inputs_of(encoder: Encoder, requests: Sequence[Request]) -> list[object]:
     """What the encoder reads of each request; None where it is missing."""
-    if encoder.kind == "tabular":
-        return [request.features for request in requests]
-    return [request.embedding for request in requests]
+    return list(map(attrgetter(encoder.reads), requests))
 
 
 def encode(encoder: Encoder, inputs: Sequence[object], faults: Faults) -> Encoded:
     """n inputs, none of them None. Faulty rows hold zeros and stand in `faults`."""
-    vectors: Sequence[object] | F32 = inputs
-    if isinstance(encoder, EmbeddingEncoder):
-        read = embeddings.vectors(inputs, encoder.dim_in)  # type: ignore[arg-type]  # kept apart by `inputs_of`
-        vectors = read.vectors
-        for row, fault in read.faults.items():
-            faults.setdefault(row, fault)
-    encoded = encoder.encode(vectors)  # type: ignore[arg-type]
+    encoded = encoder.encode(inputs)
     for row, field, expected, got in encoded.faults:
         faults.setdefault(row, Fault(field, expected, got, "input"))
     return encoded

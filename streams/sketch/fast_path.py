@@ -7,15 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.encoders.base import Encoded, Encoder
-from models.encoders.embedding import EmbeddingEncoder
-from models.encoders.table import TabularEncoder
+from models.encoders.base import Encoded, Encoder, Flags, ScannedInputs
 from models.encoders.table_reader import Interned
-from models.kernels.json.columns import copy_texts, gather, read_base64, read_times
+from models.kernels.json.columns import copy_texts, read_times
 from models.kernels.json.scan import NUMBERS, OBJECT, TEXT, TRUE, WHOLE
-from models.rows import F32, F64, FLAG_EXPLAIN, FLAG_LABEL, FLAG_REFUSED, I32, I64, U8, U16, U32
+from models.rows import F64, FLAG_EXPLAIN, FLAG_LABEL, FLAG_REFUSED, I32, I64, U8, U16, U32
 from streams.adapters import scanner
 from streams.adapters.request import IDENTIFIER_CHARS, LABEL_CHARS
 from streams.adapters.scanner import Scanned
@@ -25,8 +22,6 @@ from streams.sketch.identity import Identity
 
 WHOLE_DIGITS = 18
 """Labels that are longer numbers may not fit 64 bits."""
-
-Flags = NDArray[np.bool_]
 
 
 class Window(NamedTuple):
@@ -56,7 +51,10 @@ def plain_rows(
     identity: Identity,
     window: Window,
 ) -> Iterator[PlainRows]:
-    """Models in order of appearance. offsets : (n,) of the messages. A model without an encoder gets no rows."""
+    """Models in order of appearance. offsets : (n,) of the messages.
+
+    A model without an encoder gets no rows; a model whose encoder takes decoded inputs only is left over.
+    """
     time_ms, in_time = _times(found, window)
     clean = found.plain & in_time & _are_short(found)
     codes, coded = _classes(found, clean)
@@ -69,19 +67,18 @@ def plain_rows(
             continue
         score, margin, fits = _scores(found, rows, thresholds[name])
         rows, score, margin = rows[fits], score[fits], margin[fits]
-        given = np.isin(found.values.kind[_place(encoder)][rows], (OBJECT, TEXT, NUMBERS))
+        given = np.isin(found.values.kind[scanner.FIELDS.index(encoder.reads)][rows], (OBJECT, TEXT, NUMBERS))
         without = rows[~given]
         rows, score, margin = rows[given], score[given], margin[given]
-        encoded, good = _encode(encoder, found, rows)
+        scanned = encoder.encode_scanned(_inputs(encoder, found, rows))
+        if scanned is None:
+            continue
+        encoded, good = scanned
         if not good.all():
             encoded = columns.take_encoded(encoded, good)
             rows, score, margin = rows[good], score[good], margin[good]
         said = _said(found, rows, offsets, time_ms, codes, score, margin, identity)
         yield PlainRows(name, np.concatenate((rows, without)), rows, encoded, said)
-
-
-def _place(encoder: Encoder) -> int:
-    return scanner.FEATURES if encoder.kind == "tabular" else scanner.EMBEDDING
 
 
 def _times(found: Scanned, window: Window) -> tuple[I64, Flags]:
@@ -148,35 +145,10 @@ def _scores(found: Scanned, rows: I64, threshold: float) -> tuple[F64, F64, Flag
     return score, margin, ~((np.abs(score) > FLOAT32_MAX) | (margin > FLOAT32_MAX))
 
 
-def _encode(encoder: Encoder, found: Scanned, rows: I64) -> tuple[Encoded, Flags]:
-    """Their inputs, and (n,) which of them are without fault."""
-    key = _place(encoder)
-    start, end = found.values.start[key][rows], found.values.end[key][rows]
-    if isinstance(encoder, TabularEncoder):
-        return encoder.encode_members(found.text, start, end, found.members)
-    assert isinstance(encoder, EmbeddingEncoder)
-    vectors, good = _vectors(found, found.values.kind[key][rows], start, end, encoder.dim_in)
-    encoded = encoder.encode_vectors(vectors)
-    good[[fault.row for fault in encoded.faults]] = False
-    return encoded, good
-
-
-def _vectors(found: Scanned, kind: U8, start: I32, end: I32, dim: int) -> tuple[F32, Flags]:
-    n = len(kind)
-    numbers = (kind == NUMBERS) & (end - start == dim)
-    if numbers.all():
-        vectors = np.empty((n, dim), np.float32)
-        gather(found.pool, start, vectors)
-        return vectors, numbers
-    packed, clean = np.zeros((n, 4 * dim), np.uint8), np.ones(n, np.uint8)
-    texts = kind == TEXT
-    read_base64(found.text, np.where(texts, start, 0), np.where(texts, end, 0), packed, clean)
-    vectors = packed.view("<f4")
-    if numbers.any():
-        some = np.empty((int(numbers.sum()), dim), np.float32)
-        gather(found.pool, start[numbers], some)
-        vectors[numbers] = some
-    return vectors, numbers | (clean > 0)
+def _inputs(encoder: Encoder, found: Scanned, rows: I64) -> ScannedInputs:
+    values, key = found.values, scanner.FIELDS.index(encoder.reads)
+    places = values.kind[key][rows], values.start[key][rows], values.end[key][rows]
+    return ScannedInputs(found.text, *places, found.members, found.pool)
 
 
 def _said(

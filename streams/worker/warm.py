@@ -3,25 +3,21 @@
 Compiled code is cached under the hash of the kernels' sources, so this takes half a minute once and nothing afterwards.
 """
 
-import base64
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
+from models import encoders
 from models import warm as numbers
 from models.artefacts.population import Population, fit_population
 from models.artefacts.training_set import Members
 from models.encoders.base import Encoder
-from models.encoders.embedding import EmbeddingEncoder
-from models.encoders.table import TabularEncoder, fit_table
 from streams.config.config import Config
 from streams.sketch.identity import Identity
 from streams.sketch.sketcher import RawRecord, Sketcher
 
 SEED = bytes(32)
-DIM = 4
+EXAMPLES = 8
 
 
 class _Model(NamedTuple):
@@ -38,24 +34,23 @@ class _Models(NamedTuple):
 
 def warm() -> None:
     """Sketch a few records of every form, then what models.warm does."""
-    people: list[dict[str, Any]] = [{"a": float(i), "b": "xy"[i % 2]} for i in range(8)]
-    table, embedding = TabularEncoder(fit_table(people), SEED), EmbeddingEncoder(DIM, 0.5, SEED)
-    population = fit_population(table.encode(people).values, table.id)
-    models = _Models({"table": _Model("table", table, population), "vector": _Model("vector", embedding, None)})
-    vector = np.arange(DIM, dtype="<f4")
-    inputs: list[dict[str, Any]] = [
-        *({"model": "table", "features": row} for row in people),
-        {"model": "vector", "embedding": vector.tolist()},
-        {"model": "vector", "embedding": base64.b64encode(vector.tobytes()).decode()},
-    ]
+    models, forms = {}, []
+    for kind in encoders.ENCODERS:
+        inputs = kind.examples(EXAMPLES)
+        encoder = kind.fit(inputs, SEED)
+        assert encoder is not None
+        values = encoder.encode(inputs).values
+        models[kind.kind] = _Model(kind.kind, encoder, fit_population(values, encoder.id))
+        records = [{"model": kind.kind, kind.reads: given} for given in inputs]
+        forms += [records, records[:1], records[1:2]]
     about = {
         "ts": "2025-01-01T00:00:00Z", "request_id": "r", "client_id": "c", "client_class": "broker",
         "operation": "explain", "output": {"label": "x", "score": 0.5},
     }  # fmt: skip
-    sketcher = Sketcher(models, Identity(SEED, "warm", SEED), Config())
-    for texts in ([json.dumps(about | one).encode() for one in some] for some in (inputs, inputs[:-1], inputs[-1:])):
-        records = [RawRecord(offset, value, None, (), -1) for offset, value in enumerate(texts)]
-        sketcher.frames("warm", 0, "0", records, 1)
+    sketcher = Sketcher(_Models(models), Identity(SEED, "warm", SEED), Config())
+    for texts in ([json.dumps(about | one).encode() for one in some] for some in forms):
+        raws = [RawRecord(offset, value, None, (), -1) for offset, value in enumerate(texts)]
+        sketcher.frames("warm", 0, "0", raws, 1)
     numbers.warm()
 
 
