@@ -55,7 +55,7 @@ def test_a_source_with_two_names_is_damage() -> None:
     place = batch.schema.get_field_index("source_name")
     for names in (["a[0]"] * 6, [f"a[{n}]" for n in range(6)]):
         forged = batch.set_column(place, batch.schema.field(place), pa.array(names).dictionary_encode())
-        with pytest.raises(ArchiveError, match="here: rows that no frame has held"):
+        with pytest.raises(ArchiveError, match="here: damaged: rows that no frame can have held"):
             ColumnGroup(pa.Table.from_batches([forged]), "here")
 
 
@@ -230,13 +230,13 @@ def test_another_topic_another_writer_and_another_folder_are_refused(tmp_path: P
         Writer(tmp_path / "a", "requests", "id-1")
     with pytest.raises(ArchiveError, match="an archive of the topic requests; offsets would mix"):
         Writer(tmp_path / "a", "others")
-    with pytest.raises(ArchiveError, match="requests before it was made anew"):
+    with pytest.raises(ArchiveError, match="requests before it was re-created"):
         Writer(tmp_path / "a", "requests", "id-2")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "letter.txt").touch()
     with pytest.raises(ArchiveError, match="neither empty nor an archive"):
         Writer(tmp_path / "b", "requests")
-    with pytest.raises(ArchiveError, match=r"no archive: archive\.json is missing"):
+    with pytest.raises(ArchiveError, match=r"not an archive: archive\.json is missing"):
         open_archive(tmp_path / "b")
 
 

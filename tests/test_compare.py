@@ -156,7 +156,7 @@ def test_the_command_tells_people_and_programs_the_same(replays: Path) -> None:
     found = json.loads(told.stdout)
     assert found == json.loads((a / "compare.json").read_bytes())
     assert "A and B differ in config_hash" in shown.stderr
-    for text in ("client-minutes held back", "sweep", "A expects false", "expires_at"):
+    for text in ("client-minutes limited", "sweep", "A expected false", "expires_at"):
         assert text in shown.stdout
     wrong = call("compare", a, replays)
     assert wrong.exit_code == 2 and "summary.json" in wrong.stderr

@@ -72,7 +72,7 @@ def test_a_source_can_be_read_twice_and_left_early(config: Config) -> None:
 
 @pytest.mark.parametrize(
     ("rest", "message"),
-    [("nowhere", "there is no topic nowhere"), ("{raw}?partition=7", "partition: expected 0 to 1; got 7")],
+    [("nowhere", "topic nowhere does not exist"), ("{raw}?partition=7", "partition: expected 0 to 1; got 7")],
 )
 def test_what_is_not_there_is_said(config: Config, rest: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):

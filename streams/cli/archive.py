@@ -1,4 +1,4 @@
-"""`probewatch archive`: history beyond the topic's retention."""
+"""`probewatch archive`: history beyond the retention of the topic."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ class _WriteUnlessNamed(TyperGroup):
 
 archive_app = typer.Typer(
     cls=_WriteUnlessNamed,
-    help="Keep frames of `requests` beyond the topic's retention, as Parquet by day; `replay` and DuckDB read them.\n\n"
+    help="Store frames of `requests` as Parquet by day, beyond the retention of the topic; for `replay` and DuckDB.\n\n"
     "Example: probewatch archive kafka://localhost:9092/probewatch.requests.v1 --out archive",
     no_args_is_help=True,
 )
@@ -53,13 +53,15 @@ def write(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The archive; made if missing, else gone on with.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Archive folder; created if missing, otherwise appended to.")
+    ],
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read `requests` from where the archive ends, and keep a snapshot of judge's state beside it.
+    """Read `requests` from the end of the archive, and store a snapshot of judge's state.
 
-    Run it once a day or oftener: a run that was stopped, or never came, is made up for by the next one, as long as the
+    Run it daily or more often. After a run that was interrupted or skipped, the next one catches up, as long as the
     topic still has the messages.
 
     Example: probewatch archive kafka://localhost:9092/probewatch.requests.v1 --out archive
@@ -73,9 +75,9 @@ def write(
         taken = archive_topic.take_topic(source, settings, out, bars)
     show([taken] if as_json else [msgspec.structs.asdict(taken) | {"gaps": len(taken.gaps)}], as_json)
     for partition, first, end in taken.gaps:
-        say(f"partition {partition}: offsets {first} to {end - 1} were gone; a replay across them is not what was live")
+        say(f"partition {partition}: offsets {first} to {end - 1} had expired; a replay across them differs from live")
     if not taken.snapshots:
-        say("no snapshot of judge's state: its group has committed nothing yet, or this user may not see it")
+        say("no snapshot of judge's state: its group has committed nothing yet, or this user may not read it")
 
 
 @archive_app.command("erase")
@@ -88,9 +90,9 @@ def erase(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove one client's rows, the orders about it and its state in snapshots. What is said of others stays the same.
+    """Remove one client's rows, the orders about it and its state in snapshots. Events of others stay the same.
 
-    Each file is written anew and takes the old one's place when it is whole; stopped half-way, call it again.
+    Each file is rewritten and replaces the old one when it is complete. After an interruption, run it again.
 
     Example: probewatch archive erase archive --client acct-1842
     """

@@ -1,4 +1,4 @@
-"""`probewatch compare`: two judgements of one history held against each other."""
+"""`probewatch compare`: two replays of one history."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from streams.config.config import Config
 
 SHOWN_EVENTS = 20
-"""Differing events that a terminal sees; --json has all of them."""
+"""Differing events shown on a terminal; --json prints all of them."""
 
 ARROWS = {"lost": "-", "new": "+", "changed": "~"}
 
@@ -31,16 +31,19 @@ def add_to(app: typer.Typer, panel: str) -> None:
 @speaking
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="Folder of a replay.", show_default=False)],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Folder of another one.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Folder of another replay.", show_default=False)],
     labels: Annotated[
-        str, typer.Option("--labels", metavar="PLACE", help="What `label` wrote: a file, or kafka; for precision.")
+        str,
+        typer.Option(
+            "--labels", metavar="PLACE", help="Verdicts from `label`, a file or `kafka`, for precision and recall."
+        ),
     ] = "",
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold one replay of a history against another: another configuration, another calibration, another version.
+    """Compare two replays of one history: another configuration, another calibration, another version.
 
-    Events lost, new and changed; how long clients were held back; false alarms promised and realised; by detector.
+    Shows events lost, new and changed; how long clients were limited; false alarms expected and at most; by detector.
 
     Example: probewatch compare out/june out/june-strict --labels feedback.jsonl
     """
@@ -48,8 +51,8 @@ def compare(
     from streams.secrets.load import load_settings
 
     settings = load_settings(config)
-    found = read_labels(labels, settings) if labels else {}
-    compared(a, b, settings, found, as_json, None)
+    verdicts = read_labels(labels, settings) if labels else {}
+    compared(a, b, settings, verdicts, as_json, None)
 
 
 def compared(a: Path, b: Path, config: "Config", labels: dict[str, Any], as_json: bool, keep: Path | None) -> None:
@@ -57,43 +60,43 @@ def compared(a: Path, b: Path, config: "Config", labels: dict[str, Any], as_json
 
     from streams.compare import compare, read_side
 
-    found = compare(read_side(a, config), read_side(b, config), labels)
+    comparison = compare(read_side(a, config), read_side(b, config), labels)
     if keep is not None:
-        keep.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        keep.write_bytes(msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
     if as_json:
-        print_json(found)
+        print_json(comparison)
         return
-    _show_comparison(found)
+    _show_comparison(comparison)
 
 
-def _show_comparison(found: "Comparison") -> None:
-    if not found.same_history:
-        say("WARNING: A and B read different histories; what differs may come from there")
-    say("A and B differ in " + (", ".join(found.differs) or "nothing that they were made with"))
-    a, b = found.a, found.b
+def _show_comparison(comparison: "Comparison") -> None:
+    if not comparison.same_history:
+        say("WARNING: A and B read different histories, which may explain differences")
+    say("A and B differ in " + (", ".join(comparison.differs) or "neither configuration, artefacts nor engine"))
+    a, b = comparison.a, comparison.b
     show(
         [
             {"": "alerts", "A": a.alerts, "B": b.alerts},
             {"": "throttle records", "A": a.throttles, "B": b.throttles},
-            {"": "clients held back", "A": a.throttled_clients, "B": b.throttled_clients},
-            {"": "client-minutes held back", "A": round(a.client_minutes, 1), "B": round(b.client_minutes, 1)},
+            {"": "clients limited", "A": a.throttled_clients, "B": b.throttled_clients},
+            {"": "client-minutes limited", "A": round(a.client_minutes, 1), "B": round(b.client_minutes, 1)},
             {"": "enforced", "A": round(a.client_minutes_enforced, 1), "B": round(b.client_minutes_enforced, 1)},
         ],
         False,
     )  # fmt: skip
-    _table([{name: getattr(kind, name) for name in kind.__struct_fields__} for kind in found.events])
-    _table([_detector(one) for one in found.detectors])
+    _table([{name: getattr(kind, name) for name in kind.__struct_fields__} for kind in comparison.events])
+    _table([_detector(one) for one in comparison.detectors])
     _table(
         {
-            "level": left.level, "client-days": left.client_days, "A expects false": round(left.expected, 3),
+            "level": left.level, "client-days": left.client_days, "A expected false": round(left.expected, 3),
             "A alarmed": left.alarmed, "A false at most": left.false_at_most,
-            "B expects false": round(right.expected, 3), "B alarmed": right.alarmed,
+            "B expected false": round(right.expected, 3), "B alarmed": right.alarmed,
             "B false at most": right.false_at_most,
         }
-        for left, right in zip(found.false_alarms.a, found.false_alarms.b, strict=True)
+        for left, right in zip(comparison.false_alarms.a, comparison.false_alarms.b, strict=True)
     )  # fmt: skip
-    if found.scores is not None:
-        sides = (("A", found.scores.a), ("B", found.scores.b))
+    if comparison.scores is not None:
+        sides = (("A", comparison.scores.a), ("B", comparison.scores.b))
         _table(
             {
                 "": side, "detector": one.detector or "all", "alerted": one.alerted, "labelled": one.labelled,
@@ -103,7 +106,7 @@ def _show_comparison(found: "Comparison") -> None:
             for one in scores
         )  # fmt: skip
     differing = sorted(
-        [(what, one) for what in ARROWS for one in getattr(found, what)], key=lambda pair: (pair[1].time, pair[0])
+        [(what, one) for what in ARROWS for one in getattr(comparison, what)], key=lambda pair: (pair[1].time, pair[0])
     )
     _table(
         {
@@ -114,7 +117,7 @@ def _show_comparison(found: "Comparison") -> None:
         for what, one in differing[:SHOWN_EVENTS]
     )  # fmt: skip
     if len(differing) > SHOWN_EVENTS:
-        say(f"and {len(differing) - SHOWN_EVENTS:,} more; --json has all of them")
+        say(f"and {len(differing) - SHOWN_EVENTS:,} more; --json prints all of them")
 
 
 def _detector(one: Any) -> dict[str, Any]:

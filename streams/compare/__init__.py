@@ -1,9 +1,9 @@
-"""Two replays of one history held against each other: what another configuration, version or calibration would say.
+"""Compares two replays of one history: the effect of another configuration, version or calibration.
 
 compare(a, b, labels) -> Comparison
-  pairs.py      which events of A are which of B
-  minutes.py    for how long clients were held back
-  judged.py     how much of it was right, by the labels of people, and how much is expected to be false
+  pairs.py      which events of A and B belong together
+  minutes.py    how long clients were limited
+  judged.py     precision and recall by labels; false alarms, expected and at most
 """
 
 from streams.compare.comparison import Comparison, compare, read_side

@@ -22,7 +22,7 @@ MADE_WITH = ("config_hash", "artefact_hash", "engine_version")
 
 
 class Side(NamedTuple):
-    """One replay, read back. summary : as in docs/replay.md."""
+    """One replay, read from its folder. summary : as in docs/replay.md."""
 
     folder: Path
     summary: Mapping[str, Any]
@@ -32,7 +32,7 @@ class Side(NamedTuple):
 
 
 class ReplaySide(msgspec.Struct, frozen=True):
-    """What one side is, and for how long it held clients back, in client-minutes; `enforced` of them doors obey."""
+    """One side, and how long it limited clients, in client-minutes; doors obey the `enforced` ones."""
 
     folder: str
     config_hash: str
@@ -88,7 +88,7 @@ class Scores(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """B held against A. same_history : both read as many records, rows and clients. differs : which of the hashes do.
+    """B compared with A. same_history : equal numbers of records, rows and clients. differs : hashes that differ.
 
     scores : None without labels. changed, lost, new : every event, in order of time.
     """
@@ -118,7 +118,7 @@ def read_side(folder: Path, config: Config) -> Side:
     except msgspec.MsgspecError as error:
         raise SourceError(f"{path}: not a summary of a replay: {error}") from error
     if missing := [name for name in NEEDED if name not in summary]:
-        raise SourceError(f"{path}: {', '.join(missing)}: missing; an older version wrote it: replay again")
+        raise SourceError(f"{path}: {', '.join(missing)}: missing, since an older version wrote it; replay again")
     events = list(read_events(folder, config))
     return Side(
         folder,
@@ -130,27 +130,27 @@ def read_side(folder: Path, config: Config) -> Side:
 
 
 def compare(a: Side, b: Side, labels: Mapping[str, Label]) -> Comparison:
-    found = {
+    paired = {
         "alert": pairs("alert", a.alerts, b.alerts),
         "throttle": pairs("throttle", a.throttles, b.throttles),
         "drift": pairs("drift", a.drifts, b.drifts),
     }
     a_held, b_held = held(a.throttles), held(b.throttles)
     truth = Truth(labels)
-    kinds = [Kind(name, p.same, len(p.changed), len(p.lost), len(p.new)) for name, p in found.items()]
+    kinds = [Kind(name, p.same, len(p.changed), len(p.lost), len(p.new)) for name, p in paired.items()]
     return Comparison(
         a=_replayed(a, a_held),
         b=_replayed(b, b_held),
         same_history=all(a.summary[name] == b.summary[name] for name in HISTORY),
         differs=[name for name in MADE_WITH if a.summary.get(name) != b.summary.get(name)],
         events=kinds,
-        detectors=_detectors((a, b), (a_held, b_held), [found["alert"], found["throttle"]]),
+        detectors=_detectors((a, b), (a_held, b_held), [paired["alert"], paired["throttle"]]),
         false_alarms=Sides(alarms(a.summary, a.throttles, truth), alarms(b.summary, b.throttles, truth)),
         labelled=len(labels),
         scores=Scores(scores(a.alerts, truth), scores(b.alerts, truth)) if labels else None,
-        changed=[one for p in found.values() for one in p.changed],
-        lost=[one for p in found.values() for one in p.lost],
-        new=[one for p in found.values() for one in p.new],
+        changed=[event for p in paired.values() for event in p.changed],
+        lost=[event for p in paired.values() for event in p.lost],
+        new=[event for p in paired.values() for event in p.new],
     )
 
 
@@ -164,14 +164,14 @@ def _replayed(side: Side, minutes: HeldMinutes) -> ReplaySide:
 
 
 def _detectors(
-    sides: tuple[Side, Side], minutes: tuple[HeldMinutes, HeldMinutes], found: Sequence[Pairs]
+    sides: tuple[Side, Side], minutes: tuple[HeldMinutes, HeldMinutes], paired: Sequence[Pairs]
 ) -> list[DetectorComparison]:
     a, b = sides
     alerts = [Counter(event.detector for event in side.alerts) for side in sides]
     throttles = [Counter(event.detector for event in side.throttles) for side in sides]
-    lost = Counter(one.detector for p in found for one in p.lost)
-    new = Counter(one.detector for p in found for one in p.new)
-    changed = Counter(one.detector for p in found for one in p.changed)
+    lost = Counter(event.detector for p in paired for event in p.lost)
+    new = Counter(event.detector for p in paired for event in p.new)
+    changed = Counter(event.detector for p in paired for event in p.changed)
     names = {event.detector for side in (a, b) for event in [*side.alerts, *side.throttles]}
     return [
         DetectorComparison(

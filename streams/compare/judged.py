@@ -1,4 +1,4 @@
-"""How much of what was said was right: by the labels of people, and by what the certificate promised."""
+"""How many alerts were right: by labels of people, and by the promise of the certificate."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -15,7 +15,7 @@ Pair = tuple[str, str]
 
 
 class Truth:
-    """Labels by incident, else by client and model: another configuration opens other incidents on the same people."""
+    """Labels by incident, else by client and model: another configuration opens other incidents."""
 
     def __init__(self, labels: Mapping[str, Label]) -> None:
         self._by_incident = {uid: label.verdict for uid, label in labels.items()}
@@ -27,10 +27,10 @@ class Truth:
 
 
 class Score(msgspec.Struct, frozen=True):
-    """Of clients (by model) with alerts. A benign one was found rightly: it did what the alert says, and was permitted.
+    """Counts of clients (by model) with alerts. Benign clients are correct alerts: real behaviour, but allowed.
 
-    alerted : all of them; labelled : those with a verdict. precision : of the labelled, those that are not false, with
-    its 95 % Wilson interval; recall : of everybody labelled not false, those alerted. None where there is nobody.
+    alerted : all of them; labelled : those with a verdict. precision : share of the labelled that are not false, with
+    its 95 % Wilson interval. recall : share alerted of all clients labelled not false. None without such clients.
     """
 
     detector: str
@@ -44,15 +44,15 @@ class Score(msgspec.Struct, frozen=True):
 
 
 def scores(alerts: Iterable[Alert], truth: Truth) -> list[Score]:
-    """All detectors together under "", then each. Recall of a detector: of those that anybody found."""
-    found: dict[str, dict[Pair, Verdict | None]] = defaultdict(dict)
+    """All detectors together under "", then each. Recall of a detector refers to the same labelled clients."""
+    by_detector: dict[str, dict[Pair, Verdict | None]] = defaultdict(dict)
     for alert in alerts:
         if alert.client:
             for name in ("", alert.detector):
-                found[name].setdefault((alert.client, alert.model), truth.of(alert))
-    found[""]  # also if nothing was said
+                by_detector[name].setdefault((alert.client, alert.model), truth.of(alert))
+    by_detector[""]  # also without any alert
     guilty = [pair for pair, verdict in truth.by_pair.items() if verdict != "false_positive"]
-    return [_score(name, pairs, guilty) for name, pairs in sorted(found.items())]
+    return [_score(name, pairs, guilty) for name, pairs in sorted(by_detector.items())]
 
 
 def _score(detector: str, pairs: Mapping[Pair, Verdict | None], guilty: Collection[Pair]) -> Score:
@@ -74,8 +74,8 @@ def _rounded(share: float | None) -> float | None:
 
 class Alarms(msgspec.Struct, frozen=True):
     """One level of one replay, in client-days. expected : false alarms that the certificate allows for, over classes
-    for which it promises anything; promised_days : their client-days, of all. alarmed : days on which a decision
-    reached the level; not_false : those of clients labelled so. What is left, at most, is false.
+    with a promise; promised_days : client-days of these classes. alarmed : days on which a decision reached the
+    level; not_false : those of clients with such a label; false_at_most : the rest.
     """
 
     level: str
@@ -92,19 +92,19 @@ def alarms(summary: Mapping[str, Any], throttles: Iterable[ThrottleEvent], truth
     reached: dict[tuple[str, Any], tuple[int, bool]] = {}
     for event in throttles:
         day = (event.client, event.time.date())
-        top, known = reached.get(day, (0, False))
+        top, is_right = reached.get(day, (0, False))
         verdict = truth.of(event)
-        reached[day] = max(top, event.level), known or verdict in ("true_positive", "benign")
-    found = []
+        reached[day] = max(top, event.level), is_right or verdict in ("true_positive", "benign")
+    rows = []
     for level, level_name in enumerate(LEVELS[1:], 1):
-        cells = {name: levels[level_name] for name, levels in by_class.items()}
+        cells = {name: cells[level_name] for name, cells in by_class.items()}
         promised = [name for name, cell in cells.items() if cell["promised"] is not None]
         alarmed = sum(cell["alarmed"] for cell in cells.values())
-        right = sum(known for top, known in reached.values() if top >= level)
-        found.append(
+        right = sum(is_right for top, is_right in reached.values() if top >= level)
+        rows.append(
             Alarms(
                 level_name, sum(days.values()), sum(days[name] for name in promised),
                 round(sum(cells[name]["expected"] for name in promised), 6), alarmed, right, max(0, alarmed - right),
             )
         )  # fmt: skip
-    return found
+    return rows

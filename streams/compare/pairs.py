@@ -1,4 +1,4 @@
-"""Which events of one replay are which of another."""
+"""Matches the events of two replays."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ class EventChange(msgspec.Struct, frozen=True):
 
 
 class Changed(msgspec.Struct, frozen=True):
-    """An event that both replays have, each in its own way."""
+    """An event of both replays, with different values."""
 
     kind: str
     a_uid: str
@@ -34,7 +34,7 @@ class Changed(msgspec.Struct, frozen=True):
 
 
 class Alone(msgspec.Struct, frozen=True):
-    """An event that only one of them has."""
+    """An event of only one replay."""
 
     kind: str
     uid: str
@@ -46,7 +46,7 @@ class Alone(msgspec.Struct, frozen=True):
 
 
 class Pairs(NamedTuple):
-    """Events of one kind. same : how many say the same of the same row; hashes and ids may differ."""
+    """Events of one kind. same : number of events with equal values; hashes and ids may differ."""
 
     same: int
     changed: list[Changed]
@@ -55,24 +55,26 @@ class Pairs(NamedTuple):
 
 
 def pairs(kind: str, a: Sequence[E], b: Sequence[E]) -> Pairs:
-    """First by id; then what is left by client, model, level and order: the n-th of those in A is the n-th in B."""
+    """First by id; the rest by client, model and level: the n-th of these in A belongs to the n-th in B."""
     by_uid = {event.uid: event for event in b}
-    found = [(event, by_uid.pop(event.uid)) for event in a if event.uid in by_uid]
-    matched = {left.uid for left, _ in found}
+    matched = [(event, by_uid.pop(event.uid)) for event in a if event.uid in by_uid]
+    matched_uids = {left.uid for left, _ in matched}
     waiting: dict[tuple[Any, ...], list[E]] = defaultdict(list)
     for event in sorted(by_uid.values(), key=lambda event: (event.time, event.uid), reverse=True):
         waiting[_about(event)].append(event)
     lost = []
-    for event in sorted((event for event in a if event.uid not in matched), key=lambda event: (event.time, event.uid)):
+    for event in sorted(
+        (event for event in a if event.uid not in matched_uids), key=lambda event: (event.time, event.uid)
+    ):
         others = waiting[_about(event)]
         if others:
-            found.append((event, others.pop()))
+            matched.append((event, others.pop()))
         else:
             lost.append(_alone(kind, event))
     new = sorted((_alone(kind, event) for others in waiting.values() for event in others), key=_order)
-    differing = [(left, right, list(_changes(left, right))) for left, right in found]
+    differing = [(left, right, list(_changes(left, right))) for left, right in matched]
     changed = [_changed(kind, left, right, changes) for left, right, changes in differing if changes]
-    return Pairs(len(found) - len(changed), sorted(changed, key=_order), lost, new)
+    return Pairs(len(matched) - len(changed), sorted(changed, key=_order), lost, new)
 
 
 def _order(one: Changed | Alone) -> tuple[str, str, str]:
@@ -96,25 +98,25 @@ def _changed(
 
 
 def _changes(a: Alert | ThrottleEvent | DriftEvent, b: Alert | ThrottleEvent | DriftEvent) -> Iterable[EventChange]:
-    left, right = _said(a), _said(b)
+    left, right = _values(a), _values(b)
     for field, value in left.items():
         if field in right and value != right[field]:
             yield EventChange(field, str(value), str(right[field]))
 
 
-def _said(event: Alert | ThrottleEvent | DriftEvent) -> dict[str, Any]:
-    """What an event says, without ids and hashes: they differ wherever anything that was set differs."""
-    said: dict[str, Any] = {"time": shown(event.time), "detector": event.detector, "level": event.level}
+def _values(event: Alert | ThrottleEvent | DriftEvent) -> dict[str, Any]:
+    """The values of an event without ids and hashes, which differ with any setting."""
+    values: dict[str, Any] = {"time": shown(event.time), "detector": event.detector, "level": event.level}
     if isinstance(event, Alert):
         rows = event.trigger.rows_seen if event.trigger is not None else None
         fields = ("process", "mode", "evidence_nats", "threshold_nats", "certified")
-        return said | {"rows_seen": rows} | {name: getattr(event, name) for name in fields}
+        return values | {"rows_seen": rows} | {name: getattr(event, name) for name in fields}
     if isinstance(event, DriftEvent):
         plain = msgspec.to_builtins(event.record)
-        return said | {name: plain[name] for name in ("since", "until", "magnitude", "direction", "rows")}
+        return values | {name: plain[name] for name in ("since", "until", "magnitude", "direction", "rows")}
     record = event.record
     fields = ("action", "mode", "evidence_nats", "threshold_nats", "certified")
     limits = {name: value for name, value in msgspec.structs.asdict(record.limits).items() if value is not None}
     times = {"effective_at": shown(record.effective_at), "expires_at": shown(record.expires_at)}
-    said |= {name: getattr(record, name) for name in fields}
-    return said | times | {"limits": limits, "rows_seen": record.trigger.rows_seen}
+    values |= {name: getattr(record, name) for name in fields}
+    return values | times | {"limits": limits, "rows_seen": record.trigger.rows_seen}

@@ -1,1 +1,1 @@
-"""Where history comes from: record files, archives, ranges of Kafka topics."""
+"""Sources of history: record files, archives, ranges of Kafka topics."""

@@ -1,4 +1,4 @@
-"""What every source of history gives: batches of raw records, or of frames."""
+"""The interface of a source of history: batches of raw records, or of frames."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
@@ -13,7 +13,7 @@ BATCH_RECORDS = 4_096
 
 
 class SourceError(UserError, ValueError):
-    """A source cannot be read. Says which, where and what to give instead."""
+    """A source cannot be read. The message names the source, the position and what to give instead."""
 
 
 class Message(NamedTuple):
@@ -36,7 +36,7 @@ class RawBatch(NamedTuple):
 
 
 class FrameBatch(NamedTuple):
-    """Frames as they stood in `requests`; inside a partition offsets rise. rejects : messages that are none."""
+    """Frames as in `requests`; offsets rise within a partition. rejects : messages that are not frames."""
 
     frames: list[Frame]
     rejects: list[Reject]
@@ -46,7 +46,13 @@ Batch = RawBatch | FrameBatch
 
 
 class Source(Protocol):
-    """name : as the user knows it. size : of the whole in bytes, as `advance` counts them; None if unknown."""
+    """History that can be read more than once.
+
+    name : as given by the user; part of every position in its records
+    size : bytes in all, in the unit of `advance`; None if unknown
+
+    Example: for batch in open_sources(["logs/june.jsonl.zst"], config)[0].batches(): ...
+    """
 
     @property
     def name(self) -> str: ...
@@ -55,18 +61,23 @@ class Source(Protocol):
     def size(self) -> int | None: ...
 
     def batches(self, advance: Callable[[int], None] = ...) -> Iterator[Batch]:
-        """Every batch from the beginning. `advance` is told how much more has been read. Raises SourceError."""
+        """Every batch from the beginning.
+
+        advance : called with the number of bytes read since the last call
+
+        Raises SourceError.
+        """
         ...
 
 
 def decode_messages(messages: Iterable[Message], name: str) -> FrameBatch:
-    """Messages of `requests` as frames. What is no frame is passed over as `judge` does, and told."""
+    """Messages of `requests` as frames. Messages that are not frames become rejects; `judge` skips them too."""
     decoded: list[Frame] = []
     rejects: list[Reject] = []
     for message in messages:
         try:
             decoded.append(frames.decode(message.value or b"", message.partition, message.offset))
         except frames.FrameError as error:
-            place = (name, message.partition, message.offset, WHOLE_RECORD)
-            rejects.append(Reject(*place, "record", "a frame or a control order", str(error), "malformed"))
+            position = (name, message.partition, message.offset, WHOLE_RECORD)
+            rejects.append(Reject(*position, "record", "a frame or a control order", str(error), "malformed"))
     return FrameBatch(decoded, rejects)

@@ -1,6 +1,6 @@
 """A range of a Kafka topic as a source: `kafka://host:port/topic?from=OFFSET&to=OFFSET&partition=N`.
 
-`from` and `to` (exclusive) hold for every partition read. The source never reads beyond the end that the topic had when
+`from` and `to` (exclusive) apply to every partition read. The source never reads beyond the end that the topic had when
 reading began. The topic holds frames if it is the configured `requests` topic, raw records otherwise.
 """
 
@@ -20,7 +20,7 @@ from streams.kafka.broker import log_ends, probe
 from streams.sketch.sketcher import RawRecord
 
 IDLE_S = 15.0
-"""A broker that gives nothing for so long although the range is unfinished has lost it (retention) or itself."""
+"""If the range is unfinished and nothing arrives for so long, it has expired, or the broker is unreachable."""
 
 
 class KafkaSource:
@@ -46,7 +46,7 @@ class KafkaSource:
         return None if text is None else int(text)
 
     def partitions(self) -> list[int]:
-        """Those that are read. Raises SourceError."""
+        """Partitions that are read. Raises SourceError."""
         if self.partition is not None:
             return [self.partition]
         try:
@@ -54,11 +54,11 @@ class KafkaSource:
         except (KafkaError, OSError) as error:
             raise SourceError(f"{self.name}: {error or type(error).__name__}") from error
         if not counts.get(self.topic):
-            raise SourceError(f"{self.name}: there is no topic {self.topic}")
+            raise SourceError(f"{self.name}: topic {self.topic} does not exist")
         return list(range(counts[self.topic]))
 
     def part(self, partition: int, first: int | None, end: int | None) -> "KafkaSource":
-        """The same topic, but of it only [first, end) of one partition; None: from its beginning, to its end."""
+        """Only [first, end) of one partition; None: from its beginning, to its end."""
         chosen = copy(self)
         chosen.partition, chosen.first, chosen.end = partition, first, end
         return chosen
@@ -73,7 +73,7 @@ class KafkaSource:
                 yield RawBatch(self.topic, messages[0].partition, records)
 
     def messages(self) -> Iterator[list[Any]]:
-        """Consumer records, one partition a list, offsets rising. May be left early: the client is then closed."""
+        """Consumer records: one list per partition, offsets rising. Closing the generator early closes the client."""
         with asyncio.Runner() as runner:
             reader = _RangeReader(self.config, self.topic)
             try:
@@ -94,11 +94,11 @@ def message_of(record: Any) -> Message:
 
 
 class _RangeError(ValueError):
-    """What is wrong with a range, without its address."""
+    """What is wrong with a range; the caller adds the address."""
 
 
 class _RangeReader:
-    """Reads [first, end) of the chosen partitions, then has nothing unfinished. Belongs to one event loop."""
+    """Reads [first, end) of the chosen partitions; done when `unfinished` is empty. Belongs to one event loop."""
 
     def __init__(self, config: Config, topic: str) -> None:
         self.config = config
@@ -111,7 +111,7 @@ class _RangeReader:
         features = await probe(kafka)
         count = (await topics.partition_counts(self.config, [self._topic])).get(self._topic, 0)
         if not count:
-            raise _RangeError(f"there is no topic {self._topic}")
+            raise _RangeError(f"topic {self._topic} does not exist")
         if partition is not None and partition >= count:
             raise _RangeError(f"partition: expected 0 to {count - 1}; got {partition}")
         codecs.install()
@@ -128,7 +128,7 @@ class _RangeReader:
         for place in chosen:
             if first is not None and first < starts[place]:
                 raise _RangeError(
-                    f"from: offset {first} of partition {place.partition} is gone; it begins at {starts[place]}"
+                    f"from: offset {first} of partition {place.partition} has expired; the first one is {starts[place]}"
                 )
             begin, stop = (
                 starts[place] if first is None else first,
@@ -141,7 +141,7 @@ class _RangeReader:
                 consumer.pause(place)
 
     async def next(self) -> list[list[Any]]:
-        """What one fetch gives: one list of records for each partition."""
+        """The records of one fetch: one list per partition."""
         assert self._consumer is not None
         fetched = await self._consumer.getmany(
             *self.unfinished, timeout_ms=int(IDLE_S * 1000), max_records=BATCH_RECORDS * len(self.unfinished)
@@ -156,7 +156,7 @@ class _RangeReader:
                 del self.unfinished[place]
                 self._consumer.pause(place)
         if not fetched and self.unfinished:
-            raise _RangeError(f"nothing came for {IDLE_S:.0f} s; unread: {self._unread()}")
+            raise _RangeError(f"no records for {IDLE_S:.0f} s; unread: {self._unread()}")
         return lists
 
     def _unread(self) -> str:

@@ -1,7 +1,7 @@
-"""Where history comes from: native record files, archives, a range of a Kafka topic.
+"""Sources of history: native record files, archives, a range of a Kafka topic.
 
-A source can be read more than once and gives batches: raw records of one raw partition, or frames in the order of their
-partition. `open_sources` turns what the user wrote into sources and says what is wrong with it.
+A source can be read more than once. It yields batches: raw records of one raw partition, or frames in the order of
+their partition. `open_sources` parses what the user wrote.
 """
 
 import io
@@ -27,7 +27,14 @@ RECORD_BYTES_MAX = 100_000_000
 
 
 def open_sources(specs: Sequence[str], config: Config) -> list[Source]:
-    """Sources for what was written on the command line. Raises SourceError; reads nothing but names and sizes."""
+    """Sources for arguments of the command line. Reads only names and sizes.
+
+    specs : files, folders, archives, addresses of topics
+
+    Example: open_sources(["logs/june.jsonl.zst", "kafka://localhost:9092/gateway-logs?from=0"], config)
+
+    Raises SourceError for an argument that is not a source, that does not exist or that is given twice.
+    """
     sources: list[Source] = []
     for spec in specs:
         if spec.startswith("kafka://"):
@@ -39,7 +46,7 @@ def open_sources(specs: Sequence[str], config: Config) -> list[Source]:
     seen: set[str] = set()
     for source in sources:
         if source.name in seen:
-            raise SourceError(f"{source.name}: given twice; positions in it would not be distinct")
+            raise SourceError(f"{source.name}: given twice; positions would not be unique")
         seen.add(source.name)
     return sources
 
@@ -68,17 +75,17 @@ def _is_history(path: Path) -> bool:
 
 
 def _text(name: str) -> str:
-    """Names of files are bytes, and become part of events."""
+    """File names are bytes; they become part of events."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 class RecordFile:
-    """Native records, one a line. The file is one raw partition: topic = its name, offset = the line's number from 0.
+    """Native records, one per line. The file is one raw partition: topic = its name, offset = line number from 0.
 
-    Compression is not part of the name, so packing a file moves no position. A record that carries
-    `"_kafka": {"topic", "partition", "offset"}` (as the demo's log does) keeps that position instead.
+    Compression is not part of the name, so compressing a file changes no position. A record with
+    `"_kafka": {"topic", "partition", "offset"}` (as in the demo's log) keeps that position instead.
 
-    record_bytes_max : of a longer line one byte more than this is kept, enough to be refused by its size.
+    record_bytes_max : longer lines are cut to one byte more than this, and then rejected because of their size.
     """
 
     def __init__(self, path: Path, name: str, record_bytes_max: int = RECORD_BYTES_MAX) -> None:
@@ -90,17 +97,17 @@ class RecordFile:
     def batches(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[RawBatch]:
         try:
             with self.path.open("rb") as file:
-                told = 0
-                stream = _decompressed(file, self.path.suffix)  # kept: it closes the file when it is forgotten
+                reported = 0
+                stream = _decompressed(file, self.path.suffix)  # keep a reference: closes the file when collected
                 for batch in _batched(enumerate(_lines(stream, self._record_bytes_max))):
                     yield from self._split(batch)
-                    advance(file.tell() - told)
-                    told = file.tell()
+                    advance(file.tell() - reported)
+                    reported = file.tell()
         except OSError as error:
             raise SourceError(f"{self.path}: {error}") from error
 
     def _split(self, lines: list[tuple[int, bytes]]) -> Iterator[RawBatch]:
-        """By raw partition, in order of appearance; blank lines are no records."""
+        """By raw partition, in order of appearance; blank lines are skipped."""
         parts: dict[tuple[str, int], list[RawRecord]] = {}
         for number, line in lines:
             text = line.strip()
@@ -113,7 +120,7 @@ class RecordFile:
 
 
 class ArchiveFolder:
-    """What `probewatch archive` wrote: partition after partition, as they stood in `requests`."""
+    """An archive: partition after partition, as in `requests`."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
@@ -124,7 +131,7 @@ class ArchiveFolder:
         yield from self.about((), advance)
 
     def about(self, clients: Collection[int], advance: Callable[[int], None] = lambda _: None) -> Iterator[FrameBatch]:
-        """Only rows of these clients, orders about them and shifts; of all if there are none."""
+        """Only rows of these clients, orders about them and shifts; everything if `clients` is empty."""
         try:
             for partition in self.archive.partitions:
                 for read in self.archive.batches(partition, archive.Slice(clients=clients)):
@@ -142,7 +149,7 @@ def _open(path: Path) -> archive.Archive:
 
 
 class _Place(msgspec.Struct):
-    """As Kafka has them."""
+    """Within the limits of Kafka."""
 
     topic: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9._-]{1,249}\Z")]
     partition: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
@@ -157,7 +164,7 @@ _placed = msgspec.json.Decoder(_Placed)
 
 
 def _place(line: bytes) -> tuple[str, int, int] | None:
-    """The position that a record carries; None if what looks like one is none (say, text inside a prompt)."""
+    """The position in a record; None if `_kafka` is something else, such as text inside a prompt."""
     try:
         place = _placed.decode(line).place
     except UNREADABLE:
@@ -166,7 +173,7 @@ def _place(line: bytes) -> tuple[str, int, int] | None:
 
 
 def _lines(file: IO[bytes], bytes_max: int) -> Iterator[bytes]:
-    """Lines, cut behind `bytes_max` + 1: a small packed file may hold one of gigabytes."""
+    """Lines, cut after `bytes_max` + 1: a small compressed file may hold a line of gigabytes."""
     while line := file.readline(bytes_max + 1):
         yield line
         while line and not line.endswith(b"\n"):
@@ -174,7 +181,7 @@ def _lines(file: IO[bytes], bytes_max: int) -> Iterator[bytes]:
 
 
 def _batched(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
-    """BATCH_RECORDS lines at a time, fewer of long ones."""
+    """BATCH_RECORDS lines at a time, fewer if they are long."""
     batch: list[tuple[int, bytes]] = []
     held = 0
     for number, line in lines:
@@ -188,7 +195,7 @@ def _batched(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, byt
 
 
 def _decompressed(file: IO[bytes], suffix: str) -> IO[bytes]:
-    """Arrow's readers, since they alone raise OSError for a file of either kind that was cut short."""
+    """Arrow's readers: unlike others, they raise OSError for a truncated file of either kind."""
     if suffix not in COMPRESSIONS:
         return file
     stream = pa.CompressedInputStream(pa.PythonFile(file), COMPRESSIONS[suffix])

@@ -1,7 +1,7 @@
 """The archive: frames of `requests` beyond the topic's retention, as Parquet by day, with snapshots of judge's state.
 
-    open_archive(DIR).batches(partition)   what stood in the topic, as frames: replay folds them as `judge` does
-    Writer(DIR, …)                         from messages to files; goes on where it ended
+    open_archive(DIR).batches(partition)   the messages of the topic, as frames
+    Writer(DIR, …)                         from messages to files; resumes at the end of the archive
     erase(DIR, client)                     one client's rows, everywhere
 
 docs/archive.md has the columns and queries for DuckDB.

@@ -1,4 +1,4 @@
-"""Rows of many frames as one Arrow table, and back. Columns are moved whole; a row costs no Python."""
+"""Rows of many frames as one Arrow table, and back. Whole columns are moved, without Python code per row."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -65,7 +65,7 @@ def _labels(texts: Sequence[str], counts: I64) -> pa.Array:
 
 
 def _source_names(frames: Sequence[RowFrame]) -> pa.Array:
-    """Of each row its own, also where a frame's label tells several."""
+    """For each row, also if the frame's label names several sources."""
     numbers: dict[str, int] = {}
     places = []
     for frame in frames:
@@ -87,9 +87,9 @@ def _offsets(lengths: NDArray[Any]) -> NDArray[np.int32]:
 
 
 class ColumnGroup:
-    """The rows of one row group as arrays of our own: aligned, writable and of one layout, as kernels are compiled for.
+    """The rows of one row group as arrays with the layout that kernels need: aligned, writable, contiguous.
 
-    starts : (frames + 1,) row at which each frame begins, and the end. Raises ArchiveError for what no sketch wrote.
+    starts : (frames + 1,) row at which each frame begins, and the end. Raises ArchiveError for impossible rows.
     """
 
     def __init__(self, table: pa.Table, place: str) -> None:
@@ -125,10 +125,10 @@ class ColumnGroup:
             widths = np.diff(ends)
             sound = sound and bool((widths == np.repeat(widths[starts], counts)).all())
         if not sound:
-            raise ArchiveError(f"{place}: rows that no frame has held: damaged; archive this range again")
+            raise ArchiveError(f"{place}: damaged: rows that no frame can have held; archive this range again")
 
     def _named_sources(self) -> dict[int, list[tuple[int, str]]]:
-        """Number of each frame in which there is more than one -> sources with their names, by source."""
+        """For frames with several sources: number of the frame -> sources and their names, by source."""
         places, names = self._labels["source_name"]
         pairs = self._columns["source"].astype(np.uint64) << np.uint64(32) | places.astype(np.uint64)
         starts = self.starts[:-1]
@@ -191,7 +191,7 @@ def _letters(column: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.int
 
 
 def _cells(column: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int32]]:
-    """Values in a row, and where each cell begins."""
+    """Flat values, and the start of each cell."""
     array = _whole(column)
     ends = np.array(array.offsets.to_numpy(), np.int32)
     flat = np.array(array.values.to_numpy()[ends[0] : ends[-1]])

@@ -1,4 +1,4 @@
-"""One client's rows out of an archive: each file is written anew without them and takes the old one's place."""
+"""Removes one client from an archive: files are rewritten without its rows and replace the old ones."""
 
 import os
 from collections.abc import Collection
@@ -30,8 +30,10 @@ class Erased(msgspec.Struct, frozen=True):
 
 
 def erase(folder: Path, clients: Collection[int], reporter: Reporter) -> Erased:
-    """clients : numbers of one client's pseudonyms; there are two while keys rotate. Can be called again after it was
-    stopped. Raises ArchiveError."""
+    """clients : numbers of one client's pseudonyms; two while keys rotate. Can be repeated after an interruption.
+
+    Raises ArchiveError.
+    """
     manifest = layout.read_manifest(folder)
     held = lock(folder)
     try:
@@ -112,7 +114,7 @@ def _blocks(path: Path, clients: Collection[int]) -> int:
         try:
             without = erased(value, clients)
         except DamagedBlockError:
-            continue  # nothing is to be had from it
+            continue  # unreadable for everybody
         except BlockError as error:
             raise ArchiveError(f"{path}: {error}") from error
         if without is not None:

@@ -1,12 +1,12 @@
-"""What stands where in an archive, and what its columns are.
+"""Files and columns of an archive.
 
-    DIR/archive.json                                          how far each partition has come
+    DIR/archive.json                                          the end of each partition
     DIR/day=YYYY-MM-DD/rows-<partition>-<first offset>.parquet    rows of frames, typed
-    DIR/day=YYYY-MM-DD/other-<partition>-<first offset>.parquet   messages that hold no rows: orders, shifts, damage
-    DIR/blocks/day=YYYY-MM-DD/<partition>.parquet             judge's state as it stood when the archive was written
+    DIR/day=YYYY-MM-DD/other-<partition>-<first offset>.parquet   messages without rows: orders, shifts, damage
+    DIR/blocks/day=YYYY-MM-DD/<partition>.parquet             judge's state when the archive was written
 
-The day is that of the message's timestamp, UTC. `archive.json` is the truth: it moves on when files are whole, and
-files beyond what it says are leftovers of a run that was cut off.
+The day is that of the message's timestamp, UTC. `archive.json` is authoritative: it is updated when files are complete.
+Files beyond the ends in it are leftovers of an interrupted run.
 """
 
 import os
@@ -36,7 +36,7 @@ _TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
 def _list(kind: pa.DataType) -> pa.DataType:
-    """Without nulls, which cost readers a fifth."""
+    """Without nulls: they make reading a fifth slower."""
     return pa.list_(pa.field("element", kind, nullable=False))
 
 
@@ -76,7 +76,7 @@ ROWS = pa.schema(
     ],
     metadata={"schema": SCHEMA},
 )
-"""Columns of docs/formats/frames.md, behind where the frame stood. frame_ms : the message's timestamp, -1 for none."""
+"""Position of the frame, then the columns of docs/formats/frames.md. frame_ms : timestamp of the message, or -1."""
 
 OTHER = pa.schema(
     [
@@ -99,20 +99,20 @@ STATE = pa.schema(
     metadata={"schema": SCHEMA},
 )
 BEGIN = b"begin"
-"""Key in the metadata of a snapshot: from which offset frames must be read behind it."""
+"""Key in the metadata of a snapshot: offset from which frames must be folded after loading it."""
 
 _FILE = re.compile(r"(rows|other)-(\d+)-(\d+)\.parquet")
 
 
 class ArchiveError(UserError, ValueError):
-    """A folder is no archive, or is damaged. Says where, and what to do."""
+    """A folder is not an archive, or is damaged. The message names the file and what to do."""
 
 
 class Manifest(msgspec.Struct):
-    """How far an archive has come.
+    """The extent of an archive.
 
-    topic : of `requests`. log_id : of the topic's incarnation, "" if nobody tells. begins, ends : partition -> first
-    offset, and the next one to be read. gaps : (partition, first, end) of messages that were gone when they were due.
+    topic : name of `requests`. log_id : topic id, "" if the broker has none. begins, ends : partition -> first offset,
+    and the next one to be read. gaps : (partition, first, end) of messages that expired before they were read.
     """
 
     topic: str
@@ -124,7 +124,7 @@ class Manifest(msgspec.Struct):
 
 
 class ArchiveFile(NamedTuple):
-    """One file of a partition. kind : what is in it. first : its first frame's offset. day : "2026-03-01"."""
+    """One file of a partition. first : offset of its first frame. day : such as "2026-03-01"."""
 
     first: int
     kind: Literal["rows", "other"]
@@ -159,7 +159,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
-        raise ArchiveError(f"{folder}: no archive: {MANIFEST} is missing (`probewatch archive` makes one)") from None
+        raise ArchiveError(
+            f"{folder}: not an archive: {MANIFEST} is missing (`probewatch archive` creates one)"
+        ) from None
     except (OSError, msgspec.MsgspecError) as error:
         raise ArchiveError(f"{path}: damaged: {error}; restore it") from error
     if manifest.schema != SCHEMA:
@@ -168,7 +170,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """All of it or none."""
+    """Atomically."""
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
     unfinished = folder / (MANIFEST + UNFINISHED)
     with unfinished.open("wb") as file:
@@ -179,14 +181,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def parts(folder: Path, manifest: Manifest) -> Iterator[ArchiveFile]:
-    """Files that the manifest vouches for, in no particular order."""
+    """Files within the extent of the archive, in no particular order."""
     for part in _parts(folder):
         if part.first < manifest.ends.get(part.partition, 0):
             yield part
 
 
 def leftovers(folder: Path, manifest: Manifest) -> list[Path]:
-    """What a run that was cut off left behind."""
+    """Files of an interrupted run."""
     beyond = [part.path for part in _parts(folder) if part.first >= manifest.ends.get(part.partition, 0)]
     return [*beyond, *folder.glob(f"day=*/*{UNFINISHED}"), *folder.glob(f"{BLOCKS}/day=*/*{UNFINISHED}")]
 

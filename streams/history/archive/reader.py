@@ -1,4 +1,4 @@
-"""An archive, read: frames in the order of their partition, and the newest snapshot before a place."""
+"""Reads an archive: frames in the order of their partition, and the newest snapshot before a position."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -27,10 +27,9 @@ from streams.wire.rejects import WHOLE_RECORD, Reject
 
 
 class Snapshot(NamedTuple):
-    """Blocks of one partition's state. begin : offset from which frames must be folded behind them.
+    """Blocks of one partition's state. begin : offset from which frames must be folded after loading them.
 
-    reached : the furthest mark: from here on every event that the fold says is the one that was said live. blocks : as
-    `engine.load_block` takes them.
+    reached : the furthest mark: from here on the fold gives the live events. blocks : for `engine.load_block`.
     """
 
     begin: int
@@ -39,9 +38,9 @@ class Snapshot(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """Which frames are wanted. first, last : offsets, both included. since_ms, until_ms : frames with a row of that
-    time, until_ms excluded; orders by the timestamp of their message. clients : only their rows, and orders about
-    them, with the shifts of the population; empty for all.
+    """Which frames to read. first, last : offsets, both included. since_ms, until_ms : frames with a row of that
+    time, until_ms excluded; orders by the timestamp of their message. clients : only their rows, orders about
+    them, and shifts of the population; empty for all.
     """
 
     first: int | None = None
@@ -54,7 +53,7 @@ class Slice(NamedTuple):
         return (self.first is None or offset >= self.first) and (self.last is None or offset <= self.last)
 
     def holds_time(self, low_ms: int, high_ms: int) -> bool:
-        """Whether any time from low to high, both included, is wanted."""
+        """Whether any time from low to high, both included, is in the slice."""
         return (self.since_ms is None or high_ms >= self.since_ms) and (self.until_ms is None or low_ms < self.until_ms)
 
 
@@ -62,7 +61,7 @@ EVERYTHING = Slice()
 
 
 class ArchiveBatch(NamedTuple):
-    """Frames of one partition, offsets rising; rejects : messages among them that are none. size : bytes of files."""
+    """Frames of one partition, offsets rising. rejects : messages that are not frames. size : bytes of files."""
 
     frames: list[Frame]
     rejects: list[Reject]
@@ -70,12 +69,12 @@ class ArchiveBatch(NamedTuple):
 
 
 def open_archive(folder: Path) -> "Archive":
-    """Raises ArchiveError if the folder is none."""
+    """Raises ArchiveError if the folder is not an archive."""
     return Archive(folder, read_manifest(folder))
 
 
 class Archive:
-    """What a folder holds when it is opened; later runs of `archive` do not show in it."""
+    """The archive as it is when opened; later runs of `archive` do not change it."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
@@ -84,7 +83,7 @@ class Archive:
 
     @property
     def partitions(self) -> list[int]:
-        """Those that anything has been read of."""
+        """Partitions of which anything was archived."""
         return sorted(self.manifest.ends)
 
     @property
@@ -101,7 +100,7 @@ class Archive:
         until_ms: int | None = None,
         client: int | None = None,
     ) -> Iterator[Frame]:
-        """Frames of a partition, offsets rising: Slice says which. What is no frame is passed over.
+        """Frames of a partition, offsets rising; parameters as in Slice. Messages that are not frames are skipped.
 
         Raises ArchiveError.
         """
@@ -111,26 +110,26 @@ class Archive:
             yield from read.frames
 
     def batches(self, partition: int, wanted: Slice = EVERYTHING) -> Iterator[ArchiveBatch]:
-        """The same by row groups, with what could not be read. Raises ArchiveError."""
+        """The same by row groups, with rejects. Raises ArchiveError."""
         files = [part for part in self._parts if part.partition == partition]
         others = _Others([part for part in files if part.kind == "other"], wanted)
         for part in (part for part in files if part.kind == "rows"):
-            for taken in _groups(part, wanted):
-                yield others.merged(taken.frames, taken.last, taken.size)
+            for group in _groups(part, wanted):
+                yield others.merged(group.frames, group.last, group.size)
         yield others.merged([], None, 0)
 
     def snapshot(
         self, partition: int, before_offset: int | None = None, before_ms: int | None = None
     ) -> Snapshot | None:
-        """The newest snapshot behind which no frame is missing here, None if there is none.
+        """The newest snapshot after which no frame is missing in the archive; None if there is none.
 
-        before_offset : it must not have gone beyond. before_ms : nor beyond the first frame with a row of that time or
-        a later one. Raises ArchiveError.
+        before_offset : the snapshot must not go beyond it. before_ms : nor beyond the first frame with a row of that
+        time or later. Raises ArchiveError.
         """
         limit = before_offset
         if before_ms is not None:
-            found = self.offset_at(partition, before_ms)
-            limit = found if limit is None else limit if found is None else min(limit, found)
+            at = self.offset_at(partition, before_ms)
+            limit = at if limit is None else limit if at is None else min(limit, at)
         paths = sorted((self.folder / BLOCKS).glob(f"day=*/{partition}.parquet"), reverse=True)
         for path in paths:
             snapshot = _snapshot(path)
@@ -139,13 +138,13 @@ class Archive:
         return None
 
     def is_whole(self, partition: int, first: int) -> bool:
-        """Whether no frame from this offset on is missing, up to the archive's end."""
+        """Whether no frame is missing from this offset to the end of the archive."""
         begin = self.manifest.begins.get(partition)
         gaps = (end for number, _, end in self.manifest.gaps if number == partition)
         return begin is not None and begin <= first <= self.manifest.ends[partition] and max(gaps, default=0) <= first
 
     def offset_at(self, partition: int, time_ms: int) -> int | None:
-        """Offset of the first frame that has a row of this time or a later one; None if there is none."""
+        """Offset of the first frame with a row of this time or later; None if there is none."""
         for part in self._parts:
             if part.partition == partition and part.kind == "rows":
                 with opened(part.path) as file:
@@ -157,7 +156,7 @@ class Archive:
         return None
 
     def offset_behind(self, partition: int, time_ms: int) -> int | None:
-        """Offset of the last frame that has a row before this time; None if there is none."""
+        """Offset of the last frame with a row before this time; None if there is none."""
         for part in reversed(self._parts):
             if part.partition == partition and part.kind == "rows":
                 with opened(part.path) as file:
@@ -169,35 +168,35 @@ class Archive:
         return None
 
     def ordered(self, partition: int, first: int, last: int | None) -> set[int]:
-        """Clients about whom orders stand between these offsets, both included."""
+        """Clients with orders between these offsets, both included."""
         wanted = Slice(first, last)
         files = [part for part in self._parts if part.partition == partition and part.kind == "other"]
-        found = (frame for part in files for _, frame in _other(part, wanted))
-        return {frame.client for frame in found if isinstance(frame, ControlFrame)}
+        frames = (frame for part in files for _, frame in _other(part, wanted))
+        return {frame.client for frame in frames if isinstance(frame, ControlFrame)}
 
     def request(self, name: str) -> tuple[int, str] | None:
         """The client and the model of the first row with this request id. Raises ArchiveError."""
         for table in self._columns(["request_id", "client", "model"]):
-            found = table.filter(pc.equal(table["request_id"], name))
-            if found.num_rows:
-                return int(found["client"][0].as_py()), str(found["model"][0].as_py())
+            rows = table.filter(pc.equal(table["request_id"], name))
+            if rows.num_rows:
+                return int(rows["client"][0].as_py()), str(rows["model"][0].as_py())
         return None
 
     def holds(self, clients: Collection[int]) -> bool:
-        """Whether any row is of one of these clients. Raises ArchiveError."""
+        """Whether any row belongs to one of these clients. Raises ArchiveError."""
         keys = pa.array(sorted(clients), pa.uint64())
         return any(pc.any(pc.is_in(table["client"], keys)).as_py() for table in self._columns(["client"]))
 
     def clients_between(self, since_ms: int, until_ms: int, client_class: int) -> U64:
-        """Clients of a class that have a row of that time, until_ms excluded; rising. Raises ArchiveError."""
-        found = [np.zeros(0, np.uint64)]
+        """Clients of a class with a row in that time, until_ms excluded; rising. Raises ArchiveError."""
+        clients = [np.zeros(0, np.uint64)]
         for table in self._columns(["client", "class", "time_ms"], Slice(since_ms=since_ms, until_ms=until_ms)):
-            client, known, time_ms = (table[name].to_numpy() for name in ("client", "class", "time_ms"))
-            found.append(distinct(client[(known == client_class) & (time_ms >= since_ms) & (time_ms < until_ms)]))
-        return distinct(np.concatenate(found))
+            client, of_class, time_ms = (table[name].to_numpy() for name in ("client", "class", "time_ms"))
+            clients.append(distinct(client[(of_class == client_class) & (time_ms >= since_ms) & (time_ms < until_ms)]))
+        return distinct(np.concatenate(clients))
 
     def _columns(self, names: list[str], wanted: Slice = EVERYTHING) -> Iterator[pa.Table]:
-        """By row group; those without a row of the wanted time are passed over."""
+        """By row group; groups without a row in the time of the slice are skipped."""
         for part in self._parts:
             if part.kind == "rows":
                 with opened(part.path) as file:
@@ -207,7 +206,7 @@ class Archive:
 
 
 class _Others:
-    """The messages without rows, told between the frames that have some."""
+    """Merges messages without rows between the frames with rows."""
 
     def __init__(self, files: list[ArchiveFile], wanted: Slice) -> None:
         self._waiting: list[tuple[int, Frame | Reject]] = []
@@ -217,14 +216,14 @@ class _Others:
         self._waiting.reverse()  # the next one last
 
     def merged(self, group: list[Frame], until: int | None, size: int) -> ArchiveBatch:
-        """Frames with the messages that stood before offset `until`; None for all that are left."""
+        """Frames, with the messages before offset `until`; None for all that are left."""
         due: list[tuple[int, Frame | Reject]] = []
         while self._waiting and (until is None or self._waiting[-1][0] < until):
             due.append(self._waiting.pop())
-        found: list[Frame] = [one for _, one in due if not isinstance(one, Reject)]
-        whole = sorted([*group, *found], key=lambda frame: frame.offset) if found else group
+        others: list[Frame] = [message for _, message in due if not isinstance(message, Reject)]
+        merged = sorted([*group, *others], key=lambda frame: frame.offset) if others else group
         size, self._size = size + self._size, 0
-        return ArchiveBatch(whole, [one for _, one in due if isinstance(one, Reject)], size)
+        return ArchiveBatch(merged, [message for _, message in due if isinstance(message, Reject)], size)
 
 
 def _other(part: ArchiveFile, wanted: Slice) -> Iterator[tuple[int, Frame | Reject]]:
@@ -237,37 +236,37 @@ def _other(part: ArchiveFile, wanted: Slice) -> Iterator[tuple[int, Frame | Reje
             frame = frames.decode(value or b"", part.partition, offset)
         except frames.FrameError as error:
             if not wanted.clients:
-                place = (part.path.name, part.partition, offset, WHOLE_RECORD)
-                yield offset, Reject(*place, "record", "a frame or a control order", str(error), "malformed")
+                position = (part.path.name, part.partition, offset, WHOLE_RECORD)
+                yield offset, Reject(*position, "record", "a frame or a control order", str(error), "malformed")
             continue
         if not wanted.clients or not isinstance(frame, ControlFrame) or frame.client in wanted.clients:
             yield offset, frame
 
 
-class _Taken(NamedTuple):
-    """The wanted frames of a row group. last : offset of its last frame, wanted or not. size : bytes read or passed."""
+class _RowGroup(NamedTuple):
+    """Frames of a row group in the slice. last : offset of its last frame, in the slice or not. size : bytes passed."""
 
     frames: list[Frame]
     last: int
     size: int
 
 
-def _groups(part: ArchiveFile, wanted: Slice) -> Iterator[_Taken]:
+def _groups(part: ArchiveFile, wanted: Slice) -> Iterator[_RowGroup]:
     size = 0
     with opened(part.path) as file:
         for number in range(file.num_row_groups):
             columns = file.metadata.row_group(number)
             size += sum(columns.column(i).total_compressed_size for i in range(columns.num_columns))
             low, high = _bounds(file, number, "frame_offset")
-            beside = (wanted.first is not None and high < wanted.first) or (
+            outside = (wanted.first is not None and high < wanted.first) or (
                 wanted.last is not None and low > wanted.last
             )
-            if beside or not wanted.holds_time(*_bounds(file, number, "time_ms")):
+            if outside or not wanted.holds_time(*_bounds(file, number, "time_ms")):
                 continue
             table = _rows_of(file, number, wanted)
             if table.num_rows:
                 group = ColumnGroup(table, f"{part.path}, row group {number}")
-                yield _Taken([frame for frame in group.frames() if _is_wanted(frame, wanted)], high, size)
+                yield _RowGroup([frame for frame in group.frames() if _is_wanted(frame, wanted)], high, size)
                 size = 0
 
 

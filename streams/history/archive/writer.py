@@ -1,7 +1,7 @@
 """From messages of `requests` to the files of an archive.
 
-A file appears under its name when it is whole, and counts when `archive.json` has moved beyond it. Whatever stops a
-run, the next one goes on where that file says, and clears away what was left behind.
+A file gets its name when it is complete, and belongs to the archive once `archive.json` includes it. After an
+interruption the next run resumes there, and removes leftovers.
 """
 
 import fcntl
@@ -21,15 +21,15 @@ from streams.history.base import Message
 from streams.wire import frames
 
 FILE_ROWS = 2_000_000
-"""Rows after which a file is closed: what a run that is cut off has to read again at most."""
+"""Rows after which a file is closed: the most that has to be read again after an interruption."""
 
 FILE_OTHERS = 20_000
 
 
 class Writer:
-    """Use as a context. Messages of one partition come together, offsets rising; `begin` says from where.
+    """Use as a context. Messages come partition by partition, offsets rising, from the offset that `begin` returns.
 
-    Raises ArchiveError if the folder belongs to another topic, or somebody else writes to it.
+    Raises ArchiveError if the folder belongs to another topic, or another process writes to it.
     """
 
     def __init__(self, folder: Path, topic: str, log_id: str = "") -> None:
@@ -45,9 +45,9 @@ class Writer:
         self.messages = self.rows = 0
 
     def begin(self, partition: int, first: int) -> int:
-        """Offset to read a partition from: `first`, or where the archive ends if that is later.
+        """Offset to read a partition from: `first`, or the end of the archive if that is later.
 
-        Messages between the archive's end and `first` are noted as a gap.
+        Messages between the end of the archive and `first` are recorded as a gap.
         """
         end = self.manifest.ends.get(partition)
         if end is None:
@@ -58,10 +58,10 @@ class Writer:
         return max(first, end)
 
     def add(self, message: Message) -> None:
-        """Raises ArchiveError if it lies behind what the archive has."""
+        """Raises ArchiveError if the archive is already beyond this offset."""
         end = self.manifest.ends.get(message.partition)
         if end is None or message.offset < end:
-            raise ArchiveError(f"partition {message.partition}: offset {message.offset} is out of turn")
+            raise ArchiveError(f"partition {message.partition}: offset {message.offset} is out of order")
         frame = _row_frame(message)
         day = _day(message, frame, self._files)
         if self._files is None or not self._files.go_on(message.partition, day):
@@ -72,7 +72,7 @@ class Writer:
         self.rows += frame.rows.count if frame is not None else 0
 
     def finish(self, end: int = 0) -> None:
-        """Close the files that are open. end : how far their partition has been read, if beyond the last message."""
+        """Close open files. end : offset until which their partition was read, if beyond the last message."""
         if self._files is not None:
             files, self._files = self._files, None
             files.close()
@@ -94,7 +94,7 @@ class Writer:
 
 
 def lock(folder: Path) -> int:
-    """A lock on a folder, held until this descriptor is closed. Raises ArchiveError if somebody has it."""
+    """Lock a folder until the returned descriptor is closed. Raises ArchiveError if another process holds the lock."""
     held = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,19 +107,19 @@ def lock(folder: Path) -> int:
 def _manifest(folder: Path, topic: str, log_id: str) -> Manifest:
     if not layout.is_archive(folder):
         if any(folder.iterdir()):
-            raise ArchiveError(f"{folder}: neither empty nor an archive; name another folder")
+            raise ArchiveError(f"{folder}: neither empty nor an archive; choose another folder")
         return Manifest(topic, log_id)
     manifest = layout.read_manifest(folder)
     for leftover in layout.leftovers(folder, manifest):
         leftover.unlink()
     if manifest.topic != topic or (manifest.log_id and log_id and manifest.log_id != log_id):
-        what = f"the topic {manifest.topic}" if manifest.topic != topic else f"{topic} before it was made anew"
-        raise ArchiveError(f"{folder}: an archive of {what}; offsets would mix: name another folder")
+        what = f"the topic {manifest.topic}" if manifest.topic != topic else f"{topic} before it was re-created"
+        raise ArchiveError(f"{folder}: an archive of {what}; offsets would mix: choose another folder")
     return manifest
 
 
 def _row_frame(message: Message) -> RowFrame | None:
-    """The frame, if there are rows in it to be typed."""
+    """The frame, if it has rows."""
     try:
         frame = frames.decode(message.value or b"", message.partition, message.offset)
     except frames.FrameError:
@@ -136,7 +136,7 @@ def _day(message: Message, frame: RowFrame | None, files: "_Files | None") -> st
 
 
 class _Files:
-    """What one partition has on one day, as far as it is not finished. next : offset behind the last message."""
+    """Open files of one partition and day. next : offset after the last message."""
 
     def __init__(self, folder: Path, partition: int, day: str) -> None:
         self.partition = partition
@@ -150,8 +150,8 @@ class _Files:
         self._writer: pq.ParquetWriter | None = None
 
     def go_on(self, partition: int, day: str) -> bool:
-        """Whether the next message belongs here. Producers' clocks differ: one that is a little behind at midnight
-        opens no file of its own."""
+        """Whether the next message belongs here. A producer whose clock is slightly behind at midnight opens no new
+        file."""
         same_day = day == self.day or layout.is_day_before(day, self.day)
         return partition == self.partition and same_day and self._rows < FILE_ROWS and len(self._others) < FILE_OTHERS
 
@@ -213,7 +213,7 @@ def _table(messages: list[Message]) -> pa.Table:
 
 
 def finish(unfinished: Path) -> None:
-    """Give a whole file its name."""
+    """Sync a complete file and give it its name."""
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
     unfinished.replace(unfinished.with_name(unfinished.name.removesuffix(layout.UNFINISHED)))
