@@ -349,7 +349,7 @@ async def test_what_is_published_says_that_it_is_a_replay(
         else:
             assert record.value == event.value
     for live in (config.topics.throttle_state, config.topics.raw[0], config.topics.alerts):
-        with pytest.raises(SourceError, match="where only live events belong"):
+        with pytest.raises(SourceError, match="for live events only"):
             refuse_live(config, live)
-    with pytest.raises(SourceError, match="there is no such topic"):
+    with pytest.raises(SourceError, match="no such topic"):
         await asyncio.to_thread(publish, config, f"{namespace}.absent", history.whole, lambda _: None)

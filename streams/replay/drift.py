@@ -53,7 +53,7 @@ class DriftFold:
     def close_windows(self) -> list[ShiftFrame]:
         """Close windows. Returns the newest shift of each space, without partition and offset."""
         events, shifts = self._close()
-        self._findings.add_events(self._selection.told_of_models(events), cold=self._cold)
+        self._findings.add_events(self._selection.reported_of_models(events), cold=self._cold)
         return shifts
 
     def _close(self) -> tuple[list[Event], list[ShiftFrame]]:

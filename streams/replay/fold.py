@@ -95,7 +95,7 @@ class Fold:
         partition, offset = frames[0].partition, frames[0].offset
         events = self._engine_step(self._state(partition, offset), frames)
         if events:
-            self._findings.add_events(self._selection.told(events, offset), cold=partition in self._cold)
+            self._findings.add_events(self._selection.reported(events, offset), cold=partition in self._cold)
         for frame in frames:
             if isinstance(frame, RowFrame) and frame.rows.count:
                 self._findings.rows += frame.rows.count

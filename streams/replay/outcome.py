@@ -169,20 +169,20 @@ def _false_alarms(
 ) -> dict[str, dict[str, dict[str, float | bool | None]]]:
     """By class and level: the client-days that the certificate expects to alarm falsely, and those that were alarmed.
 
-    promised, expected : null where nothing is promised. Thresholds are the same in every space of the artefacts.
+    promised, expected : null without a promise. Thresholds are the same in every space of the artefacts.
     """
     reference = next(iter(artefacts.models.values())).reference if artefacts.models else None
     days = {name: of_class["client_days"] for name, of_class in counts.by_class(()).items()}
     alarmed = counts.alarmed_days(reached)
     table: dict[str, dict[str, dict[str, float | bool | None]]] = {}
     for number, name in enumerate(CLASSES):
-        for number_of_level, level in enumerate(LEVELS[1:], 1):
-            share = 1.0 if reference is None else float(reference.promised[number, number_of_level])
+        for level, level_name in enumerate(LEVELS[1:], 1):
+            share = 1.0 if reference is None else float(reference.promised[number, level])
             promised = None if share >= 1.0 else share
-            table.setdefault(name, {})[level] = {
+            table.setdefault(name, {})[level_name] = {
                 "promised": promised,
-                "certified": reference is not None and bool(reference.certified[number, number_of_level]),
+                "certified": reference is not None and bool(reference.certified[number, level]),
                 "expected": None if promised is None else round(promised * days[name], 6),
-                "alarmed": alarmed[name][level],
+                "alarmed": alarmed[name][level_name],
             }
     return table

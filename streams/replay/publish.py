@@ -1,4 +1,4 @@
-"""Replayed events to a topic of their own, marked so that nobody takes them for live ones."""
+"""Writes replayed events to a separate topic, marked as a replay."""
 
 import asyncio
 
@@ -13,20 +13,20 @@ from streams.worker.sink import ID_HEADER
 REPLAY_HEADER = "probewatch-replay"
 COLD_HEADER = "probewatch-cold-start"
 KIND_HEADER = "probewatch-kind"
-TOGETHER = 1_000
+BATCH_EVENTS = 1_000
 
 
 def refuse_live(config: Config, topic: str) -> None:
-    """Raises SourceError if somebody takes what stands in this topic for live."""
+    """Raises SourceError if the topic is for live events."""
     names = config.topics
     for name in sorted(type(names).model_fields):
         value = getattr(names, name)
         if topic == value or (isinstance(value, tuple) and topic in value):
-            raise SourceError(f"--publish {topic}: that is topics.{name}, where only live events belong; name another")
+            raise SourceError(f"--publish {topic}: that is topics.{name}, for live events only; choose another topic")
 
 
 def publish(config: Config, topic: str, outcome: Outcome, advance: Advance) -> int:
-    """Write every event; how many. Raises SourceError if the topic is a live one or missing, KafkaError."""
+    """Write every event; returns their number. Raises SourceError for a live or missing topic, KafkaError."""
     refuse_live(config, topic)
     return asyncio.run(_publish(config, topic, outcome, advance))
 
@@ -36,12 +36,12 @@ async def _publish(config: Config, topic: str, outcome: Outcome, advance: Advanc
     from streams.kafka.broker import probe
 
     if not (await topics.partition_counts(config, [topic])).get(topic):
-        raise SourceError(f"--publish {topic}: there is no such topic; make it first, with any number of partitions")
+        raise SourceError(f"--publish {topic}: no such topic; create it first, with any number of partitions")
     producer = clients.producer(config, await probe(config.kafka), topics.state_bytes(config))
     await producer.start()
     try:
-        for start in range(0, len(outcome.events), TOGETHER):
-            chosen = outcome.events[start : start + TOGETHER]
+        for start in range(0, len(outcome.events), BATCH_EVENTS):
+            chosen = outcome.events[start : start + BATCH_EVENTS]
             sent = [
                 await producer.send(topic, as_replay(event), key=event.key, headers=_headers(event, outcome))
                 for event in chosen

@@ -1,6 +1,6 @@
-"""What of a history is told: a range, a client, a model.
+"""Which events of a history are reported: those of a range, of a client, of a model.
 
-Whatever a decision depends on is folded in any case; a selection only leaves out what cannot change what is told.
+Everything that a reported decision depends on is folded in any case.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from models.reorder import take
 
 
 class Selection(NamedTuple):
-    """All of it must hold; by default everything is told.
+    """All conditions must hold; by default every event is reported.
 
     since_ms <= time of the event < until_ms. first <= offset in `requests` < end. clients : keys, empty for all; one
     client has several while pseudonym keys rotate. model : "" for all.
@@ -28,12 +28,8 @@ class Selection(NamedTuple):
     clients: frozenset[int] = frozenset()
     model: str = ""
 
-    @property
-    def is_range(self) -> bool:
-        return any(bound is not None for bound in (self.since_ms, self.until_ms, self.first, self.end))
-
     def narrowed(self, frame: Frame) -> Frame | None:
-        """What of a frame `judge` needs. Other clients change nothing of what is said of one, while there is room."""
+        """The part that `judge` needs: other clients do not change a client's events, while there is room."""
         if isinstance(frame, RowFrame):
             if self.model and frame.model != self.model:
                 return None
@@ -51,7 +47,7 @@ class Selection(NamedTuple):
         return frame if chosen.all() else with_fields(frame, rows=take(frame.rows, np.flatnonzero(chosen)))
 
     def counted(self, frame: RowFrame) -> RowFrame | None:
-        """The rows that a summary of this range counts."""
+        """The rows of a frame that the summary counts."""
         if not self.holds(frame.offset):
             return None
         times = frame.rows.time_ms
@@ -64,20 +60,20 @@ class Selection(NamedTuple):
             return frame
         return with_fields(frame, rows=take(frame.rows, np.flatnonzero(inside))) if inside.any() else None
 
-    def told(self, events: Iterable[Event], offset: int) -> list[Event]:
-        """Those of a frame's events that are asked for. offset : of the frame."""
-        return [event for event in events if self.holds(offset) and self._tells(event)]
+    def reported(self, events: Iterable[Event], offset: int) -> list[Event]:
+        """The events of a frame that are reported. offset : of the frame."""
+        return [event for event in events if self.holds(offset) and self._matches(event)]
 
-    def told_of_models(self, events: Iterable[Event]) -> list[Event]:
-        """Of the drift of models, which no client and no frame brings about."""
+    def reported_of_models(self, events: Iterable[Event]) -> list[Event]:
+        """The events about drift of models that are reported; they belong to no client and no offset."""
         if self.clients or self.first is not None or self.end is not None:
             return []
-        return [event for event in events if self._tells(event)]
+        return [event for event in events if self._matches(event)]
 
     def holds(self, offset: int) -> bool:
         return (self.first is None or offset >= self.first) and (self.end is None or offset < self.end)
 
-    def _tells(self, event: Event) -> bool:
+    def _matches(self, event: Event) -> bool:
         return (
             (self.since_ms is None or event.time_ms >= self.since_ms)
             and (self.until_ms is None or event.time_ms < self.until_ms)

@@ -1,4 +1,4 @@
-"""Does a replay say what was said? The first difference to recorded events, and which hash differs."""
+"""Compares replayed with recorded events: the first difference, and the hashes that differ."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ SHOWN_CHARACTERS = 120
 
 
 class Field(msgspec.Struct, frozen=True):
-    """A field that differs, by its path; values as JSON, cut short."""
+    """A field that differs: its path, and both values as JSON, truncated."""
 
     field: str
     recorded: str
@@ -59,15 +59,15 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def wanted(selection: Selection) -> Filter:
-    """As far as recorded events can tell; `verify` leaves out the rest of what was not replayed."""
+    """The part of a selection that recorded events can answer; `verify` applies the rest."""
     since, until = (None if ms is None else moment(ms) for ms in (selection.since_ms, selection.until_ms))
     return Filter(since=since, until=until, model=selection.model)
 
 
 def verify(outcome: Outcome, recorded: Iterable[Recorded], selection: Selection = EVERYTHING) -> Verdict:
-    """Events under one id are held against each other; the order is that of time.
+    """Compare events by id, in order of time.
 
-    Of a range of offsets only what was replayed counts: a recorded event does not say which offset it fell at.
+    Recorded events do not contain their offset: for a range of offsets only events that were replayed are compared.
     """
     cold = len(outcome.cold)
     theirs = {event.uid: event for event in recorded if _concerns(event, selection)}
@@ -96,11 +96,11 @@ def verify(outcome: Outcome, recorded: Iterable[Recorded], selection: Selection 
 
 
 def _by_hashes_alone(recorded: Recorded | None, replayed: Recorded | None) -> bool:
-    """Policy of an alert is named by the hash of the configuration."""
+    """An alert's policy.uid is the hash of the configuration."""
     if recorded is None or replayed is None:
         return False
-    hashes = {f"{place}{name}" for place in ("", "unmapped.") for name in HASHES} | {"policy.uid"}
-    return all(one.field in hashes for one in _fields(recorded, replayed))
+    hashes = {f"{prefix}{name}" for prefix in ("", "unmapped.") for name in HASHES} | {"policy.uid"}
+    return all(each.field in hashes for each in _fields(recorded, replayed))
 
 
 def _concerns(event: Recorded, selection: Selection) -> bool:
@@ -118,11 +118,13 @@ def _either(ours: dict[str, Recorded], theirs: dict[str, Recorded], uid: str) ->
 
 
 def _difference(recorded: Recorded | None, replayed: Recorded | None) -> EventDifference:
-    one = recorded or replayed
-    assert one is not None
+    event = recorded or replayed
+    assert event is not None
     what = "only replayed" if recorded is None else "only recorded" if replayed is None else "changed"
     fields = [] if recorded is None or replayed is None else list(_fields(recorded, replayed))
-    return EventDifference(what, type(one).__name__.lower(), one.uid, shown(one.time), one.client, one.model, fields)
+    return EventDifference(
+        what, type(event).__name__.lower(), event.uid, shown(event.time), event.client, event.model, fields
+    )
 
 
 def _fields(recorded: Recorded, replayed: Recorded) -> Iterable[Field]:
@@ -137,8 +139,8 @@ def _leaves(value: Any, path: str = "") -> Iterable[tuple[str, Any]]:
         for name, inner in value.items():
             yield from _leaves(inner, f"{path}.{name}" if path else name)
     elif isinstance(value, list) and value:
-        for place, inner in enumerate(value):
-            yield from _leaves(inner, f"{path}[{place}]")
+        for index, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}[{index}]")
     else:
         yield path, value
 
@@ -150,21 +152,21 @@ def _text(value: Any) -> str:
 def _hashes(
     left: Recorded | None, right: Recorded | None, theirs: Iterable[Recorded], ours: Iterable[Recorded]
 ) -> list[Field]:
-    """Which of the things differ that bytes depend on."""
+    """The hashes that differ."""
     recorded: Sequence[Recorded] = [left] if left is not None and right is not None else list(theirs)
     replayed: Sequence[Recorded] = [right] if left is not None and right is not None else list(ours)
-    found = []
+    differing = []
     for name in HASHES:
         before, after = ({getattr(event, name) for event in events} for events in (recorded, replayed))
         if before and after and before != after:
-            found.append(Field(name, ", ".join(sorted(before)), ", ".join(sorted(after))))
-    return found
+            differing.append(Field(name, ", ".join(sorted(before)), ", ".join(sorted(after))))
+    return differing
 
 
 def sentence(verdict: Verdict) -> str:
     """For a terminal."""
     if verdict.equal:
-        return f"{verdict.replayed:,} events, byte for byte those that were recorded"
+        return f"{verdict.replayed:,} events, byte for byte equal to the recorded ones"
     first = verdict.first
     assert first is not None
     lines = [
@@ -173,15 +175,17 @@ def sentence(verdict: Verdict) -> str:
     ]
     lines += [f"  {one.field}: recorded {one.recorded}, replayed {one.replayed}" for one in first.fields]
     if verdict.by_hashes_alone:
-        lines.append(f"  {verdict.by_hashes_alone:,} of them in nothing but these hashes")
+        lines.append(f"  {verdict.by_hashes_alone:,} of them differ in these hashes only")
     if verdict.beyond is not None and verdict.beyond != first:
         more = verdict.beyond
-        lines.append(f"  The first in more: {more.kind} {more.uid} of {more.time}, {more.what}")
+        lines.append(f"  The first beyond hashes: {more.kind} {more.uid} of {more.time}, {more.what}")
         lines += [f"  {one.field}: recorded {one.recorded}, replayed {one.replayed}" for one in more.fields]
     if verdict.hashes:
         lines += [f"  {one.field} differs: {one.recorded} when recorded, {one.replayed} now" for one in verdict.hashes]
     else:
-        lines.append("  configuration, artefacts and engine are the same: the history is another, or a part of it")
+        lines.append(
+            "  configuration, artefacts and engine are the same: the histories differ, or one is a part of the other"
+        )
     if verdict.cold_start:
         lines.append(f"  {verdict.cold_start:,} replayed events are cold starts, which need not be equal")
     return "\n".join(lines)
