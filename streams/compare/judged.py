@@ -27,10 +27,12 @@ class Truth:
 
 
 class Score(msgspec.Struct, frozen=True):
-    """Counts of clients (by model) with alerts. Benign clients are correct alerts: real behaviour, but allowed.
+    """Counts of clients, by model. Benign clients count as correct alerts: real behaviour, but allowed.
 
-    alerted : all of them; labelled : those with a verdict. precision : share of the labelled that are not false, with
-    its 95 % Wilson interval. recall : share alerted of all clients labelled not false. None without such clients.
+    detector : "" for all together. alerted : clients with an alert. labelled : alerted clients with a verdict. false :
+    alerted clients labelled false positive. precision : share of the labelled that are not false.
+    precision_low, precision_high : its 95 % Wilson interval. recall : share alerted of all clients labelled not false.
+    None without such clients.
     """
 
     detector: str
@@ -73,9 +75,12 @@ def _rounded(share: float | None) -> float | None:
 
 
 class Alarms(msgspec.Struct, frozen=True):
-    """One level of one replay, in client-days. expected : false alarms that the certificate allows for, over classes
-    with a promise; promised_days : client-days of these classes. alarmed : days on which a decision reached the
-    level; not_false : those of clients with such a label; false_at_most : the rest.
+    """One level of one replay, in client-days.
+
+    client_days : of all classes. promised_days : of classes with a promise. expected : false alarms that the
+    certificate allows for in classes with a promise. alarmed : client-days on which a decision reached the level.
+    not_false : alarmed client-days of clients with a label other than false positive. false_at_most : the other
+    alarmed client-days.
     """
 
     level: str

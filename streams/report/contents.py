@@ -129,7 +129,7 @@ def _sentences(data: ReportData, held: Sequence[tuple[str, ...]]) -> list[str]:
     models = sorted({space.model for space in data.spaces.values()})
     severe = [one for one in data.ranked if one.level >= LEVELS.index("hard")]
     return [
-        f"{summary['rows']:,} requests of {summary['clients']:,} clients to"
+        f"{summary['rows']:,} requests from {summary['clients']:,} clients to"
         f" {_counted(len(models), 'model')} were judged: {_period(data.spaces)}.",
         _alerted(severe, summary["alerts"]),
         _below_hard(len(data.ranked) - len(severe)),
