@@ -107,7 +107,7 @@ def test_from_an_archive_the_same_is_told_and_requests_only_to_who_may_read_them
     history = find.HistoryContext(
         open_sources([str(day.folder / "day.jsonl")], Config()), Config(), *fitted[1:], Silent()
     )
-    read = find.Reading(history, "archiving").frames()
+    read = find.read_frames(history, "archiving")
     messages = [Message(one.partition, one.offset, None, frames.encode(one), 0) for one in read]  # type: ignore[arg-type]
     folder = str(archived(tmp_path / "archive", messages))
     options = ("--config", str(day.folder / "probewatch.toml"), "--json")

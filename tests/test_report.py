@@ -15,8 +15,8 @@ import numpy as np
 import plotly.graph_objects
 import pytest
 
-from detector.calibrate.certificate_text import about
 from detector.events.finding import LEVELS
+from detector.events.wording import about
 from detector.frame import RowFrame
 from detector.trace.trace import Trace, follow
 from models.encoders.embedding import EmbeddingEncoder

@@ -1,9 +1,9 @@
 """A certificate in words: what it promises, to whom, and what it does not. Every figure stands in the certificate."""
 
-import math
 from collections.abc import Iterator
 
 from detector.events.escape import printable
+from detector.events.wording import one_in
 from models.artefacts.certificate import Certificate, CertifiedLevel, ClassPart
 
 PROMISE = """It promises: of ordinary clients of a class, at most the stated share reaches a level on a day, over all
@@ -47,16 +47,6 @@ def _fragile(name: str, level: CertifiedLevel) -> str:
                 " clients in highest.csv, and leave out with --exclude those that were not ordinary"
             )
     return ""
-
-
-def one_in(rate: float) -> str:
-    """Rounded down, so that no promise gets smaller."""
-    return f"1 in {math.floor(1 / rate + 1e-6):,}" if rate < 1 else "nothing"
-
-
-def about(count: float) -> str:
-    """An expected count: whole where it is large, two digits where it is small."""
-    return f"{count:,.0f}" if count >= 10 else f"{count:.2g}"
 
 
 def page(certificate: Certificate) -> str:

@@ -160,18 +160,23 @@ def _threshold(finding: Finding) -> str:
 def _budget(finding: Finding) -> str:
     if not BUDGET_MIN <= finding.budget <= 1:
         return ""
-    share = f"{_one_in(finding.budget)} ordinary clients is alarmed in a day"
+    share = f"{one_in(finding.budget)} ordinary clients is alarmed in a day"
     if finding.certified:
         return f"at most {share}, certified by {finding.certificate}"
     aim = f"the threshold aims at: {share}; this figure is conditional"
     if finding.certificate and finding.promised < 1:
-        return f"{aim}: promised is {_one_in(finding.promised)}, by certificate {finding.certificate}"
+        return f"{aim}: promised is {one_in(finding.promised)}, by certificate {finding.certificate}"
     return f"{aim}, no certificate backs it"
 
 
-def _one_in(budget: float) -> str:
-    """Rounded down: what is promised must not be smaller than the budget. (1 / 1e-5 is a little less than 100,000.)"""
-    return f"1 in {math.floor(1 / budget + 1e-6):,}"
+def one_in(rate: float) -> str:
+    """Rounded down, so that the promise does not get smaller. (1 / 1e-5 is a little less than 100,000.)"""
+    return f"1 in {math.floor(1 / rate + 1e-6):,}" if rate < 1 else "nothing"
+
+
+def about(count: float) -> str:
+    """An expected count: whole where it is large, two digits where it is small."""
+    return f"{count:,.0f}" if count >= 10 else f"{count:.2g}"
 
 
 def earlier_requests(finding: Finding) -> tuple[str, ...]:

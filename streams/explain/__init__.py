@@ -1,1 +1,1 @@
-"""`probewatch explain`: finds a decision, traces it, prints it as a tree."""
+"""`probewatch explain`: finds a decision in a history, traces it, and compares its raw requests."""

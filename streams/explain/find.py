@@ -1,17 +1,18 @@
-"""Who is meant by an alert, a request or a client, and what history knows of it.
+"""Finds what `probewatch explain` is asked about in a history, and traces it.
 
-seek(what, ...)   -> Subject: the client's keys, and the row if one is meant
-Reading(...)      -> frames of sources as replay folds them, counting clients along the way
-stories(...)      -> the tracing fold over a reading
+find_target -> ExplainTarget   which client and which row an id, a pseudonym or a client id means
+trace       -> TracedDecision  the client's rows folded as `judge` folds them, with the evidence after each
+explain     -> Telling         the explanation as plain values (detector/trace/explanation.py)
+side_by_side -> SideBySide     the raw requests, field by field (requests.py)
 """
 
 import contextlib
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from detector.trace.trace import Trace, follow
 from models.artefacts.store import Artefacts
 from models.kernels.fold.client import DAY_MS
 from models.pseudonym import client_of
-from models.rows import CLASSES, distinct
+from models.rows import CLASSES, I64, U64, Rows, distinct
 from probewatch_door.record import Position
 from streams.analyst.desk import ID_DIGITS_MIN
 from streams.analyst.events import Alert, ThrottleEvent, read_events
@@ -34,26 +35,28 @@ from streams.history.archive import Archive, ArchiveError
 from streams.history.base import FrameBatch, Source, SourceError
 from streams.history.sources import ArchiveFolder, RecordFile
 from streams.progress import Reporter
-from streams.replay.summary import Summary
 from streams.secrets.load import Secrets
 from streams.sketch.identity import identities, identity_of
 from streams.sketch.sketcher import Sketcher
+
+PENDING_ROWS = 500_000
+"""Rows are counted in batches: counting each frame for itself would cost more than reading it."""
 
 _EVENT_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS_MIN},32}}")
 
 
 class ExplainTarget(NamedTuple):
-    """keys : of the client, one for each pseudonym key in use. place : the row that is meant, if one is. request_id :
-    or its id. model : "" for any."""
+    """What to explain. keys : of the client, one for each pseudonym key in use. position, request_id : of the row,
+    if one is meant. model : "" for any."""
 
     keys: frozenset[int]
-    place: Position | None = None
+    position: Position | None = None
     request_id: str = ""
     model: str = ""
 
 
 class HistoryContext(NamedTuple):
-    """What is needed to read a history as `judge` does."""
+    """Everything needed to read a history as `judge` does."""
 
     sources: Sequence[Source]
     config: Config
@@ -62,42 +65,39 @@ class HistoryContext(NamedTuple):
     reporter: Reporter
 
 
-def seek(what: str, history: HistoryContext, events: Where) -> ExplainTarget:
-    """What a person wrote: the beginning of the id of an event, incident or decision, a pseudonym, a request id, or a
-    client id.
+def find_target(name: str, history: HistoryContext, events: Where) -> ExplainTarget:
+    """The client or row of that name.
 
-    events : where events stand, asked for their ids only. Raises SourceError if nothing in the history is called so.
+    name : the beginning of the id of an alert, incident or decision; a pseudonym; a request id; a client id
+    events : where alerts and decisions are looked up
+    Raises SourceError if neither the events nor the history know the name.
     """
-    if PSEUDONYM.fullmatch(what):
-        return ExplainTarget(frozenset((client_of(what),)))
-    if _EVENT_ID.fullmatch(what):
-        found = _in_events(what, history, events)
-        if found is not None:
-            return found
-    found = _in_requests(what, history)
-    if found is None:
+    if PSEUDONYM.fullmatch(name):
+        return ExplainTarget(frozenset((client_of(name),)))
+    target = _in_events(name, history, events) if _EVENT_ID.fullmatch(name) else None
+    target = target or _in_history(name, history)
+    if target is None:
         raise SourceError(
-            f"{what}: neither a request nor a client of this history, nor an event of {events or 'the topics'};"
+            f"{name}: not a request or client of this history, nor an event of {events or 'the topics'};"
             " `probewatch alerts` lists events, --events names the folder of a replay"
         )
-    return found
+    return target
 
 
-def _in_events(what: str, history: HistoryContext, place: Where) -> ExplainTarget | None:
-    """The newest event whose id, incident or decision begins so. Raises SourceError if several incidents do."""
-    chosen: dict[str, ExplainTarget] = {}
+def _in_events(name: str, history: HistoryContext, place: Where) -> ExplainTarget | None:
+    """The newest event whose id, incident or decision starts with `name`. Raises SourceError for several incidents."""
+    targets: dict[str, ExplainTarget] = {}
     for event in read_events(place, history.config):
         if not isinstance(event, Alert | ThrottleEvent):
             continue
-        ids = event.uid, event.incident, _decision_of(event)
-        if any(one.startswith(what) for one in ids):
+        if any(uid.startswith(name) for uid in (event.uid, event.incident, _decision_of(event))):
             if not event.client:
-                raise SourceError(f"{what}: it is about all of model {event.model}, not about one client")
+                raise SourceError(f"{name}: the event is about all of model {event.model}, not about one client")
             trigger = event.trigger if isinstance(event, Alert) else event.record.trigger
-            chosen[event.incident] = ExplainTarget(keys_of(event.client, history.secrets), trigger, model=event.model)
-    if len(chosen) > 1:
-        raise SourceError(f"{what}: {len(chosen)} incidents have an id that begins so; give more of it")
-    return next(iter(chosen.values()), None)
+            targets[event.incident] = ExplainTarget(keys_of(event.client, history.secrets), trigger, model=event.model)
+    if len(targets) > 1:
+        raise SourceError(f"{name}: ambiguous, {len(targets)} incidents have an id that starts so; give more digits")
+    return next(iter(targets.values()), None)
 
 
 def _decision_of(event: Alert | ThrottleEvent) -> str:
@@ -105,33 +105,33 @@ def _decision_of(event: Alert | ThrottleEvent) -> str:
 
 
 def keys_of(client: str, secrets: Secrets) -> frozenset[int]:
-    """Of a pseudonym, or of a client id under every key in use."""
+    """Keys of a pseudonym, or of a client id under every pseudonym key in use."""
     if PSEUDONYM.fullmatch(client):
         return frozenset((client_of(client),))
     return frozenset(identity.client(client)[0] for identity in identities(secrets))
 
 
-def _in_requests(what: str, history: HistoryContext) -> ExplainTarget | None:
-    """A request of this id, else a client; read until the request is met."""
-    keys = keys_of(what, history.secrets)
-    wanted, letters, client = np.fromiter(keys, np.uint64), what.encode(), False
+def _in_history(name: str, history: HistoryContext) -> ExplainTarget | None:
+    """The request with this id, else the client; reading stops at the request."""
+    keys = keys_of(name, history.secrets)
+    wanted, letters, is_client = np.fromiter(keys, np.uint64), name.encode(), False
     for archive in _archives(history):
-        with _readable():
-            found = archive.request(what)
-            client = client or archive.holds(keys)
-        if found is not None:
-            key, model = found
-            return ExplainTarget(frozenset((key,)), None, what, model)
+        with _source_errors():
+            request = archive.request(name)
+            is_client = is_client or archive.holds(keys)
+        if request is not None:
+            key, model = request
+            return ExplainTarget(frozenset((key,)), None, name, model)
     others = [source for source in history.sources if not isinstance(source, ArchiveFolder)]
-    for frame in Reading(history._replace(sources=others), f"looking for {what}").frames():
+    for frame in read_frames(history._replace(sources=others), f"looking for {name}"):
         if not isinstance(frame, RowFrame):
             continue
         if letters in frame.rows.id_bytes.tobytes():
             for row in range(frame.rows.count):
-                if frame.rows.request_id(row) == what:
-                    return ExplainTarget(frozenset((int(frame.rows.client[row]),)), None, what, frame.model)
-        client = client or bool(np.isin(wanted, frame.rows.client).any())
-    return ExplainTarget(keys) if client else None
+                if frame.rows.request_id(row) == name:
+                    return ExplainTarget(frozenset((int(frame.rows.client[row]),)), None, name, frame.model)
+        is_client = is_client or bool(np.isin(wanted, frame.rows.client).any())
+    return ExplainTarget(keys) if is_client else None
 
 
 def _archives(history: HistoryContext) -> list[Archive]:
@@ -139,143 +139,157 @@ def _archives(history: HistoryContext) -> list[Archive]:
 
 
 @contextlib.contextmanager
-def _readable() -> Iterator[None]:
+def _source_errors() -> Iterator[None]:
     try:
         yield
     except ArchiveError as error:
         raise SourceError(str(error)) from error
 
 
-class Reading:
-    """One reading of a history, as frames in the order and with the offsets that replay gives them.
+def read_frames(history: HistoryContext, task: str, clients: Collection[int] = ()) -> Iterator[Frame]:
+    """Frames of a history, in the order and with the offsets that a replay gives them. Raises SourceError.
 
-    Shifts of populations are not made from raw records: they move no decision, only what is said of a client's drift.
-    clients : archives are asked for their rows only, and the summary holds nobody else of them; empty for all.
+    clients : archives yield rows of these clients only; empty for all
+    Raw records yield no shifts of populations: shifts change what is said of a client's drift, but no decision.
     """
-
-    def __init__(self, history: HistoryContext, doing: str, clients: Collection[int] = ()) -> None:
-        self._history = history
-        self._doing = doing
-        self._clients = clients
-        self.summary = Summary()
-
-    def frames(self) -> Iterator[Frame]:
-        """Raises SourceError."""
-        sources, config, artefacts, secrets, reporter = self._history
-        sketcher = Sketcher(artefacts, identity_of(secrets, config.input.registry), config)
-        written: Counter[int] = Counter()
-        for source in sources:
-            advance = reporter.task(f"{self._doing}: {source.name}", source.size)
-            batches = source.batches if not isinstance(source, ArchiveFolder) else partial(source.about, self._clients)
-            for batch in batches(advance):
-                if isinstance(batch, FrameBatch):
-                    yield from map(self._counted, batch.frames)
-                    continue
-                found = sketcher.frames(
-                    batch.topic, batch.partition, config.input.incarnation, batch.records, config.topics.partitions
-                )
-                for frame in found.frames:
-                    yield self._counted(replace(frame, offset=written[frame.partition]))
-                    written[frame.partition] += 1
-
-    def _counted(self, frame: Frame) -> Frame:
-        if isinstance(frame, RowFrame):
-            self.summary.add(frame)
-        return frame
+    sources, config, artefacts, secrets, reporter = history
+    sketcher = Sketcher(artefacts, identity_of(secrets, config.input.registry), config)
+    written: Counter[int] = Counter()
+    for source in sources:
+        advance = reporter.task(f"{task}: {source.name}", source.size)
+        batches = source.batches if not isinstance(source, ArchiveFolder) else partial(source.about, clients)
+        for batch in batches(advance):
+            if isinstance(batch, FrameBatch):
+                yield from batch.frames
+                continue
+            sketched = sketcher.frames(
+                batch.topic, batch.partition, config.input.incarnation, batch.records, config.topics.partitions
+            )
+            for frame in sketched.frames:
+                yield replace(frame, offset=written[frame.partition])
+                written[frame.partition] += 1
 
 
-class DecisionExplanation(NamedTuple):
-    """A story, the place of the row it is told about, and how many clients of its class were there that day."""
+class ClientCounter:
+    """Distinct clients by day and class."""
 
-    story: Trace
+    def __init__(self) -> None:
+        self._clients: dict[int, U64] = defaultdict(lambda: np.zeros(0, np.uint64))
+        self._pending: list[Rows] = []
+        self._rows = 0
+
+    def counted(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """The same frames; counts their rows along the way."""
+        for frame in frames:
+            if isinstance(frame, RowFrame):
+                self._pending.append(frame.rows)
+                self._rows += frame.rows.count
+                if self._rows >= PENDING_ROWS:
+                    self._flush()
+            yield frame
+
+    def clients(self, day: int, client_class: int) -> U64:
+        """Clients of a class with a row on a day, counted from 1970; rising."""
+        self._flush()
+        return self._clients[_group(day, client_class)]
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        client = np.concatenate([rows.client for rows in self._pending])
+        days = np.concatenate([rows.time_ms for rows in self._pending]) // DAY_MS
+        classes = np.concatenate([rows.client_class for rows in self._pending]).astype(np.int64)
+        groups: I64 = _group(days, np.minimum(classes, len(CLASSES) - 1))
+        for group in np.unique(groups).tolist():
+            self._clients[group] = distinct(np.concatenate([self._clients[group], client[groups == group]]))
+        self._pending, self._rows = [], 0
+
+
+def _group(day: Any, client_class: Any) -> Any:
+    return day * len(CLASSES) + client_class
+
+
+class TracedDecision(NamedTuple):
+    """A client's trace, and the row in it to explain. clients : clients of its class on that day."""
+
+    trace: Trace
     row: int
     clients: int
 
 
-def told(subject: ExplainTarget, history: HistoryContext) -> DecisionExplanation:
-    """The subject's story: of the row that is meant, else of where its last decision fell, else of its last row.
+def trace(target: ExplainTarget, history: HistoryContext) -> TracedDecision:
+    """Trace the target's client, at the row that is meant, else at its last decision, else at its last row.
 
-    Raises SourceError if this history has no row of the client, or not the one that is meant.
+    Raises SourceError if the history has no row of the client, or not the one that is meant.
     """
     settings = EngineSettings(history.config, history.artefacts)
-    reading = Reading(history, "following the client", subject.keys)
-    found = [
-        story
-        for story in follow(settings, reading.frames(), subject.keys).values()
-        if subject.model in ("", story.model)
-    ]
-    if not found:
-        raise SourceError("this history has no judged row of that client; name the one that the alert came from")
-    story = max(found, key=lambda one: (len(one.findings), one.rows.count))
-    row = row_of(story, subject)
-    return DecisionExplanation(
-        story, row, _there(history, reading.summary, int(story.rows.time_ms[row]) // DAY_MS, story.client_class)
-    )
-
-
-def _there(history: HistoryContext, summary: Summary, day: int, name: str) -> int:
-    """How many clients of a class were there on a day, since 1970."""
-    found = [summary.clients_on(day, name)]
-    with _readable():
+    counter = ClientCounter()
+    frames = counter.counted(read_frames(history, "tracing the client", target.keys))
+    traces = [traced for traced in follow(settings, frames, target.keys).values() if target.model in ("", traced.model)]
+    if not traces:
+        raise SourceError("this history has no judged row of that client; name the history that the alert came from")
+    chosen = max(traces, key=lambda traced: (len(traced.findings), traced.rows.count))
+    row = row_of(chosen, target)
+    day, client_class = int(chosen.rows.time_ms[row]) // DAY_MS, CLASSES.index(chosen.client_class)
+    clients = [counter.clients(day, client_class)]
+    with _source_errors():
         for archive in _archives(history):
-            found.append(archive.clients_between(day * DAY_MS, (day + 1) * DAY_MS, CLASSES.index(name)))
-    return len(distinct(np.concatenate(found)))
+            clients.append(archive.clients_between(day * DAY_MS, (day + 1) * DAY_MS, client_class))
+    return TracedDecision(chosen, row, len(distinct(np.concatenate(clients))))
 
 
-def row_of(story: Trace, subject: ExplainTarget) -> int:
-    if subject.request_id:
-        return _first(
-            story, "request", subject.request_id, lambda row: story.rows.request_id(row) == subject.request_id
-        )
-    if subject.place is not None:
-        at = subject.place
-        offset = f"{at.source}@{at.offset}"
-        return _first(story, "row", offset, lambda row: _stands_at(story, row, at))
-    ruled = [fallen.at for fallen in story.findings if fallen.at >= 0]
-    return ruled[-1] if ruled else story.rows.count - 1
+def row_of(traced: Trace, target: ExplainTarget) -> int:
+    """The row of the target, by its place in the trace. Raises SourceError if it is not there."""
+    rows = traced.rows
+    if target.request_id:
+        places = [row for row in range(rows.count) if rows.request_id(row) == target.request_id]
+        return _first(places, f"request {target.request_id}")
+    if target.position is not None:
+        at = target.position
+        wanted = at.source, at.offset, at.index
+        places = [row for row in range(rows.count) if _position(traced, row) == wanted]
+        return _first(places, f"row {at.source}@{at.offset}")
+    decided = [decision.at for decision in traced.findings if decision.at >= 0]
+    return decided[-1] if decided else rows.count - 1
 
 
-def _first(story: Trace, kind: str, name: str, test: Callable[[int], bool]) -> int:
-    rows: Iterable[int] = (row for row in range(story.rows.count) if test(row))
-    found = next(iter(rows), None)
-    if found is None:
-        raise SourceError(f"{kind} {name} is not in this history; name the one that it came from")
-    return found
+def _first(places: Sequence[int], name: str) -> int:
+    if not places:
+        raise SourceError(f"{name}: not in this history; name the history that it came from")
+    return places[0]
 
 
-def _stands_at(story: Trace, row: int, at: Position) -> bool:
-    rows = story.rows
-    return (story.sources[row], int(rows.offset[row]), int(rows.index[row])) == (at.source, at.offset, at.index)
+def _position(traced: Trace, row: int) -> Place:
+    return Place(traced.sources[row], int(traced.rows.offset[row]), int(traced.rows.index[row]))
 
 
-class Explanation(explanation.Telling, frozen=True, kw_only=True):
+def explain(traced: TracedDecision, history: HistoryContext) -> explanation.Telling:
+    """The explanation as plain values, with the hashes of the configuration and artefacts in use."""
+    artefact = history.artefacts.models[traced.trace.model]
+    provenance = EngineSettings(history.config, history.artefacts).provenance
+    return explanation.tell(traced.trace, artefact, traced.row, provenance, traced.clients)
+
+
+class ExplainOutput(explanation.Telling, frozen=True, kw_only=True):
     """A decision explained. requests : the request and the nearest earlier ones, null without raw records."""
 
     requests: SideBySide | None
 
 
-def tell(found: DecisionExplanation, history: HistoryContext) -> explanation.Telling:
-    """As plain values. The hashes are those of the configuration and the artefacts that it was told with."""
-    artefact = history.artefacts.models[found.story.model]
-    provenance = EngineSettings(history.config, history.artefacts).provenance
-    return explanation.tell(found.story, artefact, found.row, provenance, found.clients)
+def side_by_side(traced: TracedDecision, history: HistoryContext, raw: Sequence[str]) -> SideBySide | None:
+    """The explained request and the nearest earlier ones, field by field; None without raw records.
 
-
-def side_by_side(found: DecisionExplanation, history: HistoryContext, raw: Sequence[str]) -> SideBySide | None:
-    """The request that is told about and the nearest earlier ones, field by field; None where nobody may read them.
-
-    raw : sources of raw records; without any the history's own files, if they hold such. Raises SourceError.
+    raw : sources of raw records; by default the history's own files, if they hold raw records. Raises SourceError.
     """
-    story = found.story
-    rows = [found.row, *explanation.nearest_rows(story, found.row)]
-    at = {row: Place(story.sources[row], int(story.rows.offset[row]), int(story.rows.index[row])) for row in rows}
+    rows = [traced.row, *explanation.nearest_rows(traced.trace, traced.row)]
+    at = {row: _position(traced.trace, row) for row in rows}
     places = set(at.values())
     opened: list[Source] = [source for source in history.sources if isinstance(source, RecordFile)]
     if raw:
         opened = open_raw(raw, places, history.config)
     requests = requests_at(places, opened, history.reporter) if opened else {}
     shown = [row for row in rows if at[row] in requests]
-    if found.row not in shown:
+    if traced.row not in shown:
         return None
-    seen = tuple(int(story.rows_seen[row]) for row in shown)
+    seen = tuple(int(traced.trace.rows_seen[row]) for row in shown)
     return SideBySide(seen, compared([requests[at[row]] for row in shown]))

@@ -13,11 +13,12 @@ import msgspec
 import numpy as np
 
 from detector import __version__
-from detector.calibrate.certificate_text import PROMISE, one_in, page, warnings
+from detector.calibrate.certificate_text import PROMISE, page, warnings
 from detector.calibrate.certify import Certification, certify, class_parts
 from detector.calibrate.client_days import DailyMaxima, first_rows, select
 from detector.calibrate.fit import COLD_ROWS, daily_maxima, fit_reference, is_fitting, with_drift_limits
 from detector.calibrate.screening import suspicious
+from detector.events.wording import one_in
 from detector.evidence import PROCESSES
 from models import encoders
 from models.artefacts.certificate import Certificate, Grounds

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from detector.calibrate.certificate_text import about, one_in
 from detector.events.atlas import techniques
 from detector.events.finding import LEVELS, PERSON
-from detector.events.wording import TITLES
+from detector.events.wording import TITLES, about, one_in
 from detector.trace.explanation import Telling
 from streams.analyst.events import Alert, DriftEvent, Event, ThrottleEvent
 from streams.analyst.incidents import Incident

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from detector.calibrate.certificate_text import about
 from detector.events.finding import LEVELS
+from detector.events.wording import about
 from streams.analyst.events import ThrottleEvent
 from streams.replay.summary import SLICE_MS, SpaceSummary
 from streams.report import plots
