@@ -181,7 +181,7 @@ class Walk(NamedTuple):
         async with AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap, **config.kafka.client()) as producer:
             for value in values[:-1]:
                 await producer.send_and_wait(self.topic, value, partition=self.partition, headers=list(self.headers))
-            await until(ready, PATIENCE_S, "all but the last are handled")
+            await until(ready, "all but the last are handled")
             self.trace.on = True
             await asyncio.sleep(IDLE_S)
             idle = self.trace.take()
