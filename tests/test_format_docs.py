@@ -10,7 +10,8 @@ import pytest
 
 from detector.events.atlas import API_ACCESS, TECHNIQUES
 from detector.events.encode import events
-from probewatch_door.asgi import ANSWERS, ProbewatchDoor
+from probewatch_door.asgi import ProbewatchDoor
+from probewatch_door.limits import ANSWERS
 from probewatch_door.record import Limits, Position, Throttle
 from streams.analyst.labels import Label
 from streams.analyst.suppress import Suppression, suppression_of

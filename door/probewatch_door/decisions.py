@@ -62,6 +62,10 @@ class Decisions:
         """Whether the topic has been read to its end and its broker has answered within `stale_after_s`."""
         return self._clock() - self._heard_s <= self._stale_after_s
 
+    def now(self) -> datetime:
+        """The time that decisions take effect and expire by."""
+        return datetime.fromtimestamp(self._clock(), UTC)
+
     def heard(self, at_s: float | None = None) -> None:
         """The view was complete at this time (default: now)."""
         self._heard_s = self._clock() if at_s is None else at_s
@@ -74,7 +78,7 @@ class Decisions:
         """
         if not self.fresh:
             return None
-        now = self._now()
+        now = self.now()
         keys = (key for client in clients for key in self._keys.get(client, ()))
         records = (in_force(self._timelines[key], now) for key in keys)
         held = [record for record in records if record is not None and _concerns(record, model)]
@@ -107,14 +111,14 @@ class Decisions:
 
     def _hold(self, key: bytes, record: Throttle) -> None:
         timeline = extended(self._timelines.get(key, ()), record)
-        current = in_effect(timeline, self._now())
+        current = in_effect(timeline, self.now())
         pending = [each for each in timeline if current is None or each.effective_at >= current.effective_at]
         # The last record always stays: it decides whether later ones supersede it.
         self._timelines[key] = [*pending[:-1][:PENDING_MAX], pending[-1]]
         self._keys.setdefault(record.client, {})[key] = None
 
     def _purge(self) -> None:
-        old = self._now() - FORGET_AFTER
+        old = self.now() - FORGET_AFTER
         for key in [key for key, timeline in self._timelines.items() if timeline[-1].expires_at < old]:
             self._forget(key)
 
@@ -125,9 +129,6 @@ class Decisions:
             del self._keys[client][key]
             if not self._keys[client]:
                 del self._keys[client]
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
 
 
 def _not_ahead(record: Throttle, written_ms: int) -> Throttle:

@@ -22,10 +22,12 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
 from detector.events.encode import moment, throttle
-from probewatch_door.asgi import PROBLEM_TYPE, ProbewatchDoor, from_header
+from probewatch_door.asgi import ProbewatchDoor, from_header
 from probewatch_door.decisions import Decisions, KafkaDecisions
+from probewatch_door.limits import PROBLEM_TYPE
 from probewatch_door.pseudonym import PseudonymKey, pseudonyms
 from probewatch_door.record import Limits, Throttle
+from probewatch_door.shared import LimitsCounter
 from tests.findings import FINDING
 from tests.pipeline import until
 
@@ -222,7 +224,7 @@ async def test_a_counter_out_of_reach_does_not_close_the_door() -> None:
         async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
             raise StorageError(ConnectionError())
 
-    async with http(protected(view(record(rate=1)), storage=Broken())) as client:
+    async with http(protected(view(record(rate=1)), shared=LimitsCounter(Broken()))) as client:
         assert {(await ask(client, "alice")).status_code for _ in range(3)} == {200}
 
 
