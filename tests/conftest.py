@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.kafka.closed_broker import Closed
 
 _numbers = itertools.count()
+BROKERS = {"broker", "embedded_broker", "apache_broker", "closed"}
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +53,10 @@ def broker(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def fitted(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Calibrated:
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
     """Calibrated artefacts, made once. The processes of a parallel run share them: never write to this folder."""
     run = tmp_path_factory.getbasetemp()
-    folder = (run if worker_id == "master" else run.parent) / "artefacts"
+    folder = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "artefacts"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():
@@ -71,3 +72,9 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Calibrat
 def namespace() -> str:
     """A prefix for topics and groups that no other test uses."""
     return f"t{os.getpid()}-{next(_numbers)}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that wait for a broker begin first: what computes fills the time in which they wait."""
+    waiting = {item.path for item in items if BROKERS & set(getattr(item, "fixturenames", ()))}
+    items.sort(key=lambda item: item.path not in waiting)

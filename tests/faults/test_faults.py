@@ -14,7 +14,6 @@ PLANS = (Plan(101, 1, [processes.Killed("judge"), processes.Stalled("sketch"), p
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"seed {plan.seed}, {plan.nodes} nodes")
 async def test_nothing_is_lost_and_nothing_doubled(plan: Plan, fitted: Calibrated, tmp_path: Path) -> None:
     start_server(fitted)
