@@ -91,10 +91,12 @@ figures: setup ## How the code is built, in figures (ARGS="--against DIR" | "--w
 fuzz: setup ## Mutate everything that reads foreign bytes, guided by coverage; FUZZ_SECONDS (60) each
 	@$(BIN)/python -m tests.fuzz.run --seconds $${FUZZ_SECONDS:-60}
 
-docs: setup ## Rewrite docs/configuration.md and docs/schemas from the code
+docs: setup ## Rewrite docs/configuration.md, docs/detectors/README.md and docs/schemas from the code
 	$(BIN)/python -m streams.config > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
 	$(BIN)/python -m streams.cli.schemas docs/schemas
+	$(BIN)/python -m detector.detectors > docs/detectors/README.md.new
+	mv docs/detectors/README.md.new docs/detectors/README.md
 
 screenshots: setup ## The report as people see it, wide, on a phone and printed: out/screenshots, docs/report.png (needs Chromium)
 	@$(BIN)/python -m tests.screenshots

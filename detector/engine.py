@@ -29,30 +29,26 @@ from detector.events.encode import events
 from detector.events.finding import Event, Finding, Provenance
 from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame
 from detector.settings import DetectionSettings
-from detector.state import migrations
 from detector.state.packing import BODY_BYTES_MIN, pack, unpack
 from models.artefacts.store import Artefacts, ModelArtefact
-from models.client_table import ClientTable, no_tally
+from models.client_table import ClientTable, by_name, no_tally
 from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls, Tally
 from models.reorder import joined
 from models.rows import I64
 
 BLOCK_MAGIC = b"PWBK"
-BLOCK_LAYOUT = 4
-"""Goes up whenever the body of a block, or what stands in it of a client, changes; layouts.py leads there."""
+BLOCK_LAYOUT = 1
+"""Raise it when the body of a block or a record of the client table changes: other layouts are refused, with a way out.
+Detectors need no new one: columns with a part for each process carry the processes' names."""
 
 _BLOCK_HEAD = struct.Struct(">4sIIIIq")
-"""Magic, CRC-32 of all that follows, layout, partition, block, offset. These stay where they are for ever, so that any
-version tells a block that it cannot read from one that is damaged."""
+"""Magic, CRC-32 of all that follows, layout, partition, block, offset. These never move: every version can tell a block
+of another layout from a damaged one."""
 
 BLOCK_HEAD_BYTES = _BLOCK_HEAD.size
 _CHECKED_FROM = 8
 
-_MAGIC_2 = b"PWB2"
-_HEAD_2 = struct.Struct(">4sIIq")
-"""Layout 2 had no checksum."""
-
-BODY_2_BYTES_MAX = 2**30
+BODY_BYTES_MAX = 2**30
 
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63 - 1)]
@@ -61,9 +57,14 @@ _UInt32 = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
 
 class _Body(msgspec.Struct):
-    """A block without its head. spaces : columns of the pools as bytes, and `marks`: source, offset, index."""
+    """A block without its head.
+
+    processes : names, by column with a part for each. spaces : columns of the pools as bytes, and `marks`: source,
+    offset, index.
+    """
 
     blocks: int
+    processes: dict[str, tuple[str, ...]]
     spaces: dict[str, dict[str, bytes | list[tuple[_UInt32, _Int64, _Int32]]]]
     allowed: list[tuple[_Natural, str, _Int64]]
     shift: list[tuple[str, _Int64, tuple[_Int32, ...]]] = []
@@ -89,7 +90,6 @@ class BlockMark(NamedTuple):
     partition: int
     block: int
     offset: int
-    layout: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +102,17 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What decisions depend on besides the rows. Immutable; its hashes stand in every event."""
+    """What decisions depend on besides the rows. Immutable; every event carries its hashes.
+
+    off : detectors that decide nothing until the next calibration, since the artefacts of a model lack their tables.
+    Raises ArtefactError for artefacts that were fitted with other kernels.
+    """
 
     config: DetectionSettings
     artefacts: Artefacts
     spaces: dict[str, Space] = field(init=False)
     provenance: Provenance = field(init=False)
+    off: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         spaces = {}
@@ -119,6 +124,8 @@ class EngineSettings:
             nulls = evidence.nulls(artefact.reference, encoder.reach, encoder.agreement_min, threshold)
             spaces[artefact.space] = Space(artefact, nulls)
         object.__setattr__(self, "spaces", spaces)
+        off = (name for space in spaces.values() for name in evidence.not_fitted(space.artefact.reference))
+        object.__setattr__(self, "off", frozenset(off))
         object.__setattr__(self, "provenance", Provenance(self.config.hash, self.artefacts.hash, __version__))
 
 
@@ -313,11 +320,10 @@ def dump_block(state: PartitionState, block: int) -> bytes:
     """A block and its marks as one value; clears its dirty mark."""
     spaces = {name: table.dump(block) for name, table in sorted(state.tables.items())}
     blocks = len(state.block_offset)
-    allowed = sorted([key, model, until] for (key, model), until in state.allowed.items() if key % blocks == block)
-    shift = sorted([space, *moved] for (at, space), moved in state.shift.items() if at == block)
-    blocked = sorted([*about, *held] for about, held in state.blocked.items() if about[0] % blocks == block)
-    stored = {"blocks": blocks, "spaces": spaces, "allowed": allowed, "shift": shift, "blocked": blocked}
-    body = msgspec.msgpack.encode(stored)
+    allowed = sorted((key, model, until) for (key, model), until in state.allowed.items() if key % blocks == block)
+    shift = sorted((space, *moved) for (at, space), moved in state.shift.items() if at == block)
+    blocked = sorted((*about, *held) for about, held in state.blocked.items() if about[0] % blocks == block)
+    body = msgspec.msgpack.encode(_Body(blocks, evidence.COLUMNS, spaces, allowed, shift, blocked))
     state.dirty.discard(block)
     return seal(body, state.partition, block, int(state.block_offset[block]))
 
@@ -334,52 +340,39 @@ def block_mark(value: bytes) -> BlockMark:
 
     Raises DamagedBlockError if it is not, BlockError if a version wrote it whose layout is not known here.
     """
-    if value[:4] == _MAGIC_2:
-        return _mark_2(value)
     if len(value) < BLOCK_HEAD_BYTES or value[:4] != BLOCK_MAGIC:
         raise DamagedBlockError("not a block")
     _, checksum, layout, partition, block, offset = _BLOCK_HEAD.unpack_from(value)
     if zlib.crc32(memoryview(value)[_CHECKED_FROM:]) != checksum:
-        raise DamagedBlockError("a damaged block: its checksum is another")
-    if not migrations.can_read(layout, BLOCK_LAYOUT, migrations.BLOCKS):
+        raise DamagedBlockError("damaged block: checksum mismatch")
+    if layout != BLOCK_LAYOUT:
         raise BlockError(
-            f"block {block} of partition {partition} has layout {layout}, this version reads up to {BLOCK_LAYOUT}:"
-            " go on with the version that wrote it, or name a new topics.judge_state and reset the judge's offsets"
+            f"block {block} of partition {partition} has layout {layout}, this version reads layout {BLOCK_LAYOUT}:"
+            " use the version that wrote it, or name a new topics.judge_state and reset the judge's offsets"
         )
-    return BlockMark(partition, block, offset, layout)
+    return BlockMark(partition, block, offset)
 
 
-def _mark_2(value: bytes) -> BlockMark:
-    if len(value) < _HEAD_2.size:
-        raise DamagedBlockError("not a block")
-    _, partition, block, offset = _HEAD_2.unpack_from(value)
-    body_of(value, 2)
-    return BlockMark(partition, block, offset, 2)
-
-
-def body_of(value: bytes, layout: int, bytes_max: int = BODY_2_BYTES_MAX) -> _Body:
-    """A block without its head, in today's layout. Raises DamagedBlockError."""
-    start = _HEAD_2.size if layout == 2 else BLOCK_HEAD_BYTES
+def body_of(value: bytes, bytes_max: int = BODY_BYTES_MAX) -> _Body:
+    """A block without its head. Raises DamagedBlockError."""
     try:
-        packed = unpack(value[start:], bytes_max)
-        if layout == BLOCK_LAYOUT:
-            return msgspec.msgpack.decode(packed, type=_Body)
-        body = msgspec.msgpack.decode(packed, type=migrations.Body)
-        return msgspec.convert(migrations.migrated(body, layout, BLOCK_LAYOUT, migrations.BLOCKS), _Body)
-    except (zstandard.ZstdError, msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
-        raise DamagedBlockError(f"a damaged block: {type(error).__name__}") from error
+        return msgspec.msgpack.decode(unpack(value[BLOCK_HEAD_BYTES:], bytes_max), type=_Body)
+    except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
+        raise DamagedBlockError(f"damaged block: {type(error).__name__}") from error
 
 
 def load_block(state: PartitionState, value: bytes) -> None:
-    """Put a dumped block in place. Spaces whose artefacts are gone are dropped: a new encoder is a new state.
+    """Put a dumped block in place, whatever detectors it was written with: processes are mapped by name.
+
+    Spaces whose artefacts are gone are dropped: a new encoder is a new state.
 
     Raises BlockError if it belongs to another partition or another number of blocks, DamagedBlockError.
     """
-    partition, block, offset, layout = block_mark(value)
+    partition, block, offset = block_mark(value)
     if partition != state.partition or block >= len(state.block_offset):
         raise BlockError(f"block {block} of partition {partition} does not belong to partition {state.partition}")
     capacity = state.settings.config.state.block_bytes * len(state.settings.spaces)
-    body = body_of(value, layout, max(BODY_BYTES_MIN, 2 * capacity))
+    body = body_of(value, max(BODY_BYTES_MIN, 2 * capacity))
     blocks = len(state.block_offset)
     if body.blocks != blocks:
         raise BlockError(f"state.blocks is {blocks}, the stored state has {body.blocks}")
@@ -388,7 +381,7 @@ def load_block(state: PartitionState, value: bytes) -> None:
     try:
         for name, saved in body.spaces.items():
             if name in state.settings.spaces:
-                state.table(name).load(block, saved)
+                state.table(name).load(block, by_name(saved, body.processes, evidence.COLUMNS))
     except (KeyError, ValueError, TypeError) as error:
         for table in state.tables.values():
             table.clear(block)

@@ -10,8 +10,8 @@ from models.client_table import without
 
 def erased(value: bytes, clients: Collection[int]) -> bytes | None:
     """A dumped block without some clients; None if it holds nothing of them. Raises engine.BlockError."""
-    partition, block, offset, layout = engine.block_mark(value)
-    body = engine.body_of(value, layout)
+    partition, block, offset = engine.block_mark(value)
+    body = engine.body_of(value)
     here = {client for client in clients if client % body.blocks == block}
     if not here:
         return None

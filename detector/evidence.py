@@ -4,11 +4,14 @@ Processes, in the order of `weigh` (models/kernels/fold/fold.py): joint profiles
 over families), the joint ones summed over families, those of the client itself, and plain counts.
 """
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from detector.detectors import REGISTRY, ClientBet, Profile
+from detector.detectors import REGISTRY, ClientBet, Detector, Profile
 from detector.detectors.extraction import novelty_shares
 from models.artefacts.reference import Reference
 from models.artefacts.store import ArtefactError
@@ -25,6 +28,8 @@ from models.kernels.layout import (
 )
 from models.rows import CLASSES, F64, I32, I64, UNIT
 
+Ints = TypeVar("Ints", I32, I64)
+
 NO_OPINION = {"flip": 2, "edit": 12, "margin": 2, "record": NO_SCORE, "equal_step": 2}
 """Levels that say nothing either way. "No direction yet" is not among them: for `collinear` it is a fact too."""
 LEVELS_OF = {"flip": 3, "edit": 13, "collinear": 3, "margin": 3, "record": 4, "step": 7, "equal_step": 3}
@@ -34,29 +39,40 @@ PRIOR_ROWS = 50.0
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One bet that is followed through time. feature : of a single-feature process, else ""."""
+    """One bet that is followed through time. feature : its name in alerts; "" of joint profiles, which name several."""
 
     name: str
     detector: str
     feature: str
     profile: int  # index of the joint profile it stands on, -1 if none
     of_family: bool
+    meaning: str  # "" of a single feature, which has words of its own
+    unit: str = "nats"
 
 
 def _processes() -> tuple[tuple[Profile, ...], tuple[Process, ...]]:
     owned = [(profile, detector.name) for detector in REGISTRY for profile in detector.profiles]
     owned.sort(key=lambda pair: not pair[0].joint)  # stable: joint ones first
-    processes = []
-    for place, (profile, detector) in enumerate(owned):
-        feature = "" if profile.joint else next(iter(profile.bets))
-        processes.append(Process(profile.name, detector, feature, place if profile.joint else -1, True))
-    for place, (profile, detector) in enumerate(owned):
-        if profile.joint:
-            processes.append(Process(f"{profile.name}_sum", detector, "", place, True))
-    owners = {bet.process: detector.name for detector in REGISTRY for bet in detector.client_bets}
-    owners |= {name: detector.name for detector in REGISTRY for name in detector.counts}
-    processes += [Process(name, owners[name], name, -1, False) for name in (*CLIENT_PROCESSES, *COUNTS)]
+    joint = [(place, *pair) for place, pair in enumerate(owned) if pair[0].joint]
+    processes = [Process(one.name, detector, "", place, True, one.meaning) for place, one, detector in joint]
+    for profile, detector in owned[len(joint) :]:
+        processes.append(Process(profile.name, detector, next(iter(profile.bets)), -1, True, ""))
+    for place, profile, detector in joint:
+        meaning = f"{profile.meaning}, all families"
+        processes.append(Process(f"{profile.name}_sum", detector, "", place, True, meaning))
+    own = {process.name: process for detector in REGISTRY for process in _of_client(detector)}
+    processes += [own[name] for name in (*CLIENT_PROCESSES, *COUNTS)]
+    twice = sorted(name for name, count in Counter(process.name for process in processes).items() if count > 1)
+    if twice:
+        raise ValueError(f"processes of one name: {', '.join(twice)}")
     return tuple(profile for profile, _ in owned), tuple(processes)
+
+
+def _of_client(detector: Detector) -> Iterator[Process]:
+    for bet in detector.client_bets:
+        yield Process(bet.process, detector.name, bet.feature or bet.process, -1, False, bet.meaning)
+    for name, meaning, unit in detector.counts:
+        yield Process(name, detector.name, name, -1, False, meaning, unit)
 
 
 PROFILES, PROCESSES = _processes()
@@ -68,6 +84,12 @@ CLIENT_BETS: tuple[ClientBet, ...] = tuple(
 )
 FAMILY_PROCESSES = len(PROFILES)
 JOINT = sum(profile.joint for profile in PROFILES)
+COLUMNS = {
+    "bets": CLIENT_PROCESSES,
+    "wealth": tuple(profile.name for profile in PROFILES),
+    "parts": tuple(profile.name for profile in PROFILES[:JOINT]),
+}
+"""Columns of a stored block that have a part for each process: which. Blocks carry these names (engine.dump_block)."""
 
 
 def mnats(nats: F64) -> I32:
@@ -184,18 +206,27 @@ def _client_null(counts: I64, client_class: int, bucket: int) -> F64:
 
 
 def nulls(reference: Reference, reach: float, agreement_min: int, decision_threshold: float | None) -> Nulls:
-    """The fold's tables. Raises ArtefactError if the reference was fitted for other processes."""
-    names = tuple(process.name for process in PROCESSES)
-    if reference.processes != names:
-        raise ArtefactError("the artefacts were fitted for other detectors; run `probewatch calibrate` again")
+    """The fold's tables, mapped to today's processes by name.
+
+    A process that the artefacts do not have is off until the next calibration: its evidence never counts, and that of
+    all others and their thresholds stay as they are. A process that is gone is left out: thresholds then promise no
+    less. Raises ArtefactError if the artefacts were fitted for other processes of the client than kernels compute.
+    """
+    names, fitted = tuple(process.name for process in PROCESSES), reference.processes
+    own = tuple(process.name for process in PROCESSES if not process.of_family)
+    if fitted[-len(own) :] != own:
+        raise ArtefactError(
+            "the artefacts were fitted by a version with other kernels; run `probewatch calibrate` again"
+        )
+    families = fitted[: reference.family.shape[-1]]
     return Nulls(
-        family=reference.family,
-        field=reference.field,
+        family=_by_name(reference.family, families, COLUMNS["wealth"]),
+        field=_by_name(reference.field, families, COLUMNS["wealth"]),
         rarity=reference.rarity,
         client=reference.client,
         novelty=reference.novelty,
-        tail=reference.tail,
-        tail_scale=reference.tail_scale,
+        tail=_by_name(reference.tail, fitted, names),
+        tail_scale=_by_name(reference.tail_scale, fitted, names),
         growth=reference.growth,
         thresholds=reference.thresholds,
         drift=reference.drift,
@@ -205,6 +236,22 @@ def nulls(reference: Reference, reach: float, agreement_min: int, decision_thres
         agreement_min=agreement_min,
         decision_threshold=0.5 if decision_threshold is None else float(decision_threshold),
     )
+
+
+def not_fitted(reference: Reference) -> frozenset[str]:
+    """Detectors with processes that are off, since the artefacts do not have them."""
+    return frozenset(process.detector for process in PROCESSES if process.name not in reference.processes)
+
+
+def _by_name(table: Ints, fitted: Sequence[str], names: Sequence[str]) -> Ints:
+    """(..., fitted) to (..., names); 0 where a name was not fitted."""
+    if tuple(fitted) == tuple(names):
+        return table
+    mapped = np.zeros((*table.shape[:-1], len(names)), table.dtype)
+    for place, name in enumerate(names):
+        if name in fitted:
+            mapped[..., place] = table[..., fitted.index(name)]
+    return mapped
 
 
 assert len(CLASSES) == CLASS_COUNT and len(CLIENT_BETS) == len(CLIENT_PROCESSES)

@@ -1,6 +1,6 @@
 """ClientTable: everything remembered about the clients of one partition and space, in flat arrays."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from models.kernels.layout import (
     CLIENTS,
     ENTRY,
     EVICTED,
+    FEATURES,
     GROW,
     HEADS,
     ID_BYTES,
@@ -301,6 +302,28 @@ def without(saved: dict[str, Any], keys: Collection[int]) -> dict[str, Any]:
     for names, counts in zip(_POOLS, per_client, strict=True):
         for name in names:
             changed[name] = _kept_of(saved[name], np.repeat(kept, counts))
+    return saved | changed
+
+
+def by_name(
+    saved: dict[str, Any], stored: Mapping[str, Sequence[str]], names: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """A dumped block with the processes of `names`: a new one has seen nothing yet, one that is gone is left out.
+
+    stored, names : processes, by the column that has a part for each. Raises KeyError or ValueError for what is none.
+    """
+    changed = {}
+    for column, wanted in names.items():
+        before = list(stored[column])
+        if before == list(wanted):
+            continue
+        parts = np.frombuffer(saved[column], np.int32)
+        parts = parts.reshape(-1, len(before), len(FEATURES) if column == "parts" else 1)
+        mapped = np.full((len(parts), len(wanted), parts.shape[2]), 0 if column == "parts" else NEVER, np.int32)
+        for place, name in enumerate(wanted):
+            if name in before:
+                mapped[:, place] = parts[:, before.index(name)]
+        changed[column] = mapped.tobytes()
     return saved | changed
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from detector.detectors import REGISTRY
+from detector.detectors.__main__ import page
 from detector.evidence import PROCESSES
 from models.kernels.layout import FEATURES
 from streams.cli import app
@@ -19,6 +20,7 @@ PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 def test_every_detector_has_its_page_and_every_process_its_place() -> None:
     overview = (ROOT / "docs/detectors/README.md").read_text()
+    assert overview == page(), "`make docs` writes it"
     for detector in REGISTRY:
         assert (ROOT / f"docs/detectors/{detector.name}.md").read_text().startswith(f"# {detector.name}\n")
         (line,) = [line for line in overview.splitlines() if line.startswith(f"| [{detector.name}]")]

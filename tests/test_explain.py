@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 
 from detector.events.finding import Counts, Finding
-from detector.events.wording import FEATURES as PHRASES
+from detector.events.wording import MEANINGS as PHRASES
 from detector.events.wording import TITLES, explain, phrase, span
 from detector.evidence import PROCESSES
 from models.kernels.layout import FEATURES

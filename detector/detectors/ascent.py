@@ -1,5 +1,6 @@
 """Climbing by the score, towards another answer or into the heart of a class: docs/detectors/ascent.md."""
 
+from detector.detectors.atlas import INVERSION, OPTIMIZATION
 from detector.detectors.base import (
     FEW,
     HALF,
@@ -27,6 +28,12 @@ ASCENDER = Profile(
         "equal_step": {0: 0.65, 1: 0.35},
         "field": {SOME_FIELD: 0.4, MANY_FIELDS: 0.6},
     },
+    meaning="steps that make a score rise or fall",
 )
 
-ASCENT = Detector("ascent", (ASCENDER, Profile("record", {"record": {NO_RECORD: 0.4, FORWARD: 0.3, BACKWARD: 0.3}})))
+ASCENT = Detector(
+    "ascent",
+    title="Climb towards a chosen answer",
+    techniques=(OPTIMIZATION, INVERSION),
+    profiles=(ASCENDER, Profile("record", {"record": {NO_RECORD: 0.4, FORWARD: 0.3, BACKWARD: 0.3}})),
+)

@@ -1,5 +1,6 @@
 """Walking along a decision boundary (HopSkipJump, Boundary attack and kin): docs/detectors/boundary.md."""
 
+from detector.detectors.atlas import EVASION, OPTIMIZATION
 from detector.detectors.base import FEW, HALF, MANY_FIELDS, MOST, ONE, SOME_FIELD, THREE, TWO, Detector, Profile
 from models.kernels.layout import BACKWARD, FORWARD, NO_RECORD
 
@@ -15,11 +16,14 @@ WALKER = Profile(
         "equal_step": {0: 0.75, 1: 0.25},
         "field": {SOME_FIELD: 0.1, MANY_FIELDS: 0.9},
     },
+    meaning="steps along the decision boundary",
 )
 
 BOUNDARY = Detector(
     "boundary",
-    (
+    title="Walk along the decision boundary",
+    techniques=(OPTIMIZATION, EVASION),
+    profiles=(
         WALKER,
         Profile("flip", {"flip": {0: 0.5, 1: 0.5}}),
         Profile("collinear", {"collinear": {0: 0.3, 1: 0.1, 2: 0.6}}),

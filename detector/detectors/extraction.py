@@ -1,5 +1,6 @@
 """Copying a model by asking it about everything: docs/detectors/extraction.md."""
 
+from detector.detectors.atlas import MODEL_EXTRACTION, REPLICATION
 from detector.detectors.base import EVENLY, ODD_ROW, ClientBet, Detector
 from models.kernels.layout import CLIENT_LEVELS
 
@@ -25,11 +26,34 @@ def coverage_shares() -> tuple[tuple[float, float], ...]:
 
 EXTRACTION = Detector(
     "extraction",
+    title="Copying of the model by queries",
+    techniques=(MODEL_EXTRACTION, REPLICATION),
     client_bets=(
-        ClientBet("novelty", (novelty_shares(EXPONENTS),), NOVELTY_NULL_MIN),
-        ClientBet("novelty_robust", (novelty_shares(EXPONENTS),), NOVELTY_NULL_MIN),
-        ClientBet("coverage", coverage_shares(), ODD_ROW),
-        ClientBet("margin_seek", EVENLY, 0.001),
-        ClientBet("explain", EVENLY, ODD_ROW),
+        ClientBet(
+            "novelty",
+            (novelty_shares(EXPONENTS),),
+            NOVELTY_NULL_MIN,
+            meaning="inputs unlike the population's",
+        ),
+        ClientBet(
+            "novelty_robust",
+            (novelty_shares(EXPONENTS),),
+            NOVELTY_NULL_MIN,
+            meaning="inputs unlike even the oddest ordinary client's",
+        ),
+        ClientBet(
+            "coverage",
+            coverage_shares(),
+            ODD_ROW,
+            meaning="inputs from everywhere in the population's space",
+        ),
+        ClientBet(
+            "margin_seek",
+            EVENLY,
+            0.001,
+            meaning="inputs sought close to the decision threshold",
+            feature="low_margin",
+        ),
+        ClientBet("explain", EVENLY, ODD_ROW, meaning="requests for explanations"),
     ),
 )

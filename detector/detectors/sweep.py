@@ -1,5 +1,6 @@
 """Turning one knob after another to learn the formula: docs/detectors/sweep.md."""
 
+from detector.detectors.atlas import MODEL_EXTRACTION, MODIFICATION
 from detector.detectors.base import (
     FEW,
     HALF,
@@ -35,6 +36,12 @@ SWEEPER = Profile(
         "equal_step": {0: 0.7, 1: 0.3},
         "field": FIELD,
     },
+    meaning="fields changed one by one",
 )
 
-SWEEP = Detector("sweep", (SWEEPER, Profile("edit", {"edit": EDIT}), Profile("field", {"field": FIELD})))
+SWEEP = Detector(
+    "sweep",
+    title="Field-by-field sweep",
+    techniques=(MODIFICATION, MODEL_EXTRACTION),
+    profiles=(SWEEPER, Profile("edit", {"edit": EDIT}), Profile("field", {"field": FIELD})),
+)

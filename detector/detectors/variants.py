@@ -1,5 +1,6 @@
 """Many near-duplicates of one input, in whatever way they differ: docs/detectors/variants.md."""
 
+from detector.detectors.atlas import MODIFICATION, VERIFICATION
 from detector.detectors.base import (
     FEW,
     HALF,
@@ -12,6 +13,7 @@ from detector.detectors.base import (
     THREE_AGAIN,
     TWO,
     TWO_AGAIN,
+    Count,
     Detector,
     Profile,
 )
@@ -32,14 +34,17 @@ GENERIC = Profile(
         "equal_step": {0: 0.7, 1: 0.3},
         "field": {SOME_FIELD: 0.55, MANY_FIELDS: 0.45},
     },
+    meaning="many small variants of one input",
 )  # fmt: skip
 
 VARIANTS = Detector(
     "variants",
-    (
+    title="Many variants of one input",
+    techniques=(MODIFICATION, VERIFICATION),
+    profiles=(
         GENERIC,
         Profile("step", {"step": {0: 0.3, 1: 0.25, 2: 0.15, 3: 0.1, 4: 0.08, 5: 0.07, 6: 0.05}}),
         Profile("equal_step", {"equal_step": {0: 0.4, 1: 0.6}}),
     ),
-    counts=("family_size",),
+    counts=(Count("family_size", "variants of one input", "variants of one input"),),
 )

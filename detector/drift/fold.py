@@ -25,14 +25,13 @@ from detector.drift.monitor import Drifted, PopulationStatistics, SpaceDrift, Sp
 from detector.events.finding import Event
 from detector.frame import CloseFrame, Frame, RowFrame, ShiftFrame
 from detector.settings import DetectionSettings
-from detector.state import migrations
 from detector.state.packing import BODY_BYTES_MIN, pack, unpack
 from models.artefacts.store import Artefacts, ModelArtefact
 from models.kernels.drift.windows import GROUPS
 from models.rows import F64, I32, I64, Rows
 
 STATE_MAGIC = b"PWL"
-STATE_LAYOUT = 2
+STATE_LAYOUT = 1
 """One digit behind the magic. Goes up whenever what is stored changes; layouts.py leads there."""
 
 CLOCK_CLIENTS = 15
@@ -438,16 +437,12 @@ def _stored(value: bytes) -> _Stored:
     magic, digit, packed = value[:3], value[3:4], value[4:]
     if magic != STATE_MAGIC or not digit.isdigit():
         raise DamagedStateError("not a state of link")
-    if not migrations.can_read(layout := int(digit), STATE_LAYOUT, migrations.LINK):
+    if int(digit) != STATE_LAYOUT:
         raise StateError(
-            f"the stored state has layout {layout}, this version reads up to {STATE_LAYOUT}: go on with the version"
+            f"the stored state has layout {int(digit)}, this version reads layout {STATE_LAYOUT}: use the version"
             " that wrote it, or name a new topics.link_state"
         )
     try:
-        body = unpack(packed, BODY_BYTES_MIN)
-        if layout == STATE_LAYOUT:
-            return msgspec.msgpack.decode(body, type=_Stored)
-        plain = msgspec.msgpack.decode(body, type=migrations.Body)
-        return msgspec.convert(migrations.migrated(plain, layout, STATE_LAYOUT, migrations.LINK), _Stored)
-    except (zstandard.ZstdError, msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
+        return msgspec.msgpack.decode(unpack(packed, BODY_BYTES_MIN), type=_Stored)
+    except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
         raise DamagedStateError(f"the stored state is damaged: {type(error).__name__}") from error

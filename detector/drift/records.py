@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from detector import __version__
-from detector.events.atlas import TECHNIQUES
+from detector.detectors.atlas import EROSION
 from detector.events.encode import ID_HEX_DIGITS, headers, moment
 from detector.events.escape import json_bytes
 from detector.events.finding import Event
@@ -201,7 +201,7 @@ def alert(finding: DriftFinding, made: DriftRecord, uid: str) -> Json:
                 "version": made.engine_version,
             },
         },
-        "attacks": [attack(technique) for technique in TECHNIQUES[DRIFT]],
+        "attacks": [attack(EROSION)],
         "resources": [
             {"uid": made.space, "name": made.model, "type": "ai_model", "role_id": 1, "role": "Target"},
         ],

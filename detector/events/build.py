@@ -44,7 +44,6 @@ from probewatch_door.record import Position
 
 FIELDS_NAMED = 8
 ALERT_LEVEL = 3
-CLIENT_FEATURES = {"margin_seek": "low_margin"}
 
 
 def decided(
@@ -209,7 +208,7 @@ def _contributions(table: ClientTable, process: Process, anchor: int, evidence: 
         parts = table.table.parts[anchor, process.profile].tolist()
         named = sorted(zip(FEATURES, parts, strict=True), key=lambda part: (-part[1], part[0]))
         return tuple((name, int(value)) for name, value in named if value != 0)
-    return ((CLIENT_FEATURES.get(process.name, process.feature), evidence),)
+    return ((process.feature, evidence),)
 
 
 def _family(table: ClientTable, artefact: ModelArtefact, anchor: int) -> Family:

@@ -1,7 +1,8 @@
 """A finding as an OCSF 1.8.0 Detection Finding (class 2004, profile security_control): docs/formats/alerts.md."""
 
-from detector.events.atlas import VERSION as ATLAS_VERSION
-from detector.events.atlas import Technique, techniques
+from detector.detectors import techniques
+from detector.detectors.atlas import VERSION as ATLAS_VERSION
+from detector.detectors.atlas import Technique
 from detector.events.finding import LEVELS, Family, Finding
 from detector.events.wording import Explanation, earlier_requests, explain
 

@@ -1,22 +1,14 @@
-"""From a finding to sentences that a person understands. Wording only: every figure stands in the finding."""
+"""From a finding to sentences for people. Words only: every figure is in the finding."""
 
 import math
 from typing import NamedTuple
 
+from detector.detectors import REGISTRY
 from detector.events.escape import printable
-from detector.events.finding import LEVELS, Family, Finding
+from detector.events.finding import LEVELS, PERSON, Family, Finding
+from detector.evidence import PROCESSES
 
-TITLES = {
-    "variants": "Many variants of one input",
-    "boundary": "Walk along the decision boundary",
-    "ascent": "Climb towards a chosen answer",
-    "sweep": "Field-by-field sweep",
-    "extraction": "Copying of the model by queries",
-    "membership": "Test for training records",
-    "offgrid": "Values that no ordinary client sends",
-    "volume": "Unusually many requests, or requests like clockwork",
-    "person": "Decision taken back by a person",
-}
+TITLES = {detector.name: detector.title for detector in REGISTRY} | {PERSON: "Decision taken back by a person"}
 
 FEATURES = {
     "flip": "flips of the answer",
@@ -27,22 +19,13 @@ FEATURES = {
     "step": "search-like step lengths",
     "field": "the choice of the edited field",
     "equal_step": "steps of equal length",
-    "offgrid": "values off a field's grid",
-    "unique": "different inputs",
-    "family_size": "variants of one input",
-    "novelty": "inputs unlike the population's",
-    "novelty_robust": "inputs unlike even the oddest ordinary client's",
-    "coverage": "inputs from everywhere in the population's space",
-    "membership": "records of the training set",
-    "explain": "requests for explanations",
-    "timing": "requests like clockwork",
-    "rate": "requests in a minute",
-    "tokens": "tokens",
-    "low_margin": "inputs sought close to the decision threshold",
 }
+"""What each feature of a variant means."""
+
+MEANINGS = FEATURES | {process.feature: process.meaning for process in PROCESSES if not process.of_family}
 """What each feature of a contribution means; a name that is not here speaks for itself."""
 
-OF_CLIENTS = frozenset(("extraction", "membership", "offgrid", "volume"))
+OF_CLIENTS = frozenset(detector.name for detector in REGISTRY if not detector.profiles)
 """Detectors that look at all of a client's inputs; its largest family has little to do with them."""
 
 CELLS = 64
@@ -54,12 +37,7 @@ RESPONSES = {
     "block": "refused",
 }
 
-COUNTED = {
-    "unique": "different inputs today",
-    "rate": "requests in a minute",
-    "tokens": "thousand tokens today",
-    "family_size": "variants of one input",
-}
+COUNTED = {process.name: process.unit for process in PROCESSES if process.unit != "nats"}
 """Processes whose evidence is a plain count (in thousandths), not nats. An explained input counts for several."""
 
 NAMED_MAX = 4
@@ -92,7 +70,7 @@ class Explanation(NamedTuple):
 
 
 def explain(finding: Finding) -> Explanation:
-    by_person = finding.reason == "person"
+    by_person = finding.reason == PERSON
     earlier = earlier_requests(finding)
     explanation = Explanation(
         title=f"{TITLES.get(finding.reason, finding.reason)}: model {finding.model}",
@@ -213,7 +191,7 @@ def _limits(finding: Finding) -> str:
 
 
 def phrase(feature: str) -> str:
-    return FEATURES.get(feature, feature)
+    return MEANINGS.get(feature, feature)
 
 
 def nats(mnats: int) -> str:

@@ -1,1 +1,1 @@
-"""Stored state: packing with bounds, migrations, erasure."""
+"""Stored state."""

@@ -9,11 +9,10 @@ import math
 import msgspec
 import numpy as np
 
-from detector.events.build import CLIENT_FEATURES
 from detector.events.encode import moment
 from detector.events.escape import printable
 from detector.events.finding import LEVELS, Provenance
-from detector.events.wording import COUNTED, explain, phrase
+from detector.events.wording import explain, phrase
 from detector.evidence import PROCESSES
 from detector.trace.trace import DecisionAt, Trace
 from models.artefacts.certificate import BUDGETS
@@ -29,13 +28,6 @@ CURVE_POINTS = 40
 VARIED_TOLD = 12
 VARIED_ROWS = 2_000
 NAMED = 6
-PROFILES = {
-    "walker": "steps along the decision boundary",
-    "ascender": "steps that make a score rise or fall",
-    "sweeper": "fields changed one by one",
-    "generic": "many small variants of one input",
-}
-"""What joint profiles look for, over all features of a variant at once."""
 FLAG_WORDS = ((FLAG_REFUSED, "refused"), (FLAG_EXPLAIN, "explanation asked for"), (FLAG_MEMBER, "training record"))
 
 
@@ -294,7 +286,7 @@ def grounds(story: Trace, row: int, level: int) -> tuple[Ground, ...]:
             process=PROCESSES[p].name,
             detector=PROCESSES[p].detector,
             meaning=meaning(p),
-            unit=COUNTED.get(PROCESSES[p].name, "nats"),
+            unit=PROCESSES[p].unit,
             evidence=int(story.evidence[row, p]) / 1000,
             needed=round(float(alone[p]) / 1000, 3),
             excess=int(excess[row, p]) / 1000,
@@ -314,10 +306,7 @@ def curve(excess: I64) -> tuple[float | None, ...]:
 def meaning(process: int) -> str:
     """What a process bets on, in words."""
     about = PROCESSES[process]
-    profile = about.name.removesuffix("_sum")
-    if profile in PROFILES:
-        return PROFILES[profile] + (", all families" if profile != about.name else "")
-    return phrase(CLIENT_FEATURES.get(about.name, about.feature))
+    return about.meaning or phrase(about.feature)
 
 
 def decision_view(story: Trace, fallen: DecisionAt) -> Ruling:

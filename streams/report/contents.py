@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from detector.events.atlas import techniques
+from detector.detectors import techniques
 from detector.events.finding import LEVELS, PERSON
 from detector.events.wording import TITLES, about, one_in
 from detector.trace.explanation import Telling

@@ -165,6 +165,9 @@ class JudgeStage:
 
     async def start(self) -> None:
         """Raises StageError unless the two topics go together."""
+        if self._settings.off:
+            remedy = "the artefacts have no tables for them: run `probewatch calibrate`"
+            log.warning("detectors off", detectors=", ".join(sorted(self._settings.off)), why=remedy)
         names = [self._config.topics.requests, self._config.topics.judge_state]
         found = await topics.partition_counts(self._config, names)
         wanted = self._config.topics.partitions

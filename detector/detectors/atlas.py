@@ -1,4 +1,4 @@
-"""MITRE ATLAS 5.6.0: what each detector's alarms are called there. Names and ids as in its `dist/ATLAS.yaml`."""
+"""MITRE ATLAS 5.6.0: the techniques that detectors declare. Names and ids as in its `dist/ATLAS.yaml`."""
 
 from typing import NamedTuple
 
@@ -23,32 +23,16 @@ _CRAFT = ("AML.T0043", "Craft Adversarial Data")
 _LEAK = ("AML.T0024", "Exfiltration via AI Inference API")
 
 API_ACCESS = Technique("AML.T0040", "AI Model Inference API Access", _ACCESS)
+"""Every alert about a client has it, behind those of its detector."""
 OPTIMIZATION = Technique("AML.T0043.001", "Black-Box Optimization", _STAGING, _CRAFT)
 MODIFICATION = Technique("AML.T0043.003", "Manual Modification", _STAGING, _CRAFT)
 VERIFICATION = Technique("AML.T0042", "Verify Attack", _STAGING)
 EVASION = Technique("AML.T0015", "Evade AI Model", _EVASION)
-MEMBERSHIP = Technique("AML.T0024.000", "Infer Training Data Membership", _EXFILTRATION, _LEAK)
+TRAINING_DATA_MEMBERSHIP = Technique("AML.T0024.000", "Infer Training Data Membership", _EXFILTRATION, _LEAK)
 INVERSION = Technique("AML.T0024.001", "Invert AI Model", _EXFILTRATION, _LEAK)
-EXTRACTION = Technique("AML.T0024.002", "Extract AI Model", _EXFILTRATION, _LEAK)
+MODEL_EXTRACTION = Technique("AML.T0024.002", "Extract AI Model", _EXFILTRATION, _LEAK)
 REPLICATION = Technique(
     "AML.T0005.001", "Train Proxy via Replication", _STAGING, ("AML.T0005", "Create Proxy AI Model")
 )
 QUERIES = Technique("AML.T0034.000", "Excessive Queries", _IMPACT, ("AML.T0034", "Cost Harvesting"))
 EROSION = Technique("AML.T0031", "Erode AI Model Integrity", _IMPACT)
-
-TECHNIQUES: dict[str, tuple[Technique, ...]] = {
-    "variants": (MODIFICATION, VERIFICATION),
-    "boundary": (OPTIMIZATION, EVASION),
-    "ascent": (OPTIMIZATION, INVERSION),
-    "sweep": (MODIFICATION, EXTRACTION),
-    "extraction": (EXTRACTION, REPLICATION),
-    "membership": (MEMBERSHIP,),
-    "offgrid": (OPTIMIZATION,),
-    "volume": (QUERIES, EXTRACTION),
-    "drift": (EROSION,),
-}
-
-
-def techniques(detector: str) -> tuple[Technique, ...]:
-    """Techniques of a detector, the likeliest first; every one of them needs access to the model's interface."""
-    return (*TECHNIQUES.get(detector, ()), API_ACCESS)
