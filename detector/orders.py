@@ -4,16 +4,13 @@ Such decisions have an origin of their own, so that none of the judge's ends the
 order was given by: a client that is to be refused has none that counts.
 """
 
-import hashlib
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import NamedTuple
 
-import msgspec
-
 from detector import policy
 from detector.events.build import incident_of, ordered
-from detector.events.encode import ID_HEX_DIGITS
+from detector.events.encode import id_of
 from detector.events.finding import LEVELS, Finding, Provenance, Subject
 from detector.frame import ControlFrame
 from models.artefacts.store import Artefacts
@@ -76,5 +73,4 @@ def _possible(ms: int) -> int:
 
 
 def _incident(frame: ControlFrame) -> str:
-    about = msgspec.json.encode(("order", frame.client, frame.model, frame.partition, frame.offset))
-    return hashlib.sha256(about).hexdigest()[:ID_HEX_DIGITS]
+    return id_of("order", frame.client, frame.model, frame.partition, frame.offset)

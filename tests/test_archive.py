@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame, label
 from models.pseudonym import pseudonym
+from streams import files
 from streams.cli import app
 from streams.config.config import Config
 from streams.history.archive import ArchiveError, Message, Writer, layout, open_archive, writer
@@ -188,7 +189,7 @@ def test_a_run_that_was_cut_off_is_gone_on_with(tmp_path: Path, history: list[Fr
                     kept.add(one)
                     read += 1
         except KeyboardInterrupt:
-            assert not list(tmp_path.rglob("*" + layout.UNFINISHED))
+            assert not list(tmp_path.rglob("*" + files.UNFINISHED))
         else:
             break
     assert runs > 1 and read > len(ours)

@@ -1,17 +1,15 @@
 """Drift of one client to bytes: a record for `topics.drift` and nothing else. Who moves is told of, never throttled."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from detector.drift.records import CLIENT_INPUTS, DriftRecord
 from detector.drift.records import DRIFT as DRIFT_NAME
 from detector.events.build import name_of
-from detector.events.encode import ID_HEX_DIGITS, moment
+from detector.events.encode import id_of, moment
 from detector.events.escape import json_bytes
 from detector.events.finding import Event, Provenance
 from detector.frame import RowFrame
@@ -45,7 +43,7 @@ def event(
     )  # fmt: skip
     where = frame.space, CLIENT_INPUTS, int(client["key"]), position.source, position.offset, position.index
     record = DriftRecord(
-        drift_id=_id("drift", *where),
+        drift_id=id_of("drift", *where),
         state="begins",
         model=frame.model,
         space=frame.space,
@@ -67,7 +65,7 @@ def event(
         **provenance._asdict(),
     )
     return Event(
-        kind="drift", id=_id("record", *where), key=record.key.encode(), value=json_bytes(record), headers=(),
+        kind="drift", id=id_of("record", *where), key=record.key.encode(), value=json_bytes(record), headers=(),
         client_key=int(client["key"]), time_ms=int(client["clock_ms"]), model=frame.model, detector=DRIFT_NAME, level=0,
         certified=bool(record.certified), incident=record.drift_id, position=position,
     )  # fmt: skip
@@ -84,7 +82,3 @@ def _from_centre(average: Any, artefact: ModelArtefact) -> float:
     centre: Sequence[float] = (np.zeros(len(average)) if population is None else population.centre).tolist()
     squares = [(value / FINE - middle) ** 2 for value, middle in zip(average.tolist(), centre, strict=True)]
     return round(math.sqrt(math.fsum(squares) / len(squares)), 6)
-
-
-def _id(*parts: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:ID_HEX_DIGITS]

@@ -3,7 +3,6 @@
 The record is also that of a client that has moved (client_drift.py).
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +10,7 @@ import msgspec
 
 from detector import __version__
 from detector.detectors.atlas import EROSION
-from detector.events.encode import ID_HEX_DIGITS, headers, moment
+from detector.events.encode import headers, id_of, moment
 from detector.events.escape import json_bytes
 from detector.events.finding import Event
 from detector.events.ocsf import CLASS_UID, OBSERVED, OCSF_VERSION, PROFILE, Json, attack
@@ -64,7 +63,7 @@ class DriftFinding:
     @property
     def drift_id(self) -> str:
         """The same for a drift when it begins and when it lasts."""
-        return _id("drift", self.space, self.statistic, self.since_ms, self.test)
+        return id_of("drift", self.space, self.statistic, self.since_ms, self.test)
 
 
 class DriftRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,11 +105,11 @@ class DriftRecord(msgspec.Struct, frozen=True, kw_only=True):
 def events(finding: DriftFinding) -> list[Event]:
     """The record; once it lasts also the alert."""
     made = record(finding)
-    record_id = _id("record", made.drift_id, made.state, finding.until_ms)
+    record_id = id_of("record", made.drift_id, made.state, finding.until_ms)
     facts = (0, finding.until_ms, finding.model, DRIFT, 0, False, made.drift_id, None)
     made_events = [Event("drift", record_id, made.key.encode(), json_bytes(made), (), *facts)]
     if finding.lasting:
-        uid = _id("alert", made.drift_id)
+        uid = id_of("alert", made.drift_id)
         value = json_bytes(alert(finding, made, uid))
         key = made.drift_id.encode()
         made_events.append(Event("alert", uid, key, value, headers(uid, made.until, LINK), *facts))
@@ -217,7 +216,3 @@ def _analysis(made: DriftRecord) -> Json:
         "anomalies": [{**compared, "observations": [{"value": f"{made.after:.6f}", "count": made.rows}]}],
         "baselines": [{**compared, "observations": [{"value": f"{made.before:.6f}"}]}],
     }
-
-
-def _id(*parts: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:ID_HEX_DIGITS]

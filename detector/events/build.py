@@ -1,6 +1,5 @@
 """What stood in a client's state at the moment of a decision, read out for people."""
 
-import hashlib
 import math
 from dataclasses import replace
 from typing import Any
@@ -25,6 +24,7 @@ from detector.settings import Policy
 from models.artefacts.certificate import BUDGETS
 from models.artefacts.store import ModelArtefact
 from models.client_table import ClientTable
+from models.hashes import short_hash
 from models.kernels.fold.fold import threshold_offset
 from models.kernels.layout import (
     COUNTS,
@@ -174,7 +174,7 @@ def _open_incident(client: Any, before: ClientStanding, source: int, offset: int
 def incident_of(space: str, client: Any) -> str:
     """The id of the client's latest incident in a space."""
     where = f"{int(client['incident_source'])}:{int(client['incident_offset'])}:{int(client['incident_index'])}"
-    return hashlib.sha256(f"{space}:{int(client['key'])}:{where}".encode()).hexdigest()[:32]
+    return short_hash(f"{space}:{int(client['key'])}:{where}".encode(), 32)
 
 
 def name_of(frame: RowFrame, row: int) -> str:

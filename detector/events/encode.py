@@ -3,7 +3,6 @@
 Ids come from where a decision fell and what it was, times from the finding: the same rows give the same bytes.
 """
 
-import hashlib
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from detector.events.escape import json_bytes
 from detector.events.finding import LEVELS, PERSON, Event, Finding
 from detector.events.ocsf import DATA_SCHEMA, alert
+from models.hashes import short_hash
 from probewatch_door.record import Limits, Throttle
 
 ALERT_LEVEL = LEVELS.index("hard")
@@ -85,14 +85,24 @@ def moment(ms: int) -> datetime:
     return EPOCH + timedelta(milliseconds=ms)
 
 
+def rfc3339(time: datetime, timespec: str = "milliseconds") -> str:
+    """In UTC. timespec : as datetime.isoformat takes it."""
+    return time.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def id_of(*parts: object) -> str:
+    """An id of 32 hex digits. JSON keeps neighbouring parts apart: ("a", "bc") is not ("ab", "c")."""
+    return short_hash(msgspec.json.encode(parts), ID_HEX_DIGITS)
+
+
 def _id(kind: str, finding: Finding) -> str:
-    """Names one event for ever. JSON keeps neighbouring parts apart: ("a", "bc") is not ("ab", "c")."""
+    """Names one event for ever."""
     trigger, decision = finding.trigger, finding.decision
     parts = (
         kind, finding.space, finding.client_key, trigger.source, trigger.offset, trigger.index,
         decision.level, decision.revision, decision.issued_ms,
     )  # fmt: skip
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:ID_HEX_DIGITS]
+    return id_of(*parts)
 
 
 def headers(uid: str, issued_at: datetime, stage: str) -> tuple[tuple[str, bytes], ...]:
@@ -102,7 +112,7 @@ def headers(uid: str, issued_at: datetime, stage: str) -> tuple[tuple[str, bytes
         ("ce_id", uid.encode()),
         ("ce_source", f"urn:probewatch:{stage}".encode()),
         ("ce_type", b"probewatch.alert.v1"),
-        ("ce_time", issued_at.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),
+        ("ce_time", rfc3339(issued_at).encode()),
         ("ce_dataschema", DATA_SCHEMA.encode()),
         ("ce_datacontenttype", b"application/json"),
         ("content-type", b"application/json"),

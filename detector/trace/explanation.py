@@ -9,7 +9,7 @@ import math
 import msgspec
 import numpy as np
 
-from detector.events.encode import moment
+from detector.events.encode import moment, rfc3339
 from detector.events.escape import printable
 from detector.events.finding import LEVELS, Provenance
 from detector.events.wording import explain, phrase
@@ -190,7 +190,7 @@ def tell(story: Trace, artefact: ModelArtefact, row: int, provenance: Provenance
 
 def when(time_ms: int) -> str:
     """RFC 3339, UTC, to the millisecond."""
-    return moment(time_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(moment(time_ms))
 
 
 def step(story: Trace, artefact: ModelArtefact, row: int) -> ExplainedRow:

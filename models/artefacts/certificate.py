@@ -6,7 +6,6 @@ For one calibration the rate is a draw from Beta(m + 1 - rank, rank) (Vovk 2012,
 conformal predictors"), if no maxima are equal; equal ones make it smaller.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -15,6 +14,7 @@ import msgspec
 import numpy as np
 from scipy.special import betaincinv, betaln, gammaln
 
+from models.hashes import short_hash
 from models.rows import I64
 
 BUDGETS = (1.0, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -216,8 +216,8 @@ class Certificate(msgspec.Struct, frozen=True):
     def identified(self) -> "Certificate":
         """With its id, 16 hex digits over everything else."""
         blank = msgspec.structs.replace(self, id="")
-        digest = hashlib.sha256(msgspec.json.encode(blank, order="deterministic")).hexdigest()[:16]
-        return msgspec.structs.replace(self, id=digest)
+        content = msgspec.json.encode(blank, order="deterministic")
+        return msgspec.structs.replace(self, id=short_hash(content))
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"

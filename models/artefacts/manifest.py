@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.artefacts.signing import SIGNATURE_FILE, SignatureError, fingerprint, public_key, sign, signer
+from models.hashes import short_hash
 
 MANIFEST = "artefacts.json"
 SECRETS_FOLDER = "secrets"
@@ -48,7 +49,7 @@ def seal(path: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any], pr
 
 
 def manifest_hash(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()[:16]
+    return short_hash(text)
 
 
 def inspect(path: Path, schema: str, trusted: Collection[bytes] = ()) -> Inspection:

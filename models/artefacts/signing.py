@@ -7,8 +7,9 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from models.hashes import short_hash
+
 SIGNATURE_FILE = "signature.json"
-KEY_BYTES = 32
 
 
 class SignatureError(ValueError):
@@ -54,4 +55,4 @@ def signer(text: bytes, manifest: bytes) -> bytes:
 
 def fingerprint(key: bytes) -> str:
     """A short name of a public key, for people to compare."""
-    return hashlib.sha256(key).hexdigest()[:16]
+    return short_hash(key)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.encoders.base import Encoded, Encoder, EncodingFault, Flags, KeyedRows, RowLayout, ScannedInputs
 from models.encoders.embedding_reader import dimension, read_vectors
+from models.hashes import short_hash
 from models.kernels.encode.encode import project
 from models.kernels.json.columns import gather, read_base64
 from models.kernels.json.scan import NUMBERS, TEXT
@@ -41,7 +42,7 @@ class EmbeddingEncoder(Encoder):
         self._flips: I32 = bits.reshape(dim_in, DIM).astype(np.int32) - 1
         self._salt = np.uint64(int.from_bytes(key[:8], "big"))
         check = hashlib.blake2b(b"check", key=seed[:64], digest_size=32).hexdigest()
-        self.id = hashlib.sha256(f"{self.kind}:{dim_in}:{reach!r}:{check}".encode()).hexdigest()[:16]
+        self.id = short_hash(f"{self.kind}:{dim_in}:{reach!r}:{check}".encode())
 
     @classmethod
     def fit(cls, inputs: Sequence[Any], seed: bytes) -> Self | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.encoders import table_rows
 from models.encoders.base import Arrays, Encoded, Encoder, EncodingFault, Flags, KeyedRows, RowLayout, ScannedInputs
 from models.encoders.table_reader import TableReader, Value, derive
+from models.hashes import short_hash
 from models.kernels.encode.encode import encode_table, orthogonalise, transpose_blocks
 from models.rows import F64, I16, I64, SURPRISAL_UNIT, U8, U64, UNIT
 
@@ -173,7 +174,7 @@ class TabularEncoder(Encoder):
         self._salt: U64 = np.array([int.from_bytes(salt, "big") for salt in salts], np.uint64)
         self._reader = TableReader(fit.names, [known or None for known in fit.categories], seed)
         check = derive(seed, b"check").hex()
-        self.id = hashlib.sha256(f"{self.kind}:{fit.digest()}:{check}".encode()).hexdigest()[:16]
+        self.id = short_hash(f"{self.kind}:{fit.digest()}:{check}".encode())
 
     @classmethod
     def fit(cls, inputs: Sequence[Any], seed: bytes) -> Self | None:

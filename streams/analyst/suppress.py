@@ -1,6 +1,5 @@
 """Suppressions: alerts that analysts do not want to see until a date. Nothing else changes: gateways still obey."""
 
-import hashlib
 import time
 from collections.abc import Iterable
 from datetime import datetime
@@ -9,7 +8,7 @@ from typing import Literal
 import msgspec
 import structlog
 
-from detector.events.encode import ID_HEX_DIGITS
+from detector.events.encode import id_of
 from probewatch_door.record import Time
 from streams.analyst import feedback
 from streams.analyst.errors import EventError, FeedbackError
@@ -59,9 +58,8 @@ def suppression_of(
     """Raises FeedbackError if it would hide everything."""
     if not (client or model or detector):
         raise FeedbackError("name a client, a model or a detector: this would hide every alert")
-    about = msgspec.json.encode((client, model, detector))
     return Suppression(
-        suppression_id=hashlib.sha256(about).hexdigest()[:ID_HEX_DIGITS],
+        suppression_id=id_of(client, model, detector),
         client=client,
         model=model,
         detector=detector,

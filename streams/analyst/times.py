@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from detector.events.encode import rfc3339
 from streams.analyst.errors import TimeError
 
 SPAN = re.compile(r"(\d{1,6})([smhd])")
@@ -25,4 +26,4 @@ def time_of(text: str, option: str, now: datetime, towards: Literal["past", "fut
 
 def shown(moment: datetime | None) -> str:
     """RFC 3339, UTC, to the second; "" for None."""
-    return "" if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return "" if moment is None else rfc3339(moment, "seconds")

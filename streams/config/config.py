@@ -4,7 +4,6 @@ Every error names the key, what it may be and what it got; unknown keys are erro
 move an event, so that moving a broker or a folder never looks like another detection configuration.
 """
 
-import hashlib
 import json
 import os
 import tomllib
@@ -15,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from detector.settings import DriftSettings, Model, Policy, Section, State
+from models.hashes import short_hash
 from streams.config.input import Input
 from streams.config.kafka import Kafka
 from streams.config.keys import ConfigError, absolute_paths, explain, sections
@@ -78,7 +78,7 @@ class Config(BaseSettings):
             exclude={"state": {"round_s"}, "input": {"registry_file"}},
         )
         text = json.dumps(moves, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return short_hash(text.encode())
 
 
 def load_config(path: Path | None = None) -> Config:

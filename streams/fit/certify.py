@@ -18,6 +18,7 @@ from detector.calibrate.fit import daily_maxima
 from models.artefacts.certificate import Certificate, chance_of_more, holm, rank_of
 from models.artefacts.store import ArtefactError, Artefacts
 from models.rows import I64
+from streams import files
 from streams.config.config import Config
 from streams.fit import history
 from streams.history.base import Source, SourceError
@@ -153,9 +154,7 @@ def check(
 
 def store(folder: Path, found: CertificateCheck) -> None:
     """As the folder's last check; it is not part of what was signed."""
-    path = folder / LAST_CHECK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    files.write_lines(folder / LAST_CHECK, [msgspec.json.format(msgspec.json.encode(found), indent=1)])
 
 
 def last_check(folder: Path, artefacts: Artefacts) -> CertificateCheck | None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detector.calibrate.client_days import select
+from detector.events.encode import moment, rfc3339
 from models.rows import Rows, distinct
 from streams.config.config import Config
 from streams.history.base import RawBatch, Source, SourceError
@@ -37,7 +38,8 @@ class History(NamedTuple):
         times = [part.time_ms for parts in self.rows.values() for part in parts if part.count]
         if not times:
             return "", ""
-        return moment(min(int(t.min()) for t in times)), moment(max(int(t.max()) for t in times))
+        first, last = min(int(part.min()) for part in times), max(int(part.max()) for part in times)
+        return rfc3339(moment(first)), rfc3339(moment(last))
 
     def clients(self) -> "np.ndarray[Any, np.dtype[np.uint64]]":
         """Every client once."""
@@ -80,10 +82,6 @@ def read(
         for frame in result.frames:
             rows[frame.model].append(frame.rows)
     return History(rows, rejects, records, digest.hexdigest())
-
-
-def moment(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def date(day: int) -> str:

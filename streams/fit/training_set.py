@@ -76,7 +76,6 @@ def make_set(path: Path, out: Path, seed: bytes, reporter: Reporter, model: str,
     made = Members(found.model, found.encoder.kind, found.layout, found.rows, bits, seed)
     stored = io.BytesIO()
     np.savez(stored, allow_pickle=False, **made.arrays())
-    out.parent.mkdir(parents=True, exist_ok=True)
     files.write(out, stored.getvalue())
     return made
 

@@ -17,9 +17,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupAuthorizationFailedError
 
 from detector import engine
+from streams import files
 from streams.config.config import Config
 from streams.history.archive import layout
-from streams.history.archive.writer import Writer, finish
+from streams.history.archive.writer import Writer
 from streams.history.base import SourceError
 from streams.history.kafka_source import KafkaSource, message_of
 from streams.kafka import clients
@@ -142,7 +143,5 @@ def _write_snapshot(path: Path, partition: int, stored: Stored, committed: int) 
         pa.array([value for _, value in blocks], pa.binary()),
     ]
     schema = layout.STATE.with_metadata({**layout.STATE.metadata, layout.BEGIN: str(stored.begin(committed)).encode()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + layout.UNFINISHED)
-    pq.write_table(pa.table(columns, schema=schema), unfinished, compression="zstd")
-    finish(unfinished)
+    pq.write_table(pa.table(columns, schema=schema), files.unfinished(path), compression="zstd")
+    files.finish(path)

@@ -15,10 +15,10 @@ from detector.events.finding import Event
 from detector.frame import Frame, RowFrame
 from detector.trace.trace import Step, Trace, follow
 from models.rows import Rows
+from streams import files
 from streams.replay.drift import DriftFold
 from streams.replay.fold import Findings, Fold
 from streams.replay.inputs import Plan, frame_ranges
-from streams.replay.outcome import write_lines
 from streams.replay.records import Records
 from streams.replay.run import Watch, progress_line, read_frames, read_records
 from streams.replay.selection import Selection
@@ -98,7 +98,7 @@ def around(
 
 def write_evidence(rows: Iterator[EvidenceRows], out: Path) -> None:
     """evidence.jsonl, a line for each alert."""
-    write_lines(out / EVIDENCE_FILE, map(_line, rows))
+    files.write_lines(out / EVIDENCE_FILE, map(_line, rows))
 
 
 def _line(around: EvidenceRows) -> bytes:

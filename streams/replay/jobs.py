@@ -4,7 +4,6 @@ The findings of a finished partition are kept in a file, under a fingerprint of 
 replay as a whole is written. A second run of a replay that was stopped takes them over.
 """
 
-import hashlib
 import multiprocessing
 import queue
 import signal
@@ -25,6 +24,8 @@ import zstandard
 
 from detector import __version__, engine
 from models.artefacts.store import load_artefacts
+from models.hashes import short_hash
+from streams import files
 from streams.config.config import Config
 from streams.history.base import Source, SourceError
 from streams.history.sources import ArchiveFolder
@@ -107,7 +108,7 @@ def _fingerprint(plan: Plan) -> str:
         plan.settings.switches, plan.config.topics.partitions, plan.config.state.blocks,
         plan.selection._replace(clients=frozenset()), sorted(plan.selection.clients), __version__,
     )  # fmt: skip
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    return short_hash(repr(parts).encode(), 32)
 
 
 def _in_processes(shared: _Shared, names: Sequence[str], count: int, plan: Plan) -> Findings:
@@ -216,12 +217,8 @@ def _run_task(name: str) -> Findings:
 
 
 def _store(path: Path, findings: Findings) -> None:
-    """The file appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     packed = msgspec.msgpack.encode(findings, enc_hook=_packed_array)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(zstandard.ZstdCompressor(write_checksum=True).compress(packed))
-    unfinished.replace(path)
+    files.write(path, zstandard.ZstdCompressor(write_checksum=True).compress(packed))
 
 
 def _load(path: Path) -> Findings | None:

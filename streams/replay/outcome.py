@@ -14,6 +14,7 @@ from detector.events.finding import LEVELS, Event
 from models.artefacts.store import Artefacts
 from models.kernels.fold.client import DAY_MS
 from models.rows import CLASSES
+from streams import files
 from streams.replay.fold import Findings
 from streams.replay.settings_changes import SettingsHistory
 from streams.replay.summary import ReachedLevel, SpaceSummary, Summary
@@ -95,23 +96,14 @@ def write(outcome: Outcome, out: Path) -> None:
 
     cold_start.jsonl, if there are any, lists cold-start events by id; the events' own bytes do not say so.
     """
-    out.mkdir(parents=True, exist_ok=True)
     for kind, name in FILES.items():
-        write_lines(out / name, (event.value for event in outcome.events if event.kind == kind))
-    write_lines(out / REJECTS_FILE, map(json_bytes, outcome.rejects))
+        files.write_lines(out / name, (event.value for event in outcome.events if event.kind == kind))
+    files.write_lines(out / REJECTS_FILE, map(json_bytes, outcome.rejects))
     (out / COLD_FILE).unlink(missing_ok=True)
     if outcome.cold:
         marked = (event for event in outcome.events if event.id in outcome.cold)
-        write_lines(out / COLD_FILE, (json_bytes({"id": event.id, "kind": event.kind}) for event in marked))
-    write_lines(out / SUMMARY_FILE, [msgspec.json.format(msgspec.json.encode(outcome.summary), indent=2)])
-
-
-def write_lines(path: Path, lines: Iterable[bytes]) -> None:
-    """The file appears complete or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("wb") as file:
-        file.writelines(line + b"\n" for line in lines)
-    unfinished.replace(path)
+        files.write_lines(out / COLD_FILE, (json_bytes({"id": event.id, "kind": event.kind}) for event in marked))
+    files.write_lines(out / SUMMARY_FILE, [msgspec.json.format(msgspec.json.encode(outcome.summary), indent=2)])
 
 
 def outcome(findings: Findings, settings: SettingsHistory, seconds: float) -> Outcome:

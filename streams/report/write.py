@@ -13,13 +13,13 @@ from detector.events.wording import TITLES
 from detector.trace import explanation
 from detector.trace.trace import Trace, follow
 from models.rows import U64
+from streams import files
 from streams.analyst.events import decode_event
 from streams.analyst.incidents import Incident, group
 from streams.analyst.labels import Label
 from streams.explain.find import keys_of
 from streams.replay import Outcome, Plan
 from streams.replay.evidence import gather
-from streams.replay.outcome import write_lines
 from streams.replay.summary import SpaceSummary
 from streams.report import evidence, inputs
 from streams.report.contents import Detail, ReportData, attack_names, contents, ranked_by_severity
@@ -56,7 +56,7 @@ def write_report(path: Path, replayed: Replayed) -> None:
     incidents = sorted(map(_titled, grouped), key=lambda incident: rank[incident.uid])
     sources = [source.name for source in replayed.plan.sources]
     data = ReportData(replayed.outcome.summary, events, incidents, ranked, replayed.outcome.spaces, sources)
-    write_lines(path, [page(contents(data, details(replayed, incidents), replayed.plan.config))])
+    files.write_lines(path, [page(contents(data, details(replayed, incidents), replayed.plan.config))])
 
 
 def _titled(incident: Incident) -> Incident:

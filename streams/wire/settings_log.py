@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 
 from detector.events.finding import Provenance
+from streams import files
 
 SCHEMA = "probewatch.settings/1"
 KEY = b"settings/"
@@ -66,9 +67,7 @@ def keep(folder: Path, known: Iterable[JudgedWith]) -> None:
     """Into an archive, beside what stands there already; all of it or none."""
     path = folder / FILE
     found = sorted({(one.partition, one.offset): one for one in [*read(folder), *known]}.values())
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(b"".join(encode(one) + b"\n" for one in found))
-    unfinished.replace(path)
+    files.write_lines(path, map(encode, found))
 
 
 def read(folder: Path) -> list[JudgedWith]:

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 from detector.engine import BlockError, DamagedBlockError
 from detector.erasure import erased
 from detector.frame import ControlFrame
+from streams import files
 from streams.history.archive import layout
 from streams.history.archive.layout import ArchiveError, ArchiveFile
 from streams.history.archive.reader import opened
-from streams.history.archive.writer import finish, lock
+from streams.history.archive.writer import lock
 from streams.progress import Reporter
 from streams.wire import frames
 
@@ -68,14 +69,13 @@ def _rows(part: ArchiveFile, clients: Collection[int]) -> int:
             if gone:
                 part.path.unlink()
             return int(gone)
-        unfinished = part.path.with_name(part.path.name + layout.UNFINISHED)
-        with pq.ParquetWriter(unfinished, layout.ROWS, compression="zstd") as writer:
+        with pq.ParquetWriter(files.unfinished(part.path), layout.ROWS, compression="zstd") as writer:
             for number in range(file.num_row_groups):
                 table = file.read_row_group(number)
                 kept = table.filter(pc.invert(pc.is_in(table["client"], keys)))
                 if kept.num_rows:
                     writer.write_table(kept, row_group_size=kept.num_rows)
-    finish(unfinished)
+    files.finish(part.path)
     return int(gone)
 
 
@@ -100,9 +100,8 @@ def _replace(path: Path, table: pa.Table, kept: pa.Array, gone: int) -> None:
     if gone == table.num_rows and gone:
         path.unlink()
     elif gone:
-        unfinished = path.with_name(path.name + layout.UNFINISHED)
-        pq.write_table(table.filter(kept), unfinished, compression="zstd")
-        finish(unfinished)
+        pq.write_table(table.filter(kept), files.unfinished(path), compression="zstd")
+        files.finish(path)
 
 
 def _blocks(path: Path, clients: Collection[int]) -> int:
@@ -122,7 +121,6 @@ def _blocks(path: Path, clients: Collection[int]) -> int:
     if gone:
         column = table.schema.get_field_index("value")
         changed = table.set_column(column, table.schema.field(column), pa.array(values, pa.binary()))
-        unfinished = path.with_name(path.name + layout.UNFINISHED)
-        pq.write_table(changed, unfinished, compression="zstd")
-        finish(unfinished)
+        pq.write_table(changed, files.unfinished(path), compression="zstd")
+        files.finish(path)
     return gone

@@ -9,7 +9,6 @@ The day is that of the message's timestamp, UTC. `archive.json` is authoritative
 Files beyond the ends in it are leftovers of an interrupted run.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -21,11 +20,11 @@ import pyarrow as pa
 
 from models.errors import UserError
 from models.rows import CLIENT_TAIL_BYTES
+from streams import files
 
 SCHEMA = "probewatch.archive/2"
 MANIFEST = "archive.json"
 BLOCKS = "blocks"
-UNFINISHED = ".unfinished"
 DAY_MS = 86_400_000
 ROW_GROUP_ROWS = 65_536
 
@@ -170,14 +169,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Atomically."""
-    text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
-    unfinished = folder / (MANIFEST + UNFINISHED)
-    with unfinished.open("wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(folder / MANIFEST)
+    files.write_lines(folder / MANIFEST, [msgspec.json.format(msgspec.json.encode(manifest), indent=1)])
 
 
 def parts(folder: Path, manifest: Manifest) -> Iterator[ArchiveFile]:
@@ -190,7 +182,7 @@ def parts(folder: Path, manifest: Manifest) -> Iterator[ArchiveFile]:
 def leftovers(folder: Path, manifest: Manifest) -> list[Path]:
     """Files of an interrupted run."""
     beyond = [part.path for part in _parts(folder) if part.first >= manifest.ends.get(part.partition, 0)]
-    return [*beyond, *folder.glob(f"day=*/*{UNFINISHED}"), *folder.glob(f"{BLOCKS}/day=*/*{UNFINISHED}")]
+    return [*beyond, *folder.glob(f"day=*/*{files.UNFINISHED}"), *folder.glob(f"{BLOCKS}/day=*/*{files.UNFINISHED}")]
 
 
 def _parts(folder: Path) -> Iterator[ArchiveFile]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from detector.frame import RowFrame
+from streams import files
 from streams.history.archive import layout
 from streams.history.archive.columns import table_of
 from streams.history.archive.layout import ArchiveError, Manifest
@@ -173,7 +174,7 @@ class _Files:
             return
         batch = table_of(self._pending)
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._unfinished("rows"), layout.ROWS, compression="zstd")
+            self._writer = pq.ParquetWriter(files.unfinished(self._path("rows")), layout.ROWS, compression="zstd")
         self._writer.write_batch(batch, row_group_size=batch.num_rows)
         self._pending, self._pending_rows = [], 0
 
@@ -181,23 +182,21 @@ class _Files:
         self._flush()
         if self._writer is not None:
             self._writer.close()
-            finish(self._unfinished("rows"))
+            files.finish(self._path("rows"))
         if self._others:
-            path = self._unfinished("other")
-            pq.write_table(_table(self._others), path, compression="zstd")
-            finish(path)
+            path = self._path("other")
+            pq.write_table(_table(self._others), files.unfinished(path), compression="zstd")
+            files.finish(path)
 
     def drop(self) -> None:
         if self._writer is not None:
             self._writer.close()
-            self._unfinished("rows").unlink(missing_ok=True)
+            files.unfinished(self._path("rows")).unlink(missing_ok=True)
 
-    def _unfinished(self, kind: str) -> Path:
+    def _path(self, kind: str) -> Path:
         first = self._first if kind == "rows" else self._others[0].offset
         assert first is not None
-        path = layout.part_path(self._folder, self.day, kind, self.partition, first)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_name(path.name + layout.UNFINISHED)
+        return layout.part_path(self._folder, self.day, kind, self.partition, first)
 
 
 def _table(messages: list[Message]) -> pa.Table:
@@ -210,10 +209,3 @@ def _table(messages: list[Message]) -> pa.Table:
         "headers": [list(message.headers) for message in messages],
     }
     return pa.table([pa.array(columns[field.name], field.type) for field in layout.OTHER], schema=layout.OTHER)
-
-
-def finish(unfinished: Path) -> None:
-    """Sync a complete file and give it its name."""
-    with unfinished.open("rb") as file:
-        os.fsync(file.fileno())
-    unfinished.replace(unfinished.with_name(unfinished.name.removesuffix(layout.UNFINISHED)))
