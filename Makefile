@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Processes of pytest take whole files, in the order that tests/conftest.py gives them
+BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-bench test-nightly test-kafka test-browser test-faults scaling soak roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full figures fuzz docs screenshots wheels lock audit sbom up down clean
@@ -26,17 +28,17 @@ run: setup ## Show it: a model behind a gateway, ordinary clients, two attackers
 
 test: setup ## The suite, on the embedded broker (PYTEST_ARGS="-n 0 -x tests/test_worker.py")
 	$(BIN)/python -m streams.worker.warm
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 4 $(BY_FILE) $(PYTEST_ARGS)
 
 test-bench: setup ## Tests of the benchmarks and of the methods they compare with
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/bench $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(BY_FILE) tests/bench $(PYTEST_ARGS)
 
 test-nightly: setup ## Some tests of the suite at full depth: more records, longer histories, larger files
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m nightly $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m nightly $(PYTEST_ARGS)
 
 test-kafka: setup ## The integration suite, on Apache Kafka (needs Java >= 17)
 	deploy/kafka/start.sh --fetch
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m kafka $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m kafka $(PYTEST_ARGS)
 
 test-browser: setup ## The report in Chromium, which must be installed: `apt-get install chromium`
 	$(BIN)/python -m pytest -m browser $(PYTEST_ARGS)

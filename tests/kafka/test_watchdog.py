@@ -3,7 +3,6 @@
 import asyncio
 import re
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 
@@ -89,6 +88,13 @@ async def test_while_kafka_is_away_a_worker_waits_and_says_so(
     (node,) = own.nodes
     await topics.create(config, RAW_PARTITIONS)
     rows = [*benign(60, seed=5), *sweeps(2, 60, seed=6)]
+    said = ""
+
+    def said_thrice() -> bool:
+        nonlocal said
+        said += "".join(capfd.readouterr())
+        return said.count("Kafka does not answer") >= 3
+
     async with working(config, fitted) as (worker, running):
         await until(lambda: asyncio.sleep(0, worker.ready), "ready")
         await write_raw(config, rows[: len(rows) // 2])
@@ -97,6 +103,7 @@ async def test_while_kafka_is_away_a_worker_waits_and_says_so(
         await until(lambda: asyncio.sleep(0, worker.contact.away_s > 0), "noticed")
         assert not await ready(worker)
         await asyncio.sleep(10)  # longer than sessions live
+        await until(said_thrice, "said again and again")
         assert not running.done()
         if how == "asleep":
             node.send(signal.SIGCONT)
@@ -107,8 +114,7 @@ async def test_while_kafka_is_away_a_worker_waits_and_says_so(
         await write_raw(config, rows[len(rows) // 2 :])
         await until(lambda: all_handled(config, ["judge"]), "all handled")
         assert not running.done()
-    said = "".join(capfd.readouterr())
-    assert said.count("Kafka does not answer") >= 3
+    said += "".join(capfd.readouterr())
     assert len(re.findall(r"Kafka answers again\s.*after_s=", said)) >= 1
     expected = await offline(config, fitted, config.topics.raw[0])
     assert len(expected) > 4
@@ -193,9 +199,7 @@ async def test_a_state_topic_emptied_from_under_its_end_is_read_to_the_end(
         await admin.close()
         assert min((await ends(config, config.topics.judge_state, len(owned))).values()) > 0
     async with judging(config, fitted) as other:  # one that remembers nothing
-        begun = time.monotonic()
-        await other.acquire(owned, anew(owned))
-        assert time.monotonic() - begun < 20
+        await other.acquire(owned, anew(owned))  # fails where it waits for records that are gone
         assert other._partitions[owned[0]].state.clients == 0
 
 
