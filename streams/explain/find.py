@@ -36,7 +36,7 @@ from streams.history.base import FrameBatch, Source, SourceError
 from streams.history.sources import ArchiveFolder, RecordFile
 from streams.progress import Reporter
 from streams.secrets.load import Secrets
-from streams.sketch.identity import identities, identity_of
+from streams.sketch.identity import identity_of, pseudonyms_of
 from streams.sketch.sketcher import Sketcher
 
 PENDING_ROWS = 500_000
@@ -106,9 +106,7 @@ def _decision_of(event: Alert | ThrottleEvent) -> str:
 
 def keys_of(client: str, secrets: Secrets) -> frozenset[int]:
     """Keys of a pseudonym, or of a client id under every pseudonym key in use."""
-    if PSEUDONYM.fullmatch(client):
-        return frozenset((client_of(client),))
-    return frozenset(identity.client(client)[0] for identity in identities(secrets))
+    return frozenset(map(client_of, pseudonyms_of(client, secrets)))
 
 
 def _in_history(name: str, history: HistoryContext) -> ExplainTarget | None:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from detector import engine
 from detector.frame import ControlFrame
 from models.artefacts.store import Artefacts
-from models.pseudonym import client_of, pseudonym
+from models.pseudonym import client_of
+from probewatch_door.pseudonym import pseudonyms
 from streams.adapters import REGISTRY
 from streams.config.config import Config
 from streams.fit.history import raw_batches
@@ -23,7 +24,7 @@ from streams.metrics import Metrics
 from streams.ops.orders import ControlError, give
 from streams.progress import Reporter
 from streams.secrets.load import Secrets
-from streams.sketch.identity import identities
+from streams.sketch.identity import pseudonym_keys
 from streams.sketch.sketcher import read_records
 from streams.worker.state_topic import read_state
 
@@ -59,14 +60,14 @@ def client_ids(sources: Sequence[Source], config: Config, reporter: Reporter) ->
 
 def carry(config: Config, secrets: Secrets, in_force: InForce, ids: set[str]) -> Carried:
     """What holds of the former names of these clients, under the names of today."""
-    today, former = identities(secrets)
+    keys = pseudonym_keys(secrets)
     given_ms = time.time_ns() // 1_000_000
     by_client: dict[int, dict[tuple[str, str], int]] = {}
     for (client, action, model), until_ms in in_force.items():
         by_client.setdefault(client, {})[(action, model)] = until_ms
     found, known = Carried([], {}, 0), set()
     for client_id in sorted(ids):
-        name, before = (pseudonym(key.key_id, *key.client(client_id)) for key in (today, former))
+        name, before = pseudonyms(client_id, keys)
         client = client_of(name)
         known |= {client, client_of(before)}
         for (action, model), until_ms in sorted(by_client.get(client_of(before), {}).items()):

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from models.errors import UserError
-from models.pseudonym import client_of, pseudonym
+from models.pseudonym import client_of
 from models.rows import U8, U32, U64
-from probewatch_door.pseudonym import CLIENT_BYTES, DIGEST_BYTES, client_digest
+from probewatch_door.pseudonym import CLIENT_BYTES, DIGEST_BYTES, PseudonymKey, client_digest, pseudonyms
 from streams.config.input import PSEUDONYM
 from streams.secrets.load import Secrets
 from streams.wire.memo import TwoGenerations
@@ -98,10 +98,10 @@ class Identity:
         return int.from_bytes(digest, "big") or 1
 
 
-def identities(secrets: Secrets) -> tuple[Identity, ...]:
-    """One for each pseudonym key in use: today's, and the one before while keys rotate."""
+def pseudonym_keys(secrets: Secrets) -> tuple[PseudonymKey, ...]:
+    """Every key in use: today's, and the one before while keys rotate."""
     keys = [(secrets.pseudonym_key, secrets.key_id), *([secrets.previous] if secrets.previous else [])]
-    return tuple(Identity(*key, secrets.projection_seed) for key in keys)
+    return tuple(PseudonymKey(key_id, secret) for secret, key_id in keys)
 
 
 def identity_of(secrets: Secrets, registry: Iterable[str]) -> Identity:
@@ -131,10 +131,10 @@ def pseudonym_of(client: str, secrets: Secrets) -> str:
 def pseudonyms_of(client: str, secrets: Secrets | None) -> tuple[str, ...]:
     """Every name of a client id: under today's key and, while keys rotate, under the one before.
 
-    secrets : None will do for a pseudonym, so that whoever gives orders need not hold the keys.
+    secrets : None suffices for a pseudonym, so that people who give orders need not hold the keys.
     """
     if PSEUDONYM.fullmatch(client):
         return (client,)
     if secrets is None:
         raise IdentityError(f"{client}: no pseudonym; a client id takes the pseudonym key")
-    return tuple(pseudonym(identity.key_id, *identity.client(client)) for identity in identities(secrets))
+    return pseudonyms(client, pseudonym_keys(secrets))

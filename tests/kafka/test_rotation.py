@@ -12,8 +12,8 @@ from aiokafka import AIOKafkaProducer
 from detector.frame import RowFrame
 from models.pseudonym import client_of
 from models.rows import CLASSES
-from probewatch_door.asgi import pseudonyms
 from probewatch_door.decisions import KafkaDecisions
+from probewatch_door.pseudonym import pseudonyms
 from streams.config.config import Config
 from streams.history.sources import open_sources
 from streams.kafka import topics
@@ -21,7 +21,7 @@ from streams.ops.orders import send
 from streams.ops.rekey import rekey
 from streams.progress import Silent
 from streams.secrets.load import Secrets, load_secrets
-from streams.sketch.identity import identities
+from streams.sketch.identity import pseudonym_keys
 from streams.wire import frames
 from tests.faults.workers import installed, start_server, workers
 from tests.history import BEGIN_S, DAY_S, Row, benign, sweeps
@@ -66,7 +66,7 @@ async def test_nothing_is_lost_and_what_people_said_holds(
     apache_broker: str, namespace: str, fitted: Calibrated, tmp_path: Path
 ) -> None:
     plain = kafka_config(apache_broker, namespace, policy={"mode": "enforce"})
-    (today,) = identities(fitted.secrets)
+    (today,) = pseudonym_keys(fitted.secrets)
     (broker_name,) = pseudonyms(BROKER, [today])
     registry = plain.input.model_copy(update={"registry": {broker_name: "broker"}})
     kafka = plain.kafka.model_copy(update={"session_timeout_s": SESSION_S})
@@ -103,10 +103,10 @@ async def door(config: Config, secrets: Secrets, bootstrap: str) -> None:
     """Decisions of before and of after, both found."""
     async with KafkaDecisions(bootstrap, config.topics.throttle_state) as decisions:
         assert await decisions.wait_fresh(10)
-        names = pseudonyms(SWEEPER, identities(secrets))
+        names = pseudonyms(SWEEPER, pseudonym_keys(secrets))
         assert [name[:3] for name in names] == ["k2-", "k1-"]
         assert all(decisions._keys.get(name) for name in names)
-        assert not any(decisions._keys.get(name) for name in pseudonyms(ALLOWED, identities(secrets)))
+        assert not any(decisions._keys.get(name) for name in pseudonyms(ALLOWED, pseudonym_keys(secrets)))
 
 
 async def judged(config: Config, fitted: Calibrated, secrets: Secrets) -> None:
@@ -116,7 +116,7 @@ async def judged(config: Config, fitted: Calibrated, secrets: Secrets) -> None:
     keys = {name for value in expected.values() for name in re.findall(rb"(k\d)-[a-z2-7]{26}", value)}
     assert keys == {b"k1", b"k2"}, "events name the key in use"
 
-    names = {key: client_of(pseudonyms(BROKER, [key])[0]) for key in identities(secrets)}
+    names = {key: client_of(pseudonyms(BROKER, [key])[0]) for key in pseudonym_keys(secrets)}
     positions: list[tuple[int, int]] = []
     brokers = {"k1": 0, "k2": 0}
     for record in await read_topic(config, config.topics.requests):
