@@ -139,11 +139,16 @@ def run(seed: int, hours: int, change: Change, at: int) -> Iterator[tuple[int, E
     """(hour, event) of one model; the change begins with hour `at`."""
     traffic = Traffic(seed)
     settings = drift.Settings(Config(), "0" * 16, {"loan@simulated": Model(traffic.population())})  # type: ignore[dict-item]
-    state = drift.LinkState(settings)
+    fold = drift.DriftFold(settings)
     for number in range(hours):
-        drift.step(state, traffic.hour(number, change if number >= at else Change("none")))
-        for event in drift.close_due(state).events:
+        fold.step([traffic.hour(number, change if number >= at else Change("none"))])
+        for event in close_due(fold):
             yield number, event
+
+
+def close_due(fold: drift.DriftFold) -> list[Event]:
+    until_ms = fold.due(())
+    return [] if until_ms is None else fold.close(until_ms).events
 
 
 def stationary(months: int) -> dict[str, object]:
@@ -185,14 +190,14 @@ def cost() -> float:
     traffic = Traffic(1)
     settings = drift.Settings(Config(), "0" * 16, {"loan@simulated": Model(traffic.population())})  # type: ignore[dict-item]
     frames = [traffic.hour(number, Change("none", volume=4.0)) for number in range(60)]
-    state = drift.LinkState(settings)
+    fold = drift.DriftFold(settings)
     begun, count = 0.0, 0
     for place, frame in enumerate(frames):
         if place == 10:
             begun = time.process_time()
-        counted = drift.step(state, frame)
-        drift.close_due(state)
-        count += counted if place >= 10 else 0
+        fold.step([frame])
+        close_due(fold)
+        count += frame.rows.count if place >= 10 else 0
     return 1e6 * (time.process_time() - begun) / count
 
 

@@ -27,7 +27,7 @@ from detector.drift import client as client_drift
 from detector.events import build
 from detector.events.encode import events
 from detector.events.finding import Event, Finding, Provenance
-from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame
+from detector.frame import CloseFrame, ControlFrame, Frame, ResultFrame, RowFrame, ShiftFrame
 from detector.settings import DetectionSettings
 from detector.state.packing import BODY_BYTES_MIN, pack, unpack
 from models.artefacts.store import Artefacts, ModelArtefact
@@ -193,7 +193,7 @@ class Tracer(Protocol):
 def step(state: PartitionState, frame: Frame, watch: Tracer | None = None) -> list[Event]:
     """Apply one frame; a frame below all marks changes nothing. Rows of unknown spaces are counted, not judged."""
     closed = (state.block_offset > frame.offset).astype(np.int64)
-    if isinstance(frame, CloseFrame):
+    if isinstance(frame, CloseFrame | ResultFrame):
         found = []
     elif isinstance(frame, ShiftFrame):
         found = _shift(state, frame, closed)

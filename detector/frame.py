@@ -1,4 +1,4 @@
-"""What `judge` is fed: frames of rows, orders of people, and shifts. All take effect at their offset in `requests`."""
+"""Messages of `requests`: rows, orders of people, and what `link` writes. Each takes effect at its offset there."""
 
 import functools
 import re
@@ -85,17 +85,45 @@ class ShiftFrame:
     rows: int
     vector: tuple[int, ...]
 
+    @property
+    def about(self) -> str:
+        """A later shift of the same space replaces this one."""
+        return self.space
+
 
 @dataclass(frozen=True, slots=True)
 class CloseFrame:
-    """From `link`: windows of drift that end by `until_ms` are closed for what stands behind this in its partition.
+    """From `link`: a fold's windows that end by `until_ms` are closed for all rows behind this frame in its partition.
 
-    What comes too late is thereby written down, and the same whoever reads it, however far ahead of the others.
+    Which rows are too late is thereby part of the log, and the same for every reader, at whatever pace it reads.
     """
 
     partition: int
     offset: int
     until_ms: int
+    fold: str
 
 
-Frame = RowFrame | ControlFrame | ShiftFrame | CloseFrame
+@dataclass(frozen=True, slots=True)
+class ResultFrame:
+    """From `link`: what a fold found in closed windows, for all partitions. Readers pass over folds they do not know.
+
+    about : what the result is about; a later one of the same fold about the same thing replaces it.
+    until_ms : end of the newest window in it.
+    body : JSON, UTF-8, at most RESULT_BYTES_MAX; its fields are the fold's own.
+    """
+
+    partition: int
+    offset: int
+    fold: str
+    about: str
+    until_ms: int
+    body: bytes
+
+
+RESULT_BYTES_MAX = 65_536
+
+LinkFrame = ShiftFrame | CloseFrame | ResultFrame
+"""What `link` writes into every partition of `requests`."""
+
+Frame = RowFrame | ControlFrame | LinkFrame

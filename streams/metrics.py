@@ -1,38 +1,46 @@
-"""Figures for Prometheus. Names of clients, prompts and values never become labels."""
+"""Prometheus metrics of a worker. No label ever holds a client, a prompt or a value."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 
 class Metrics:
-    """One worker's figures, in a registry of their own."""
+    """One worker's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.records = self._counter("records", "Raw records read.", "topic")
         self.rejects = self._counter("rejects", "Rows or records sent to the dead-letter topic.", "reason")
-        self.unjudged = self._counter("unjudged", "Rows without a calibrated model or without input.", "reason")
-        self.frames = self._counter("frames", "Frames written by sketch, read by judge and link.", "stage")
-        self.rows = self._counter("rows", "Rows written by sketch, read by judge and link.", "stage")
+        self.unjudged = self._counter("unjudged", "Rows not judged: no calibrated model, or no input.", "reason")
+        self.frames = self._counter("frames", "Frames written by sketch, or read by judge and link.", "stage")
+        self.rows = self._counter("rows", "Rows written by sketch, or read by judge and link.", "stage")
         self.events = self._counter("events", "Events acknowledged by the broker.", "kind")
-        self.blocks = self._counter("blocks", "Blocks of state written.")
-        self.block_bytes = self._counter("block_bytes", "Bytes of state written.")
+        self.blocks = self._counter("blocks", "State blocks written.")
+        self.block_bytes = self._counter("block_bytes", "State bytes written.")
         self.damaged = self._counter(
-            "damaged_records", "Records of a state topic that are not whole, or not ours.", "topic"
+            "damaged_records", "Records in a state topic that are damaged or foreign.", "topic"
         )
         self.clients = self._gauge("clients", "Clients in memory.")
-        self.skipped = self._gauge("skipped_rows", "Rows below a mark since the partition was taken: doubled or late.")
-        self.evicted = self._gauge("evicted_clients", "Clients that left for want of room since the partition came.")
-        self.windows = self._counter("drift_windows", "Windows of event time closed by link.")
-        self.late = self._gauge("drift_late_rows", "Rows too late, or too far ahead, for any window since the start.")
-        self.lag = self._gauge("lag", "Records not yet handled.", "topic", "partition")
-        self.away = self._gauge("kafka_unavailable_seconds", "For how long Kafka has not answered; 0 while it does.")
-        self.recovered = self._gauge("recovered", "1 when every assigned partition has its state.", "stage")
-        self.recovery_s = self._gauge("recovery_seconds", "How long the last recovery of state took.")
-        self.recovery_bytes = self._gauge("recovery_bytes", "Bytes of state that it read.")
-        self.kept = self._gauge("kept_partitions", "Partitions whose state was still good in memory at that time.")
+        self.skipped = self._gauge("skipped_rows", "Duplicate or late rows skipped since the partition was assigned.")
+        self.evicted = self._gauge(
+            "evicted_clients", "Clients evicted for lack of room since the partition was assigned."
+        )
+        self.windows = self._counter("drift_windows", "Event-time windows closed by link.")
+        self.late = self._gauge(
+            "drift_late_rows", "Rows not counted since the start: too late, or too far in the future."
+        )
+        self.lag = self._gauge("lag", "Records not yet processed.", "topic", "partition")
+        self.unavailable = self._gauge(
+            "kafka_unavailable_seconds", "Seconds since Kafka last responded; 0 while reachable."
+        )
+        self.stage_ready = self._gauge("stage_ready", "1 when all assigned partitions have their state.", "stage")
+        self.recovery_s = self._gauge("recovery_seconds", "Duration of the last state recovery, seconds.")
+        self.recovery_bytes = self._gauge("recovery_bytes", "State bytes read by the last recovery.")
+        self.kept = self._gauge(
+            "kept_partitions", "Partitions whose state in memory was still valid at the last recovery."
+        )
 
     def render(self) -> bytes:
-        """The text that a scrape gets."""
+        """Prometheus text format."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

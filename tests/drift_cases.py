@@ -1,6 +1,6 @@
 """Frames of one model over hours, in three partitions and from two raw ones, with whatever changes on the way."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
@@ -10,6 +10,7 @@ import numpy as np
 from detector.drift import fold as drift
 from detector.events.finding import Event
 from detector.frame import Frame, RowFrame, ShiftFrame, label
+from detector.link_fold import Closed, LinkFold
 from models.artefacts.population import Population, fit_population
 from models.reorder import joined
 from models.rows import FLAG_REFUSED, UNIT, Rows
@@ -133,14 +134,26 @@ class Said(NamedTuple):
     shifts: list[ShiftFrame]
 
 
+def close_due(fold: LinkFold, behind: Collection[int] = ()) -> Closed:
+    """Close what event time has passed, without a CloseFrame in the log."""
+    until_ms = fold.due(behind)
+    return Closed([], [], 0) if until_ms is None else fold.close(until_ms)
+
+
+def loaded(settings: drift.Settings, stored: bytes) -> drift.DriftFold:
+    fold = drift.DriftFold(settings)
+    fold.load(stored)
+    return fold
+
+
 def told(frames: Iterable[Frame], config: Config = CONFIG) -> Said:
-    state = drift.LinkState(settings(config))
+    state = drift.DriftFold(settings(config))
     said = Said([], [])
     for frame in frames:
-        drift.step(state, frame)
-        closed = drift.close_due(state)
+        state.step([frame])
+        closed = close_due(state)
         said.events.extend(closed.events)
-        said.shifts.extend(closed.shifts)
+        said.shifts.extend(frame for frame in closed.frames if isinstance(frame, ShiftFrame))
     return said
 
 

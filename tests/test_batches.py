@@ -174,7 +174,7 @@ async def test_a_lost_batch_ends_the_stage_before_anything_behind_it_is_committe
     consumer = runner.app.batch_consumer
     consumer._numbers[TP(topic, 0)] += 1  # as if one had been dropped on its way
     await fill(config, 1, 10)
-    with pytest.raises(LostBatchError, match="batch 2 came where 1 was due"):
+    with pytest.raises(LostBatchError, match="expected batch 1; got 2"):
         await asyncio.wait_for(asyncio.shield(runner.failed), 120)
     assert len(stage.records) == 10
     assert await committed(config, topic) == 10
@@ -255,7 +255,7 @@ async def test_a_partition_that_is_no_longer_read_is_noticed(embedded_broker: st
     await runner.start()
     await until(lambda: len(stage.records) == 20, "records")
     ends = {TP(topic, 0): 10, TP(topic, 1): 10}
-    runner.seen({}, ends)
+    runner.log_ends = ends
     for _ in range(3):
         await until_asked(runner)
         assert runner.overdue(50.0) is None, "all is read"
@@ -263,13 +263,13 @@ async def test_a_partition_that_is_no_longer_read_is_noticed(embedded_broker: st
     runner.app.batch_consumer._thread._ensure_consumer().pause(left)
     await fill(config, 2, 20)
     await until(lambda: len(stage.records) == 30, "records")
-    runner.seen({}, {tp: 20 for tp in ends})
+    runner.log_ends = {tp: 20 for tp in ends}
     said = []
     for _ in range(4):
         await until_asked(runner)
         said.append(runner.overdue(30.0))
     assert said[:2] == [None, None] and said[-1] is not None
-    assert f"{topic}[1]: records wait at 10" in said[-1]
+    assert f"{topic}[1]: not read for 60 s although records wait at 10" in said[-1]
     await runner.stop()
 
 
@@ -290,9 +290,9 @@ async def test_a_topic_made_anew_is_refused_by_its_id(apache_broker: str, namesp
     await until(lambda: len(stage.records) == 10, "records")
     await until_committed(config, topic, 10)
     ids = dict(runner.app.batch_consumer.topic_ids)
-    runner.seen(ids, {})
-    with pytest.raises(StageError, match="was made anew while collecting read it"):
-        runner.seen({topic: "0" * 32}, {})
+    runner.check_topic_ids(ids)
+    with pytest.raises(StageError, match="was deleted and re-created while collecting was reading it"):
+        runner.check_topic_ids({topic: "0" * 32})
     admin = AIOKafkaAdminClient(bootstrap_servers=config.kafka.bootstrap)
     await admin.start()
     await admin.delete_topics([topic])
@@ -302,17 +302,17 @@ async def test_a_topic_made_anew_is_refused_by_its_id(apache_broker: str, namesp
     async with clients.reader(config) as reader:
         now = await topic_ids(reader._client, [topic])
     assert now[topic] != ids[topic]
-    with pytest.raises(StageError, match="was made anew"):
+    with pytest.raises(StageError, match="was deleted and re-created"):
         # The group rebalances over the lost partition and meets the new id there, or somebody else tells it first.
         if runner.ready:
-            runner.seen(now, {})
+            runner.check_topic_ids(now)
         await asyncio.wait_for(asyncio.shield(runner.failed), 120)
     assert len(stage.records) == 10, "nothing of the new topic was taken for the old one's"
     await runner.abandon()
 
     second = await runner_of(config, again := remembering("0"))
     starting = asyncio.create_task(second.start())
-    with pytest.raises(StageError, match="was made anew under its old name"):
+    with pytest.raises(StageError, match="was deleted and re-created under its old name"):
         await asyncio.wait_for(asyncio.shield(second.failed), 120)
     assert again.records == []
     starting.cancel()

@@ -11,8 +11,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from faust.types import TP
 
-from detector.drift import fold as drift
+from detector import link
 from detector.engine import DamagedBlockError, block_mark
+from detector.link_fold import DamagedStateError
 from streams.config.config import Config
 from streams.kafka import topics
 from streams.kafka.faust_batches import Batch
@@ -192,7 +193,7 @@ async def test_a_requests_topic_made_anew_and_grown_again_is_noticed(
                 await producer.send_and_wait(other.topics.requests, record.value, partition=record.partition)
     owned = [TP(other.topics.requests, tp.partition) for tp in at.owned]
     async with judging(other, fitted) as judge:
-        with pytest.raises(StageError, match="the topic was made anew"):
+        with pytest.raises(StageError, match="the topic was re-created"):
             await judge.acquire(owned, anew(owned))
 
 
@@ -216,23 +217,23 @@ async def test_a_damaged_state_of_link_costs_reading_again_and_no_record(
     count = sum(state.value == newest.value for state in states)
     await write(config, [(0, b"link", b"garbage")], config.topics.link_state)
     await write(config, [(0, b"link", None), (0, None, flipped(newest.value))], config.topics.link_state)
-    reached = drift.reached
+    reached = link.reached
 
     def damaged(value: bytes) -> dict[int, int]:
         if value == newest.value:
-            raise drift.DamagedStateError("as planned")
+            raise DamagedStateError("as planned")
         return reached(value)
 
-    async with link_tests.linking(config, fitted) as link:
+    async with link_tests.linking(config, fitted) as stage:
         with monkeypatch.context() as patch:  # a record cannot be altered where it stands
-            patch.setattr(drift, "reached", damaged)
-            await link.acquire(owned, committed)
-        assert link._metrics.damaged.labels(config.topics.link_state)._value.get() == count + 3
-        begin = link.committable()
+            patch.setattr(link, "reached", damaged)
+            await stage.acquire(owned, committed)
+        assert stage._metrics.damaged.labels(config.topics.link_state)._value.get() == count + 3
+        begin = stage.committable()
         assert any(begin[tp] < (committed[tp] or 0) for tp in owned)
         await link_tests.sketched(config, fitted, link_tests.ROWS[2 * third :])
-        await link_tests.drain(config, link)
-        await link.release()
+        await link_tests.drain(config, stage)
+        await stage.release()
     found = await link_tests.said(config)
     source = f"kafka://{config.kafka.bootstrap}/{config.topics.requests}"
     replayed = await asyncio.to_thread(link_tests.replayed, config, fitted, source)

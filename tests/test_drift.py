@@ -18,6 +18,7 @@ from detector.drift import fold as drift
 from detector.drift import records as drift_records
 from detector.events.finding import Event
 from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame
+from detector.link_fold import Closed, StateError
 from examples.alert_schema import validate_alert
 from models.rows import Rows
 from streams.config.config import Config
@@ -32,8 +33,10 @@ from tests.drift_cases import (
     SOURCES,
     SPACE,
     changed,
+    close_due,
     hour,
     in_turn,
+    loaded,
     logs,
     mixed,
     settings,
@@ -105,15 +108,15 @@ def test_what_stops_altogether_is_seen_in_volume() -> None:
     other = "other@0123456789abcdef"
     both = settings()
     model = replace(both.artefacts[SPACE], space=other, model="other")  # type: ignore[type-var]
-    state = drift.LinkState(replace(both, artefacts={**both.artefacts, other: model}))
+    state = drift.DriftFold(replace(both, artefacts={**both.artefacts, other: model}))
     found: list[Event] = []
     for frame in frames:
         if int(frame.rows.time_ms[0]) < ms(8 * 24):
-            drift.step(state, frame)
-            drift.step(state, replace(frame, offset=frame.offset, space=other))
+            state.step([frame])
+            state.step([replace(frame, offset=frame.offset, space=other)])
         else:
-            drift.step(state, replace(frame, offset=frame.offset + 10_000, space=other, model="other"))
-        found += drift.close_due(state).events
+            state.step([replace(frame, offset=frame.offset + 10_000, space=other, model="other")])
+        found += close_due(state).events
     assert [(body["model"], body["statistic"], body["after"]) for body in bodies(found)][:1] == [
         ("loan", "volume", 0.0)
     ]
@@ -173,19 +176,19 @@ def test_any_order_of_partitions_redelivery_and_restarts_give_the_same_bytes(
 ) -> None:
     """Partitions run far ahead of each other; frames come again, at their offset and at others; states are reloaded."""
     rng = np.random.default_rng(seed)
-    state = drift.LinkState(settings())
+    state = drift.DriftFold(settings())
     events, shifts = [], []
     for frame, behind in mixed(LOGS, seed):
-        drift.step(state, frame)
+        state.step([frame])
         if repeats and rng.random() < 0.3:
-            drift.step(state, frame)
+            state.step([frame])
         if stops and rng.random() < 0.1:
-            stored = drift.dump(state)
-            state = drift.load(settings(), stored)
-            assert drift.dump(state) == stored
-        closed = drift.close_due(state, behind)
+            stored = state.dump()
+            state = loaded(settings(), stored)
+            assert state.dump() == stored
+        closed = close_due(state, behind)
         events += closed.events
-        shifts += closed.shifts
+        shifts += closed.frames
     assert (events, shifts) == (EXPECTED.events, EXPECTED.shifts)
 
 
@@ -194,20 +197,25 @@ def test_any_order_of_partitions_redelivery_and_restarts_give_the_same_bytes(
 def test_what_is_too_late_stands_in_the_log(seed: int) -> None:
     """A raw partition stalls for hours. Whoever reads, at any pace, leaves out the same rows."""
     parts, late = closed_in_turn(stalled(LOGS))
-    state = drift.LinkState(settings(IMPATIENT))
+    state = drift.DriftFold(settings(IMPATIENT))
     events, shifts = [], []
     for frame, _ in mixed(parts, seed):
-        drift.step(state, frame)
-        closed = drift.close(state)
+        state.step([frame])
+        closed = closed_everywhere(state)
         events += closed.events
-        shifts += closed.shifts
+        shifts += closed.frames
     assert state.late == late > 50
-    whole = drift.LinkState(settings(IMPATIENT))
+    whole = drift.DriftFold(settings(IMPATIENT))
     for frame in [frame for log in parts for frame in log]:
-        drift.step(whole, frame)
-    at_once = drift.close(whole)
-    assert (at_once.events, at_once.shifts) == (events, shifts) and len(events) > 2
+        whole.step([frame])
+    at_once = closed_everywhere(whole)
+    assert (at_once.events, at_once.frames) == (events, shifts) and len(events) > 2
     assert events != told(in_turn(LOGS), IMPATIENT).events
+
+
+def closed_everywhere(fold: drift.DriftFold) -> Closed:
+    """Close what every partition has a CloseFrame for."""
+    return fold.close(min(fold.cuts.values())) if len(fold.cuts) == PARTITIONS else Closed([], [], 0)
 
 
 IMPATIENT = CONFIG.model_copy(update={"drift": CONFIG.drift.model_copy(update={"patience_s": 0})})
@@ -225,20 +233,20 @@ def stalled(parts: list[list[RowFrame]]) -> list[RowFrame]:
 
 def closed_in_turn(frames: list[RowFrame]) -> tuple[list[list[Frame]], int]:
     """The logs as `link` leaves them that reads each frame as it comes, and how many rows came too late for it."""
-    state = drift.LinkState(settings(IMPATIENT))
+    state = drift.DriftFold(settings(IMPATIENT))
     parts: list[list[Frame]] = [[] for _ in range(PARTITIONS)]
 
     def add(frame: Frame) -> None:
         parts[frame.partition].append(replace(frame, offset=len(parts[frame.partition])))
-        drift.step(state, parts[frame.partition][-1])
+        state.step([parts[frame.partition][-1]])
 
     for frame in frames:
         add(frame)
-        until_ms = drift.due(state)
+        until_ms = state.due(())
         if until_ms is not None:
             for partition in range(PARTITIONS):
-                add(CloseFrame(partition, 0, until_ms))
-        drift.close(state)
+                add(CloseFrame(partition, 0, until_ms, "drift"))
+        closed_everywhere(state)
     return parts, state.late
 
 
@@ -262,31 +270,37 @@ def test_a_frame_that_tells_rows_twice_counts_them_once() -> None:
     """As a replay of files with overlapping stretches of a partition makes them."""
     frame = LOGS[0][0]
     twice = np.r_[np.arange(frame.rows.count), np.arange(3, frame.rows.count)]
-    state = drift.LinkState(settings())
-    assert drift.step(state, replace(frame, rows=take(frame.rows, twice))) == frame.rows.count > 3
-    assert drift.step(state, replace(frame, offset=frame.offset + 1)) == 0
+    state = drift.DriftFold(settings())
+    state.step([replace(frame, rows=take(frame.rows, twice))])
+    assert counted(state) == frame.rows.count > 3
+    state.step([replace(frame, offset=frame.offset + 1)])
+    assert counted(state) == frame.rows.count
+
+
+def counted(fold: drift.DriftFold) -> int:
+    return sum(int(sums[:, 0].sum()) for opened in fold.open.values() for sums in opened.values())
 
 
 def test_a_partition_that_has_gone_idle_is_not_waited_for() -> None:
     some = [log if partition else log[: 2 * 10] for partition, log in enumerate(LOGS)]
-    state = drift.LinkState(settings())
+    state = drift.DriftFold(settings())
     for frame in in_turn(some):
-        drift.step(state, frame)
-    assert drift.horizon(state, behind=()) > ms(32)  # type: ignore[operator]
-    assert drift.horizon(state, behind={0}) < ms(11)  # type: ignore[operator]
-    assert drift.horizon(state, behind={0, 77}) is None, "nothing of it has been read yet"
+        state.step([frame])
+    assert state.time.horizon(behind=()) > ms(32)  # type: ignore[operator]
+    assert state.time.horizon(behind={0}) < ms(11)  # type: ignore[operator]
+    assert state.time.horizon(behind={0, 77}) is None, "nothing of it has been read yet"
 
 
 def test_a_raw_partition_that_lags_is_waited_for_with_patience() -> None:
     frames = in_turn(LOGS)
-    state = drift.LinkState(settings())
+    state = drift.DriftFold(settings())
     for frame in frames:
         if frame.source_name == "raw[0]" or int(frame.rows.time_ms[0]) < ms(20):
-            drift.step(state, frame)
+            state.step([frame])
         now = int(frame.rows.time_ms[0])
         if frame.source_name == "raw[0]" and ms(20) + HOUR_MS // 2 < now < ms(20) + HOUR_MS:
-            assert drift.horizon(state, ()) < ms(20)  # type: ignore[operator]
-    assert drift.horizon(state, ()) > ms(32)  # type: ignore[operator]
+            assert state.time.horizon(()) < ms(20)  # type: ignore[operator]
+    assert state.time.horizon(()) > ms(32)  # type: ignore[operator]
 
 
 def test_wrong_clocks_move_nothing() -> None:
@@ -306,29 +320,28 @@ def test_after_a_long_silence_windows_go_on_where_rows_are() -> None:
     late = [
         rows._replace(time_ms=rows.time_ms + 400 * 24 * HOUR_MS) for rows in (hour(number) for number in range(30, 60))
     ]
-    state = drift.LinkState(settings())
+    state = drift.DriftFold(settings())
     count = 0
     for frame in in_turn(logs([*early, *late])):
-        drift.step(state, frame)
-        count += drift.close_due(state).windows
+        state.step([frame])
+        count += close_due(state).windows
     assert 55 < count < 65
 
 
 def test_other_artefacts_windows_and_layouts() -> None:
-    state = drift.LinkState(settings())
+    state = drift.DriftFold(settings())
     for frame in in_turn(LOGS)[:100]:
-        drift.step(state, frame)
-        drift.close_due(state)
-    stored = drift.dump(state)
-    assert drift.reached(stored) == state.next
-    other = drift.load(replace(settings(), artefact_hash="0" * 16), stored)
+        state.step([frame])
+        close_due(state)
+    stored = state.dump()
+    other = loaded(replace(settings(), artefact_hash="0" * 16), stored)
     assert other.open == {} and other.spaces[SPACE].memory.monitors["score"].history
-    assert drift.load(replace(settings(), artefacts={}), stored).spaces == {}
+    assert loaded(replace(settings(), artefacts={}), stored).spaces == {}
     longer = Config.model_validate({"drift": {"window_s": 7_200}})
-    assert drift.load(settings(longer), stored).spaces == {}
-    for value in (b"", b"PWL1", b"PWL1" + stored[10:], b"other" + stored):
-        with pytest.raises(drift.StateError):
-            drift.load(settings(), value)
+    assert loaded(settings(longer), stored).spaces == {}
+    for value in (b"", stored[10:], b"other" + stored):
+        with pytest.raises(StateError):
+            loaded(settings(), value)
 
 
 # judge

@@ -18,8 +18,8 @@ import zstandard
 from aiokafka.codec import snappy_encode
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from detector import engine
-from detector.drift import fold as drift
+from detector import engine, link
+from detector.link_fold import StateError
 from detector.state.packing import BODY_BYTES_MIN
 from models.kernels.layout import CLIENT
 from models.validate import UnsoundError, check_clients
@@ -230,8 +230,8 @@ CLAIMS = b"\x28\xb5\x2f\xfd\xe0" + (1 << 60).to_bytes(8, "little") + packed(10, 
 )
 def test_stored_states_expand_only_so_far(body: bytes) -> None:
     settings = world.settings()
-    with pytest.raises(drift.StateError):
-        drift.load(drift.Settings.of(world.CONFIG, world.artefacts()), LINK_HEAD + body)
+    with pytest.raises(StateError):
+        link.LinkState.of(world.CONFIG, world.artefacts()).load(LINK_HEAD + body)
     state = engine.open_partition(settings, 0)
     with pytest.raises(engine.DamagedBlockError):
         engine.load_block(state, resealed(body))

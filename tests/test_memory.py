@@ -60,7 +60,7 @@ def test_what_lies_free_between_what_stays_goes_back() -> None:
     stay = pieces[7::8]
     full = resident_bytes()
     del pieces
-    allocator.give_back()
+    allocator.release_memory()
     assert full - resident_bytes() > PIECES * PIECE_BYTES // 2 and len(stay) == PIECES // 8
 
 
@@ -70,7 +70,7 @@ def test_cycles_go_though_the_collector_seldom_comes() -> None:
         allocator.settle()
         gone = weakref.ref(Node())
         assert gone() is not None
-        allocator.give_back()
+        allocator.release_memory()
         assert gone() is None
     finally:
         gc.set_threshold(*thresholds)
@@ -80,5 +80,5 @@ def test_cycles_go_though_the_collector_seldom_comes() -> None:
 def test_a_c_library_that_cannot_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "_libc", object())
     gone = weakref.ref(Node())
-    allocator.give_back()
+    allocator.release_memory()
     assert gone() is None, "the rest is done"

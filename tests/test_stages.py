@@ -150,7 +150,9 @@ async def test_a_judge_whose_topic_was_made_anew_stops(
     other = kafka_config(embedded_broker, namespace, topics={"requests": f"{namespace}.again"})
     await topics.create(other)
     async with judging(other, fitted) as judge:
-        with pytest.raises(StageError, match=r"the state has reached offset [1-9].* log ends at 0: the topic was made"):
+        with pytest.raises(
+            StageError, match=r"the state has reached offset [1-9].* log ends at 0: the topic was re-created"
+        ):
             await judge.acquire(requests(other), anew(requests(other)))
 
 
@@ -187,7 +189,7 @@ async def test_a_sketch_whose_topic_was_made_anew_stops_and_names_the_knob(
     place = TP(config.topics.raw[0], 0)
     async with sketching(config, fitted) as stage:
         await stage.acquire([place], {place: 3})
-        with pytest.raises(StageError, match=r"read up to 1000000, .* made anew. Set input.incarnation"):
+        with pytest.raises(StageError, match=r"read up to 1000000, .* re-created. Set input.incarnation"):
             await stage.acquire([place], {place: 1_000_000})
 
 

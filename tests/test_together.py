@@ -102,14 +102,14 @@ def test_from_blocks_with_marks_anywhere(marks: list[int]) -> None:
 def test_drift_of_models_too(sizes: list[int], wrong: int) -> None:
     """With a clock that is days ahead in one frame: whether its rows count depends on where frames are cut."""
     frames = [ahead(frame) if place % 41 == wrong else frame for place, frame in enumerate(mixed())]
-    single, many = (drift.LinkState(drift.Settings.of(cases.CONFIG, settings().artefacts)) for _ in range(2))
+    single, many = (drift.DriftFold(drift.Settings.of(cases.CONFIG, settings().artefacts)) for _ in range(2))
     for frame in frames:
-        drift.step(single, frame)
+        single.step([frame])
     at = 0
     for size in [*sizes, len(frames)]:
-        drift.step_all(many, frames[at : at + size])
+        many.step(frames[at : at + size])
         at += size
-    assert single.open and drift.dump(many) == drift.dump(single)
+    assert single.open and many.dump() == single.dump()
     assert many.late == single.late
 
 

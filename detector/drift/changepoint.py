@@ -1,4 +1,4 @@
-"""Has a figure that windows bring, one after another, changed its level? river's ADWIN and Page-Hinkley, replayable.
+"""Change-point detection on a series of figures: river's ADWIN and Page-Hinkley, replayable.
 
 Detectors of river cannot be written down, so their history is: a monitor is its baseline and the figures since the last
 change, at most HISTORY of them, and the detectors are what these figures, fed again, make of them.
@@ -18,7 +18,7 @@ HINKLEY_THRESHOLD = 20.0
 
 FIGURES_MIN = 10
 Z_MAX = 8.0
-"""One window cannot say more: an outage of an hour is no drift."""
+"""Limit of one figure, in deviations: an outage of an hour is no drift."""
 
 CHANGE_MIN = 1.0
 HISTORY = 1_024
@@ -112,7 +112,7 @@ class ChangeWatch:
         self._refeed()
 
     def _cut(self, test: str) -> Change | None:
-        """Begin anew where the level changed: the largest cumulative deviation (Page 1954; Bai 1994)."""
+        """Restart where the level changed: at the largest cumulative deviation (Page 1954; Bai 1994)."""
         monitor = self.monitor
         assert monitor.baseline is not None
         z = np.array([figure.z for figure in monitor.history], np.float64) / 1_000.0

@@ -1,4 +1,4 @@
-"""Drift of one client to bytes: a record for `topics.drift` and nothing else. Who moves is told of, never throttled."""
+"""Drift of one client to bytes: a record for `topics.drift`. It informs; it never throttles."""
 
 import math
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def event(
     row: int,
     verdict: I64,
 ) -> Event:
-    """What is said of a client whose averages have come apart at `row`. verdict : as the fold left it there."""
+    """The record of a client whose averages diverged at `row`. verdict : of the fold at that row."""
     slot, rows = int(verdict[SLOT]), frame.rows
     client = table.table.clients[slot]
     client_class = min(2, int(rows.client_class[row]))

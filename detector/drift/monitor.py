@@ -1,4 +1,4 @@
-"""Drift of one space: what its closed windows say, one after the other."""
+"""Drift of one space: figures of closed windows, compared with the level before."""
 
 import math
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ FLOORS: Mapping[str, float] = {"refusals": 0.005}
 FLOOR = 1e-4
 
 JOINED_MAX = 24
-"""A model with few clients has its figures all the same, though groups are too few to compare its inputs."""
+"""Windows joined at most: a model with few clients has figures too, though groups are too few to compare its inputs."""
 
 P_MAX = 0.01
 MMD_MIN = 0.05
 RUN = 3
-"""Inputs have drifted when three figures in a row are both improbable and far: traffic alone makes anything certain."""
+"""Inputs have drifted when three figures in a row are both improbable and far: p alone shrinks with traffic."""
 
 WEEK_MS = 7 * 86_400_000
 VOLUME_DEVIATION = 0.25
@@ -86,17 +86,17 @@ class Episode(msgspec.Struct, array_like=True):
 class Inputs(msgspec.Struct, array_like=True):
     """run : (since_ms, until_ms, mmd, rows) of figures in a row that are improbable and far. usual : mmd before them.
 
-    calm : figures in a row that are near again. told : this drift has been told, until it is calm.
+    calm : figures in a row that are near again. reported : this drift has been reported; reset once it is calm.
     """
 
     run: list[tuple[int, int, float, int]] = msgspec.field(default_factory=list)
     usual: float = 0.0
     calm: int = 0
-    told: bool = False
+    reported: bool = False
 
 
 class SpaceMemory(msgspec.Struct):
-    """All that a space knows. begun : number of its first window. counts : rows of the last week's windows, in order.
+    """State of a space. begun : number of its first window. counts : rows of the last week's windows, in order.
 
     pending : sums of closed windows short of rows, (GROUPS, width) int64 as bytes; of windows `pending_from` to _to.
     features : groups' mean features, smoothed, (GROUPS, D) float64 as bytes.
@@ -115,7 +115,7 @@ class SpaceMemory(msgspec.Struct):
 
 
 class SpaceDrift:
-    """Memory at work."""
+    """A space's state and the monitors that work on it."""
 
     def __init__(self, memory: SpaceMemory, config: DriftSettings, population: PopulationStatistics | None) -> None:
         self.memory = memory
@@ -132,18 +132,18 @@ class SpaceDrift:
         }
 
     def forget_population(self) -> None:
-        """Another population: sums of its features mean nothing under the new one."""
+        """The population has changed: sums of the old one's features mean nothing under the new one."""
         memory = self.memory
         memory.pending, memory.features, memory.inputs, memory.shift = b"", b"", Inputs(), []
         memory.episodes.pop("inputs", None)
 
     def forget_week(self) -> None:
-        """Windows have been passed over: the week before is no longer at its place."""
+        """Windows were skipped: the window of the week before is no longer at its index."""
         self.memory.counts = []
 
     def close(self, number: int, sums: I64 | None) -> tuple[list[Drifted], PopulationShift | None]:
         """Take the next window; None if it had no rows."""
-        found = self._volume(number, 0 if sums is None else windows.row_count(sums))
+        drifted = self._volume(number, 0 if sums is None else windows.row_count(sums))
         memory = self.memory
         if sums is not None:
             if memory.pending:
@@ -156,25 +156,25 @@ class SpaceDrift:
             if enough and windows.row_count(sums) >= self._config.min_rows:
                 memory.pending = b""
                 span = memory.pending_from * self._window_ms, memory.pending_to * self._window_ms
-                return found + self._figures(span, sums), self._moved(span, sums)
-        return found, None
+                return drifted + self._figures(span, sums), self._moved(span, sums)
+        return drifted, None
 
     def _figures(self, span: tuple[int, int], sums: I64) -> list[Drifted]:
-        found: list[Drifted] = []
+        drifted: list[Drifted] = []
         rows = windows.row_count(sums)
         for name in MEANS:
             mean = windows.refusals(sums) if name == "refusals" else windows.measured(sums, name)
             if mean is not None:
-                found += self._watch(name, span, mean, rows)
+                drifted += self._watch(name, span, mean, rows)
         if self._population is not None:
-            found += self._compare(span, windows.compare(self._features(sums), self._population.rff_mean), rows)
-        return found
+            drifted += self._compare(span, windows.compare(self._features(sums), self._population.rff_mean), rows)
+        return drifted
 
     def _watch(self, name: str, span: tuple[int, int], mean: windows.Mean, rows: int) -> list[Drifted]:
         change = self._watches[name].add(*span, mean.value, mean.spread, rows)
         history = self.memory.monitors[name].history
-        found = self._last(name, history[-1].z / 1_000 if history else 0.0, span[1], rows)
-        return found + self._begin(name, change, 0.0)
+        drifted = self._last(name, history[-1].z / 1_000 if history else 0.0, span[1], rows)
+        return drifted + self._begin(name, change, 0.0)
 
     def _begin(self, name: str, change: Change | None, rebased: float) -> list[Drifted]:
         """rebased : what was taken off the figures since the change."""
@@ -195,7 +195,7 @@ class SpaceDrift:
         return [begun]
 
     def _last(self, name: str, figure: float, until_ms: int, rows: int) -> list[Drifted]:
-        """One more figure of a drift that has begun: does it last?"""
+        """Add a figure to a drift that has begun, and decide whether it lasts."""
         episode = self.memory.episodes.get(name)
         if episode is None:
             return []
@@ -210,7 +210,7 @@ class SpaceDrift:
         return [episode.begun._replace(until_ms=until_ms, rows=episode.rows, lasting=True)]
 
     def _features(self, sums: I64) -> F64:
-        """Smoothed over windows: what rows of one window differ by is noise, what groups differ by is not."""
+        """Smoothed over windows, which removes the noise of single rows and keeps the differences of groups."""
         assert self._population is not None
         latest = windows.feature_means(sums, len(self._population.rff_mean))
         if self.memory.features:
@@ -222,30 +222,30 @@ class SpaceDrift:
 
     def _compare(self, span: tuple[int, int], sample: windows.WindowSample, rows: int) -> list[Drifted]:
         memory, inputs = self.memory, self.memory.inputs
-        found = self._last("inputs", sample.mmd, span[1], rows)
+        drifted = self._last("inputs", sample.mmd, span[1], rows)
         far = sample.p is not None and sample.p <= P_MAX and sample.mmd >= MMD_MIN
-        if inputs.told:
+        if inputs.reported:
             inputs.calm = inputs.calm + 1 if sample.mmd < MMD_MIN / 2 else 0
             if inputs.calm >= 2 * RUN:
                 memory.inputs = Inputs(usual=sample.mmd)
-            return found
+            return drifted
         if not far:
             inputs.run = []
             inputs.usual += (1 - USUAL_KEPT) * (sample.mmd - inputs.usual)
-            return found
+            return drifted
         inputs.run.append((*span, sample.mmd, rows))
         if len(inputs.run) < RUN:
-            return found
-        inputs.told = True
+            return drifted
+        inputs.reported = True
         after, total = sum(figure[2] for figure in inputs.run) / RUN, sum(figure[3] for figure in inputs.run)
         begun = Drifted(
             "inputs", "rff", inputs.run[0][0], span[1], inputs.usual, after, None, sample.p or 0.0, total
         )  # fmt: skip
         memory.episodes["inputs"] = Episode(begun, 1, MMD_MIN, rows=total)
-        return [*found, begun]
+        return [*drifted, begun]
 
     def _volume(self, number: int, rows: int) -> list[Drifted]:
-        """Against the same window of the week before; once that is known to have changed, against the changed level."""
+        """Compare with the same window of the week before; after a change, with the changed level."""
         counts, week = self.memory.counts, WEEK_MS // self._window_ms
         counts.append(float(rows))
         if len(counts) <= week:
@@ -253,9 +253,9 @@ class SpaceDrift:
         ratio = math.log((rows + VOLUME_DAMPING) / (counts.pop(0) + VOLUME_DAMPING))
         span = number * self._window_ms, (number + 1) * self._window_ms
         change = self._watches["volume"].add(*span, ratio, 0.0, rows)
-        found = self._last("volume", self.memory.monitors["volume"].history[-1].z / 1_000, span[1], rows)
+        drifted = self._last("volume", self.memory.monitors["volume"].history[-1].z / 1_000, span[1], rows)
         if change is None:
-            return found
+            return drifted
         step = change.deviation
         self._watches["volume"].rebase(step)
         since = len(counts) - (change.until_ms - change.since_ms) // self._window_ms
@@ -264,7 +264,7 @@ class SpaceDrift:
         hours = (change.until_ms - change.since_ms) / 3_600_000
         after, damping = change.rows / hours, VOLUME_DAMPING * 3_600_000 / self._window_ms
         before = max((after + damping) / factor - damping, 0.0)
-        return found + self._begin("volume", change._replace(before=before, after=after), step)
+        return drifted + self._begin("volume", change._replace(before=before, after=after), step)
 
     def _moved(self, span: tuple[int, int], sums: I64) -> PopulationShift | None:
         if self._population is None:

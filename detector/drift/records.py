@@ -1,6 +1,6 @@
 """Drift of a model to bytes: records for `topics.drift`, and a low-severity OCSF finding once it has lasted.
 
-The record is also that of a client that has moved (client_drift.py).
+client.py writes the same record for a client that has moved.
 """
 
 from dataclasses import dataclass
@@ -144,7 +144,7 @@ def record(finding: DriftFinding) -> DriftRecord:
 def alert(finding: DriftFinding, made: DriftRecord, uid: str) -> Json:
     """The event as JSON values in a fixed order: severity low, about a model and no client."""
     title = f"Drift of {made.model}: {made.statistic} {made.direction}"
-    said = (
+    sentence = (
         f"The {MEANINGS[made.statistic]} went from {made.before:g} to {made.after:g}"
         f" since {made.since:%Y-%m-%d %H:%M} UTC and stays there."
     )
@@ -164,7 +164,7 @@ def alert(finding: DriftFinding, made: DriftRecord, uid: str) -> Json:
         "time": finding.until_ms,
         "start_time": finding.since_ms,
         "end_time": finding.until_ms,
-        "message": f"{title}. {said}",
+        "message": f"{title}. {sentence}",
         "is_alert": True,
         "confidence_id": 2,
         "confidence": "Medium",
@@ -187,7 +187,7 @@ def alert(finding: DriftFinding, made: DriftRecord, uid: str) -> Json:
         "finding_info": {
             "uid": made.drift_id,
             "title": title,
-            "desc": f"{said} {made.rows} rows since then; {TESTS[made.test]} {made.p_or_threshold:g}.",
+            "desc": f"{sentence} {made.rows} rows since then; {TESTS[made.test]} {made.p_or_threshold:g}.",
             "first_seen_time": finding.since_ms,
             "last_seen_time": finding.until_ms,
             "types": [DRIFT],

@@ -1,7 +1,7 @@
-"""Sums of a window of event time, by groups of clients, and what they say of the population.
+"""Sums of a window of event time, by groups of clients, and the figures that follow from them.
 
 Clients fall into twelve groups by their keyed hash. A figure is a trimmed or clipped mean over groups, so that one
-client, however busy, moves it by a twelfth at most; and what groups differ by is what chance does. Sums are whole
+client, however busy, moves it by a twelfth at most; and differences between groups measure chance. Sums are whole
 numbers: any order of rows, frames and partitions gives the same ones.
 """
 
@@ -14,7 +14,7 @@ from models.kernels.drift.windows import FEATURE_BITS, GROUPS, HEAD, MEASURED, U
 from models.rows import F64, I64, UNIT, Rows
 
 GROUPS_MIN = 10
-"""Nine could hardly be told from chance: 2 ** 8 ways to turn signs."""
+"""Nine could hardly be distinguished from chance: 2 ** 8 ways to turn signs."""
 
 
 CLOSE = 64
@@ -41,18 +41,18 @@ def width(dim: int, features: int) -> int:
 
 def add(windows: dict[int, I64], window: I64, rows: Rows, features: F64) -> None:
     """Add rows to their windows' (GROUPS, width) sums. window : (n,) number of each row's. features : (n, D)."""
-    numbers, place = _numbered(window)
+    numbers, indices = _numbered(window)
     sums = np.zeros((len(numbers), GROUPS, width(rows.values.shape[1], features.shape[1])), np.int64)
-    add_rows(place, rows.client, rows.flags, (rows.score, rows.margin, rows.novelty), rows.values, features, sums)
-    for number, found in zip(numbers.tolist(), sums, strict=True):
+    add_rows(indices, rows.client, rows.flags, (rows.score, rows.margin, rows.novelty), rows.values, features, sums)
+    for number, added in zip(numbers.tolist(), sums, strict=True):
         if number in windows:
-            windows[number] += found
-        elif found[:, 0].any():
-            windows[number] = found
+            windows[number] += added
+        elif added[:, 0].any():
+            windows[number] = added
 
 
 def _numbered(window: I64) -> tuple[I64, I64]:
-    """Numbers with all in `window` among them, and the place of each row's; without sorting where they are close."""
+    """Window numbers, and each row's index into them; without sorting if they are close together."""
     low, high = int(window.min()), int(window.max())
     if high - low < CLOSE:
         return np.arange(low, high + 1), window - low

@@ -151,7 +151,7 @@ async def reader(config: Config, **arguments: Any) -> AsyncIterator[AIOKafkaCons
 
 NEVER_MS = 10 * 365 * 86_400_000
 """aiokafka's member that has asked for no records for five minutes leaves its group, and never joins again. One that
-stands by asks for none. Who has partitions and does not ask is noticed by `StageRunner.stuck`."""
+stands by asks for none. Who has partitions and does not ask is noticed by `StageRunner.overdue`."""
 
 
 def group_reading(config: Config, features: Features, **fetch: Any) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""Batch transport for Faust: one event is everything that one fetch brought from one partition.
+"""Faust supplies group membership, rebalancing and flow control; its producer, tables, web and acks are switched off.
 
-Stock Faust spends 80-90 µs on every message, and `take()` does not help; one event a batch leaves 2-4 µs. Rebalancing,
-flow control and group membership stay Faust's. Three things are ours:
+One Faust event is a batch: everything that one fetch returned of one partition. Stock Faust spends 80-90 µs on every
+message, and `take()` does not help; one event a batch costs 2-4 µs a message. Ours are:
 
-- Committed offsets. A stage says `done(partition, offset)`: everything below is safe. Faust would want one
-  acknowledgement for every event, and `judge` is done with a frame only when its blocks were written, a minute later.
-- Numbers. Batches of a partition are numbered from the last seek on, and what is dropped keeps its number, so that a
-  batch lost on its way through queues and rebalances is seen (`Batch.number`) before anything behind it is committed.
-- The consumer's arguments: security, and the broker-side wait that gathers messages into batches.
-- The ids of the topics, remembered beside the committed offsets: offsets of a topic made anew mean other records.
+- Committed offsets. A stage calls `done(partition, offset)`: everything below need never be read again. Faust would
+  want one acknowledgement for every event, and `judge` finishes a frame when its blocks are written, a minute later.
+- Batch numbers. Batches of a partition are numbered from the last seek on, and dropped ones keep their number: a batch
+  lost in queues or rebalances is noticed (`Batch.number`) before anything behind it is committed.
+- Arguments of the consumer: security, and the broker-side wait that gathers messages into batches.
+- Topic ids, stored with the committed offsets: offsets of a re-created topic would mean other records.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ from faust.types.tuples import ConsumerMessage, Message
 from streams.kafka.topic_ids import topic_ids
 
 MAX_RECORDS = 5_000
-"""Most records in one batch: bounds how long a stage keeps the event loop."""
+"""Most records in one batch: bounds how long a stage blocks the event loop."""
 
 QUEUED_BATCHES = 4
-"""Batches that wait for their stage. Faust's default of 4,096 events would be gigabytes, an event being a batch."""
+"""Batches queued for a stage. Faust's default of 4,096 events would be gigabytes, since an event is a batch."""
 
 
 class Batch(NamedTuple):
@@ -68,7 +68,7 @@ class BatchTopic(Topic):
 
 
 class SoleAssignor(RoundRobinPartitionAssignor):  # type: ignore[misc]
-    """One member, the first by name, gets every partition; the others stand by."""
+    """One member, the first by name, gets every partition; the others are standbys."""
 
     name = "sole"
 
@@ -83,8 +83,8 @@ class SoleAssignor(RoundRobinPartitionAssignor):  # type: ignore[misc]
 def sticky_assignor() -> type[StickyPartitionAssignor]:
     """Partitions stay with the member that has their state, as far as shares are even.
 
-    A class for each member: the library keeps what a member owns in the class. To be offered alone: the library joins
-    once for each assignor, every join begins a rebalance, and two members may do so to each other for ever.
+    A class for each member: the library stores what a member owns in the class. Offer it alone: the library joins once
+    for each assignor, every join begins a rebalance, and two members may do so to each other forever.
     """
     return type("MemberStickyAssignor", (StickyPartitionAssignor,), {})
 
@@ -111,7 +111,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             # Not the consumer's own `commit`: it refuses partitions that are not assigned, such as the memory's.
             offsets_by_place = {aiokafka.TopicPartition(*tp): at for tp, at in places.items()}
             await consumer._coordinator.commit_offsets(consumer._subscription.subscription.assignment, offsets_by_place)
-        except CommitFailedError:  # the group is rebalancing, and whoever gets the partition reads from where it stood
+        except CommitFailedError:  # the group is rebalancing; the next owner reads from the committed offset
             return False
         except Exception as error:
             await self.crash(error)
@@ -120,10 +120,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class Memory(NamedTuple):
-    """Where a group keeps the ids of the topics it reads: in the metadata of an offset that means nothing itself.
+    """Where a group stores the ids of the topics it reads: in the metadata of an offset that means nothing itself.
 
-    place : a partition of a topic that lives as long as the group's state. The brokers forget the offsets of a topic
-    with the topic. name : another one begins another memory.
+    place : a partition of a topic that lives as long as the group's state; brokers delete a topic's offsets with it.
+    name : another name starts an empty memory.
     """
 
     place: TP
@@ -139,17 +139,20 @@ class Memory(NamedTuple):
             return {}
 
 
-class Stand(NamedTuple):
-    """Of a group. offsets : committed. other : topics that are not those it read before. gone : how many records
-    retention has taken before they were read."""
+class GroupOffsets(NamedTuple):
+    """Committed offsets of a group, and what has happened to its topics.
+
+    recreated : topics with another id than when the group read them last.
+    expired : how many records retention deleted before they were read.
+    """
 
     offsets: dict[TP, int]
-    other: set[str]
-    gone: dict[TP, int]
+    recreated: set[str]
+    expired: dict[TP, int]
 
 
 class BatchConsumer(driver.Consumer):
-    """Every topic is read in batches. topic_ids : of what is read, as far as the broker tells."""
+    """Reads every topic in batches. topic_ids : of these topics, if the broker has any (Kafka 2.8)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.polls = 0
@@ -164,11 +167,11 @@ class BatchConsumer(driver.Consumer):
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     def done(self, partition: TP, offset: int) -> None:
-        """Everything below `offset` need never be read again; the next commit says so. Never goes back."""
+        """Everything below `offset` need never be read again; committed with the next commit. Never decreases."""
         self._done[partition] = max(offset, self._done.get(partition, 0))
 
-    async def look(self, partitions: Sequence[TP], topics: Sequence[str]) -> "Stand":
-        """What the broker knows of the group, and of what it reads."""
+    async def group_offsets(self, partitions: Sequence[TP], topics: Sequence[str]) -> GroupOffsets:
+        """The group's offsets of these partitions, and whether the topics are still the same."""
         consumer, memory = self._thread._ensure_consumer(), self.memory
         places = [aiokafka.TopicPartition(*tp) for tp in (*partitions, *([memory.place] if memory else ()))]
 
@@ -176,20 +179,20 @@ class BatchConsumer(driver.Consumer):
             ids, starts = await topic_ids(consumer._client, topics), await consumer.beginning_offsets(places)
             return ids, starts, await consumer._coordinator.fetch_committed_offsets(places)
 
-        self.topic_ids, starts, found = await self._thread.call_thread(ask)
-        known = memory.ids(found.pop(places[-1]).metadata) if memory and places[-1] in found else {}
-        other = {topic for topic, now in self.topic_ids.items() if known.get(topic, now) != now}
-        stood = {TP(*place): at.offset for place, at in found.items()}
-        gone = {tp: starts[tp] - at for tp, at in stood.items() if 0 <= at < starts.get(tp, 0)}
-        return Stand(stood, other, gone)
+        self.topic_ids, starts, committed = await self._thread.call_thread(ask)
+        known = memory.ids(committed.pop(places[-1]).metadata) if memory and places[-1] in committed else {}
+        recreated = {topic for topic, now in self.topic_ids.items() if known.get(topic, now) != now}
+        offsets = {TP(*place): at.offset for place, at in committed.items()}
+        expired = {tp: starts[tp] - at for tp, at in offsets.items() if 0 <= at < starts.get(tp, 0)}
+        return GroupOffsets(offsets, recreated, expired)
 
-    async def put_back(self, offsets: Mapping[TP, int]) -> bool:
-        """Commit offsets below those that stand. False if the group is rebalancing again."""
+    async def set_back(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit offsets below the committed ones. False if the group is rebalancing again."""
         done: bool = await self._thread.commit(offsets)
         return done
 
     def reading_at(self, partition: TP) -> int | None:
-        """The next offset that the client will give, None before it knows."""
+        """The next offset that the client will return, None before it knows."""
         assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
         place = aiokafka.TopicPartition(*partition)
         offset: int | None = assignment.state_value(place)._position if place in assignment.tps else None
@@ -202,7 +205,7 @@ class BatchConsumer(driver.Consumer):
         if not records or self.should_stop:
             return
         if epoch != self._epoch or not self.flow_active:
-            # Fetched around a rebalance: nobody knows before or after which seek. Drop it and seek once more.
+            # Fetched around a rebalance: it is unknown before or after which seek. Drop it and seek again.
             await self._seek_again()
             return
         generation = self.app.consumer_generation_id
@@ -213,7 +216,7 @@ class BatchConsumer(driver.Consumer):
             yield batch.partition, _message(batch, generation)
 
     def _batches(self, records: Mapping[Any, Sequence[Any]]) -> list[Batch]:
-        """All numbers are given before the first batch leaves, so that those which never leave are missed."""
+        """Numbers are assigned before the first batch is yielded, so that batches never yielded are missed."""
         batches = []
         for partition, fetched in records.items():
             tp = ensure_TP(partition)
@@ -227,7 +230,7 @@ class BatchConsumer(driver.Consumer):
         try:
             await self.perform_seek()
         except (TimeoutError, KafkaError) as error:
-            self.log.info("the rebalance goes on, its end will seek: %r", error)
+            self.log.info("the rebalance continues, its end will seek: %r", error)
 
     async def perform_seek(self) -> None:
         self._forget_numbers(None)
@@ -235,7 +238,7 @@ class BatchConsumer(driver.Consumer):
         self._forget_numbers(None)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """The client leaves partitions without a committed offset where they are: behind what was just dropped."""
+        """The client leaves partitions without a committed offset at their position, behind what was just dropped."""
         offsets = await super().seek_to_committed()
         fresh = [aiokafka.TopicPartition(tp.topic, tp.partition) for tp, offset in offsets.items() if not offset]
         if fresh:
@@ -258,12 +261,12 @@ class BatchConsumer(driver.Consumer):
             self._numbers.pop(tp, None)
 
     def on_buffer_full(self, tp: TP) -> None:
-        """Faust would not read the partition again before the queue is nearly empty, and others keep it full: with a
-        backlog it starved. The full queue itself holds up whoever puts the next batch, each in turn."""
+        """Faust would pause the partition until the queue is nearly empty, and others keep it full: with a backlog it
+        starved. The full queue itself blocks each producer of batches in turn."""
 
     async def verify_all_partitions_active(self) -> None:
-        """Faust's look at each partition fails on one whose position a rebalance has not set yet, and crashes the
-        worker. `StageRunner.stuck` watches in its place."""
+        """Faust's own check crashes on a partition whose position a rebalance has not set yet. `StageRunner.overdue`
+        replaces it."""
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return iter([tp for tp in self._done if topics is None or tp in topics or tp.topic in topics])
@@ -277,7 +280,7 @@ class BatchTransport(driver.Transport):
 
 
 class _Boot(BootStrategy):
-    """Only what a stage needs: neither Faust's producer (its failures are only logged) nor its web server."""
+    """Without Faust's producer, whose failures are only logged, and without its web server."""
 
     enable_kafka_producer = False
     enable_web = False
@@ -286,8 +289,8 @@ class _Boot(BootStrategy):
 class BatchApp(faust.App):
     """A Faust application that reads batches and writes nothing of its own, neither topics nor folders.
 
-    failed : future that gets the first error, Faust's or an agent's. Nothing is restarted inside the process: a stage
-    that continued behind an error could commit what it never handled.
+    failed : future of the first error, Faust's or an agent's. Nothing is restarted inside the process: a stage that
+    continued after an error could commit records that it never processed.
     """
 
     BootStrategy = _Boot
@@ -312,7 +315,7 @@ class BatchApp(faust.App):
         )
 
     def batch_topics(self, names: Sequence[str]) -> BatchTopic:
-        """One channel over several topics. Without acknowledgements: `BatchConsumer.done` takes their place."""
+        """One channel over several topics. Without acknowledgements: `BatchConsumer.done` replaces them."""
         return BatchTopic(self, topics=list(names), acks=False, key_serializer="raw", value_serializer="raw")
 
     @property
@@ -320,7 +323,7 @@ class BatchApp(faust.App):
         return cast(BatchConsumer, self.consumer)
 
     def fail(self, error: BaseException) -> None:
-        """Report an error; from any thread, the first one counts."""
+        """Report an error, from any thread. The first one counts."""
         self.loop.call_soon_threadsafe(self._fail, error)
 
     def _fail(self, error: BaseException) -> None:
@@ -339,7 +342,7 @@ class BatchApp(faust.App):
         return BatchTransport(self.conf.broker_consumer, self)
 
     def _create_directories(self) -> None:
-        """Faust would make a folder for tables; all state is in topics."""
+        """Faust would create a folder for tables; all state is in topics."""
 
 
 def _message(batch: Batch, generation: int) -> ConsumerMessage:

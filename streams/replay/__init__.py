@@ -6,7 +6,7 @@ The core, in reading order:
   run.py        the main loop
   inputs.py     a Plan; from where each partition of frames is read
   records.py    raw records, sketched as if they had been written to `requests`
-  fold.py       frames through `judge`; drift.py: through `link`
+  fold.py       frames through `judge`; link.py: through `link`
   selection.py  which events are reported
   outcome.py    events in order and their files; summary.py: what is counted
 

@@ -16,9 +16,9 @@ from detector.frame import Frame, RowFrame
 from detector.trace.trace import Step, Trace, follow
 from models.rows import Rows
 from streams import files
-from streams.replay.drift import DriftFold
 from streams.replay.fold import Findings, Fold
 from streams.replay.inputs import Plan, frame_ranges
+from streams.replay.link import ReplayedLink
 from streams.replay.records import Records
 from streams.replay.run import Watch, progress_line, read_frames, read_records
 from streams.replay.selection import Selection
@@ -58,8 +58,8 @@ def gather(plan: Plan, clients: Collection[int]) -> ClientFrames:
     watch = Watch(findings, progress_line(plan), plan.stops)
     ranges = frame_ranges(plan._replace(selection=plan.selection._replace(clients=only.clients)))
     if ranges is None:
-        drift = DriftFold(plan.settings, only, Findings())  # raw records hold no shifts of populations
-        read_records(plan.sources, Records(plan, findings, fold, drift), watch)
+        link = ReplayedLink(plan.settings, only, Findings())  # raw records hold no shifts of populations
+        read_records(plan.sources, Records(plan, findings, fold, link), watch)
     else:
         read_frames(ranges, [fold], watch)
     return gathered

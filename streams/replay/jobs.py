@@ -1,4 +1,4 @@
-"""Several processes, one partition each at a time, and one for the drift of models: the same bytes as one process.
+"""Several processes, one partition each at a time, and one for `link`: the same bytes as one process.
 
 The findings of a finished partition are kept in a file, under a fingerprint of all that they depend on, until the
 replay as a whole is written. A second run of a replay that was stopped takes them over.
@@ -29,16 +29,16 @@ from streams import files
 from streams.config.config import Config
 from streams.history.base import Source, SourceError
 from streams.history.sources import ArchiveFolder
-from streams.replay.drift import DriftFold
 from streams.replay.fold import Findings, Fold
 from streams.replay.inputs import Plan, frame_ranges
+from streams.replay.link import ReplayedLink
 from streams.replay.outcome import Outcome, outcome
 from streams.replay.run import StoppedError, Watch, progress_line, read_frames
 from streams.replay.selection import Selection
 from streams.replay.settings_changes import SettingsHistory, Switch
 from streams.secrets.load import Secrets, trusted_keys
 
-DRIFT = "drift"
+LINK = "link"
 FOLDER = "unfinished"
 
 ProgressQueue: TypeAlias = "Queue[tuple[str, int, int, int, int | None] | None]"
@@ -77,7 +77,7 @@ def replay(plan: Plan, folders: Sequence[Path], count: int, out: Path) -> Outcom
     shared = _Shared(
         list(plan.sources), configs, folders, plan.settings.switches, plan.secrets, plan.selection, keep_in
     )
-    names = [DRIFT, *(str(number) for number in sorted({part.partition for part in ranges}))]
+    names = [LINK, *(str(number) for number in sorted({part.partition for part in ranges}))]
     return outcome(_in_processes(shared, names, count, plan), plan.settings, time.perf_counter() - begun)
 
 
@@ -93,7 +93,7 @@ def forget(out: Path, but: Path | None = None) -> None:
 
 def kept(out: Path) -> int:
     """How many finished partitions the next run can take over."""
-    return sum(path.stem != DRIFT for path in (out / FOLDER).glob("*/*.zst"))
+    return sum(path.stem != LINK for path in (out / FOLDER).glob("*/*.zst"))
 
 
 def _are_archives(sources: Sequence[Source]) -> bool:
@@ -149,9 +149,9 @@ def _listen(progress: ProgressQueue, plan: Plan, stop: StopEvent) -> None:
         name, read, rows, alerts, clock_ms = entry
         latest[name] = rows, alerts, clock_ms
         clocks = [clock for _, _, clock in latest.values() if clock is not None]
-        # The task of drift reads again what the others read, and folds no rows.
+        # The task of `link` reads again what the others read, and folds no rows.
         tell(
-            0 if name == DRIFT else read,
+            0 if name == LINK else read,
             sum(rows for rows, _, _ in latest.values()),
             sum(alerts for _, alerts, _ in latest.values()),
             min(clocks, default=None),
@@ -197,7 +197,7 @@ def _begin(shared: _Shared, progress: ProgressQueue, stop: StopEvent) -> None:
 
 
 def _run_task(name: str) -> Findings:
-    """The clients of one partition, or the drift of models."""
+    """The clients of one partition, or all folds of `link`."""
     plan, keep_in, progress, stop = _process[0]
     path = None if keep_in is None else keep_in / f"{name}.zst"
     if path is not None and (finished := _load(path)) is not None:
@@ -206,8 +206,8 @@ def _run_task(name: str) -> Findings:
     if stop.is_set():
         raise StoppedError
     findings = Findings()
-    fold = (DriftFold if name == DRIFT else Fold)(plan.settings, plan.selection, findings)
-    ranges = [part for part in frame_ranges(plan) or () if name in (DRIFT, str(part.partition))]
+    fold = (ReplayedLink if name == LINK else Fold)(plan.settings, plan.selection, findings)
+    ranges = [part for part in frame_ranges(plan) or () if name in (LINK, str(part.partition))]
     watch = Watch(findings, lambda *state: progress.put((name, *state)), stop.is_set)
     read_frames(ranges, [fold], watch)
     fold.finish()

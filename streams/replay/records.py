@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace as with_fields
 
-from detector.frame import CloseFrame, RowFrame, ShiftFrame
+from detector.frame import LinkFrame, RowFrame
 from models.rows import U8, U64
 from streams.history.base import RawBatch
-from streams.replay.drift import DriftFold
 from streams.replay.fold import Findings, Fold
 from streams.replay.inputs import Plan
+from streams.replay.link import ReplayedLink
 from streams.secrets.load import Secrets
 from streams.sketch.identity import Identity, former_of
 from streams.sketch.sketcher import Sketcher
@@ -32,11 +32,11 @@ class _NamingIdentity(Identity):
 class Records:
     """Sketches raw batches in order, as `sketch` does, and feeds the frames to both folds."""
 
-    def __init__(self, plan: Plan, findings: Findings, fold: Fold, drift: DriftFold) -> None:
+    def __init__(self, plan: Plan, findings: Findings, fold: Fold, link: ReplayedLink) -> None:
         config = plan.config
         self._findings = findings
         self._fold = fold
-        self._drift = drift
+        self._link = link
         self._incarnation = config.input.incarnation
         self._partitions = config.topics.partitions
         identity = _NamingIdentity(plan.secrets, config.input.registry)
@@ -52,20 +52,20 @@ class Records:
         self._step([with_fields(frame, names=self._names) for frame in result.frames])
 
     def close_windows(self) -> None:
-        """As `link` does: a close frame, then the shift of each space, into every partition."""
-        if (until_ms := self._drift.due_ms) is not None:
-            self._broadcast(CloseFrame(-1, -1, until_ms))
-        for shift in self._drift.close_windows():
-            self._broadcast(shift)
+        """As `link` does: close frames, then the results of closed windows, into every partition."""
+        for frame in self._link.due():
+            self._broadcast(frame)
+        for result in self._link.close_windows():
+            self._broadcast(result)
 
-    def _broadcast(self, frame: ShiftFrame | CloseFrame) -> None:
+    def _broadcast(self, frame: LinkFrame) -> None:
         for partition in range(self._partitions):
             self._step([with_fields(frame, partition=partition)])
 
-    def _step(self, frames: Sequence[RowFrame | ShiftFrame | CloseFrame]) -> None:
+    def _step(self, frames: Sequence[RowFrame | LinkFrame]) -> None:
         placed = []
         for frame in frames:
             placed.append(with_fields(frame, offset=self._written[frame.partition]))
             self._written[frame.partition] += 1
-        self._drift.step(placed)
+        self._link.step(placed)
         self._fold.step(placed)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from itertools import chain
 
 from streams.history.base import FrameBatch, RawBatch, Source
-from streams.replay.drift import DriftFold
 from streams.replay.fold import Findings, Fold
 from streams.replay.inputs import FrameRange, Plan, frame_ranges
+from streams.replay.link import ReplayedLink
 from streams.replay.outcome import Outcome, outcome
 from streams.replay.records import Records
 
@@ -26,19 +26,19 @@ def replay(plan: Plan) -> Outcome:
     """
     begun = time.perf_counter()
     findings, settings = Findings(), plan.settings
-    fold, drift = Fold(settings, plan.selection, findings), DriftFold(settings, plan.selection, findings)
+    fold, link = Fold(settings, plan.selection, findings), ReplayedLink(settings, plan.selection, findings)
     watch = Watch(findings, progress_line(plan), plan.stops)
     ranges = frame_ranges(plan)
     if ranges is None:
-        read_records(plan.sources, Records(plan, findings, fold, drift), watch)
+        read_records(plan.sources, Records(plan, findings, fold, link), watch)
     else:
-        read_frames(ranges, (drift, fold), watch)
-    drift.finish()
+        read_frames(ranges, (link, fold), watch)
+    link.finish()
     fold.finish()
     return outcome(findings, settings, time.perf_counter() - begun)
 
 
-def read_frames(ranges: Sequence[FrameRange], folds: Sequence[Fold | DriftFold], watch: "Watch") -> None:
+def read_frames(ranges: Sequence[FrameRange], folds: Sequence[Fold | ReplayedLink], watch: "Watch") -> None:
     """Partition after partition. Raises SourceError, StoppedError."""
     for part in ranges:
         batches = part.read(watch.advance)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detector.events.finding import Event
-from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame
+from detector.frame import CloseFrame, ControlFrame, Frame, ResultFrame, RowFrame
 from models.reorder import take
 
 
@@ -37,7 +37,7 @@ class Selection(NamedTuple):
         if isinstance(frame, ControlFrame):
             wanted = not self.clients or frame.client in self.clients
         else:
-            wanted = isinstance(frame, CloseFrame) or self.model in ("", frame.model)
+            wanted = isinstance(frame, CloseFrame | ResultFrame) or self.model in ("", frame.model)
         return frame if wanted else None
 
     def _of_clients(self, frame: RowFrame) -> RowFrame | None:

@@ -14,7 +14,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from detector.frame import CloseFrame, ControlFrame, Frame, RowFrame, ShiftFrame, named
+from detector.frame import (
+    RESULT_BYTES_MAX,
+    CloseFrame,
+    ControlFrame,
+    Frame,
+    LinkFrame,
+    ResultFrame,
+    RowFrame,
+    ShiftFrame,
+    named,
+)
 from models.pseudonym import client_of
 from models.rows import CLASSES, CLIENT_TAIL_BYTES, F32, TIME_MS_MAX, TIME_MS_MIN, U8, Rows
 from streams.wire.arrow_batch import COLUMNS, Column, flatbuffer_field, layout, type_of
@@ -30,7 +40,7 @@ WIDTH_MAX = 4_096
 PREAMBLE_BYTES_MAX = 65_536
 CACHED_PREAMBLES = 256
 SEAL_BYTES = 4
-SHIFT, CLOSE = "shift", "close"
+SHIFT, CLOSE, RESULT = "shift", "close", "result"
 
 KIND_HEADER = "probewatch-kind"
 METADATA = ("model", "space", "source_name", "key_id")
@@ -91,7 +101,19 @@ class _Shift(msgspec.Struct):
 class _Close(msgspec.Struct):
     schema: str
     action: str
+    fold: str
     until_ms: _Time
+
+
+class _Result(msgspec.Struct):
+    """body : any JSON, kept as it is."""
+
+    schema: str
+    action: str
+    fold: str
+    about: str
+    until_ms: _Time
+    body: msgspec.Raw
 
 
 def encode(frame: RowFrame) -> bytes:
@@ -113,9 +135,14 @@ def seal(stream: bytes) -> bytes:
     return stream + zlib.crc32(stream).to_bytes(SEAL_BYTES, "little")
 
 
-def encode_control(frame: ControlFrame | ShiftFrame | CloseFrame) -> bytes:
+def encode_control(frame: ControlFrame | LinkFrame) -> bytes:
+    """Raises FrameError if the body of a ResultFrame is too long."""
     if isinstance(frame, CloseFrame):
-        return msgspec.json.encode(_Close(CONTROL_SCHEMA, CLOSE, frame.until_ms))
+        return msgspec.json.encode(_Close(CONTROL_SCHEMA, CLOSE, frame.fold, frame.until_ms))
+    if isinstance(frame, ResultFrame):
+        _check_result(frame)
+        body = msgspec.Raw(frame.body)
+        return msgspec.json.encode(_Result(CONTROL_SCHEMA, RESULT, frame.fold, frame.about, frame.until_ms, body))
     if isinstance(frame, ShiftFrame):
         span = frame.since_ms, frame.until_ms
         return msgspec.json.encode(
@@ -151,21 +178,42 @@ def decode(value: bytes, partition: int, offset: int) -> Frame:
     return RowFrame(partition, offset, *preamble.labels, rows)
 
 
-def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame | ShiftFrame | CloseFrame:
+def _check_result(frame: ResultFrame) -> None:
+    if len(frame.body) > RESULT_BYTES_MAX:
+        raise FrameError(f"the result of a fold has {len(frame.body)} bytes; at most {RESULT_BYTES_MAX} are read")
+
+
+def _decode_link(action: str, value: bytes, partition: int, offset: int) -> LinkFrame | None:
+    """A frame that `link` writes; None if it is an order."""
+    if action == CLOSE:
+        close = msgspec.json.decode(value, type=_Close)
+        return CloseFrame(partition, offset, close.until_ms, close.fold)
+    if action == SHIFT:
+        shift = msgspec.json.decode(value, type=_Shift)
+        span = shift.since_ms, shift.until_ms
+        return ShiftFrame(partition, offset, shift.model, shift.space, *span, shift.rows, shift.vector)
+    if action == RESULT:
+        result = msgspec.json.decode(value, type=_Result)
+        frame = ResultFrame(partition, offset, result.fold, result.about, result.until_ms, bytes(result.body))
+        _check_result(frame)
+        return frame
+    return None
+
+
+def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame | LinkFrame:
     try:
         action = msgspec.json.decode(value, type=_Action)
-        if action == _Action(CONTROL_SCHEMA, CLOSE):
-            return CloseFrame(partition, offset, msgspec.json.decode(value, type=_Close).until_ms)
-        if action == _Action(CONTROL_SCHEMA, SHIFT):
-            shift = msgspec.json.decode(value, type=_Shift)
-            span = shift.since_ms, shift.until_ms
-            return ShiftFrame(partition, offset, shift.model, shift.space, *span, shift.rows, shift.vector)
+        if action.schema != CONTROL_SCHEMA:
+            raise FrameError(f"not a control frame of {CONTROL_SCHEMA}")
+        frame = _decode_link(action.action, value, partition, offset)
+        if frame is not None:
+            return frame
         order = msgspec.json.decode(value, type=_Control)
         client = client_of(order.client)
+    except FrameError:
+        raise
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise FrameError("not a control frame: malformed JSON, no pseudonym, or a field is missing") from error
-    if order.schema != CONTROL_SCHEMA:
-        raise FrameError(f"not a control frame of {CONTROL_SCHEMA}")
     name, model = order.client, order.model
     about = client, name, model, order.until_ms, order.reason, order.given_ms
     return ControlFrame(partition, offset, order.action, *about)

@@ -1,4 +1,4 @@
-"""What the process does with memory: it asks little while batches run, and keeps nothing that has gone for good."""
+"""Settings of malloc and the garbage collector for a process that handles batches."""
 
 import ctypes
 import gc
@@ -7,8 +7,8 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 """Parameters of glibc's mallopt."""
 
 MAPPED_BYTES = 4 * 2**20
-"""What is larger, such as the state of many clients, is mapped alone and returned at once. The columns of a batch are
-smaller, and come and go with each."""
+"""Larger allocations, such as the state of many clients, are mapped alone and returned at once. The columns of a batch
+are smaller, and are allocated and freed with each batch."""
 
 KEPT_BYTES = 256 * 2**20
 
@@ -16,11 +16,12 @@ _libc = ctypes.CDLL(None)
 
 
 def settle() -> None:
-    """For a process that handles batches, when everything is imported.
+    """Call once, after all imports.
 
-    The cycle collector is kept away from what never goes (imported modules), and from every few hundred records: a
-    batch makes tens of thousands of objects without cycles. Freed memory stays with the allocator, where it is glibc's:
-    that gave each batch's columns back and had the next one's zeroed anew, up to a quarter of the work of `sketch`.
+    - The cycle collector skips imported modules, which never go, and runs less often: a batch makes tens of thousands
+      of objects without cycles.
+    - glibc keeps freed memory. By default it returned each batch's columns to the system and got them back zeroed: up
+      to a quarter of the work of `sketch`.
     """
     gc.collect()
     gc.freeze()
@@ -31,11 +32,10 @@ def settle() -> None:
         mallopt(TRIM_THRESHOLD, KEPT_BYTES)
 
 
-def give_back() -> None:
-    """To be called when much has gone, as with each rebalance: it takes tens of milliseconds.
+def release_memory() -> None:
+    """Call when much has been freed, as after a rebalance; takes tens of milliseconds.
 
-    Whatever hangs in cycles would stay until the collector comes by, for hours. What the allocator holds free between
-    things that are still needed is handed to the system.
+    Collects cycles, which would otherwise stay for hours, and returns the allocator's free memory to the system.
     """
     gc.collect()
     trim = getattr(_libc, "malloc_trim", None)

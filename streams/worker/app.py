@@ -1,7 +1,7 @@
 """`probewatch run`: the stages of one worker, started, watched and stopped together.
 
-A worker never mends itself. On the first failure, or if it stood still for longer than its session lives, it says so
-and ends with exit code 1; whoever started it starts it again, and the topics hold all that it needs.
+Workers fail fast: on the first error, or after a stall longer than its group session, a worker logs the cause and exits
+1. A supervisor restarts it, and it resumes from Kafka.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from streams.terminal import say
 from streams.worker.allocator import settle
 from streams.worker.health import Health
 from streams.worker.judge import JudgeStage
-from streams.worker.liveness import Contact, Seen, arrival
+from streams.worker.liveness import Liveness, TopicSnapshot, wait_for_kafka
 from streams.worker.sketch import SketchStage
 from streams.worker.stage import StageError, StageRunner
 from streams.worker.warm import warm
@@ -44,35 +44,35 @@ if TYPE_CHECKING:
 
 STAGES = ("sketch", "judge", "link")
 STOP_S = 20.0
-"""What a worker may take to write and leave, before it is ended."""
+"""Time to flush and leave the group before the process is ended."""
 
 LEFT_S = 3.0
-"""What leaving without writing may take, hanging up, and then what is left of the libraries: each, so 30 s in all."""
+"""Time for each of: leaving without a flush, closing connections, shutdown of libraries. With STOP_S 30 s in all."""
 
 WATCH_S = 0.5
 log = structlog.get_logger("probewatch")
 
 
 def run_worker(config: Config, stages: Sequence[str] = STAGES) -> int:
-    """Run until SIGTERM or SIGINT (exit code 0) or until something fails (1, said on standard error).
+    """Run until SIGTERM or SIGINT (exit code 0) or the first error (1, with a line on standard error).
 
-    Waits for Kafka as long as it takes. Raises SecretsError, ArtefactError.
+    Waits for Kafka without limit. Raises SecretsError, ArtefactError.
     """
     quieten()
     secrets = load_secrets(config)
     artefacts = load_artefacts(config.artefacts, secrets.projection_seed, trusted_keys(config))
     for text in standing(config.artefacts, artefacts):
         _say(text)
-    warm()  # compiling takes longer than a session lives, so not between two heartbeats
+    warm()  # compiling takes longer than a session timeout, so not between two heartbeats
     settle()
     with asyncio.Runner() as runner:
         code = runner.run(_run(config, artefacts, secrets, stages))
-        last = threading.Timer(LEFT_S, _end, (code,))  # a task may not let itself be cancelled
+        last = threading.Timer(LEFT_S, _end, (code,))  # a task may ignore its cancellation
         last.daemon = True
         last.start()
     last.cancel()
     if any(thread.is_alive() and not thread.daemon for thread in threading.enumerate()[1:]):
-        _end(code)  # a thread of Faust's consumer hangs; Python would wait for it for ever
+        _end(code)  # a thread of Faust's consumer hangs; Python would wait for it forever
     return code
 
 
@@ -81,29 +81,29 @@ async def _run(config: Config, artefacts: Artefacts, secrets: Secrets, stages: S
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     try:
-        if not await _there(config, asked):
+        if not await _kafka_responds(config, asked):
             return 0
         features = await probe(config.kafka)
         worker = Worker(config, features, artefacts, secrets, stages)
         watchdog = Watchdog(min(config.kafka.session_timeout_s, features.session_s_max))
         watchdog.start()
         await worker.run(asked)
-    except Exception as error:  # every failure ends the worker, and the operator must read why
+    except Exception as error:  # every failure ends the worker, and the operator needs the cause
         _say(reason(error))
         log.debug("failure", exc_info=error)
         return 1
     return 0
 
 
-async def _there(config: Config, asked: asyncio.Event) -> bool:
-    """Whether Kafka answered before somebody asked to stop."""
-    arriving, stop = asyncio.create_task(arrival(config.kafka)), asyncio.create_task(asked.wait())
-    done, waiting = await asyncio.wait({arriving, stop}, return_when=asyncio.FIRST_COMPLETED)
+async def _kafka_responds(config: Config, asked: asyncio.Event) -> bool:
+    """False if the worker is asked to stop before Kafka responds."""
+    responds, stop = asyncio.create_task(wait_for_kafka(config.kafka)), asyncio.create_task(asked.wait())
+    done, waiting = await asyncio.wait({responds, stop}, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()
-    if arriving in done:
-        arriving.result()
-    return arriving in done
+    if responds in done:
+        responds.result()
+    return responds in done
 
 
 class Worker:
@@ -116,8 +116,8 @@ class Worker:
         self._config = config
         self._features = features
         self.runners = [StageRunner(*self._stage(name, artefacts, secrets)) for name in STAGES if name in stages]
-        self.contact = Contact(config, self._wanted, self._seen)
-        self.health = Health(self.runners, self.metrics, self.contact)
+        self.liveness = Liveness(config, self._wanted, self._check_topics)
+        self.health = Health(self.runners, self.metrics, self.liveness)
 
     def _stage(self, name: str, artefacts: Artefacts, secrets: Secrets) -> tuple[Any, str, dict[str, Any]]:
         stage: SketchStage | JudgeStage | LinkStage
@@ -136,24 +136,25 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        return not self.contact.away_s and all(runner.ready for runner in self.runners)
+        return not self.liveness.unavailable_s and all(runner.ready for runner in self.runners)
 
     def _wanted(self) -> tuple[list[str], list[TP]]:
         names = {name for runner in self.runners for name in runner.stage.topics}
         return sorted(names), sorted({tp for runner in self.runners for tp in runner.owned})
 
-    def _seen(self, seen: Seen) -> None:
+    def _check_topics(self, snapshot: TopicSnapshot) -> None:
         for runner in self.runners:
-            runner.seen(seen.ids, seen.ends)
+            runner.log_ends = snapshot.ends
+            runner.check_topic_ids(snapshot.ids)
 
     async def run(self, asked: asyncio.Event) -> None:
-        """Until `asked` is set. Raises the first error of any stage."""
+        """Run until `asked` is set. Raises the first error of any stage."""
         await demand(self._config, [runner.stage.name for runner in self.runners])
         await self.health.start(self._config.web)
         log.info("started", stages=[r.stage.name for r in self.runners], on=self._features.name, at=self.health.address)
         stop = asyncio.create_task(asked.wait())
         starts = [asyncio.create_task(runner.start()) for runner in self.runners]
-        watching, looking = asyncio.create_task(self._watch()), asyncio.create_task(self.contact.run())
+        watching, looking = asyncio.create_task(self._watch()), asyncio.create_task(self.liveness.run())
         ends: list[asyncio.Future[Any]] = [stop, watching, looking, *(runner.failed for runner in self.runners)]
         waiting = set(ends) | set(starts)
         try:
@@ -168,7 +169,7 @@ class Worker:
         except BaseException:
             for task in starts:
                 task.cancel()
-            with contextlib.suppress(StageError):  # the first error is the one to tell
+            with contextlib.suppress(StageError):  # the first error is the one to report
                 leaving = asyncio.gather(*(runner.abandon() for runner in self.runners), return_exceptions=True)
                 await self._bounded(leaving, LEFT_S)
             raise
@@ -180,26 +181,26 @@ class Worker:
             await self.health.stop()
 
     async def _bounded(self, stopping: "asyncio.Future[Any]", seconds: float) -> None:
-        """Not `wait_for`, which waits for as long as what it cancels goes on."""
+        """Not `wait_for`, which waits until what it cancels has ended."""
         if not (await asyncio.wait({stopping}, timeout=seconds))[0]:
-            raise StageError(f"did not stop within {seconds:.0f} s; what is not written will be done again")
+            raise StageError(f"did not stop within {seconds:.0f} s; unflushed records will be reprocessed")
         stopping.result()
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
-            self.metrics.away.set(self.contact.away_s)
+            self.metrics.unavailable.set(self.liveness.unavailable_s)
             for runner in self.runners:
-                if self.contact.away_s:
+                if self.liveness.unavailable_s:
                     runner.reset_deadlines()
-                elif (stuck := runner.overdue(WATCH_S)) is not None:
-                    raise StageError(stuck)
+                elif (overdue := runner.overdue(WATCH_S)) is not None:
+                    raise StageError(overdue)
 
 
 class Watchdog(threading.Thread):
-    """Ends the process if it stood still for longer than a session lives: others have its partitions by now.
+    """Ends the process after a stall longer than the session timeout: other workers own its partitions by then.
 
-    A thread of its own, since the event loop would first go on with what it was doing.
+    A thread of its own, since the event loop would first continue what it was doing.
     """
 
     def __init__(self, session_s: float) -> None:
@@ -207,14 +208,14 @@ class Watchdog(threading.Thread):
         self._session_s = session_s
 
     def run(self) -> None:
-        seen = time.monotonic()
+        before = time.monotonic()
         while True:
             time.sleep(min(WATCH_S, self._session_s / 10))
             now = time.monotonic()
-            if now - seen > self._session_s:
-                _say(f"stood still for {now - seen:.1f} s, longer than kafka.session_timeout_s; others go on")
+            if now - before > self._session_s:
+                _say(f"stalled for {now - before:.1f} s, longer than kafka.session_timeout_s; other workers take over")
                 _end(1)
-            seen = now
+            before = now
 
 
 def reason(error: BaseException) -> str:
@@ -232,15 +233,16 @@ def reason(error: BaseException) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Libraries log what brokers and clients told them."""
+    """Libraries log text from brokers and clients: escape control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), "\n\t")
 
 
 def quieten() -> None:
-    """Faust tells each step of a rebalance, and every error once for each of its services; aiokafka each attempt to
-    reach a broker that is away. Ours is told once."""
+    """Silence libraries. Faust logs each step of a rebalance, and every error once for each of its services; aiokafka
+    logs each attempt to reach an unavailable broker. The worker reports each error once itself.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

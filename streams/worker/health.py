@@ -1,4 +1,4 @@
-"""What a worker tells about itself over HTTP: /live, /ready, /metrics."""
+"""A worker's HTTP endpoints: /live, /ready, /metrics."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,16 +7,16 @@ from http import HTTPStatus
 from streams.config.config import Web
 from streams.metrics import Metrics
 from streams.worker.http import Answer, PlainServer
-from streams.worker.liveness import Contact
+from streams.worker.liveness import Liveness
 from streams.worker.stage import StageRunner
 
 
 class Health:
-    """Answers on the configured address; loopback unless the configuration says otherwise."""
+    """Serves them on the configured address, by default on loopback."""
 
-    def __init__(self, runners: Sequence[StageRunner], metrics: Metrics, contact: Contact) -> None:
+    def __init__(self, runners: Sequence[StageRunner], metrics: Metrics, liveness: Liveness) -> None:
         self._runners = runners
-        self._contact = contact
+        self._liveness = liveness
         self._metrics = metrics
         self._server = PlainServer({"/live": self._live, "/ready": self._ready, "/metrics": self._scrape})
         self.address = ""
@@ -29,19 +29,21 @@ class Health:
         await self._server.stop()
 
     def _live(self) -> Answer:
-        """The process works; whether it has partitions is another question."""
+        """No stage has failed. Says nothing about partitions."""
         failed = [runner.stage.name for runner in self._runners if runner.failed.done()]
         return _json({"failed": failed}, good=not failed)
 
     def _ready(self) -> Answer:
-        """Kafka answers, and every stage has its partitions and their state."""
-        parts = {"kafka": not self._contact.away_s} | {runner.stage.name: runner.ready for runner in self._runners}
+        """Kafka is reachable, and every stage has its partitions and their state."""
+        parts = {"kafka": not self._liveness.unavailable_s} | {
+            runner.stage.name: runner.ready for runner in self._runners
+        }
         return _json(parts, good=all(parts.values()))
 
     def _scrape(self) -> Answer:
         self._metrics.lag.clear()
         for runner in self._runners:
-            self._metrics.recovered.labels(runner.stage.name).set(runner.ready)
+            self._metrics.stage_ready.labels(runner.stage.name).set(runner.ready)
             for partition, records in runner.lag().items():
                 self._metrics.lag.labels(partition.topic, partition.partition).set(records)
         return Answer(HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", self._metrics.render())

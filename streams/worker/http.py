@@ -1,9 +1,8 @@
 """The smallest HTTP server that a worker needs: GET of a few fixed paths, one answer a connection, everything bounded.
 
-h11 speaks HTTP; connections are held here, since common servers wait for ever for a client that sends its headers byte
-by byte. A connection has DEADLINE_S from its first moment to its last, whatever it sends, and there are CONNECTIONS_MAX
-at once; more are turned away. Nothing here changes anything, so nobody is asked who they are: any other method is
-refused, and so is a body.
+h11 parses HTTP; connections are managed here, since common servers wait forever for a client that sends its headers
+byte by byte. A connection is closed after DEADLINE_S, whatever it sends, and at most CONNECTIONS_MAX are open at once.
+All pages are read-only, so there is no authentication: other methods and request bodies are refused.
 """
 
 import asyncio
@@ -38,7 +37,7 @@ Pages = Mapping[str, Callable[[], Answer]]
 
 
 class PlainServer:
-    """Serves `pages` by path. A page that raises closes the connection; the event loop tells of it."""
+    """Serves `pages` by path. A page that raises closes the connection; the event loop logs the error."""
 
     def __init__(self, pages: Pages, deadline_s: float = DEADLINE_S) -> None:
         self._pages = pages
@@ -47,7 +46,7 @@ class PlainServer:
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> str:
-        """The address as it came to be. Raises OSError if it is taken."""
+        """Returns the address it listens on. Raises OSError if it is taken."""
         self._server = await asyncio.start_server(self._connection, host, port, limit=HEAD_BYTES_MAX)
         name, number = self._server.sockets[0].getsockname()[:2]
         return f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"
@@ -65,7 +64,7 @@ class PlainServer:
                     writer.write(await self._answer(reader))
                     await writer.drain()
         except (TimeoutError, OSError):
-            pass  # it was too slow, or it has gone
+            pass  # the client was too slow, or disconnected
         finally:
             self._open -= 1
             writer.close()
@@ -80,7 +79,7 @@ class PlainServer:
         except h11.RemoteProtocolError as error:
             return _encode(connection, _plain(HTTPStatus(error.error_status_hint)))
         if not isinstance(request, h11.Request):
-            return b""  # it has gone without a word
+            return b""  # disconnected without a request
         return _encode(connection, self._page(request), with_body=request.method != b"HEAD")
 
     def _page(self, request: h11.Request) -> Answer:

@@ -33,19 +33,19 @@ from streams.worker.state_topic import StateTopic, Stored
 
 TICK_S = 0.1
 TICKS_A_ROUND = 300
-"""Most slices that a round of block writing is cut into, and the shortest time for one. A block takes milliseconds, in
-which nothing is judged: few at a time."""
+"""Most slices of a round of block writing, and the shortest time for one. Dumping a block takes milliseconds, in which
+nothing is judged: few at a time."""
 
 IDLE_FETCH_MS = 500
 POLLING_FETCH_MS = 20
-"""On a broker whose waiting fetches are not woken, the wait is what a frame waits."""
+"""On a broker that does not wake waiting fetches, a frame waits this long."""
 
 
 log = structlog.get_logger("probewatch")
 
 
 class Span(NamedTuple):
-    """What there is of a log: [start, end). log_id : of the topic's incarnation, "" if nobody tells."""
+    """A log holds [start, end). log_id : topic id, "" if the broker has none."""
 
     start: int
     end: int
@@ -53,11 +53,13 @@ class Span(NamedTuple):
 
 
 class Partition:
-    """One partition of `requests`: its state, and what of it the state topic does not have yet.
+    """One partition of `requests`: its state, and which parts of it the state topic does not have yet.
 
-    next : offset of the next frame. unwritten, writing : block -> first offset that its record in the state topic
-    lacks; of the latter a new record is on its way. decided : block -> since when it holds a decision that its record
-    lacks. written_at : block -> when it was written last, 0 for a block loaded from the topic. Both monotonic s.
+    next : offset of the next frame.
+    unwritten : block -> first offset that its record in the state topic lacks.
+    writing : the same for blocks whose new record is in flight.
+    decided : block -> since when it holds a decision that its record lacks, monotonic s.
+    written_at : block -> when it was written last, monotonic s; 0 for a block loaded from the topic.
     """
 
     def __init__(self, state: engine.PartitionState) -> None:
@@ -86,16 +88,16 @@ class Partition:
         return engine.dump_block(self.state, block)
 
     def written(self, blocks: Iterable[int], now: float) -> None:
-        """What was dumped last is acknowledged."""
+        """The last dumped records of these blocks are acknowledged."""
         for block in blocks:
             self.writing.pop(block, None)
             self.written_at[block] = now
 
     def goes_on_from(self, committed: int) -> bool:
-        """Whether this state is still good where the group stands now, whoever had the partition in between.
+        """Whether this state is still valid at the group's offset, whoever owned the partition in between.
 
-        A block is a function of the log before its mark. So others may have written what they like: what is folded here
-        is right up to `next`, and nothing from `committed` on is missing. Only behind `next` something would be.
+        A block is a function of the log before its mark, whatever others have written: this state is right up to
+        `next`, and lacks nothing unless the group has committed beyond `next`.
         """
         return not self.unwritten and not self.writing and committed <= self.next
 
@@ -107,26 +109,26 @@ class Partition:
 
 def due(partitions: Collection[Partition], before: float, share: float) -> dict[Partition, list[int]]:
     """Blocks to write now: those last written before `before`, longest ago first, and those with a decision that their
-    record lacks, oldest first. Of either kind at most `share` of all blocks that ever held anything: however many
-    clients are decided about, writing costs no more than twice of what it always does.
+    record lacks, oldest first. Of either kind at most `share` of all blocks that ever held anything, so however many
+    decisions there are, writing costs at most twice the usual.
     """
-    known = [
-        (one.written_at.get(block, 0.0), block, one)
-        for one in partitions
-        for block in one.written_at.keys() | one.unwritten.keys()
+    written = [
+        (partition.written_at.get(block, 0.0), block, partition)
+        for partition in partitions
+        for block in partition.written_at.keys() | partition.unwritten.keys()
     ]
-    decided = [(since, block, one) for one in partitions for block, since in one.decided.items()]
-    stale = [place for place in known if place[0] < before]
-    most = math.ceil(share * len(known))
+    decided = [(since, block, partition) for partition in partitions for block, since in partition.decided.items()]
+    stale = [entry for entry in written if entry[0] < before]
+    most = math.ceil(share * len(written))
     chosen: dict[Partition, list[int]] = {}
-    for _, block, one in (*_oldest(stale, most), *_oldest(decided, most)):
-        if block not in chosen.setdefault(one, []):
-            chosen[one].append(block)
+    for _, block, partition in (*_oldest(stale, most), *_oldest(decided, most)):
+        if block not in chosen.setdefault(partition, []):
+            chosen[partition].append(block)
     return chosen
 
 
-def _oldest(places: list[tuple[float, int, Partition]], most: int) -> list[tuple[float, int, Partition]]:
-    return sorted(places, key=lambda place: (place[0], place[2].state.partition, place[1]))[:most]
+def _oldest(entries: list[tuple[float, int, Partition]], most: int) -> list[tuple[float, int, Partition]]:
+    return sorted(entries, key=lambda entry: (entry[0], entry[2].state.partition, entry[1]))[:most]
 
 
 class JudgeStage:
@@ -136,7 +138,7 @@ class JudgeStage:
 
     def __init__(self, config: Config, features: Features, settings: engine.EngineSettings, metrics: Metrics) -> None:
         self.topics: Sequence[str] = (config.topics.requests,)
-        self.memory: Memory | None = None  # blocks tell of which log they are
+        self.memory: Memory | None = None  # the id of the log is stored with each block
         self.remedy = (
             f"Name a new topics.judge_state and reset the offsets of group {config.kafka.group}-{self.name}, or"
             " name a new topics.requests"
@@ -153,7 +155,7 @@ class JudgeStage:
         self._dead = DeadLetterTopic(self._producer, config, metrics)
         self._partitions: dict[TP, Partition] = {}
         self._log_id = ""
-        self._evicted_told = 0
+        self._evicted_logged = 0
         self._sending: set[asyncio.Task[None]] = set()
         self._storing: asyncio.Task[None] | None = None
 
@@ -164,23 +166,23 @@ class JudgeStage:
         return arguments | {"partition_assignment_strategy": [sticky_assignor()]}
 
     async def start(self) -> None:
-        """Raises StageError unless the two topics go together."""
+        """Raises StageError unless both topics have the configured number of partitions."""
         if self._settings.off:
             remedy = "the artefacts have no tables for them: run `probewatch calibrate`"
             log.warning("detectors off", detectors=", ".join(sorted(self._settings.off)), why=remedy)
         names = [self._config.topics.requests, self._config.topics.judge_state]
-        found = await topics.partition_counts(self._config, names)
+        counts = await topics.partition_counts(self._config, names)
         wanted = self._config.topics.partitions
-        if any(found.get(name) != wanted for name in names):
-            told = ", ".join(f"{name}: {found.get(name, 'no such topic')}" for name in names)
+        if any(counts.get(name) != wanted for name in names):
+            got = ", ".join(f"{name}: {counts.get(name, 'no such topic')}" for name in names)
             raise StageError(
-                f"expected {wanted} partitions (topics.partitions) of requests and of its state; got {told}"
+                f"expected {wanted} partitions (topics.partitions) of requests and of its state; got {got}"
                 " (`probewatch topics create` makes them)"
             )
         await self._producer.start()
 
     async def stop(self) -> None:
-        """Abandon what is still on its way."""
+        """Abandon what is in flight."""
         tasks = [*self._sending, *([self._storing] if self._storing is not None else [])]
         for task in tasks:
             task.cancel()
@@ -188,15 +190,15 @@ class JudgeStage:
         await self._producer.stop()
 
     async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
-        """Rebuild the state, where what is in memory does not go on. If cut off, the next call begins anew.
+        """Load the state of partitions whose state in memory is not valid. If cancelled, the next call starts over.
 
-        Raises StageError if state and log do not go together, engine.BlockError.
+        Raises StageError if state and log do not belong together, engine.BlockError.
         """
         started, log_id = time.monotonic(), self._log_id
         held = {tp: p for tp, p in self._partitions.items() if tp in committed and p.goes_on_from(committed[tp] or 0)}
         self._partitions = held  # makes room
         stored = await self._state_topic.read([tp.partition for tp in partitions if tp not in held])
-        self._metrics.recovery_bytes.set(sum(one.read_bytes for one in stored.values()))
+        self._metrics.recovery_bytes.set(sum(state.read_bytes for state in stored.values()))
         spans = await self._spans(partitions)
         recovered, due = {}, []
         for tp in partitions:
@@ -204,11 +206,11 @@ class JudgeStage:
                 recovered[tp] = held[tp]
                 self._begin(tp, Stored(logs={log_id}), held[tp].next, spans[tp])
                 continue
-            found = stored.pop(tp.partition)
-            recovered[tp] = await self._load(tp, found)
-            begin = recovered[tp].next = self._begin(tp, found, committed[tp] or 0, spans[tp])
-            due.append(settings_log.due(found.settings, tp.partition, begin, self._settings.provenance))
-        await self._state_topic.write_settings([one for one in due if one is not None])
+            state = stored.pop(tp.partition)
+            recovered[tp] = await self._load(tp, state)
+            begin = recovered[tp].next = self._begin(tp, state, committed[tp] or 0, spans[tp])
+            due.append(settings_log.due(state.settings, tp.partition, begin, self._settings.provenance))
+        await self._state_topic.write_settings([entry for entry in due if entry is not None])
         self._partitions = recovered
         self._metrics.kept.set(len(held))
         self._metrics.recovery_s.set(time.monotonic() - started)
@@ -220,33 +222,35 @@ class JudgeStage:
             try:
                 engine.load_block(partition.state, value)
             except engine.DamagedBlockError as error:  # written so: its checksum is right
-                log.warning("damaged", what=str(error), at=f"{self._config.topics.judge_state}[{tp.partition}]")
+                log.warning("damaged record", what=str(error), at=f"{self._config.topics.judge_state}[{tp.partition}]")
                 self._metrics.damaged.labels(self._config.topics.judge_state).inc()
                 stored.lose(block)
                 return await self._load(tp, stored)
             partition.written_at[block] = 0.0
-            await asyncio.sleep(0)  # loading is work; signals and health checks come in between
+            await asyncio.sleep(0)  # signals and health checks run in between
         return partition
 
     def _begin(self, tp: TP, stored: Stored, committed: int, span: Span) -> int:
-        """Where to go on reading. Raises StageError if the log is another, or lacks what the state lacks."""
+        """Where to begin reading. Raises StageError if the log was re-created, or lacks what the state lacks."""
         name, group = f"{tp.topic}[{tp.partition}]", f"{self._config.kafka.group}-{self.name}"
         reached = max([committed, *stored.marks.values()])
         if reached > span.end or stored.logs - {"", span.log_id}:
             raise StageError(
-                f"{name}: the state has reached offset {reached}, and the log ends at {span.end}: the topic was made"
-                f" anew. {self.remedy}"
+                f"{name}: the state has reached offset {reached}, but the log ends at {span.end}: the topic was"
+                f" re-created. {self.remedy}"
             )
         begin = stored.begin(committed)
         if begin < committed and begin < span.start:
             raise StageError(
                 f"{self._config.topics.judge_state}[{tp.partition}]: records of blocks {sorted(stored.damaged)} are"
-                f" damaged; without them {name} must be read from {begin}, but begins at {span.start}. To go on without"
-                f" that evidence name a new topics.judge_state and reset the offsets of group {group}; a replay of"
-                " archived frames says what goes unsaid"
+                f" damaged; without them {name} must be read from {begin}, but begins at {span.start}. To continue"
+                f" without that evidence name a new topics.judge_state and reset the offsets of group {group}; a replay"
+                " of archived frames shows which decisions are then missing"
             )
         if begin < committed:
-            log.warning("reading again", at=name, begin=begin, instead=committed, blocks=sorted(stored.damaged))
+            log.warning(
+                "state damaged: reading again", at=name, begin=begin, instead=committed, blocks=sorted(stored.damaged)
+            )
         return begin
 
     async def _spans(self, partitions: Sequence[TP]) -> dict[TP, Span]:
@@ -274,7 +278,8 @@ class JudgeStage:
                 continue
             events += partition.step(frame)
             rows += frame.rows.count if isinstance(frame, RowFrame) else 0
-        await self._dead.send(unreadable)
+        if unreadable:
+            await self._dead.send(unreadable)
         if events:
             self._forget_landed()
             self._sending.add(asyncio.create_task(self._sink.send(events)))
@@ -284,26 +289,26 @@ class JudgeStage:
         self._metrics.rows.labels(self.name).inc(rows)
 
     def _forget_landed(self) -> None:
-        """Raises what events on their way failed with."""
+        """Raises the error of a failed send."""
         for task in [task for task in self._sending if task.done()]:
             self._sending.remove(task)
             task.result()
 
     async def _landed(self) -> None:
-        """Wait until the events on their way are acknowledged; raises if one is not."""
+        """Wait until all events in flight are acknowledged; raises if one is not."""
         if self._sending:
             await asyncio.wait(self._sending)
         self._forget_landed()
 
     async def _stored(self) -> None:
-        """The same for the blocks on their way."""
+        """The same for blocks in flight."""
         if self._storing is not None:
             await asyncio.shield(self._storing)
             self._storing = None
 
     async def tick(self) -> None:
-        """Each block that has a record is written once a round, changed or not: that also mends what a zombie wrote.
-        They travel while the next frames are judged."""
+        """Write each block that has a record once a round, changed or not: that also replaces what a zombie wrote.
+        Writes are in flight while the next frames are judged."""
         await self._landed()
         await self._stored()
         before = time.monotonic() - self._config.state.round_s + self.tick_s / 2
@@ -320,13 +325,13 @@ class JudgeStage:
         self._metrics.clients.set(counts["clients"])
         self._metrics.skipped.set(counts["skipped"])
         self._metrics.evicted.set(counts["evicted"])
-        self._tell_evictions(counts["evicted"])
+        self._log_evictions(counts["evicted"])
 
-    def _tell_evictions(self, evicted: int) -> None:
-        """Whenever they have doubled: a flood of invented clients must not become one of log lines."""
-        if evicted > 2 * self._evicted_told:
-            self._evicted_told = evicted
-            log.warning("clients left for want of room: raise state.block_bytes", evicted=evicted)
+    def _log_evictions(self, evicted: int) -> None:
+        """Whenever they have doubled: a flood of invented clients must not become a flood of log lines."""
+        if evicted > 2 * self._evicted_logged:
+            self._evicted_logged = evicted
+            log.warning("clients evicted for lack of room: raise state.block_bytes", evicted=evicted)
 
     async def _dumped(self, blocks: Mapping[Partition, Iterable[int]]) -> dict[Partition, dict[int, bytes]]:
         values: dict[Partition, dict[int, bytes]] = {}
@@ -339,11 +344,13 @@ class JudgeStage:
                     raise StageError(
                         f"block {block} takes {len(value)} bytes; a message holds {most} (state.block_bytes)"
                     )
-                await asyncio.sleep(0)  # others have their turn
+                await asyncio.sleep(0)  # yield to other stages
         return values
 
     async def _store(self, values: Mapping[Partition, Mapping[int, bytes]]) -> None:
-        async with asyncio.TaskGroup() as writing:  # one after another would wait for as many answers
+        async with (
+            asyncio.TaskGroup() as writing
+        ):  # in parallel: one after another would wait for as many acknowledgements
             for partition, blocks in values.items():
                 writing.create_task(self._state_topic.write(partition.state.partition, blocks, self._log_id))
         for partition, blocks in values.items():
@@ -355,13 +362,13 @@ class JudgeStage:
     async def release(self) -> None:
         await self._landed()
         await self._stored()
-        await self._store(await self._dumped({one: sorted(one.unwritten) for one in self._partitions.values()}))
-        # Not forgotten before the next acquisition: `committable` is asked once more.
+        await self._store(await self._dumped({held: sorted(held.unwritten) for held in self._partitions.values()}))
+        # Partitions stay until the next acquisition: `committable` is called once more.
 
 
 def _dead_letter(record: Any, error: frames.FrameError) -> DeadLetter:
-    """A message of `requests` that is no frame: whoever wrote it must not be able to stop a judge."""
-    place = (record.topic, record.partition, record.offset, WHOLE_RECORD)
-    reject = Reject(*place, "record", "a frame (`sketch` writes them) or a control order", str(error), "malformed")
+    """A message of `requests` that is not a frame becomes a dead letter: it must not stop a judge."""
+    position = (record.topic, record.partition, record.offset, WHOLE_RECORD)
+    reject = Reject(*position, "record", "a frame (`sketch` writes them) or a control order", str(error), "malformed")
     (letter,) = dead_letters([reject], {record.offset: Record(record.key, record.value, record.headers)}, lambda _: [])
     return letter

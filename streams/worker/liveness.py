@@ -1,7 +1,7 @@
-"""Is Kafka there, are its topics still the same, and is there more to read than what comes?
+"""Liveness of Kafka: is it reachable, are its topics still the same, how far do its logs reach?
 
-Asked on a connection of its own: a client that hangs cannot be asked about itself. While Kafka is away nothing is at
-stake, so a worker waits, however long; only a message on its way is waited for no longer than `clients.DELIVERY_S`.
+The check has a connection of its own, since a client that hangs cannot report that it hangs. While Kafka is unavailable
+nothing can be lost, so a worker waits without limit; only a message that was sent is limited, by `clients.DELIVERY_S`.
 """
 
 import asyncio
@@ -30,20 +30,20 @@ RETRY_S = 1.0
 log = structlog.get_logger("probewatch")
 
 
-class Seen(NamedTuple):
-    """ids : topic -> id. ends : partition -> at most the offset of the next record."""
+class TopicSnapshot(NamedTuple):
+    """ids : topic -> id. ends : partition -> end offset of its log, or less."""
 
     ids: Mapping[str, str]
     ends: Mapping[TP, int]
 
 
-class Absence:
-    """Says once that Kafka is away, again every REPEAT_S, and when it is back."""
+class Outage:
+    """Logs that Kafka is unavailable, at once and every REPEAT_S, and when it is available again."""
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
         self._since: float | None = None
-        self._told = 0.0
+        self._logged = 0.0
 
     @property
     def seconds(self) -> float:
@@ -52,21 +52,21 @@ class Absence:
     def begins_or_lasts(self, error: BaseException) -> None:
         now = time.monotonic()
         if self._since is None:
-            self._since, self._told = now, float("-inf")
-        if now - self._told >= REPEAT_S:
-            self._told = now
+            self._since, self._logged = now, float("-inf")
+        if now - self._logged >= REPEAT_S:
+            self._logged = now
             why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            log.warning("Kafka does not answer", at=self._kafka.bootstrap, for_s=round(self.seconds), why=why)
+            log.warning("Kafka is unavailable", at=self._kafka.bootstrap, for_s=round(self.seconds), why=why)
 
     def ends(self) -> None:
         if self._since is not None:
-            log.info("Kafka answers again", after_s=round(self.seconds))
+            log.info("Kafka is available again", after_s=round(self.seconds))
             self._since = None
 
 
-async def arrival(kafka: Kafka) -> None:
-    """Returns when a broker answers. Raises only what waiting does not mend: refused credentials or certificates."""
-    absence = Absence(kafka)
+async def wait_for_kafka(kafka: Kafka) -> None:
+    """Return when a broker responds. Raises only what waiting cannot fix: rejected credentials or certificates."""
+    outage = Outage(kafka)
     while True:
         try:
             await _reach(kafka)
@@ -75,15 +75,15 @@ async def arrival(kafka: Kafka) -> None:
                 isinstance(error, KafkaError) and not error.retriable
             ):
                 raise
-            absence.begins_or_lasts(error)
+            outage.begins_or_lasts(error)
             await asyncio.sleep(RETRY_S)
         else:
-            absence.ends()
+            outage.ends()
             return
 
 
 async def _reach(kafka: Kafka) -> None:
-    """Raises why the last of the addresses does not answer: aiokafka's own start keeps that to itself."""
+    """Raises the error of the last address if none responds; aiokafka's own start does not report it."""
     hosts = collect_hosts(kafka.bootstrap)
     for number, (host, port, _) in enumerate(hosts):
         try:
@@ -97,43 +97,47 @@ async def _reach(kafka: Kafka) -> None:
             return
 
 
-class Contact:
-    """Looks every LOOK_S. wanted : the topics and partitions to look at now. tell : gets what was seen; may raise."""
+class Liveness:
+    """Checks Kafka every LOOK_S.
+
+    wanted : returns the topics and partitions to check now.
+    check : called with each snapshot; may raise.
+    """
 
     def __init__(
         self,
         config: Config,
         wanted: Callable[[], tuple[Sequence[str], Sequence[TP]]],
-        tell: Callable[[Seen], None],
+        check: Callable[[TopicSnapshot], None],
     ) -> None:
         self._config = config
         self._wanted = wanted
-        self._tell = tell
-        self._absence = Absence(config.kafka)
+        self._check = check
+        self._outage = Outage(config.kafka)
         self._consumer: AIOKafkaConsumer | None = None
 
     @property
-    def away_s(self) -> float:
-        """For how long nobody has answered, s; 0 while somebody does."""
-        return self._absence.seconds
+    def unavailable_s(self) -> float:
+        """Seconds since Kafka last responded; 0 while it is reachable."""
+        return self._outage.seconds
 
     async def run(self) -> None:
-        """For ever. Raises what `tell` raises."""
+        """Never returns. Raises what `check` raises."""
         try:
             while True:
                 try:
-                    seen = await self._look()
+                    snapshot = await self._look()
                 except (OSError, KafkaError, TimeoutError) as error:
-                    self._absence.begins_or_lasts(error)
+                    self._outage.begins_or_lasts(error)
                     await self._hang_up()
                 else:
-                    self._absence.ends()
-                    self._tell(seen)
+                    self._outage.ends()
+                    self._check(snapshot)
                 await asyncio.sleep(LOOK_S)
         finally:
             await self._hang_up()
 
-    async def _look(self) -> Seen:
+    async def _look(self) -> TopicSnapshot:
         if self._consumer is None:
             await _reach(self._config.kafka)
         async with asyncio.timeout(ANSWER_S):
@@ -141,9 +145,9 @@ class Contact:
                 self._consumer = await _started(clients.bare_reader(self._config))
             names, partitions = self._wanted()
             ids = await topic_ids(self._consumer._client, names)
-            places = [TopicPartition(*tp) for tp in partitions]
-            ends = await self._consumer.end_offsets(places) if places else {}
-            return Seen(ids, {TP(*place): end for place, end in ends.items()})
+            logs = [TopicPartition(*tp) for tp in partitions]
+            ends = await self._consumer.end_offsets(logs) if logs else {}
+            return TopicSnapshot(ids, {TP(*partition): end for partition, end in ends.items()})
 
     async def _hang_up(self) -> None:
         consumer, self._consumer = self._consumer, None

@@ -1,4 +1,4 @@
-"""Events to their topics; returns when the broker has all of them."""
+"""Writes events to their topics, acknowledged by the broker."""
 
 import asyncio
 from collections import Counter
@@ -11,11 +11,11 @@ from streams.config.topics import Topics
 from streams.metrics import Metrics
 
 ID_HEADER = "probewatch-id"
-"""The same event may be written twice after a crash: same id, same bytes. Readers that count must look at this."""
+"""After a crash an event may be written twice, with the same id and bytes: deduplicate by this before counting."""
 
 
 class Sink:
-    """Throttle records go to the log and to the state that doors read; alerts and drift to theirs."""
+    """Throttle records go to their log and to the compacted topic that doors read; alerts and drift to theirs."""
 
     def __init__(self, producer: AIOKafkaProducer, topics: Topics, metrics: Metrics) -> None:
         self._producer = producer
@@ -27,7 +27,7 @@ class Sink:
         self._metrics = metrics
 
     async def send(self, events: Sequence[Event]) -> None:
-        """Raises aiokafka's KafkaError on the first that fails; some of the others may then be written."""
+        """Returns when the broker has all of them. Raises clients.SendError if one fails; others may be written."""
         sent = []
         for event in events:
             headers = [*event.headers, (ID_HEADER, event.id.encode())]

@@ -1,4 +1,4 @@
-"""`sketch`, live: raw topics to frames in `requests`, what cannot be read to the dead-letter topic."""
+"""`sketch`, live: raw topics to frames in `requests`, unreadable records to the dead-letter topic."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ from streams.wire.rejects import Record, Reject, dead_letters
 from streams.worker.stage import StageError
 
 LINGER_MS = 100
-"""How long the broker may hold a fetch back to gather records: the frame's linger, at no cost to us."""
+"""How long the broker may delay a fetch to gather records."""
 
 GATHER_BYTES = 2**20
-"""A fetch is answered before that when so much has gathered. Each fetch makes a frame for every model and partition of
-`requests`: with 64 kB, ninety records, a row of traffic at 8,000 records/s cost worker and broker a quarter more."""
+"""The broker returns a fetch earlier when so much has gathered. Each fetch makes a frame for every model and partition
+of `requests`: with 64 kB, ninety records, a row of traffic at 8,000 records/s cost worker and broker a quarter more."""
 
 GATHERED_RECORDS = 20_000
 """Batches of a fetch share their frames: a frame for each model and partition, however many raw partitions there are.
@@ -38,15 +38,15 @@ FETCH_BYTES = 4 * 2**20
 
 
 SENT_BYTES = 2**19
-"""Frames that travel to a partition together; a message may be twice as long."""
+"""Bytes of frames sent to a partition as one batch; a single message may be twice as long."""
 
 
 class SketchStage:
-    """Stateless: what a record becomes depends on the record. While the frames of one fetch travel, the next one is
-    sketched; it is sent when all of them are acknowledged.
+    """Stateless: what a record becomes depends on the record. While the frames of one fetch are in flight, the next
+    fetch is sketched; it is sent when all of them are acknowledged.
 
-    One batch is in flight for each partition of `requests`, and the first that fails ends the worker before anything is
-    sent behind it: a hole followed by a success would lie below the judge's marks for ever.
+    One batch is in flight for each partition of `requests`, and the first failure ends the worker before anything is
+    sent behind it: a gap followed by a success would lie below the judge's marks forever.
     """
 
     name = "sketch"
@@ -85,23 +85,23 @@ class SketchStage:
     async def start(self) -> None:
         """Raises StageError if `requests` has another number of partitions than configured: it is fixed for life."""
         wanted, name = self._config.topics.partitions, self._config.topics.requests
-        found = (await topics.partition_counts(self._config, [name])).get(name)
-        if found != wanted:
+        count = (await topics.partition_counts(self._config, [name])).get(name)
+        if count != wanted:
             raise StageError(
-                f"{name}: expected {wanted} partitions (topics.partitions); got {found or 'no such topic'}"
+                f"{name}: expected {wanted} partitions (topics.partitions); got {count or 'no such topic'}"
                 " (`probewatch topics create` makes it)"
             )
         await self._producer.start()
 
     async def stop(self) -> None:
-        """Abandon what is still on its way."""
+        """Abandon what is in flight."""
         if self._in_flight is not None:
             self._in_flight.cancel()
             await asyncio.gather(self._in_flight, return_exceptions=True)
         await self._producer.stop()
 
     async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
-        """Raises StageError if the group has read further than a log reaches: then it is another log."""
+        """Raises StageError if the group has read beyond the end of a log: then the topic was re-created."""
         self._ends = {}
         places = {tp: TopicPartition(tp.topic, tp.partition) for tp in partitions}
         async with clients.reader(self._config) as consumer:
@@ -111,14 +111,14 @@ class SketchStage:
             if offset is not None and offset > ends[place]:
                 raise StageError(
                     f"{tp.topic}[{tp.partition}]: the group has read up to {offset}, but the log ends at {ends[place]}:"
-                    f" the topic was made anew. {self.remedy}"
+                    f" the topic was re-created. {self.remedy}"
                 )
 
     async def process(self, batch: Batch) -> None:
         """Gather a batch; with the last one of a fetch, sketch all of them, and send their frames once those of the
         fetch before are acknowledged. Raises what they failed with."""
         self._gathered.append(batch)
-        if not batch.more or sum(len(one.records) for one in self._gathered) >= GATHERED_RECORDS:
+        if not batch.more or sum(len(gathered.records) for gathered in self._gathered) >= GATHERED_RECORDS:
             await self._flush()
 
     async def _flush(self) -> None:
@@ -127,7 +127,7 @@ class SketchStage:
         pieces = []
         for chunk in chunks(stretches):
             pieces.append(self._sketcher.piece(chunk))
-            await asyncio.sleep(0)  # acknowledgements and other stages come in between
+            await asyncio.sleep(0)  # yield to acknowledgements and other stages
         result = self._sketcher.join(stretches, pieces, self._config.topics.partitions)
         await self._await_sends()
         self._in_flight = asyncio.create_task(self._send(result, gathered))
@@ -138,7 +138,7 @@ class SketchStage:
         return RawRange(topic, partition, source_id(topic, partition, self._config.input.incarnation), batch.records)
 
     async def _await_sends(self) -> None:
-        """Wait until what is on its way is acknowledged; raises if it is not."""
+        """Wait until what is in flight is acknowledged; raises if it is not."""
         if self._in_flight is not None:
             await asyncio.shield(self._in_flight)
             self._in_flight = None
@@ -162,22 +162,21 @@ class SketchStage:
         self._metrics.rows.labels(self.name).inc(sum(frame.rows.count for frame in group))
 
     async def _send_rejects(self, rejects: Sequence[Reject], batches: Sequence[Batch]) -> None:
-        """By raw partition: a dead letter is told from its neighbours by its offset."""
-        for place, refused in groupby(rejects, lambda reject: (reject.topic, reject.partition)):
-            found = list(refused)
-            offsets = {reject.offset for reject in found}
+        """By raw partition: offsets identify dead letters only within one."""
+        for partition, group in groupby(rejects, lambda reject: (reject.topic, reject.partition)):
+            refused = list(group)
+            offsets = {reject.offset for reject in refused}
             records = {
                 r.offset: Record(r.key, r.value, r.headers)
                 for batch in batches
-                if batch.partition == place
+                if batch.partition == partition
                 for r in batch.records
                 if r.offset in offsets
             }
-            await self._dead.send(dead_letters(found, records, self._adapter.elements))
+            await self._dead.send(dead_letters(refused, records, self._adapter.elements))
 
     async def tick(self) -> None:
-        """After the last batch of many nobody else would ask how it went, or send what waits for
-        a batch that a rebalance has taken away."""
+        """Check the last send, and send what was gathered for a fetch whose last batch a rebalance has dropped."""
         if self._gathered:
             await self._flush()
         if self._in_flight is not None and self._in_flight.done():
@@ -188,7 +187,7 @@ class SketchStage:
         return self._ends
 
     async def release(self) -> None:
-        """Send what is gathered, and wait for it; `committable` is asked once more."""
+        """Send what is gathered, and wait for it; `committable` is called once more."""
         if self._gathered:
             await self._flush()
         await self._await_sends()

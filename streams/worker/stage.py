@@ -1,12 +1,12 @@
-"""What `sketch` and `judge` share: one agent over batches, owning partitions between assignment and revocation.
+"""What all stages share: one agent over batches, which owns partitions from assignment to revocation.
 
     rebalance complete -> acquire(partitions) -> process(batch) … tick() … -> release()  <- partitions revoked, or stop
                                                     └ committable() -> committed offsets
 
-All five run one at a time, under one lock: no batch is processed while partitions come or go, and what `release` writes
-is the state between two batches. Batches of partitions that are not owned are dropped; the next owner reads them again.
-A step that fails, or is cut off half-way, is the stage's last: what it holds may be ahead of what the broker has
-acknowledged, and must reach neither topics nor offsets.
+All five run one at a time, under one lock: no batch is processed while partitions are assigned or revoked, and
+`release` writes the state between two batches. Batches of partitions that are not owned are dropped; the next owner
+reads them again. A step that fails, or is cancelled half-way, is the stage's last: its state may be ahead of what the
+broker has acknowledged, and must reach neither topics nor offsets.
 """
 
 import asyncio
@@ -19,33 +19,55 @@ from faust.types import TP, StreamT
 
 from streams.kafka.faust_batches import Batch, BatchApp, Memory
 from streams.worker import allocator
-from streams.worker.watchdog import Wait, Waits
+from streams.worker.watchdog import Wait, WaitTimers
 
 log = structlog.get_logger("probewatch")
 
 SILENT_S = 60.0
-"""Faust asks for records about every second, and whatever it asks for comes at once."""
+"""Faust polls about every second, and the client returns at once."""
 
 REBALANCE_S = 180.0
-"""A rebalance waits up to a minute for members that do not answer."""
+"""A rebalance waits up to a minute for members that do not respond."""
 
 STEP_S = 300.0
-"""Sends end themselves before that (`clients.DELIVERY_S`)."""
+"""Sends time out before that (`clients.DELIVERY_S`)."""
 
 
 class StageError(RuntimeError):
-    """A stage cannot go on, and what to do about it."""
+    """A stage cannot continue. The text says what to do."""
 
 
 class LostBatchError(RuntimeError):
-    """A batch was lost between fetch and stage; going on would commit what was never handled."""
+    """A batch was lost between fetch and stage; continuing would commit records that were never processed."""
 
 
 class Stage(Protocol):
     """One step of the pipeline, without any knowledge of groups and rebalances.
 
-    Whatever fails raises, and ends the worker. tick_s : how often `tick` wants to be called, s. memory : where to keep
-    the ids of its topics, if its own state does not. remedy : what to do if one of them was made anew.
+    StageRunner calls these methods one at a time. Any exception from any of them ends the worker with exit code 1.
+
+    name : of the stage; its consumer group is `<kafka.group>-<name>`.
+    topics : what it reads.
+    tick_s : interval of `tick`, s.
+    memory : where to remember the ids of its topics; None if its own state holds them.
+    remedy : what an operator must do if one of the topics was deleted and re-created.
+
+    Example, which prints what it reads::
+
+        class Printer:
+            name, topics, tick_s, memory, remedy = "printer", ("requests",), 1.0, None, "Reset the group's offsets"
+
+            async def acquire(self, partitions, committed):
+                self._ends = {tp: committed[tp] or 0 for tp in partitions}
+
+            async def process(self, batch):
+                print(batch.records)
+                self._ends[batch.partition] = batch.end
+
+            def committable(self):
+                return self._ends
+
+        StageRunner(Printer(), "group", consumer_arguments)     # start, stop, tick and release may do nothing
     """
 
     name: str
@@ -55,41 +77,50 @@ class Stage(Protocol):
     remedy: str
 
     async def start(self) -> None:
-        """Open clients."""
+        """Open clients. Raises StageError if topics are missing or do not match the configuration."""
 
     async def acquire(self, partitions: Sequence[TP], committed: Mapping[TP, int | None]) -> None:
-        """Get ready for exactly these partitions. committed : where the group will begin to read, None if anew.
+        """Load the state of exactly these partitions; all others are gone.
 
-        What is committable then may lie below: the group is put back there, and reads that part again.
+        partitions : all that are assigned now, in order.
+        committed : the group's offset of each; None if it has none and begins at the oldest record.
+
+        If `committable` is below the committed offset afterwards, the group is set back and reads that part again.
+        Cancelled if the next rebalance begins. Raises StageError if state and log do not belong together.
         """
 
     async def process(self, batch: Batch) -> None:
-        """Handle a batch. What it causes may still travel when this returns: `committable` waits for acknowledgements,
-        and a failure is raised by the next call of `process`, `tick` or `release`."""
+        """Process a batch.
+
+        batch : consecutive records of one owned partition.
+
+        May return while messages are in flight: `committable` excludes them, and the next call of `process`, `tick` or
+        `release` raises if one of them failed.
+        """
 
     async def tick(self) -> None:
-        """Work that is due by time. Must not change what will be decided."""
+        """Work that is due by time, every `tick_s` while partitions are owned. Must not influence decisions."""
 
     def committable(self) -> Mapping[TP, int]:
-        """Everything below these offsets need never be read again."""
+        """By partition, the offset below which nothing need be read again."""
 
     async def release(self) -> None:
-        """Write what is not yet written; the partitions go."""
+        """Flush; the partitions are being revoked. `committable` is called once more afterwards."""
 
     async def stop(self) -> None:
-        """Close clients."""
+        """Close clients, abandoning what is in flight."""
 
 
 class StageRunner:
-    """Runs a stage as a Faust agent. `failed` gets the first error."""
+    """Runs a stage as a Faust agent. failed : future of the first error. log_ends : end offsets, as last seen."""
 
     def __init__(self, stage: Stage, group: str, consumer_arguments: Mapping[str, Any]) -> None:
         self.stage = stage
         self.app = BatchApp(f"{group}-{stage.name}", consumer_arguments)
         self.failed = self.app.failed
         self.ready = False
-        self._waits = Waits()
-        self._ends: Mapping[TP, int] = {}
+        self.log_ends: Mapping[TP, int] = {}
+        self._timers = WaitTimers()
         self._polls = 0
         self._step = ""
         self._steps = 0
@@ -118,67 +149,68 @@ class StageRunner:
         await self.app.start()
 
     async def stop(self) -> None:
-        """Finish the batch in work, write, commit, leave the group."""
+        """Finish the current batch, flush, commit, leave the group."""
         self.ready = False
         if self._acquiring is not None:
             self._acquiring.cancel()
         async with self._lock:
-            await self._give_back()
+            await self._release()
         await self.abandon()
 
     async def abandon(self) -> None:
-        """Leave the group without writing anything more."""
+        """Leave the group without writing anything."""
         self.ready = False
         for task in self._tasks:
             task.cancel()
         await self.app.stop()
         await self.stage.stop()
 
-    def seen(self, ids: Mapping[str, str], ends: Mapping[TP, int]) -> None:
-        """What the broker tells somebody else. Raises StageError if a topic is not the one that is being read."""
-        self._ends = ends
+    def check_topic_ids(self, ids: Mapping[str, str]) -> None:
+        """Raises StageError if a topic that is being read has another id. ids : topic -> id, as of now."""
         for topic, known in (self.app.batch_consumer.topic_ids if self.ready else {}).items():
             if ids.get(topic, known) != known:
-                raise StageError(f"{topic} was made anew while {self.stage.name} read it. {self.stage.remedy}")
+                raise StageError(
+                    f"{topic} was deleted and re-created while {self.stage.name} was reading it. {self.stage.remedy}"
+                )
 
     def reset_deadlines(self) -> None:
-        """Nothing was to be had meanwhile: whatever is waited for is waited for anew."""
-        self._waits = Waits()
+        """Kafka was unreachable: restart all timers."""
+        self._timers = WaitTimers()
 
     def overdue(self, waited_s: float) -> str | None:
-        """What has been waited for too long, if anything: Faust may stop reading, or never end a rebalance.
+        """What has taken too long, if anything: Faust may stop reading, or never complete a rebalance.
 
         waited_s : since the last call. What the event loop slept through meanwhile is not Faust's silence: the first
         frame may wait a minute for the compiler.
         """
-        return self._waits.over(self._waited_for(), waited_s)
+        return self._timers.overdue(self._waits(), waited_s)
 
-    def _waited_for(self) -> dict[Hashable, Wait]:
-        """Faust's and its client's known troubles: each is a wait that does not end."""
+    def _waits(self) -> dict[Hashable, Wait]:
+        """The known ways in which Faust and its client hang."""
         name = self.stage.name
         if self._step == "acquire":
-            return {}  # whatever reads there watches over itself
+            return {}  # reading state has a timeout of its own
         if self._step:
-            text = f"{name}: its step `{self._step}` has not come to an end for {STEP_S:.0f} s"
+            text = f"{name}: its step `{self._step}` has not finished for {STEP_S:.0f} s"
             return {"step": Wait(self._steps, STEP_S, text)}
         if not self.ready:
-            text = f"{name}: no assignment for {REBALANCE_S:.0f} s: a rebalance that does not end"
+            text = f"{name}: no assignment for {REBALANCE_S:.0f} s: the rebalance does not complete"
             return {"rebalance": Wait(None, REBALANCE_S, text)}
         consumer = self.app.batch_consumer
         polled, self._polls = consumer.polls != self._polls, consumer.polls
-        text = f"{name}: Faust has not asked for records for {SILENT_S:.0f} s: its consumer has stopped"
+        text = f"{name}: Faust has not polled for {SILENT_S:.0f} s: its consumer has stopped"
         waits: dict[Hashable, Wait] = {"polls": Wait(consumer.polls, SILENT_S, text)}
         for tp in self._owned:
             at = consumer.reading_at(tp)
-            if (at or 0) < self._ends.get(tp, 0):
+            if (at or 0) < self.log_ends.get(tp, 0):
                 text = (
-                    f"{name}: {tp.topic}[{tp.partition}]: records wait at {at}, and for {SILENT_S:.0f} s none has come"
+                    f"{name}: {tp.topic}[{tp.partition}]: not read for {SILENT_S:.0f} s although records wait at {at}"
                 )
                 waits[tp] = Wait(at, SILENT_S, text, counts=polled)
         return waits
 
     def lag(self) -> dict[TP, int]:
-        """Records behind the last fetch that are not handled yet."""
+        """Records up to the high watermark of the last fetch that are not processed yet, by partition."""
         consumer, done = self.app.batch_consumer, self.stage.committable()
         ends = {tp: consumer.highwater(tp) for tp in self._owned}
         return {tp: max(0, end - done[tp]) for tp, end in ends.items() if end is not None and tp in done}
@@ -192,14 +224,14 @@ class StageRunner:
                     self._mark()
 
     def _check_number(self, batch: Batch) -> None:
-        """A batch of number 0 follows a seek to the committed offset: nothing can be missing before it."""
+        """Batch 0 follows a seek to the committed offset: nothing can be missing before it."""
         expected = self._numbers.get(batch.partition, 0)
         if batch.number not in (0, expected):
-            raise LostBatchError(f"{batch.partition}: batch {batch.number} came where {expected} was due")
+            raise LostBatchError(f"{batch.partition}: expected batch {expected}; got {batch.number}")
         self._numbers[batch.partition] = batch.number + 1
 
     async def _last_if_it_fails(self, name: str, step: Coroutine[Any, Any, None]) -> None:
-        """One step of the stage. Behind one that failed, or was cancelled, nothing is owned and nothing is done."""
+        """Run one step of the stage. After a failed or cancelled one nothing is owned and nothing is done."""
         self._step, self._steps = name, self._steps + 1
         try:
             await step
@@ -220,7 +252,7 @@ class StageRunner:
                 if self._owned:
                     try:
                         await self._last_if_it_fails("tick", self.stage.tick())
-                    except Exception as error:  # the task's only way to tell: nobody awaits it
+                    except Exception as error:  # nobody awaits this task
                         self.app.fail(error)
                         return
                     self._mark()
@@ -240,21 +272,27 @@ class StageRunner:
                 if self._acquiring is not None:
                     self._acquiring.cancel()
                 self._step, self._acquiring = "", None
-                allocator.give_back()
+                allocator.release_memory()
             self._numbers = {}
             self.ready = bool(self._owned) or not partitions
 
     async def _acquire(self, partitions: Sequence[TP]) -> bool:
-        """False if the next rebalance began meanwhile."""
+        """False if the next rebalance has begun."""
         consumer = self.app.batch_consumer
         consumer.memory = self.stage.memory
-        stood, other, gone = await consumer.look(partitions, self.stage.topics)
-        if other:
-            raise StageError(f"{', '.join(sorted(other))} was made anew under its old name. {self.stage.remedy}")
-        for tp, records in gone.items():
+        offsets, recreated, expired = await consumer.group_offsets(partitions, self.stage.topics)
+        if recreated:
+            topics = ", ".join(sorted(recreated))
+            raise StageError(f"{topics} was deleted and re-created under its old name. {self.stage.remedy}")
+        for tp, records in expired.items():
             at = f"{tp.topic}[{tp.partition}]"
-            log.error("lost: retention took records that were not read", records=records, at=at, stage=self.stage.name)
-        committed = {tp: stood.get(tp) for tp in partitions}
+            log.error(
+                "records lost: retention deleted them before they were read",
+                records=records,
+                at=at,
+                stage=self.stage.name,
+            )
+        committed = {tp: offsets.get(tp) for tp in partitions}
         self._step = "acquire"
         self._acquiring = asyncio.create_task(self.stage.acquire(partitions, committed))
         await asyncio.wait([self._acquiring])
@@ -262,17 +300,17 @@ class StageRunner:
             return False
         self._acquiring.result()
         begin = self.stage.committable()
-        back = {tp: begin[tp] for tp, offset in stood.items() if begin.get(tp, offset) < offset}
-        return not back or await consumer.put_back(back)
+        back = {tp: begin[tp] for tp, offset in offsets.items() if begin.get(tp, offset) < offset}
+        return not back or await consumer.set_back(back)
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         self.ready = False
         if self._acquiring is not None:
             self._acquiring.cancel()
         async with self._lock:
-            await self._give_back()
+            await self._release()
 
-    async def _give_back(self) -> None:
+    async def _release(self) -> None:
         if self._owned:
             await self._last_if_it_fails("release", self.stage.release())
             self._mark()

@@ -1,7 +1,7 @@
 """Blocks of client state in a compacted topic: written one by one, read back as a whole partition.
 
-A record that is damaged, or that somebody else has written, costs reading again from the mark of an older one, never
-events; and it cannot stop a judge as long as an older one is there.
+A damaged or foreign record costs no event: reading begins again at the mark of an older one. It cannot stop a judge as
+long as an older one exists.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ LOG_HEADER = "probewatch-log"
 """Id of the topic that the offsets in a state belong to."""
 
 SILENT_S = 60.0
-"""For as long a broker may give no record of a state before recovery is given up."""
+"""Recovery fails if a broker returns no record of a state for so long."""
 
-TOLD_MAX = 5
-"""Damaged records that are told one by one."""
+LOGGED_MAX = 5
+"""Damaged records that are logged one by one."""
 
 log = structlog.get_logger("probewatch")
 
@@ -38,10 +38,12 @@ log = structlog.get_logger("probewatch")
 class Stored:
     """What the topic holds of one partition.
 
-    blocks : block -> the value that has come furthest. marks : block -> how far. damaged : blocks with a record that
-    is not whole; it may have come further than what is in `blocks`. logs : topic ids that these offsets belong to.
-    settings : with which ones the partition was judged, from where on. read_bytes : of all records, those superseded
-    too.
+    blocks : block -> the value with the furthest mark.
+    marks : block -> that mark.
+    damaged : blocks with a damaged record; its mark may have been further.
+    logs : topic ids that these offsets belong to.
+    settings : which settings the partition was judged with, from which offset on.
+    read_bytes : of all records, superseded ones included.
     """
 
     blocks: dict[int, bytes] = field(default_factory=dict)
@@ -52,7 +54,7 @@ class Stored:
     read_bytes: int = 0
 
     def keep(self, value: bytes) -> None:
-        """Put a block in its place, unless what is there has come further. Raises engine.BlockError.
+        """Keep a block unless one with a further mark is known. Raises engine.BlockError.
 
         The furthest mark counts, not the last record: a stalled worker that wakes may have written an old block behind
         a newer one. At one mark all writers agree, since a block is a function of the log before its mark.
@@ -62,12 +64,12 @@ class Stored:
             self.blocks[mark.block], self.marks[mark.block] = value, mark.offset
 
     def lose(self, block: int) -> None:
-        """A block that looked whole cannot be read."""
+        """A block with a valid checksum cannot be loaded."""
         del self.blocks[block], self.marks[block]
         self.damaged.add(block)
 
     def begin(self, committed: int) -> int:
-        """Where reading goes on so that nothing of a damaged record is missing: at or below the committed offset."""
+        """Where reading must begin so that nothing of a damaged record is missing: at or below the committed offset."""
         return min([committed, *(self.marks.get(block, 0) for block in self.damaged)])
 
 
@@ -110,30 +112,30 @@ async def read_state(
 ) -> dict[int, Stored]:
     """Every block ever written in these partitions, the furthest of each.
 
-    Raises StageError if the broker stops answering, engine.BlockError for a block of another version's layout.
+    Raises StageError if the broker stops responding, engine.BlockError for a block of another version's layout.
     """
-    found = {partition: Stored() for partition in partitions}
-    if not found:
-        return found  # a consumer that stops as soon as it has started cancels its caller
+    states = {partition: Stored() for partition in partitions}
+    if not states:
+        return states  # a consumer that stops as soon as it has started cancels its caller
     topic = config.topics.judge_state
     most = state_bytes(config) + FRAMING_BYTES
     bad = 0
     async with reader(config, max_partition_fetch_bytes=most, fetch_max_bytes=4 * most) as consumer:
         async for record in read_log(consumer, [TopicPartition(topic, n) for n in partitions], features):
-            found[record.partition].read_bytes += len(record.value or b"")
-            problem = _take(found[record.partition], record, config.state.blocks)
+            states[record.partition].read_bytes += len(record.value or b"")
+            problem = _take(states[record.partition], record, config.state.blocks)
             if problem is not None:
                 bad += 1
                 metrics.damaged.labels(topic).inc()
-                if bad <= TOLD_MAX:
-                    log.warning("damaged", what=problem, at=f"{topic}[{record.partition}]@{record.offset}")
-    if bad > TOLD_MAX:
-        log.warning("damaged", records=bad, topic=topic)
-    return found
+                if bad <= LOGGED_MAX:
+                    log.warning("damaged record", what=problem, at=f"{topic}[{record.partition}]@{record.offset}")
+    if bad > LOGGED_MAX:
+        log.warning("damaged records", records=bad, topic=topic)
+    return states
 
 
 def _take(stored: Stored, record: Any, blocks: int) -> str | None:
-    """What is wrong with a record, if anything. Deleted ones too are none of ours."""
+    """What is wrong with a record, if anything. Tombstones count as foreign."""
     settings = settings_log.decode(record.key, record.value, record.partition)
     if settings is not None:
         stored.settings.append(settings)
@@ -142,10 +144,10 @@ def _take(stored: Stored, record: Any, blocks: int) -> str | None:
     try:
         mark = engine.block_mark(record.value or b"")
         if (mark.partition, mark.block) != (record.partition, block):
-            raise engine.DamagedBlockError("the value of another block")
+            raise engine.DamagedBlockError("the value belongs to another block")
     except engine.DamagedBlockError as error:
         if block is None or block >= blocks:
-            return f"no record of ours: {error}"
+            return f"foreign record: {error}"
         stored.damaged.add(block)
         return f"block {block}: {error}"
     stored.keep(record.value)
@@ -156,15 +158,16 @@ def _take(stored: Stored, record: Any, blocks: int) -> str | None:
 async def read_log(
     consumer: AIOKafkaConsumer, places: Sequence[TopicPartition], features: Features
 ) -> AsyncIterator[Any]:
-    """Every record of these partitions up to where they end now. `consumer` must be of no group.
+    """Every record of these partitions up to their current end.
 
-    Raises StageError if the broker gives nothing for SILENT_S: Faust's own recovery would wait for ever.
+    consumer : started, without a group.
+    Raises StageError if the broker returns nothing for SILENT_S; Faust's own recovery would wait forever.
     """
     if not places:
         return
-    told = f"{places[0].topic}: no record for {SILENT_S:.0f} s, and its end is not reached: recovery is stuck"
-    still = asyncio.get_running_loop().time
-    moved, before = still(), None
+    stuck = f"{places[0].topic}: no record for {SILENT_S:.0f} s before the end of the log: recovery is stuck"
+    now = asyncio.get_running_loop().time
+    moved, before = now(), None
     ends = await log_ends(consumer, places, features)
     consumer.assign(places)
     await consumer.seek_to_beginning(*places)
@@ -173,17 +176,17 @@ async def read_log(
         for records in (await consumer.getmany(*unread, timeout_ms=200)).values():
             for record in records:
                 yield record
-        # The position, not the last record: compaction or retention may have taken the end of the log.
+        # The position, not the last record: compaction or retention may have removed the end of the log.
         try:
             async with asyncio.timeout(SILENT_S):
                 positions = {place: await consumer.position(place) for place in unread}
         except TimeoutError:
-            raise StageError(told) from None
+            raise StageError(stuck) from None
         unread = {place: end for place, end in unread.items() if positions[place] < end}
         if positions != before:
-            moved, before = still(), positions
-        elif still() - moved > SILENT_S:
-            raise StageError(told)
+            moved, before = now(), positions
+        elif now() - moved > SILENT_S:
+            raise StageError(stuck)
 
 
 def _key(partition: int, block: int) -> bytes:
@@ -191,6 +194,6 @@ def _key(partition: int, block: int) -> bytes:
 
 
 def _block(key: bytes | None, partition: int) -> int | None:
-    """The block that a record says it is of, if its key is one of this partition."""
+    """The block that a record's key names, if the key belongs to this partition."""
     _, _, number = (key or b"").partition(b"/")
     return int(number) if number.isdigit() and key == _key(partition, int(number)) else None

@@ -1,4 +1,4 @@
-"""Compile every kernel ahead of the first record: `python -m streams.worker.warm`, and each worker at its start.
+"""Compile every kernel before the first record: `python -m streams.worker.warm`, and each worker at its start.
 
 Compiled code is cached under the hash of the kernels' sources, so this takes half a minute once and nothing afterwards.
 """

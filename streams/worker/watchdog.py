@@ -1,11 +1,17 @@
-"""How long something has been waited for, in seconds that count."""
+"""Timers for conditions that must not last: each counts how long its state has not changed."""
 
 from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
 
 class Wait(NamedTuple):
-    """state : as long as it stays the same, the wait goes on. counts : whether the time since the last look does."""
+    """Something that should change within a time.
+
+    state : the timer restarts when this changes.
+    limit_s : how long it may stay the same.
+    text : the error if it does.
+    counts : whether the time since the last call counts.
+    """
 
     state: Hashable
     limit_s: float
@@ -13,20 +19,20 @@ class Wait(NamedTuple):
     counts: bool = True
 
 
-class Waits:
-    """Whatever moved, or is no longer waited for, begins anew."""
+class WaitTimers:
+    """A timer restarts when its state changes or it disappears."""
 
     def __init__(self) -> None:
         self._since: dict[Hashable, tuple[Hashable, float]] = {}
 
-    def over(self, waits: Mapping[Hashable, Wait], waited_s: float) -> str | None:
+    def overdue(self, waits: Mapping[Hashable, Wait], waited_s: float) -> str | None:
         """The text of a wait beyond its limit, if any. waited_s : since the last call."""
         before, self._since = self._since, {}
-        found = None
-        for what, wait in waits.items():
-            state, seconds = before.get(what, (None, 0.0))
-            seconds = seconds + waited_s * wait.counts if what in before and state == wait.state else 0.0
-            self._since[what] = wait.state, seconds
+        overdue = None
+        for key, wait in waits.items():
+            state, seconds = before.get(key, (None, 0.0))
+            seconds = seconds + waited_s * wait.counts if key in before and state == wait.state else 0.0
+            self._since[key] = wait.state, seconds
             if seconds > wait.limit_s:
-                found = wait.text
-        return found
+                overdue = wait.text
+        return overdue

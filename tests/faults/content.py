@@ -15,7 +15,7 @@ from tests.pipeline import RAW_PARTITIONS, read_topic
 NOTHING_FITS_BYTES = 100
 COPIES = 20
 FLIPS = 3
-NOTICED = ("was made anew", "the topic was made anew", "UnknownTopicOrPartition")
+NOTICED = ("was deleted and re-created", "the topic was re-created", "UnknownTopicOrPartition")
 NOTICED_S = 4.0
 """Workers look every 2 s whether a topic is still the one that they read."""
 
@@ -91,7 +91,7 @@ class MadeAnew(Fault):
 
     def __init__(self, *, stopped: bool) -> None:
         how = "sketch stopped" if stopped else "under running workers"
-        super().__init__(f"raw topic deleted and made anew, {how}", ends=() if stopped else NOTICED)
+        super().__init__(f"raw topic deleted and re-created, {how}", ends=() if stopped else NOTICED)
         self._stopped = stopped
 
     async def strike(self, scene: Scene) -> None:

@@ -8,7 +8,7 @@ from tests.faults.scene import Scene
 from tests.faults.workers import all_ready
 from tests.pipeline import until
 
-STOOD_STILL = "stood still for .* s, longer than kafka.session_timeout_s"
+STALLED = "stalled for .* s, longer than kafka.session_timeout_s"
 COMPILED_S = 300.0
 """Until one worker has compiled every kernel; the others find them."""
 
@@ -31,7 +31,7 @@ class Stalled(Fault):
     """SIGSTOP for longer than the session: others take over, then the sleeper wakes and believes it still owns all."""
 
     def __init__(self, stage: str) -> None:
-        super().__init__(f"SIGSTOP of {stage}, longer than its session", ends=(STOOD_STILL,))
+        super().__init__(f"SIGSTOP of {stage}, longer than its session", ends=(STALLED,))
         self._stage = stage
 
     async def strike(self, scene: Scene) -> None:

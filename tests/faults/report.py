@@ -17,17 +17,23 @@ HEADER = ("fault", "nodes", "times", "lost", "doubled", "repeated", "settled aft
 
 INTRODUCTION = """## Faults
 
-`make test-faults` deals every fault three times, the slowest once, among twelve seeded runs on Apache Kafka
-4.1, a third of them on three nodes. A run has two workers each of `sketch`, `judge` and `link`, which are
-started again as a service manager would, sessions of 3 s, and 300 rows a second. After each fault all that was
-sent must be handled and committed; at the end events are compared by id and byte with one uninterrupted fold of
-the same records, and every row must stand in `requests`. Where the raw topic was made anew, the history is all
-of the new topic and what had been read of the old one: up to the last row of each partition that `sketch` had
-written.
+`make test-faults` injects every fault three times, the slowest once, in twelve seeded runs on Apache Kafka 4.1, a third
+of them on three nodes.
 
-*Lost*: events or rows that are missing. *Doubled*: events nobody expects, or other bytes under a known id.
-*Repeated*: the same bytes under the same id once more, which is allowed after a crash. *Settled*: the median
-time from the beginning of the fault until everything sent meanwhile was committed.
+- A run has two workers each of `sketch`, `judge` and `link`, restarted as a supervisor would, sessions of 3 s, and 300
+  rows a second.
+- After each fault, everything sent must be processed and committed.
+- At the end, events are compared by id and byte with one uninterrupted fold of the same records, and every row must be
+  in `requests`.
+- Where the raw topic was re-created, the history is all of the new topic and what had been read of the old one: up to
+  the last row of each partition that `sketch` had written.
+
+| column | meaning |
+|---|---|
+| lost | events or rows that are missing |
+| doubled | events nobody expects, or other bytes under a known id |
+| repeated | the same bytes under the same id once more, which is allowed after a crash |
+| settled after | median time from the beginning of the fault until everything sent meanwhile was committed |
 """
 
 Record = Mapping[str, Any]
@@ -87,11 +93,11 @@ def summary(records: Sequence[Record]) -> str:
     strikes_of_all = [strike for entry in records for strike in entry["strikes"]]
     exits, watched = sum(len(s["exits"]) for s in strikes_of_all), sum(s["watched"] for s in strikes_of_all)
     failed = [str(entry["seed"]) for entry in records if "failed" in entry]
-    broken = f" Broken off: seeds {', '.join(failed)}." if failed else ""
+    broken = f" Aborted: seeds {', '.join(failed)}." if failed else ""
     return (
         f"{len(strikes_of_all)} faults in {len(records)} runs (seeds {seeds}), {rows:,} rows, {events:,} events;"
-        f" workers that their watchdog ended, since Faust or its client stood still: {watched};"
-        f" that ended for a reason not planned: {exits}.{broken}"
+        f" workers ended by their watchdog because Faust or its client hung: {watched};"
+        f" workers ended for an unplanned reason: {exits}.{broken}"
     )
 
 

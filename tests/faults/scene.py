@@ -65,7 +65,7 @@ class Scene:
         self.stopped: list[tuple[str, int]] = []
         """Who was asked to leave, and its exit code."""
         self.lives: list[Life] = []
-        """What the raw topic was before it was made anew."""
+        """What the raw topic was before it was re-created."""
         self.incarnation = self.config.input.incarnation
         self._gone: list[Exit] = []
         self._numbers = count(10)

@@ -18,10 +18,10 @@ from tests.faults.workers import Exit
 from tests.pipeline import read_topic
 
 WATCHDOG = (
-    "records wait at .*, and for .* s none has come",
-    "Faust has not asked for records",
+    "not read for .* s although records wait",
+    "Faust has not polled",
     "no assignment for .* s",
-    "its step .* has not come to an end",
+    "its step .* has not finished",
 )
 """What a worker says when it ends because Faust or its client stands still: not planned, and not the worker's fault."""
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from detector import engine
-from detector.drift import fold as drift
+from detector import engine, link
+from detector.link_fold import StateError
 from detector.state.packing import BODY_BYTES_MIN, pack, unpack
 from tests.fuzz import world
 
-LINK_HEAD = drift.STATE_MAGIC + b"%d" % drift.STATE_LAYOUT
+LINK_HEAD = link.STATE_MAGIC + b"%d" % link.STATE_LAYOUT
 GROWN_MAX = 64_000_000
 
 
@@ -72,11 +72,12 @@ def woven(places: bytes) -> bytes:
 
 def check_link(body: bytes) -> None:
     """Only what reading it gives: what figures a worker has written its successor believes."""
-    settings = drift.Settings.of(world.CONFIG, world.artefacts())
+    state, again = (link.LinkState.of(world.CONFIG, world.artefacts()) for _ in range(2))
     try:
-        state = drift.load(settings, LINK_HEAD + pack(body, level=1))
-    except drift.StateError as error:
+        state.load(LINK_HEAD + pack(body, level=1))
+    except StateError as error:
         assert str(error).isprintable() and len(str(error)) < 300
         return
-    written = drift.dump(state)
-    assert drift.dump(drift.load(settings, written)) == written
+    written = state.dump()
+    again.load(written)
+    assert again.dump() == written

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from detector import engine
-from detector.drift import fold as drift
+from detector import engine, link
 from detector.frame import ControlFrame, Frame, RowFrame, ShiftFrame
 from models.rows import CLIENT_TAIL_BYTES, Rows
 from streams.wire import frames
@@ -93,16 +92,17 @@ def judged(frame: Frame) -> None:
     """Both folds take it between two frames that they know, and go on as before it."""
     before, after = (replace(world.probing(), partition=0, offset=offset) for offset in (0, 2))
     state = engine.open_partition(world.settings(), 0)
-    link = drift.LinkState(drift.Settings.of(world.CONFIG, world.artefacts()))
+    models = link.LinkState.of(world.CONFIG, world.artefacts())
     moved = after.rows._replace(offset=after.rows.offset + 1_000, time_ms=after.rows.time_ms + 60_000)
     for one in (before, frame, replace(after, rows=moved)):
         for event in engine.step(state, one):
             assert event.value.isascii() or event.value.decode().isprintable()
-        drift.step(link, one)
-        drift.close_due(link)
+        models.step([one])
+        models.close_due()
     assert sum(table.nbytes for table in state.tables.values()) < GROWN_MAX
-    kept = drift.load(link.settings, drift.dump(link))
-    assert drift.dump(kept) == drift.dump(link)
+    kept = link.LinkState.of(world.CONFIG, world.artefacts())
+    kept.load(models.dump())
+    assert kept.dump() == models.dump()
     restored = engine.open_partition(world.settings(), 0)
     for block in range(world.CONFIG.state.blocks):
         value = engine.dump_block(state, block)

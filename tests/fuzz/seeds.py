@@ -7,9 +7,8 @@ from pathlib import Path
 
 import zstandard
 
-from detector import engine
-from detector.drift import fold as drift
-from detector.frame import ControlFrame, ShiftFrame
+from detector import engine, link
+from detector.frame import CloseFrame, ControlFrame, ResultFrame, ShiftFrame
 from models.pseudonym import pseudonym
 from streams.wire import frames
 from tests import malformed
@@ -39,6 +38,8 @@ def frame() -> Iterator[bytes]:
         yield frames.encode_control(ControlFrame(0, 1, action, client, name, "", 1_700_100_000_000, "spoken to"))
     vector = tuple(range(probing.rows.values.shape[1]))
     yield frames.encode_control(ShiftFrame(0, 1, probing.model, probing.space, 1, 2, 3, vector))
+    yield frames.encode_control(CloseFrame(0, 1, 60_000, "drift"))
+    yield frames.encode_control(ResultFrame(0, 1, "other", "x", 60_000, b'{"rows":1}'))
     yield b"\x01\x08" + random.Random(2).randbytes(600)
 
 
@@ -51,9 +52,9 @@ def block() -> Iterator[bytes]:
         yield b"\x01" + zstandard.ZstdDecompressor().decompress(value[engine.BLOCK_HEAD_BYTES :])
     yield b"\x03"
     yield from (b"\x03" + random.Random(seed).randbytes(4 * seed) for seed in (1, 2, 5, 9))
-    link = drift.LinkState(drift.Settings.of(world.CONFIG, world.artefacts()))
-    drift.step(link, world.probing())
-    yield b"\x02" + zstandard.ZstdDecompressor().decompress(drift.dump(link)[len(LINK_HEAD) :])
+    models = link.LinkState.of(world.CONFIG, world.artefacts())
+    models.step([world.probing()])
+    yield b"\x02" + zstandard.ZstdDecompressor().decompress(models.dump()[len(LINK_HEAD) :])
 
 
 def main() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detector import engine
-from detector.drift import fold as drift
+from detector import engine, link
 from detector.engine import EngineSettings
 from detector.frame import RowFrame
 from models.artefacts.store import Artefacts, load_artefacts
@@ -82,6 +81,6 @@ def ready() -> None:
     state = engine.open_partition(settings(), 0)
     engine.step(state, probing())
     engine.load_block(state, engine.dump_block(state, 0))
-    link = drift.LinkState(drift.Settings.of(CONFIG, artefacts()))
-    drift.step(link, probing())
-    drift.close_due(link)
+    models = link.LinkState.of(CONFIG, artefacts())
+    models.step([probing()])
+    models.close_due()

@@ -201,16 +201,16 @@ def _line(name: str, cells: Iterable[str]) -> str:
 
 
 def section(answers: Answers) -> str:
-    """What stands in docs/reliability.md between the markers."""
+    """The text between the markers in docs/reliability.md."""
     tried = sum(len(found) for found in answers.values())
     refused = sum(not allowed for found in answers.values() for allowed in found.values())
     letters = ", ".join(f"{letter} {verb}" for verb, letter in LETTERS.items())
     return f"""
 ## Roles
 
-Each of {tried} actions was tried by each role's own user on Apache Kafka with its StandardAuthorizer, over TLS and
-SCRAM-SHA-512; {refused} were refused for want of a right, as `tests/kafka/test_roles.py` demands. {letters}; - nothing.
-Why it is so: [security](security.md). `make roles` prints this.
+Each role's own user tried each of {tried} actions on Apache Kafka with its StandardAuthorizer, over TLS and
+SCRAM-SHA-512. {refused} were denied by ACLs, as `tests/kafka/test_roles.py` requires. {letters}; - nothing.
+The reasons: [security](security.md). `make roles` prints this section.
 
 {table(answers)}
 """

@@ -93,14 +93,14 @@ async def test_while_kafka_is_away_a_worker_waits_and_says_so(
     def said_thrice() -> bool:
         nonlocal said
         said += "".join(capfd.readouterr())
-        return said.count("Kafka does not answer") >= 3
+        return said.count("Kafka is unavailable") >= 3
 
     async with working(config, fitted) as (worker, running):
         await until(lambda: asyncio.sleep(0, worker.ready), "ready")
         await write_raw(config, rows[: len(rows) // 2])
         await until(lambda: all_handled(config, ["judge"]), "half handled")
         node.send(signal.SIGSTOP) if how == "asleep" else node.kill()
-        await until(lambda: asyncio.sleep(0, worker.contact.away_s > 0), "noticed")
+        await until(lambda: asyncio.sleep(0, worker.liveness.unavailable_s > 0), "noticed")
         assert not await ready(worker)
         await asyncio.sleep(10)  # longer than sessions live
         await until(said_thrice, "said again and again")
@@ -115,7 +115,7 @@ async def test_while_kafka_is_away_a_worker_waits_and_says_so(
         await until(lambda: all_handled(config, ["judge"]), "all handled")
         assert not running.done()
     said += "".join(capfd.readouterr())
-    assert len(re.findall(r"Kafka answers again\s.*after_s=", said)) >= 1
+    assert len(re.findall(r"Kafka is available again\s.*after_s=", said)) >= 1
     expected = await offline(config, fitted, config.topics.raw[0])
     assert len(expected) > 4
     assert (await read_events(config)).values == {name: {value} for name, value in expected.items()}
@@ -125,13 +125,13 @@ async def test_a_worker_that_comes_first_waits_for_kafka(own: Cluster, capfd: py
     (node,) = own.nodes
     kafka = Config.model_validate({"kafka": {"bootstrap": own.bootstrap}}).kafka
     node.kill()
-    arriving = asyncio.create_task(liveness.arrival(kafka))
+    arriving = asyncio.create_task(liveness.wait_for_kafka(kafka))
     await asyncio.sleep(3)
     assert not arriving.done()
     node.start()
     await asyncio.wait_for(arriving, 120)
     said = capfd.readouterr()
-    assert "Kafka does not answer" in said.out + said.err and "Kafka answers again" in said.out + said.err
+    assert "Kafka is unavailable" in said.out + said.err and "Kafka is available again" in said.out + said.err
 
 
 @pytest.mark.parametrize(
@@ -224,6 +224,6 @@ async def test_a_recovery_that_gets_nothing_ends_and_says_so(
                 consumer.pause(*what)
 
             monkeypatch.setattr(consumer, "assign", asleep)
-            with pytest.raises(StageError, match="its end is not reached: recovery is stuck"):
+            with pytest.raises(StageError, match="before the end of the log: recovery is stuck"):
                 async for _ in state_topic.read_log(consumer, places, await probe(config.kafka)):
                     pass

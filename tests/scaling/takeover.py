@@ -67,7 +67,7 @@ class Watch:
         figures = {}
         for worker, own in zip(workers, found, strict=True):
             figures[worker.name] = own
-            if own.get('probewatch_recovered{stage="judge"}') == 1:
+            if own.get('probewatch_stage_ready{stage="judge"}') == 1:
                 mark = f'topic="{self._topic}"'
                 owned |= {int(place[1]) for name in own if mark in name and (place := _PARTITION.search(name))}
         return Seen(time.monotonic(), frozenset(owned), figures)

@@ -1,0 +1,1 @@
+"""Folds of `link` that only tests register."""
