@@ -296,7 +296,9 @@ def test_the_rows_around_each_alert_are_kept(history: History, tmp_path: Path, o
     clients = {alert.client_key for alert in alerts}
     made = history.fitted
     sources = open_sources([str(path)], CONFIG)
-    gathered = gather(replay.Plan(sources, CONFIG, made.artefacts, made.secrets), clients)
+    plan = replay.Plan(sources, CONFIG, made.artefacts, made.secrets)
+    gathered = gather(plan, clients)
+    assert gather(plan, []).frames == []
     settings = engine.EngineSettings(CONFIG, made.artefacts)
     write_evidence(around(alerts, gathered, settings, 3), tmp_path)
     kept = [json.loads(line) for line in (tmp_path / EVIDENCE_FILE).read_bytes().splitlines()]

@@ -58,11 +58,12 @@ def compare(
 def compared(a: Path, b: Path, config: "Config", labels: dict[str, Any], as_json: bool, keep: Path | None) -> None:
     import msgspec
 
+    from streams import files
     from streams.compare import compare, read_side
 
     comparison = compare(read_side(a, config), read_side(b, config), labels)
     if keep is not None:
-        keep.write_bytes(msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
+        files.write(keep, msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
     if as_json:
         print_json(comparison)
         return

@@ -55,10 +55,10 @@ def _files(path: Path, record_bytes_max: int) -> Iterator[Source]:
     if archive.is_archive(path):
         yield ArchiveFolder(path, _text(path.name))
     elif path.is_dir():
-        found = [file for file in sorted(path.rglob("*")) if _is_history(file)]
-        if not found:
+        files = [file for file in sorted(path.rglob("*")) if _is_history(file)]
+        if not files:
             raise SourceError(f"{path}: no {', '.join(RECORD_SUFFIXES)} file in this folder, and no archive")
-        yield from (RecordFile(file, _text(file.relative_to(path).as_posix()), record_bytes_max) for file in found)
+        yield from (RecordFile(file, _text(file.relative_to(path).as_posix()), record_bytes_max) for file in files)
     elif not path.exists():
         raise SourceError(f"{path}: no such file or folder")
     elif not _is_history(path):

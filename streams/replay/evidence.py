@@ -52,8 +52,10 @@ class ClientFrames:
 
 def gather(plan: Plan, clients: Collection[int]) -> ClientFrames:
     """Read the sources again and keep the frames of some clients. Raises SourceError, StoppedError."""
-    only = Selection(clients=frozenset(clients))
     gathered, findings = ClientFrames(), Findings()
+    if not clients:
+        return gathered
+    only = Selection(clients=frozenset(clients))
     fold = Fold(plan.settings, only, findings, step=gathered.step)
     watch = Watch(findings, progress_line(plan), plan.stops)
     ranges = frame_ranges(plan._replace(selection=plan.selection._replace(clients=only.clients)))

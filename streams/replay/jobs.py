@@ -27,6 +27,7 @@ from models.artefacts.store import load_artefacts
 from models.hashes import short_hash
 from streams import files
 from streams.config.config import Config
+from streams.history.archive import Archive
 from streams.history.base import Source, SourceError
 from streams.history.sources import ArchiveFolder
 from streams.replay.fold import Findings, Fold
@@ -71,7 +72,8 @@ def replay(plan: Plan, folders: Sequence[Path], count: int, out: Path) -> Outcom
         raise SourceError(
             f"{plan.sources[0].name}: --jobs needs frames; raw records are read in one order, by one process"
         )
-    keep_in = out / FOLDER / _fingerprint(plan) if _are_archives(plan.sources) else None
+    archives = [source.archive for source in plan.sources if isinstance(source, ArchiveFolder)]
+    keep_in = out / FOLDER / _fingerprint(plan, archives) if len(archives) == len(plan.sources) else None
     forget(out, but=keep_in)
     configs = [cast(Config, each.config) for each in plan.settings.settings]
     shared = _Shared(
@@ -96,14 +98,10 @@ def kept(out: Path) -> int:
     return sum(path.stem != LINK for path in (out / FOLDER).glob("*/*.zst"))
 
 
-def _are_archives(sources: Sequence[Source]) -> bool:
-    return all(isinstance(source, ArchiveFolder) for source in sources)
-
-
-def _fingerprint(plan: Plan) -> str:
+def _fingerprint(plan: Plan, archives: Sequence[Archive]) -> str:
     """Of everything that findings depend on."""
     parts = (
-        [(source.name, source.size) for source in plan.sources],
+        [(archive.folder.name, archive.manifest, archive.size) for archive in archives],
         [(each.config.hash, each.artefacts.hash) for each in plan.settings.settings],
         plan.settings.switches, plan.config.topics.partitions, plan.config.state.blocks,
         plan.selection._replace(clients=frozenset()), sorted(plan.selection.clients), __version__,

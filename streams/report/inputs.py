@@ -98,8 +98,8 @@ def _by_label(subject: TracedClient, rows: list[int], x: F64, y: F64) -> list[Js
     """Markers by answer; rare answers share one style."""
     trace = subject.trace
     labels = trace.rows.output[rows]
-    found, counts = np.unique(labels, return_counts=True)
-    ordered = found[np.argsort(-counts, kind="stable")].tolist()
+    distinct, counts = np.unique(labels, return_counts=True)
+    ordered = distinct[np.argsort(-counts, kind="stable")].tolist()
     data = []
     for number, label in enumerate(ordered[: len(STYLES)]):
         here = labels == label if number < len(STYLES) - 1 else np.isin(labels, ordered[number:])

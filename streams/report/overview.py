@@ -160,9 +160,9 @@ def _short(client: str) -> str:
     return plots.plain(client if len(client) <= 16 else f"{client[:14]}…")
 
 
-def alarms(found: Alarms, days: Mapping[str, int]) -> PlotFigure | None:
+def alarms(by_class: Alarms, days: Mapping[str, int]) -> PlotFigure | None:
     """Client-days alarmed against those that the certificate expects; None without any client."""
-    classes = [name for name in found if days.get(name)]
+    classes = [name for name in by_class if days.get(name)]
     if not classes:
         return None
     data: list[Json] = []
@@ -171,17 +171,17 @@ def alarms(found: Alarms, days: Mapping[str, int]) -> PlotFigure | None:
         ("alarmed in this history, attackers included", "alarmed", "#C04A00", "diamond"),
     ):
         marks = [
-            (f"{client_class}: {level}", found[client_class][level][key])
+            (f"{client_class}: {level}", by_class[client_class][level][key])
             for client_class in classes
             for level in LEVELS[1:]
-            if found[client_class][level][key] is not None
+            if by_class[client_class][level][key] is not None
         ]
         data.append(
             plots.markers(name, [value for _, value in marks], [label for label, _ in marks], colour, symbol,
                           marker={"size": 12, "line": {"width": 2, "color": colour}}, cliponaxis=False)
         )  # fmt: skip
     rows = [
-        (client_class, level, *_alarm_cells(found[client_class][level], days[client_class]))
+        (client_class, level, *_alarm_cells(by_class[client_class][level], days[client_class]))
         for client_class in classes
         for level in LEVELS[1:]
     ]
@@ -192,7 +192,7 @@ def alarms(found: Alarms, days: Mapping[str, int]) -> PlotFigure | None:
     )  # fmt: skip
     headers = ("class", "level", "promised share of client-days", "expected false alarms", "alarmed", "client-days")
     how = "For each class and level: the false alarms that the certificate expects, and the client-days alarmed."
-    return PlotFigure("alarms", _alarms_caption(found, days), how, data, drawing, ReportTable(headers, rows))
+    return PlotFigure("alarms", _alarms_caption(by_class, days), how, data, drawing, ReportTable(headers, rows))
 
 
 def _alarm_cells(cell: Mapping[str, Any], days: int) -> tuple[str, str, str, str]:
@@ -202,9 +202,9 @@ def _alarm_cells(cell: Mapping[str, Any], days: int) -> tuple[str, str, str, str
     return f"{cell['promised']:.2g}{mark}", f"{about(cell['expected'])}", f"{cell['alarmed']:,}", f"{days:,}"
 
 
-def _alarms_caption(found: Alarms, days: Mapping[str, int]) -> str:
-    client_class = max(found, key=lambda name: days.get(name, 0))
-    cell = found[client_class]["hard"]
+def _alarms_caption(by_class: Alarms, days: Mapping[str, int]) -> str:
+    client_class = max(by_class, key=lambda name: days.get(name, 0))
+    cell = by_class[client_class]["hard"]
     seen = f"{cell['alarmed']:,} {client_class} client-days reach “hard”"
     if cell["expected"] is None:
         return f"{seen}; there is no promise for them"

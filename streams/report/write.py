@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from detector.events.finding import LEVELS
+from detector.events.finding import LEVELS, Provenance
 from detector.events.wording import TITLES
 from detector.trace import explanation
 from detector.trace.trace import Trace, follow
@@ -77,14 +77,13 @@ def details(replayed: Replayed, incidents: Sequence[Incident]) -> list[Detail]:
         of_model = [key for incident in chosen if incident.model == space.model for key in keys[incident.uid]]
         neighbours |= {(key, name): other for key, other in _neighbours(space, of_model, decided).items()}
     wanted = sorted({*(key for client in keys.values() for key in client), *neighbours.values()})
-    traces = _traces(replayed.plan, wanted) if wanted else {}
-    found = [_detail(incident, keys[incident.uid], neighbours, traces, replayed) for incident in chosen]
-    return [detail for detail in found if detail is not None]
-
-
-def _traces(plan: Plan, clients: Sequence[int]) -> Traces:
-    gathered = gather(plan, clients)
-    return follow(plan.settings.newest, gathered.frames, clients, states=gathered.states)
+    settings = replayed.plan.settings.newest
+    gathered = gather(replayed.plan, wanted)
+    traces = follow(settings, gathered.frames, wanted, states=gathered.states)
+    shown = [
+        _detail(incident, keys[incident.uid], neighbours, traces, settings.provenance, replayed) for incident in chosen
+    ]
+    return [detail for detail in shown if detail is not None]
 
 
 def _neighbours(space: SpaceSummary, keys: Sequence[int], decided: U64) -> dict[int, int]:
@@ -108,14 +107,14 @@ def _detail(
     keys: Collection[int],
     neighbours: Mapping[tuple[int, str], int],
     traces: Traces,
+    provenance: Provenance,
     replayed: Replayed,
 ) -> Detail | None:
     """None if no row of the client can be read any more."""
     trace = next((trace for trace in traces.values() if trace.key in keys and _has(trace, incident)), None)
     if trace is None:
         return None
-    plan = replayed.plan
-    artefact = plan.artefacts.models[trace.model]
+    artefact = replayed.plan.artefacts.models[trace.model]
     own = [one for one in trace.findings if one.at >= 0 and one.finding.incident == incident.uid]
     row = max(own, key=lambda one: (one.finding.decision.level, one.at)).at
     space = replayed.outcome.spaces.get(trace.space)
@@ -123,7 +122,7 @@ def _detail(
     neighbour = traces.get((neighbours.get((trace.key, trace.space), -1), trace.space))
     return Detail(
         incident,
-        explanation.tell(trace, artefact, row, plan.settings.newest.provenance, None),
+        explanation.tell(trace, artefact, row, provenance, None),
         _figures(subject, neighbour),
         "" if neighbour is None else neighbour.client,
         attack_names(own[-1].finding.reason) if incident.level >= LEVELS.index("hard") else [],

@@ -63,14 +63,14 @@ def due(known: Iterable[JudgedWith], partition: int, offset: int, made_with: Pro
     return JudgedWith(partition, offset, *made_with)
 
 
-def keep(folder: Path, known: Iterable[JudgedWith]) -> None:
-    """Into an archive, beside what stands there already; all of it or none."""
+def keep(folder: Path, entries: Iterable[JudgedWith]) -> None:
+    """Add entries to the log of an archive, atomically."""
     path = folder / FILE
-    found = sorted({(one.partition, one.offset): one for one in [*read(folder), *known]}.values())
-    files.write_lines(path, map(encode, found))
+    merged = sorted({(entry.partition, entry.offset): entry for entry in [*read(folder), *entries]}.values())
+    files.write_lines(path, map(encode, merged))
 
 
 def read(folder: Path) -> list[JudgedWith]:
-    """What an archive knows; nothing if it was made from a file. Raises msgspec.MsgspecError for what is damaged."""
+    """The log of an archive, empty if it has none. Raises msgspec.MsgspecError if it is damaged."""
     path = folder / FILE
     return [_record.decode(line) for line in path.read_bytes().splitlines()] if path.is_file() else []

@@ -133,11 +133,11 @@ class ColumnGroup:
         pairs = self._columns["source"].astype(np.uint64) << np.uint64(32) | places.astype(np.uint64)
         starts = self.starts[:-1]
         mixed = np.maximum.reduceat(pairs != np.repeat(pairs[starts], np.diff(self.starts)), starts)
-        found = {}
+        sources = {}
         for number in np.flatnonzero(mixed).tolist():
             of_frame = distinct(pairs[self.starts[number] : self.starts[number + 1]]).tolist()
-            found[number] = [(pair >> 32, names[pair & 0xFFFFFFFF]) for pair in of_frame]
-        return found
+            sources[number] = [(pair >> 32, names[pair & 0xFFFFFFFF]) for pair in of_frame]
+        return sources
 
     def frames(self) -> Iterator[RowFrame]:
         """In the order of their offsets."""

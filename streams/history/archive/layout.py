@@ -187,7 +187,7 @@ def leftovers(folder: Path, manifest: Manifest) -> list[Path]:
 
 def _parts(folder: Path) -> Iterator[ArchiveFile]:
     for path in folder.glob("day=*/*.parquet"):
-        found = _FILE.fullmatch(path.name)
-        if found is not None:
-            kind: Literal["rows", "other"] = "rows" if found[1] == "rows" else "other"
-            yield ArchiveFile(int(found[3]), kind, int(found[2]), path.parent.name.removeprefix("day="), path)
+        name = _FILE.fullmatch(path.name)
+        if name is not None:
+            kind: Literal["rows", "other"] = "rows" if name[1] == "rows" else "other"
+            yield ArchiveFile(int(name[3]), kind, int(name[2]), path.parent.name.removeprefix("day="), path)

@@ -61,8 +61,8 @@ function filterIncidents() {
       && row.textContent.toLowerCase().includes(wanted);
     row.hidden = !fits;
     shown += fits;
-    const told = document.getElementById(`incident-${row.dataset.uid}`);
-    if (told) told.hidden = !fits;
+    const details = document.getElementById(`incident-${row.dataset.uid}`);
+    if (details) details.hidden = !fits;
   }
   document.getElementById("shown").textContent = `${shown} of ${rows.length} incidents shown.`;
 }
