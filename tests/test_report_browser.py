@@ -79,7 +79,7 @@ def test_everything_is_drawn_and_nothing_fetched_said_or_run(unfolded: Opened, f
     assert page.evaluate(DRAWN_PLOTS) > 4 * TOLD
     assert unfolded.said == []
     assert unfolded.asked == [file.as_uri()]
-    assert page.title().startswith("What clients did")
+    assert page.title().startswith("Client activity and decisions")
     empty = (
         "[...document.querySelectorAll('.plot')].filter((plot) => !plot.querySelector('.trace, .heatmaplayer image'))"
     )

@@ -98,7 +98,7 @@ def contents(data: ReportData, details: list[Detail], config: Config) -> Content
         for (level, action, mode), (clients, minutes) in client_minutes(held).items()
     ]
     return Contents(
-        title="Clients and decisions",
+        title="Client activity and decisions",
         period=_period(data.spaces),
         sentences=list(filter(None, _sentences(data, rows))),
         figures=[figure for figure in figures if figure is not None],
