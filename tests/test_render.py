@@ -17,8 +17,8 @@ from detector.events.finding import Finding
 from streams.analyst.events import Alert, decode_event
 from streams.analyst.siem import FORMATS
 from tests.findings import FINDING, FINDINGS
-from tests.test_desk_events import MODEL_DRIFT
 from tests.test_events import kinds
+from tests.test_events_read import MODEL_DRIFT
 
 ROOT = Path(__file__).parents[1]
 SCHEMAS = {

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from models.artefacts.store import load_artefacts
-from streams.analyst.errors import DeskError
 from streams.analyst.events import read_events
 from streams.analyst.suppress import read_suppressions
 from streams.config.config import Config
 from streams.fit.calibrate import calibrate
 from streams.history.sources import open_sources
 from streams.kafka import topics
-from streams.ops.selftest.rehearsal import rehearse
+from streams.ops.selftest.rehearsal import SelftestError, rehearse
 from streams.ops.selftest.selftest import RESERVED, SelftestStep, _Heard, reserved_name, selftest
 from streams.progress import Silent
 from streams.secrets.load import create_secrets, load_secrets
@@ -37,12 +36,12 @@ def test_the_prober_is_found_whatever_its_name(fitted: Calibrated) -> None:
 
 
 def test_another_model_or_thresholds_out_of_reach_are_said(fitted: Calibrated) -> None:
-    with pytest.raises(DeskError, match="expected one of loan; got 'other'"):
+    with pytest.raises(SelftestError, match="expected one of loan; got 'other'"):
         rehearse(Config(), fitted.artefacts, fitted.secrets, "other", name="x", end_ms=END_MS)
     model = fitted.artefacts.models["loan"]
     deaf = replace(model, reference=replace(model.reference, thresholds=model.reference.thresholds + 10**8))
     silent = replace(fitted.artefacts, models={"loan": deaf})
-    with pytest.raises(DeskError, match="make no alert under these artefacts"):
+    with pytest.raises(SelftestError, match="make no alert under these artefacts"):
         rehearse(Config(), silent, fitted.secrets, "", name="x", end_ms=END_MS)
 
 

@@ -15,9 +15,9 @@ import structlog
 from detector.drift.records import DRIFT, DriftRecord
 from detector.events.encode import moment
 from detector.events.ocsf import CLASS_UID
+from models.errors import UserError
 from probewatch_door.record import Position, Time
 from probewatch_door.record import Throttle as ThrottleRecord
-from streams.analyst.errors import EventError
 from streams.config.config import Config
 
 log = structlog.get_logger()
@@ -34,6 +34,10 @@ Place = Path | str | None
 """A replay's folder or one file of events; None or KAFKA for the configured topics."""
 
 T = TypeVar("T")
+
+
+class EventError(UserError, ValueError):
+    """A value that is not an event or feedback record, or a place without any. Says where, and what was expected."""
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):

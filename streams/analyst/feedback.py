@@ -13,8 +13,8 @@ import msgspec
 import structlog
 
 from detector.events.escape import json_bytes
-from streams.analyst.errors import EventError, FeedbackError
-from streams.analyst.events import KAFKA, Place, read_lines
+from models.errors import UserError
+from streams.analyst.events import KAFKA, EventError, Place, read_lines
 from streams.config.config import Config
 
 log = structlog.get_logger()
@@ -22,6 +22,10 @@ log = structlog.get_logger()
 FILE = "feedback.jsonl"
 
 T = TypeVar("T")
+
+
+class FeedbackError(UserError, ValueError):
+    """A label or suppression cannot be stored, or is not allowed."""
 
 
 class _Named(msgspec.Struct):

@@ -11,8 +11,7 @@ import structlog
 from detector.events.encode import id_of
 from probewatch_door.record import Time
 from streams.analyst import feedback
-from streams.analyst.errors import EventError, FeedbackError
-from streams.analyst.events import Event, Place
+from streams.analyst.events import Event, EventError, Place
 from streams.analyst.incidents import Incident
 from streams.config.config import Config
 from streams.history.base import SourceError
@@ -57,7 +56,7 @@ def suppression_of(
 ) -> Suppression:
     """Raises FeedbackError if it would hide everything."""
     if not (client or model or detector):
-        raise FeedbackError("name a client, a model or a detector: this would hide every alert")
+        raise feedback.FeedbackError("name a client, a model or a detector: this would hide every alert")
     return Suppression(
         suppression_id=id_of(client, model, detector),
         client=client,
@@ -80,28 +79,28 @@ def suppressions_in(said: Iterable[feedback.FeedbackRecord]) -> list[Suppression
     return sorted({one.suppression_id: one for one in found}.values(), key=lambda one: (one.until, one.suppression_id))
 
 
-def hidden(found: Event | Incident, suppressions: Iterable[Suppression]) -> bool:
-    return any(one.hides(found) for one in suppressions)
+def is_suppressed(item: Event | Incident, suppressions: Iterable[Suppression]) -> bool:
+    return any(suppression.hides(item) for suppression in suppressions)
 
 
-class Unseen:
-    """What is suppressed, for whoever looks on for hours."""
+class CurrentSuppressions:
+    """Suppressions, read again from time to time: for --follow."""
 
     def __init__(self, place: Place, config: Config) -> None:
         """Raises as `read_suppressions`."""
         self._place, self._config = place, config
-        self._found = read_suppressions(place, config)
+        self._suppressions = read_suppressions(place, config)
         self._read_s = time.monotonic()
 
     def refresh(self) -> None:
-        """Read again, if that is long ago; what cannot be read stays as it was, with a warning."""
+        """Read them again after REREAD_S. If they cannot be read, keep the old ones and log a warning."""
         if time.monotonic() - self._read_s < REREAD_S:
             return
         self._read_s = time.monotonic()
         try:
-            self._found = read_suppressions(self._place, self._config)
+            self._suppressions = read_suppressions(self._place, self._config)
         except (EventError, SourceError) as error:
-            log.warning("suppressions as read before", error=str(error))
+            log.warning("suppressions not read again", error=str(error))
 
-    def hides(self, found: Event | Incident) -> bool:
-        return hidden(found, self._found)
+    def hides(self, item: Event | Incident) -> bool:
+        return is_suppressed(item, self._suppressions)

@@ -1,18 +1,22 @@
-"""Times as people write them: RFC 3339, a date, or a span such as 24h."""
+"""Times in arguments and output: RFC 3339, a date, or a span such as 24h."""
 
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from detector.events.encode import rfc3339
-from streams.analyst.errors import TimeError
+from models.errors import UserError
 
 SPAN = re.compile(r"(\d{1,6})([smhd])")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
+class TimeError(UserError, ValueError):
+    """A time that cannot be read."""
+
+
 def time_of(text: str, option: str, now: datetime, towards: Literal["past", "future"]) -> datetime:
-    """With a time zone, UTC if none is given; a span lies before or behind `now`. Raises TimeError."""
+    """A time with its zone, UTC if none is given. A span counts from `now`. Raises TimeError."""
     span = SPAN.fullmatch(text)
     try:
         if span is not None:

@@ -1,21 +1,23 @@
-"""`probewatch`: the commands. What they do stands in other modules, imported only by the command that needs them.
+"""The `probewatch` command. Each subcommand imports what it needs when it runs, so that `--help` is fast.
 
-Exit codes: 0 done, 1 something was found wrong (`doctor`, `verify`, `certify-check`, `topics check`) or failed, 2 the
-command line, the configuration or a source cannot be used.
+Exit codes: 0 success; 1 a check found something wrong (`doctor`, `verify`, `certify-check`, `topics check`) or the
+command failed; 2 the command line, the configuration or a source cannot be used.
 """
 
 import logging
 import sys
+from typing import Annotated
 
 import structlog
 import typer
 
+from detector import __version__
 from streams.cli import (
+    alerts,
     archive,
     artefacts,
     compare,
     dead_letters,
-    desk,
     explain,
     feedback,
     orders,
@@ -27,8 +29,8 @@ from streams.cli import (
 )
 
 app = typer.Typer(
-    help="Finds clients that study a model, from the logs that AI gateways already write to Kafka.\n\n"
-    "Begin with [bold]calibrate[/] on ordinary history, look at it with [bold]replay[/], then [bold]run[/].",
+    help="Detects clients that probe your models, from the request logs that AI gateways write to Kafka.\n\n"
+    "Start with [bold]calibrate[/] on benign history, check the result with [bold]replay[/], then [bold]run[/].",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -37,7 +39,7 @@ app = typer.Typer(
 PANELS = {
     "Calibration": (artefacts,),
     "Service": (service, topics, selftest),
-    "The analyst's desk": (desk, explain, feedback, orders, render, dead_letters),
+    "Alerts": (alerts, explain, feedback, orders, render, dead_letters),
     "History": (archive, replay, compare),
 }
 for _panel, _modules in PANELS.items():
@@ -45,10 +47,20 @@ for _panel, _modules in PANELS.items():
         _commands.add_to(app, _panel)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"probewatch {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _speak_apart() -> None:
-    """What is logged goes to standard error: standard output belongs to the command's result."""
-    # A client that cannot connect is an error of the command, told once; the library would tell it once more.
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Log to standard error: standard output holds the result only."""
+    # The command reports a client that cannot connect; the library would report it a second time.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 

@@ -24,7 +24,7 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Configuration; see docs/configuration.md.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to; made if missing.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to; created if missing.")]
 Sources = Annotated[
     list[str],
     typer.Argument(
@@ -42,5 +42,5 @@ Classes = Annotated[
 ]
 ArtefactFolder = Annotated[
     Path | None,
-    typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote; else the configured one."),
+    typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote. Default: the configured one."),
 ]

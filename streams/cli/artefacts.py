@@ -1,4 +1,4 @@
-"""Commands about artefacts: making them, looking at who signed them, and whether they still hold."""
+"""`probewatch calibrate | training-set | certify-check | verify | sign`: artefacts and their certificates."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,26 +77,24 @@ def calibrate(
     classes: Classes = None,
     exclude: Annotated[
         Path | None,
-        typer.Option(
-            "--exclude", metavar="FILE", help="Clients that a person judged, to leave out: CSV `client_id,reason`."
-        ),
+        typer.Option("--exclude", metavar="FILE", help="Clients to leave out: CSV `client_id,reason`."),
     ] = None,
     training_sets: Annotated[
         list[Path] | None,
         typer.Option(
-            "--training-set", metavar="SET", help="Training rows to recognise, of `training-set`; may be repeated."
+            "--training-set", metavar="SET", help="Training rows to recognise, from `training-set`. Repeatable."
         ),
     ] = None,
     cold: Annotated[
-        bool, typer.Option("--cold", help="The history may hold attackers: learn little, promise nothing.")
+        bool, typer.Option("--cold", help="The history may contain attackers: raise thresholds, promise nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Learn what is ordinary on benign history, and certify how often ordinary clients will be alarmed.
+    """Fit encoders and thresholds on benign history, and certify the false-alarm rate.
 
-    Three in eight clients fit encoders, tables and populations; the others give the thresholds. "~" marks figures that
-    so few clients cannot promise: `promised` says what is. certificate.md in DIR says all of it in words. Secrets that
-    are not configured are made in DIR/secrets, once; `replay` finds them there.
+    Three in eight clients fit encoders, tables and populations; the others set the thresholds. "~" marks levels with
+    too few clients to certify their budget; `promised` is what is certified. DIR/certificate.md has the details.
+    Secrets that are not configured are created in DIR/secrets, once; `replay` finds them there.
 
     Example: probewatch calibrate logs/may/ --out artefacts --classes clients.csv
     """
@@ -120,7 +118,7 @@ def calibrate(
         print_json(Calibration(report.artefacts_hash, report.certificate))
     else:
         show(report.rows(), False)
-        say(f"certificate {report.certificate.id}; {out / 'certificate.md'} says what it promises")
+        say(f"certificate {report.certificate.id}; see {out / 'certificate.md'}")
 
 
 @speaking
@@ -135,19 +133,20 @@ def training_set(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="SET", help="File to write.")],
     model: Annotated[
-        str, typer.Option("--model", metavar="NAME", help="The model it is for; rows of others are passed over.")
+        str,
+        typer.Option("--model", metavar="NAME", help="Model of the rows; rows of other models are skipped."),
     ] = "",
     leave_out: Annotated[
         list[str] | None,
-        typer.Option("--leave-out", metavar="FIELD", help="A field that the model is not asked with; may be repeated."),
+        typer.Option("--leave-out", metavar="FIELD", help="A field that is not an input of the model. Repeatable."),
     ] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a set that answers only whether an input is one of the training rows, for `calibrate --training-set SET`.
+    """Create a set that recognises training rows without storing them, for `calibrate --training-set SET`.
 
-    It is keyed with the projection seed, which calibration must share. A seed that is not configured is taken from the
-    folder `secrets` beside SET, or made there: write SET into the folder of the artefacts.
+    The set is keyed with the projection seed, which calibration must share. If no seed is configured, the one in the
+    folder `secrets` beside SET is used, or created there: write SET into the folder of the artefacts.
 
     Example: probewatch training-set train.csv --leave-out default --out artefacts/train.set
     """
@@ -180,10 +179,10 @@ def certify_check(
     classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold a certificate against other benign history: does it keep its promises, are clients still the same?
+    """Check a certificate on other benign history: false-alarm rates, and whether clients have shifted.
 
-    Exit code 1 if a promise is broken or clients have shifted. The result is kept in DIR/checks; `doctor` and `run`
-    warn of it.
+    Exit code 1 if a promise is broken or clients have shifted. The result is stored in DIR/checks; `doctor` and `run`
+    warn about it.
 
     Example: probewatch certify-check logs/june/ --artefacts artefacts
     """
@@ -231,15 +230,15 @@ def verify(
     config: ConfigFile = None,
     key: Annotated[
         Path | None,
-        typer.Option("--key", metavar="FILE", help="The public key that must have signed, 64 hexadecimal digits."),
+        typer.Option("--key", metavar="FILE", help="Required signer: a public key, 64 hexadecimal digits."),
     ] = None,
     openssf: Annotated[
         Path | None,
-        typer.Option("--openssf", metavar="PEM", help="Also check model.sig with this public key (OpenSSF)."),
+        typer.Option("--openssf", metavar="PEM", help="Also check model.sig with this OpenSSF public key."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Who signed artefacts, what they were fitted on, and whether any file was altered; exit code 1 if so.
+    """Show who signed artefacts, what they were fitted on, and whether a file was altered. Exit code 1 if one was.
 
     Example: probewatch verify artefacts --key signer.pub
     """
@@ -269,10 +268,10 @@ def verify(
 def sign(
     folder: Folder,
     openssf: Annotated[
-        Path, typer.Option("--openssf", metavar="PEM", help="Private key on an elliptic curve, for model.sig.")
+        Path, typer.Option("--openssf", metavar="PEM", help="Elliptic-curve private key, for model.sig.")
     ],
 ) -> None:
-    """Add a signature of the OpenSSF model-signing project to artefacts that `calibrate` has already signed.
+    """Add an OpenSSF model-signing signature to artefacts that `calibrate` has signed.
 
     Example: probewatch sign artefacts --openssf key.pem
     """
@@ -282,7 +281,7 @@ def sign(
 
 
 def secrets_or_new(config: "Config", folder: Path) -> "Secrets":
-    """The configured secrets, else those in `folder`/secrets, made if need be."""
+    """The configured secrets, else those in `folder`/secrets, created if they are missing."""
     from streams.secrets.load import SecretsError, create_secrets, load_secrets
 
     try:
@@ -291,7 +290,7 @@ def secrets_or_new(config: "Config", folder: Path) -> "Secrets":
         if "not set" not in str(error):
             raise
     for path in create_secrets(folder):
-        say(f"made {path}: keep it safe and out of version control")
+        say(f"created {path}: keep it safe and out of version control")
     return load_secrets(config, folder)
 
 

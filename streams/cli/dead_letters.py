@@ -1,4 +1,4 @@
-"""`probewatch dlq`: what could not be read, by reason; and records sent again once they can be."""
+"""`probewatch dlq`: dead letters, and sending their records again."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from streams.ops.dead_letters import Letter
 
 dlq_app = typer.Typer(
-    help="Dead letters: what could not be read, and why. Look with [bold]list[/], mend the cause, then [bold]retry[/].",
+    help="Dead letters: records that could not be read. [bold]list[/] them, fix the cause, then [bold]retry[/].",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -21,19 +21,19 @@ dlq_app = typer.Typer(
 From = Annotated[
     Path | None,
     typer.Option(
-        "--from", metavar="DIR", help="A replay's folder, or its rejects.jsonl. By default the dead-letter topic."
+        "--from", metavar="DIR", help="A replay's folder, or its rejects.jsonl. Default: the dead-letter topic."
     ),
 ]
 Places = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[PLACE]...", help="As `show` tells them: gateway-logs[3]@18842#7", show_default=False),
+    typer.Argument(metavar="[PLACE]...", help="As `show` prints them: gateway-logs[3]@18842#7", show_default=False),
 ]
-Reason = Annotated[str, typer.Option("--reason", metavar="WORD", help="Only of this reason: malformed, type, time, …")]
-Field = Annotated[str, typer.Option("--field", metavar="NAME", help="Only about this field.")]
-Topic = Annotated[str, typer.Option("--topic", metavar="NAME", help="Only of this raw topic or file.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="WORD", help="Only this reason: malformed, type, time, …")]
+Field = Annotated[str, typer.Option("--field", metavar="NAME", help="Only this field.")]
+Topic = Annotated[str, typer.Option("--topic", metavar="NAME", help="Only this raw topic or file.")]
 Raw = Annotated[
     list[str] | None,
-    typer.Option("--raw", metavar="SOURCE", help="Where records are looked up that no letter holds; may be repeated."),
+    typer.Option("--raw", metavar="SOURCE", help="Where to find records that are not in the dead letters. Repeatable."),
 ]
 
 
@@ -61,7 +61,7 @@ def list_letters(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count letters by reason, field and topic, with an example of each. Those that were sent again are left out.
+    """Count dead letters by reason, field and topic, with an example of each. Retried ones are left out.
 
     Example: probewatch dlq list --from out/june
     """
@@ -81,13 +81,13 @@ def show_letters(
     reason: Reason = "",
     field: Field = "",
     topic: Topic = "",
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many.")] = 20,
-    record: Annotated[bool, typer.Option("--record", help="The record too: what clients sent, client ids.")] = False,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Maximum number to show.")] = 20,
+    record: Annotated[bool, typer.Option("--record", help="Also show the record, with client ids and inputs.")] = False,
     raw: Raw = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell letter by letter what was expected and what came; never what stood there, unless --record asks for it.
+    """Show each dead letter: what was expected and what was found, without its content unless --record is given.
 
     Example: probewatch dlq show --reason time --limit 5
     """
@@ -112,14 +112,14 @@ def retry_letters(
     field: Field = "",
     topic: Topic = "",
     raw: Raw = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be sent.")] = False,
     artefacts: ArtefactFolder = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send records to their raw topic again, unchanged, if they can be read now: limits were raised, models calibrated.
+    """Send records to their raw topic again, unchanged, if they can be read now.
 
-    They are judged as new requests of the time that they tell. What is refused still stays a dead letter.
+    They are judged as new requests with the time that is in them. Records that still cannot be read stay dead letters.
 
     Example: probewatch dlq retry --reason time --dry-run
     """

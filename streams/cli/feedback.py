@@ -1,4 +1,4 @@
-"""What analysts say of alerts: verdicts, and what they do not want to be shown."""
+"""`probewatch label | labels | suppress | suppressions`: feedback of analysts on alerts."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from streams.cli.arguments import AsJson, ConfigFile, JsonOutput, output
-from streams.cli.events import KAFKA, ForClient, ForDetector, ForModel, From, filter_of, place_of
+from streams.cli.event_options import KAFKA, ForClient, ForDetector, ForModel, From, path_of, pseudonyms
 from streams.terminal import print_json, say, show, speaking
 
 To = Annotated[
     Path | None,
     typer.Option(
-        "--to", metavar="FILE", help="Write to this file. By default feedback.jsonl in the folder, or the topic."
+        "--to", metavar="FILE", help="File to write to. Default: feedback.jsonl beside the events, or the topic."
     ),
 ]
 
@@ -39,33 +39,35 @@ def add_to(app: typer.Typer, panel: str) -> None:
 @speaking
 def label(
     alert: Annotated[
-        str, typer.Argument(metavar="ALERT", help="The beginning of its id, or of its incident's.", show_default=False)
+        str,
+        typer.Argument(metavar="ALERT", help="Id of an alert or incident, or first digits.", show_default=False),
     ],
     verdict: Annotated[
         Literal["true", "false", "benign"],
-        typer.Option("--verdict", help="true: probing. false: a false alarm. benign: what it says, but permitted."),
+        typer.Option("--verdict", help="true: probing. false: false alarm. benign: as the alert says, but permitted."),
     ],
-    reason: Annotated[str, typer.Option("--reason", help="How you know.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; stored with the label.")],
     place: From = KAFKA,
     to: To = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what an incident was. Given again, the last verdict counts; nothing that gateways do changes.
+    """Give a verdict on an incident. The latest verdict counts; decisions in force do not change.
 
     Example: probewatch label 0123abcd --verdict false --reason "the client's own nightly test"
     """
     from streams.analyst import feedback
-    from streams.analyst.desk import open_desk
     from streams.analyst.events import now
+    from streams.analyst.index import open_index
     from streams.analyst.labels import WORDS, label_of
+    from streams.secrets.load import load_settings
 
-    settings, _ = filter_of(config)
-    desk = open_desk(place_of(place), settings, labels=False)
-    found = desk.alert(alert)
-    made = label_of(found, desk.incident(found.incident).detectors, WORDS[verdict], reason, now())
-    kept = feedback.keep(settings, made.finding_uid, made, to or feedback.beside(place_of(place)))
-    _done(f"{made.verdict}: incident {made.finding_uid}, written to {kept}", made, as_json)
+    settings = load_settings(config)
+    index = open_index(path_of(place), settings, labels=False)
+    event = index.alert(alert)
+    made = label_of(event, index.incident(event.incident).detectors, WORDS[verdict], reason, now())
+    written = feedback.keep(settings, made.finding_uid, made, to or feedback.beside(path_of(place)))
+    _done(f"{made.verdict}: incident {made.finding_uid}, written to {written}", made, as_json)
 
 
 @speaking
@@ -76,30 +78,31 @@ def labels(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verdicts that people gave, and by detector what share of them was false, with its 95 % interval.
+    """List labels, and the share of false alarms by detector with its 95 % interval.
 
-    A share of what was labelled is that of all alerts only if nobody chose which to label.
+    The share of labelled alerts is that of all alerts only if nobody chose which alerts to label.
 
     Example: probewatch labels --json
     """
-    from streams.analyst import view
     from streams.analyst.labels import LabelReport, read_labels, shares
+    from streams.cli import tables
+    from streams.secrets.load import load_settings
 
-    settings, _ = filter_of(config)
-    found = read_labels(place_of(place), settings).values()
-    report = LabelReport(list(found), shares(found))
+    settings = load_settings(config)
+    given = read_labels(path_of(place), settings).values()
+    report = LabelReport(list(given), shares(given))
     if as_json:
         print_json(report)
         return
-    show(map(view.label_row, report.labels))
+    show(map(tables.label_row, report.labels))
     print()
     show(report.detectors)
 
 
 @speaking
 def suppress(
-    until: Annotated[str, typer.Option("--until", metavar="TIME", help="A date, RFC 3339, or a span from now (30d).")],
-    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept.")],
+    until: Annotated[str, typer.Option("--until", metavar="TIME", help="A date, RFC 3339, or a time from now (30d).")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; stored with the suppression.")],
     client: ForClient = "",
     model: ForModel = "",
     detector: ForDetector = "",
@@ -108,9 +111,10 @@ def suppress(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Do not show alerts of a client, model or detector before a date. Decisions still fall, and gateways obey them.
+    """Hide alerts of a client, model or detector until a date. Decisions are still made, and gateways obey them.
 
-    Given again for the same, the later end counts; one that has passed takes it back. `allow` leaves a client alone.
+    For the same client, model and detector the latest one counts; an end in the past cancels it. To exempt a client
+    from decisions, use `allow`.
 
     Example: probewatch suppress --client acct-7 --until 30d --reason "load test, every night"
     """
@@ -118,14 +122,17 @@ def suppress(
     from streams.analyst.events import now
     from streams.analyst.suppress import suppression_of
     from streams.analyst.times import shown, time_of
+    from streams.secrets.load import load_settings
 
-    settings, wanted = filter_of(config, client=client)
+    settings = load_settings(config)
     end = time_of(until, "--until", now(), "future")
-    kept, names = "", wanted.client or ("",)
+    names = pseudonyms(settings, client) or ("",)
     made = [suppression_of(name, model, detector, end, reason, now()) for name in names]
-    for one in made:
-        kept = feedback.keep(settings, one.suppression_id, one, to or feedback.beside(place_of(place)))
-    _done(f"not shown before {shown(end)}; written to {kept}", made, as_json)
+    written = ""
+    for suppression in made:
+        target = to or feedback.beside(path_of(place))
+        written = feedback.keep(settings, suppression.suppression_id, suppression, target)
+    _done(f"hidden until {shown(end)}; written to {written}", made, as_json)
 
 
 @speaking
@@ -136,20 +143,20 @@ def suppressions(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """What is not shown, and until when; those that have passed too.
+    """List suppressions, including those that have ended.
 
     Example: probewatch suppressions
     """
-    from streams.analyst import view
     from streams.analyst.suppress import read_suppressions
+    from streams.cli import tables
+    from streams.secrets.load import load_settings
 
-    settings, _ = filter_of(config)
-    found = read_suppressions(place_of(place), settings)
-    show(found if as_json else map(view.suppression_row, found), as_json)
+    listed = read_suppressions(path_of(place), load_settings(config))
+    show(listed if as_json else map(tables.suppression_row, listed), as_json)
 
 
-def _done(said: str, record: Any, as_json: bool) -> None:
+def _done(message: str, record: Any, as_json: bool) -> None:
     if as_json:
         print_json(record)
     else:
-        say(said)
+        say(message)

@@ -1,4 +1,4 @@
-"""Orders of people: they stand in `requests`, take effect at their offset there, and are replayed with it."""
+"""`probewatch allow | lift | block`: orders, written to `requests`; they take effect at their offset there."""
 
 from datetime import datetime
 from pathlib import Path
@@ -14,11 +14,9 @@ if TYPE_CHECKING:
     from streams.config.config import Config
     from streams.secrets.load import Secrets
 
-Client = Annotated[
-    str, typer.Argument(metavar="CLIENT", help="Pseudonym (k1-...), or the client id itself.", show_default=False)
-]
-ModelName = Annotated[str, typer.Option("--model", metavar="NAME", help="Only for this model.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the order.")]
+Client = Annotated[str, typer.Argument(metavar="CLIENT", help="Pseudonym (k1-...) or client id.", show_default=False)]
+ModelName = Annotated[str, typer.Option("--model", metavar="NAME", help="Only this model.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; stored with the order.")]
 
 
 class SentOrder(msgspec.Struct, frozen=True):
@@ -48,14 +46,16 @@ def allow(
     client: Client,
     until: Annotated[
         str,
-        typer.Option("--until", metavar="TIME", help="RFC 3339, a date, or a span (7d); on the client's own clock."),
+        typer.Option("--until", metavar="TIME", help="RFC 3339, a date, or a time from now (7d); client's clock."),
     ],
     reason: Reason,
     model: ModelName = "",
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Leave a client alone until a time: a permitted test, say. Its evidence is kept, and a block of it ends.
+    """Exempt a client from decisions until a time, for example during a permitted test. Ends a block of the client.
+
+    Its evidence is kept.
 
     Example: probewatch allow acct-1842 --until 2031-05-01 --reason "red team, ticket 12"
     """
@@ -73,7 +73,7 @@ def lift(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """End the decisions in force on a client, a block too, and start its evidence anew.
+    """End all decisions in force on a client, including blocks, and reset its evidence.
 
     Example: probewatch lift k1-abcdefghijklmnopqrstuvwxyz --reason "false alarm"
     """
@@ -84,14 +84,15 @@ def lift(
 def block(
     client: Client,
     until: Annotated[
-        str, typer.Option("--until", metavar="TIME", help="RFC 3339, a date, or a span (24h); at most 90 days ahead.")
+        str,
+        typer.Option("--until", metavar="TIME", help="RFC 3339, a date, or a time from now (24h, at most 90d)."),
     ],
     reason: Reason,
     model: ModelName = "",
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have gateways refuse a client until a time, whatever its evidence says, in shadow mode too. `lift` ends it.
+    """Make gateways refuse a client until a time, whatever its evidence, also in shadow mode. `lift` ends the block.
 
     Example: probewatch block k1-abcdefghijklmnopqrstuvwxyz --until 24h --reason "copies the model, ticket 13"
     """
@@ -137,7 +138,7 @@ def _give(config: Path | None, client: str, order: _Order, done: str, as_json: b
 
 
 def order_settings(file: Path | None, client: str) -> "tuple[Config, Secrets | None]":
-    """Whoever names a pseudonym needs no keys."""
+    """The configuration, and the secrets unless `client` is a pseudonym, which needs no keys."""
     from streams.config.input import PSEUDONYM
     from streams.secrets.load import load_secrets, load_settings
 

@@ -1,4 +1,4 @@
-"""`selftest`: an armed engine and a broken pipeline both show an empty list; this tells them apart."""
+"""`probewatch selftest`: an empty list of alerts means that all is quiet, or that the pipeline is broken."""
 
 from typing import Annotated
 
@@ -21,18 +21,18 @@ def add_to(app: typer.Typer, panel: str) -> None:
 @speaking
 def selftest(
     model: Annotated[
-        str, typer.Option("--model", metavar="NAME", help="Probe this model; the first by name otherwise.")
+        str, typer.Option("--model", metavar="NAME", help="Model to probe. Default: the first by name.")
     ] = "",
     timeout_s: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", min=1, max=3600, help="How long to wait for each step.")
+        float, typer.Option("--timeout", metavar="SECONDS", min=1, max=3600, help="Time limit of each step.")
     ] = 60.0,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send a synthetic prober through the live path: do decision and alert come out? Exit code 1 if not.
+    """Send a synthetic prober through the live pipeline and check that decision and alert arrive. Exit code 1 if not.
 
-    It writes to the raw topic as a client of its own (probewatch-selftest-...), listens to every topic behind, lifts
-    what was decided, and suppresses its alert. It needs the secrets and artefacts that the workers have.
+    The prober is a client of its own (probewatch-selftest-...). Afterwards its decisions are lifted and its alert is
+    suppressed. The command needs the same secrets and artefacts as the workers.
 
     Example: probewatch selftest --model loan
     """

@@ -1,4 +1,4 @@
-"""`probewatch run | doctor | client-id | rekey`: the service and what is around it."""
+"""`probewatch run | doctor | client-id | rekey`."""
 
 import itertools
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RoleName = Annotated[
     Literal["gateway", "worker", "soc", "door", "analyst", "operator", "admin"],
-    typer.Option("--role", help="Whose rights the configured user should have."),
+    typer.Option("--role", help="Role whose rights the configured Kafka user should have."),
 ]
 
 
@@ -54,14 +54,14 @@ def add_to(app: typer.Typer, panel: str) -> None:
 def run(
     stage: Annotated[
         Literal["sketch", "judge", "link"] | None,
-        typer.Option("--stage", help="Only this stage; all three by default."),
+        typer.Option("--stage", help="Run only this stage. Default: all three."),
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Work until SIGTERM: read gateway logs, judge clients, watch models, write throttle decisions and alerts.
+    """Run a worker until SIGTERM: reads gateway logs, writes throttle decisions, alerts and drift records.
 
-    Start as many as there is work for; partitions are shared among them. A worker that fails ends with exit code 1 and
-    loses nothing: start it again. /live, /ready and /metrics are served at web.host and web.port.
+    Workers share the partitions, so start as many as the load needs. A worker that fails exits with code 1 and loses
+    nothing: let a supervisor restart it. /live, /ready and /metrics are served at web.host and web.port.
 
     Example: probewatch run --config probewatch.toml
     """
@@ -73,13 +73,11 @@ def run(
 
 @speaking
 def client_id(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The client id as the gateway logs it.", show_default=False)
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Client id as the gateway logs it.", show_default=False)],
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """The pseudonym of a client: what alerts and throttle records call it.
+    """Print a client's pseudonym, as alerts and throttle records use it.
 
     Example: probewatch client-id acct-1842
     """
@@ -92,10 +90,10 @@ def client_id(
 
 @speaking
 def rekey(sources: Sources, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """While pseudonym keys rotate: give allowances and blocks again under the new names of clients.
+    """Rotate pseudonyms: send allowances and blocks again under the clients' new pseudonyms.
 
-    SOURCE are raw records that name the clients. Prints the lines of input.registry under the new names; orders are
-    written into every partition of `requests`. Set secrets.previous_key_id first.
+    SOURCE is raw records with the client ids. Prints the lines of input.registry under the new pseudonyms, and writes
+    the orders into `requests`. Set secrets.previous_key_id first.
 
     Example: probewatch rekey kafka://localhost:9092/gateway-logs
     """
@@ -107,12 +105,12 @@ def rekey(sources: Sources, config: ConfigFile = None, as_json: AsJson = False) 
     with Bars() as bars:
         found = rotation.rekey(settings, secrets, open_sources(sources, settings), bars)
     show(itertools.starmap(RegistryLine, found.registry.items()), as_json)
-    say(f"{len(found.orders)} orders given again; {found.unknown} clients with orders that these records do not name")
+    say(f"{len(found.orders)} orders sent again; {found.unknown} clients with orders do not occur in these records")
 
 
 @speaking
 def doctor(config: ConfigFile = None, role: RoleName = "worker", as_json: AsJson = False) -> None:
-    """Look at configuration, secrets, artefacts, broker, rights and topics: what is wrong, and how to mend it.
+    """Check configuration, secrets, artefacts, broker, rights and topics, and print how to fix what is wrong.
 
     Example: probewatch doctor --config probewatch.toml
     """

@@ -45,12 +45,12 @@ def topics_create(
     raw_partitions: Annotated[
         int,
         typer.Option(
-            "--raw-partitions", metavar="N", min=0, max=1024, help="Also make the raw topics, with N partitions."
+            "--raw-partitions", metavar="N", min=0, max=1024, help="Also create the raw topics, with N partitions."
         ),
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Make the topics that are missing. Those that exist are left as they are: `topics check` looks at them.
+    """Create missing topics. Existing topics are not changed; `topics check` checks them.
 
     Example: probewatch topics create --raw-partitions 3
     """
@@ -60,13 +60,13 @@ def topics_create(
     made = asyncio.run(topics.create(load_settings(config), raw_partitions))
     show(map(CreatedTopic, made), as_json)
     if not made:
-        say("every topic is there already")
+        say("all topics exist")
 
 
 @topics_app.command("check")
 @speaking
 def topics_check(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Say what is wrong with the topics; exit code 1 if anything is.
+    """Check the topics and their settings. Exit code 1 if something is wrong.
 
     Example: probewatch topics check --json
     """
@@ -77,7 +77,7 @@ def topics_check(config: ConfigFile = None, as_json: AsJson = False) -> None:
     show(map(TopicProblem, problems), as_json)
     if problems:
         raise typer.Exit(1)
-    say("topics are as they should be")
+    say("all topics are correct")
 
 
 @topics_app.command("acls")
@@ -86,13 +86,13 @@ def topics_acls(
     config: ConfigFile = None,
     principal: Annotated[
         list[str] | None,
-        typer.Option("--principal", metavar="ROLE=NAME", help="Who a role is: worker=User:CN=w. Give it once a role."),
+        typer.Option("--principal", metavar="ROLE=NAME", help="Principal of a role: worker=User:CN=w. Repeatable."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print who needs which right, as `kafka-acls.sh` commands to read and run; nothing is changed.
+    """Print the ACLs that each role needs, as `kafka-acls.sh` commands. Nothing is changed.
 
-    A role that is not named is the principal User:GROUP-ROLE, GROUP being kafka.group.
+    A role without --principal is User:GROUP-ROLE, where GROUP is kafka.group.
 
     Example: probewatch topics acls --principal worker=User:CN=probewatch,O=example
     """

@@ -25,9 +25,9 @@ from models.kernels.fold.client import DAY_MS
 from models.pseudonym import client_of
 from models.rows import CLASSES, I64, U64, Rows, distinct
 from probewatch_door.record import Position
-from streams.analyst.desk import ID_DIGITS_MIN
 from streams.analyst.events import Alert, ThrottleEvent, read_events
 from streams.analyst.events import Place as Where
+from streams.analyst.index import ID_DIGITS_MIN
 from streams.config.config import Config
 from streams.config.input import PSEUDONYM
 from streams.explain.requests import Place, SideBySide, compared, open_raw, requests_at

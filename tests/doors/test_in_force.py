@@ -114,13 +114,13 @@ def test_what_doors_act_on_comes_before_what_is_only_watched() -> None:
 
 
 def test_a_filter_does_not_bring_a_replaced_decision_back(tmp_path: Any) -> None:
-    from streams.analyst.desk import Desk
     from streams.analyst.events import Filter
+    from streams.analyst.index import EventIndex
 
     lift = record(20, 20, 90, revision=2, level=0, action="lift")
-    desk = Desk(None, minute(30), list(events(OLD, lift)), [], {}, [])
-    assert desk.throttles(Filter(level=3), in_force=True) == []
-    assert desk.throttles(Filter(level=3)) == events(OLD)
+    index = EventIndex(None, minute(30), list(events(OLD, lift)), [], {}, [])
+    assert index.throttles(Filter(level=3), in_force=True) == []
+    assert index.throttles(Filter(level=3)) == events(OLD)
 
 
 def test_the_order_of_actions_is_the_only_one() -> None:

@@ -9,8 +9,8 @@ from detector import engine
 from detector.events.encode import ALERT_LEVEL
 from detector.events.finding import LEVELS, Event
 from models.artefacts.store import Artefacts
+from models.errors import UserError
 from models.pseudonym import pseudonym
-from streams.analyst.errors import DeskError
 from streams.analyst.events import ThrottleEvent
 from streams.config.config import Config
 from streams.ops.selftest import prober
@@ -19,6 +19,10 @@ from streams.sketch.identity import Identity, identity_of
 from streams.sketch.sketcher import RawRecord, Sketcher
 
 ROWS_MAX = 400
+
+
+class SelftestError(UserError, ValueError):
+    """The self-test cannot start. Says why."""
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -49,13 +53,15 @@ def due_of(throttle: ThrottleEvent) -> Due:
 def rehearse(
     config: Config, artefacts: Artefacts, secrets: Secrets, model: str, *, name: str, end_ms: int
 ) -> Rehearsal:
-    """The prober's records up to its first alert, and every decision until then. Raises DeskError if none falls.
+    """The prober's records up to its first alert, and every decision until then. Raises SelftestError if none falls.
 
     model : "" for the first by name. name : the client id. end_ms : when the last record is said to have come.
     """
     model = model or min(artefacts.models, default="")
     if model not in artefacts.models:
-        raise DeskError(f"--model: expected one of {', '.join(sorted(artefacts.models)) or '(none)'}; got {model!r}")
+        raise SelftestError(
+            f"--model: expected one of {', '.join(sorted(artefacts.models)) or '(none)'}; got {model!r}"
+        )
     identity = identity_of(secrets, config.input.registry)
     made = prober.records(artefacts.models[model], name, ROWS_MAX, end_ms)
     values = [msgspec.json.encode(record) for record in made]
@@ -66,7 +72,7 @@ def rehearse(
         if decision.level >= ALERT_LEVEL:
             key, tail = identity.client(name)
             return Rehearsal(model, pseudonym(identity.key_id, key, tail), key, values[: due[-1].rows_seen], due)
-    raise DeskError(
+    raise SelftestError(
         f"{model}: {ROWS_MAX} requests of the synthetic prober make no alert under these artefacts; try another"
         " --model, or look at the thresholds in certificate.md"
     )
@@ -78,7 +84,7 @@ def _decisions(config: Config, artefacts: Artefacts, identity: Identity, values:
     result = sketcher.frames(config.topics.raw[0], 0, config.input.incarnation, raw, 1)
     if result.rejects or result.unjudged:
         faults = "; ".join([*map(str, result.rejects[:1]), *result.unjudged])
-        raise DeskError(f"the synthetic prober cannot be read: {faults}")
+        raise SelftestError(f"the synthetic prober cannot be read: {faults}")
     state = engine.open_partition(engine.EngineSettings(config, artefacts), 0)
     placed = [replace(frame, offset=offset) for offset, frame in enumerate(result.frames)]
     return [event for frame in placed for event in engine.step(state, frame) if event.kind == "throttle"]

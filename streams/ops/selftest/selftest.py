@@ -17,14 +17,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from detector.frame import ControlFrame, RowFrame
 from streams.analyst import feedback
-from streams.analyst.errors import DeskError, EventError
-from streams.analyst.events import Alert, ThrottleEvent, decode_event, now
+from streams.analyst.events import Alert, EventError, ThrottleEvent, decode_event, now
 from streams.analyst.suppress import suppression_of
 from streams.config.config import Config
 from streams.kafka import clients, topics
 from streams.kafka.broker import Features, log_ends, probe
 from streams.ops import orders
-from streams.ops.selftest.rehearsal import Due, Rehearsal, due_of
+from streams.ops.selftest.rehearsal import Due, Rehearsal, SelftestError, due_of
 from streams.wire import frames
 
 RESERVED = "probewatch-selftest"
@@ -67,13 +66,13 @@ def reserved_name() -> str:
 
 
 def selftest(config: Config, rehearsal: Rehearsal, timeout_s: float) -> list[SelftestStep]:
-    """Send it, listen, and clean up. timeout_s : for each step. Raises DeskError, KafkaError if it cannot begin."""
+    """Send it, listen, and clean up. timeout_s : for each step. Raises SelftestError, KafkaError if it cannot begin."""
     steps = asyncio.run(_run(config, rehearsal, timeout_s))
     until, why = now() + SHOWN_AGAIN, "selftest: its alert is nobody's work"
     hidden = suppression_of(rehearsal.client, "", "", until, why, now())
     try:
         feedback.keep(config, hidden.suppression_id, hidden, None)
-    except DeskError as error:  # the way is armed all the same
+    except feedback.FeedbackError as error:  # the way is armed all the same
         steps.append(SelftestStep("suppression", "ok", steps[-1].seconds, f"its alert will be shown: {error}"))
     return steps
 
@@ -103,11 +102,11 @@ def _lift(rehearsal: Rehearsal) -> ControlFrame:
 
 
 async def _send(config: Config, values: list[bytes], features: Features) -> None:
-    """All to one raw partition, in order. Raises DeskError if there is no raw topic."""
+    """All to one raw partition, in order. Raises SelftestError if there is no raw topic."""
     topic = config.topics.raw[0]
     counts = await topics.partition_counts(config, [topic])
     if topic not in counts:
-        raise DeskError(f"there is no topic {topic} (topics.raw): what gateways write must stand there")
+        raise SelftestError(f"there is no topic {topic} (topics.raw): what gateways write must stand there")
     producer = clients.producer(config, features, max(map(len, values)))
     await producer.start()
     try:
@@ -199,13 +198,13 @@ class _Heard:
 
 @asynccontextmanager
 async def _listening(config: Config, rehearsal: Rehearsal, features: Features) -> AsyncIterator[_Heard]:
-    """From now on. Raises DeskError for a topic that is not there."""
+    """From now on. Raises SelftestError for a topic that is not there."""
     names = config.topics
     wanted = (names.requests, names.throttle, names.throttle_state, names.alerts)
     counts = await topics.partition_counts(config, wanted)
     missing = [name for name in wanted if name not in counts]
     if missing:
-        raise DeskError(f"there is no topic {missing[0]}; `probewatch topics create` makes it")
+        raise SelftestError(f"there is no topic {missing[0]}; `probewatch topics create` makes it")
     async with clients.reader(config) as consumer:
         places = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
         ends = await log_ends(consumer, places, features)

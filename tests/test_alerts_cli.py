@@ -16,11 +16,11 @@ from detector.drift import records as drift_records
 from detector.events.encode import events as written
 from streams.analyst.events import decode_event
 from streams.analyst.labels import wilson
-from streams.analyst.suppress import Unseen
+from streams.analyst.suppress import CurrentSuppressions
 from streams.cli import app
 from streams.config.config import Config
 from tests.findings import FINDING, finding
-from tests.test_desk_events import MODEL_DRIFT, OTHER, write
+from tests.test_events_read import MODEL_DRIFT, OTHER, write
 
 WATCHED = finding(level=1, action="observe", revision=1, issued_ms=1_700_000_010_000, expires_ms=1_700_003_610_000)
 UPDATED = finding(level=4, revision=3, update=True, issued_ms=1_700_000_045_000, expires_ms=1_700_086_445_000)
@@ -104,7 +104,7 @@ def test_clients_have_all_their_incidents() -> None:
     whole = rows("clients", FINDING.client, "--from", "out")
     assert [one["incident"]["uid"] for one in whole["incidents"]] == [FINDING.incident]
     assert "decision" in call("clients", FINDING.client, "--from", "out").stdout
-    assert "nothing was decided" in call("clients", "k1-" + "z" * 26, "--from", "out").stderr
+    assert "no decisions" in call("clients", "k1-" + "z" * 26, "--from", "out").stderr
 
 
 def test_a_label_closes_an_incident_and_the_last_counts() -> None:
@@ -139,7 +139,7 @@ def test_a_suppression_hides_until_its_end_and_says_so() -> None:
     made = rows("suppress", "--detector", "sweep", "--until", "2099-01-01", "--reason", "test", "--from", "out")
     assert [one["detector"] for one in made] == ["sweep"]
     hidden = call("alerts", "--from", "out", "--json")
-    assert len(json.loads(hidden.stdout)) == 2 and "shown by --suppressed: 1" in hidden.stderr
+    assert len(json.loads(hidden.stdout)) == 2 and "1 suppressed incidents not shown" in hidden.stderr
     assert len(rows("alerts", "--from", "out", "--each")) == 2
     assert len(rows("alerts", "--from", "out", "--suppressed")) == 3
     assert len(rows("throttles", "--from", "out")) == 5, "decisions are shown all the same"
@@ -154,7 +154,7 @@ def test_a_suppression_hides_until_its_end_and_says_so() -> None:
     [
         (("alerts", "--from", "nowhere"), "no such file or folder"),
         (("alerts", "--from", "out", "--since", "soon"), "--since: expected a date"),
-        (("alerts", "--from", "out", "--follow"), "--follow: expected the configured topics"),
+        (("alerts", "--from", "out", "--follow"), "--follow: expected --from kafka"),
         (("labels", "--from", "nowhere.jsonl"), "nowhere.jsonl"),
     ],
 )
@@ -182,7 +182,7 @@ def test_topics_keep_what_was_said_and_following_goes_on_until_ctrl_c(
         f'[kafka]\nbootstrap = "{embedded_broker}"\n[topics]\npartitions = 2\nlink_state = "{namespace}.l"\n{lines}\n'
     )
     refused = call("label", FINDING.incident, "--verdict", "true", "--reason", "x")
-    assert refused.exit_code == 2 and "there is no topic" in refused.stderr
+    assert refused.exit_code == 2 and "does not exist" in refused.stderr
     assert call("topics", "create").exit_code == 0
     _send(embedded_broker, f"{namespace}.alerts", [event.value for event in written(FINDING) if event.kind == "alert"])
     _send(embedded_broker, f"{namespace}.alerts", [b"what is no event"])
@@ -222,13 +222,13 @@ def _send(bootstrap: str, topic: str, values: list[bytes]) -> None:
 
 def test_who_follows_for_hours_meets_what_was_suppressed_meanwhile(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (alert,) = (decode_event(event.value) for event in written(FINDING) if event.kind == "alert")
-    unseen = Unseen(at / "out", Config())
+    current = CurrentSuppressions(at / "out", Config())
     rows("suppress", "--model", FINDING.model, "--until", "30d", "--reason", "x", "--from", "out")
-    unseen.refresh()
-    assert not unseen.hides(alert), "it was read a moment ago"
+    current.refresh()
+    assert not current.hides(alert), "it was read a moment ago"
     monkeypatch.setattr("streams.analyst.suppress.REREAD_S", 0.0)
-    unseen.refresh()
-    assert unseen.hides(alert)
+    current.refresh()
+    assert current.hides(alert)
     (at / "out" / "feedback.jsonl").write_bytes(b"not feedback\n")
-    unseen.refresh()
-    assert unseen.hides(alert), "what cannot be read stays as it was"
+    current.refresh()
+    assert current.hides(alert), "what cannot be read stays as it was"

@@ -1,4 +1,4 @@
-"""Incidents, decisions and clients as rows of a table, and one of each in full."""
+"""Events, incidents, clients and feedback as rows of tables, and one incident in full."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 
 from detector.events.finding import LEVELS
-from streams.analyst.desk import Desk
 from streams.analyst.events import Alert, AlertFields, Event, ThrottleEvent
 from streams.analyst.incidents import Client, Incident
+from streams.analyst.index import EventIndex
 from streams.analyst.labels import Label
 from streams.analyst.suppress import Suppression
 from streams.analyst.times import shown
@@ -105,9 +105,9 @@ def suppression_row(suppression: Suppression) -> Row:
     }
 
 
-def incident_text(desk: Desk, incident: Incident) -> Iterator[str]:
+def incident_text(index: EventIndex, incident: Incident) -> Iterator[str]:
     """One incident for a person: what happened, how sure, what gateways do, how it came about, what can be done."""
-    events = desk.of(incident.uid)
+    events = index.events_of(incident)
     alerts = [event for event in events if isinstance(event, Alert)]
     row = incident_row(incident)
     if alerts:
@@ -122,7 +122,7 @@ def incident_text(desk: Desk, incident: Incident) -> Iterator[str]:
     yield f"in force   {row['in force'] or 'nothing'}"
     if alerts and alerts[-1].budget:
         yield f"threshold  {sureness(alerts[-1])}"
-    yield f"state      {_state(desk, incident)}"
+    yield f"state      {_state(index, incident)}"
     yield f"hashes     configuration {events[-1].config_hash}, artefacts {events[-1].artefact_hash}"
     yield ""
     yield from (_line(event) for event in events)
@@ -136,8 +136,8 @@ def sureness(alert: Alert) -> str:
     return f"conditional: aims at one ordinary client in {aim} a day, promises one in {promised}"
 
 
-def _state(desk: Desk, incident: Incident) -> str:
-    label = desk.labels.get(incident.uid)
+def _state(index: EventIndex, incident: Incident) -> str:
+    label = index.labels.get(incident.uid)
     if label is None:
         return incident.state
     return f"{label.verdict}, {shown(label.labelled_at)}: {label.reason}"
