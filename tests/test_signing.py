@@ -127,7 +127,7 @@ def test_openssl_agrees(folder: Path) -> None:
 
 
 def test_openssf_signatures_hold_until_a_file_changes(folder: Path) -> None:
-    pytest.importorskip("model_signing", reason='pip install ".[openssf]"')
+    pytest.importorskip("model_signing", reason='pip install ./door ".[openssf]"')
     key = ec.generate_private_key(ec.SECP256R1())
     pem = serialization.Encoding.PEM
     private, public = folder.parent / "ec.pem", folder.parent / "ec.pub"

@@ -1,4 +1,4 @@
-"""Incidents: what belongs together under one `finding_info.uid`, and how it stands now."""
+"""Incidents: the events of one `finding_info.uid`, and their state now."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from streams.analyst.events import Alert, DriftEvent, Event, ThrottleEvent, orde
 from streams.analyst.labels import Label, Verdict
 
 DAY = timedelta(days=1)
-"""The engine opens a new incident that long after the last decision ran out."""
+"""The engine opens a new incident this long after the last decision expired."""
 
 State = Literal["open", "closed", "labelled"]
 
@@ -51,8 +51,8 @@ def group(events: Iterable[Event], labels: Mapping[str, Label], at: datetime) ->
     for event in events:
         if not isinstance(event, DriftEvent):
             members.setdefault(event.incident, []).append(event)
-    found = [_incident(uid, ordered(group), labels.get(uid), at) for uid, group in members.items()]
-    return sorted(found, key=lambda incident: (incident.last, incident.uid))
+    incidents = [_incident(uid, ordered(group), labels.get(uid), at) for uid, group in members.items()]
+    return sorted(incidents, key=lambda incident: (incident.last, incident.uid))
 
 
 def ordered(events: Iterable[Event]) -> list[Event]:
@@ -62,15 +62,15 @@ def ordered(events: Iterable[Event]) -> list[Event]:
 def _incident(uid: str, events: list[Event], label: Label | None, at: datetime) -> Incident:
     alerts = [event for event in events if isinstance(event, Alert)]
     throttles = [event for event in events if isinstance(event, ThrottleEvent)]
-    last, told = events[-1], alerts[-1] if alerts else None
+    last, last_alert = events[-1], alerts[-1] if alerts else None
     force = max(holding(throttles, at), key=lambda event: strictness(event.record), default=None)
     state: State = "labelled" if label else "open" if force or at < _ends(events) + DAY else "closed"
     return Incident(
         uid=uid,
         client=last.client,
-        client_class=told.client_class if told else "",
+        client_class=last_alert.client_class if last_alert else "",
         model=next((event.model for event in reversed(events) if event.model), ""),
-        title=told.title if told else "",
+        title=last_alert.title if last_alert else "",
         detectors=tuple(dict.fromkeys(event.detector for event in events if event.detector != "person")),
         first=events[0].time,
         last=last.time,
@@ -96,7 +96,7 @@ def holding(throttles: Iterable[ThrottleEvent], at: datetime) -> list[ThrottleEv
 
 
 def _ends(events: Sequence[Event]) -> datetime:
-    """When the last decision expires; long ago if all were taken back. Without decisions: the last event."""
+    """When the last decision expires; long ago if all were lifted. Without decisions: the last event."""
     records = (event.record for event in events if isinstance(event, ThrottleEvent))
     newest = [timeline[-1] for timeline in timelines(records).values()]
     if newest and all(record.action == "lift" for record in newest):

@@ -9,7 +9,7 @@ from models.artefacts.store import ArtefactError
 
 SIGNATURE = "model.sig"
 IGNORED = (SIGNATURE, SECRETS_FOLDER, "checks")
-MISSING = 'the package model-signing is not installed; in a clone: pip install ".[openssf]"'
+MISSING = 'the package model-signing is not installed; in a clone: pip install ./door ".[openssf]"'
 
 
 def sign(folder: Path, private_key: Path) -> Path:

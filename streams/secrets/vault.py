@@ -30,7 +30,7 @@ def read(settings: Vault) -> Mapping[str, SecretStr]:
         from requests import RequestException
         from requests.exceptions import SSLError
     except ImportError:
-        raise VaultError('the Vault client is not installed; in a clone: pip install ".[vault]"') from None
+        raise VaultError('the Vault client is not installed; in a clone: pip install ./door ".[vault]"') from None
     place = f"{settings.address}: {settings.mount}/data/{settings.path}"
     answers: tuple[tuple[type[Exception], str], ...] = (
         (refusals.Forbidden, "permission denied: is the token valid, and does its policy allow `read` here?"),
