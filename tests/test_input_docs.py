@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from streams.adapters import REGISTRY, native
+from streams.adapters import native
 from streams.adapters.json_text import NESTING_MAX
 from streams.adapters.request import EmbeddingObject, Output, Request
 from streams.wire import arrow_batch, frames
@@ -27,7 +27,7 @@ def test_the_sample_request_is_read() -> None:
     start = REQUESTS.index("```json") + len("```json")
     [request] = native.decode(REQUESTS[start : REQUESTS.index("```", start)].encode(), ())
     assert isinstance(request, Request)
-    assert request.features and request.output and len(REGISTRY) == 1
+    assert request.features and request.output
     assert f"| nesting | {NESTING_MAX} levels |" in REQUESTS
 
 

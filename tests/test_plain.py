@@ -5,8 +5,8 @@ import json
 import random
 import struct
 from datetime import datetime
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.kernels.json.columns import read_times
+from streams import adapters
 from streams.adapters import native
+from streams.adapters.base import Adapter
 from streams.adapters.scanner import TS, Scanner
 from streams.config.config import Config
 from streams.sketch.identity import Identity
@@ -23,13 +25,13 @@ from tests import sketching
 from tests.malformed import KINDS
 from tests.test_sketch import gather, mixed_records
 
-DECODING = SimpleNamespace(**{name: getattr(native, name) for name in ("name", "decode_one", "decode", "elements")})
-DECODING.scanner = None
 
-BOTH = [
-    Sketcher(sketching.build_models(), Identity(sketching.SEED, "k1", sketching.SEED), Config(), adapter)
-    for adapter in (native, DECODING)
-]
+def sketcher_of(adapter: Adapter) -> Sketcher:
+    with patch.object(adapters, "REGISTRY", (adapter,)):
+        return Sketcher(sketching.build_models(), Identity(sketching.SEED, "k1", sketching.SEED), Config())
+
+
+BOTH = [sketcher_of(native.ADAPTER), sketcher_of(native.ADAPTER._replace(scanner=None))]
 
 
 def both(values: list[bytes]) -> list[SketchResult]:

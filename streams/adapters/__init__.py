@@ -1,34 +1,47 @@
-"""One module for each log format: bytes and headers to requests or faults."""
+"""Log formats: bytes and headers of a message to requests or faults. One file for each format, one line in REGISTRY."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from streams.adapters import native
-from streams.adapters.request import Request
-from streams.adapters.scanner import Scanner
-from streams.wire.rejects import Fault, Headers
+from streams.adapters.base import Adapter
+from streams.config.config import Config
+from streams.config.keys import ConfigError
+
+REGISTRY: tuple[Adapter, ...] = (native.ADAPTER,)
+"""Every log format. The first is the default. Each has fixtures in tests/adapters and a page in docs/formats."""
 
 
-class Adapter(Protocol):
-    """decode_one : the usual message, as fast as can be; raises one of json_text.UNREADABLE for every other.
-    scanner : reads many plain messages at once, None if there is none for the format.
-    decode : any message, never raises. elements : the texts that `decode` read, one for each of its results.
+def by_name(name: str) -> Adapter:
+    """The adapter of a log format. Raises ConfigError, which lists the formats."""
+    for adapter in REGISTRY:
+        if adapter.name == name:
+            return adapter
+    raise ConfigError(f"expected one of {', '.join(adapter.name for adapter in REGISTRY)}; got {name!r}")
+
+
+class Formats:
+    """The adapter of each topic, as `input.formats` configures it. Raises ConfigError for an unknown format.
+
+    Files, and topics that are not in `topics.raw`, have the format of the raw topics if all of these share one, else
+    the default.
     """
 
-    @property
-    def name(self) -> str: ...
+    def __init__(self, config: Config) -> None:
+        self._adapters = {topic: _configured(config, topic) for topic in config.topics.raw}
+        shared = {adapter.name: adapter for adapter in self._adapters.values()}
+        self._other = next(iter(shared.values())) if len(shared) == 1 else REGISTRY[0]
 
-    @property
-    def scanner(self) -> Callable[[], Scanner] | None: ...
+    def of(self, topic: str) -> Adapter:
+        """The adapter of a topic, or of a file by its name."""
+        return self._adapters.get(topic, self._other)
 
-    def decode_one(self, value: bytes, /) -> Request: ...
-
-    def decode(
-        self, value: bytes, headers: Headers, features: frozenset[str] = ..., /
-    ) -> Sequence[Request | Fault]: ...
-
-    def elements(self, value: bytes, /) -> Sequence[bytes]: ...
+    def topics(self, adapter: Adapter) -> Sequence[str]:
+        """The raw topics of a format."""
+        return [topic for topic, own in self._adapters.items() if own.name == adapter.name]
 
 
-REGISTRY: tuple[Adapter, ...] = (native,)
-"""Every log format. A format is here, has fixtures in tests/adapters and a page in docs/formats."""
+def _configured(config: Config, topic: str) -> Adapter:
+    try:
+        return by_name(config.input.formats.get(topic, REGISTRY[0].name))
+    except ConfigError as error:
+        raise ConfigError(f"input.formats.{topic}: {error}") from None

@@ -77,7 +77,7 @@ def explain(
     """
     import msgspec
 
-    from streams.adapters import REGISTRY
+    from streams.adapters import Formats
     from streams.explain import find
     from streams.progress import Bars
 
@@ -89,7 +89,8 @@ def explain(
         print_json(find.ExplainOutput(**msgspec.structs.asdict(telling), requests=requests))
     else:
         console = Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS, highlight=False)
-        show_tree(telling, requests, REGISTRY[0].name, console)
+        topic = telling.at.source.partition("[")[0]
+        show_tree(telling, requests, Formats(history.config).of(topic).name, console)
 
 
 def _history(

@@ -65,17 +65,32 @@ class Config(BaseSettings):
             raise ValueError("kafka.sasl_password: not set; this security_protocol needs it, as text, file or in Vault")
         return self
 
+    @model_validator(mode="after")
+    def _formats_of_raw_topics(self) -> Self:
+        other = next((topic for topic in self.input.formats if topic not in self.topics.raw), None)
+        if other is not None:
+            raise ValueError(
+                f"input.formats: expected topics of topics.raw ({', '.join(self.topics.raw)}); got {other!r}"
+            )
+        return self
+
     @property
     def request_partitions(self) -> int:
         return self.topics.partitions
 
     @property
     def hash(self) -> str:
-        """16 hex digits over what moves events (models, policy, state, drift, input): no addresses, paths, secrets."""
+        """16 hex digits over what moves events (models, policy, state, drift, input): no addresses, paths, secrets.
+
+        Without `input.formats` it is the hash that it was before this key existed.
+        """
         moves = self.model_dump(
             mode="json",
             include={"models", "policy", "state", "drift", "input"},
-            exclude={"state": {"round_s"}, "input": {"registry_file"}},
+            exclude={
+                "state": {"round_s"},
+                "input": {"registry_file"} | ({"formats"} if not self.input.formats else set()),
+            },
         )
         text = json.dumps(moves, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return short_hash(text.encode())

@@ -1,4 +1,4 @@
-"""`[input]`: bounds of what is read, and declared clients."""
+"""`[input]`: log formats, limits of what is read, declared clients."""
 
 import re
 import tomllib
@@ -15,6 +15,11 @@ PSEUDONYM = re.compile(r"[a-z0-9]{1,16}-[a-z2-7]{26}")
 
 
 class Input(Section):
+    formats: dict[str, str] = Field(
+        default_factory=dict,
+        description='Log format of a raw topic, `gateway-logs = "native"`; a topic that is not named has the format'
+        " `native`.",
+    )
     earliest: AwareDatetime = Field(datetime(2000, 1, 1, tzinfo=UTC), description="Records before this are rejected.")
     latest: AwareDatetime = Field(datetime(2100, 1, 1, tzinfo=UTC), description="Records from this on are rejected.")
     max_record_bytes: int = Field(

@@ -285,7 +285,7 @@ def side_by_side(traced: TracedDecision, history: HistoryContext, raw: Sequence[
     opened: list[Source] = [source for source in history.sources if isinstance(source, RecordFile)]
     if raw:
         opened = open_raw(raw, places, history.config)
-    requests = requests_at(places, opened, history.reporter) if opened else {}
+    requests = requests_at(places, opened, history.config, history.reporter) if opened else {}
     shown = [row for row in rows if at[row] in requests]
     if traced.row not in shown:
         return None

@@ -1,4 +1,4 @@
-"""The requests themselves, for those who may read the raw topic: found by their positions, compared field by field."""
+"""Raw requests by position, compared field by field. Needs the right to read the raw topics."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from streams.adapters import REGISTRY
+from streams.adapters import Formats
+from streams.adapters.base import Adapter
 from streams.adapters.json_text import UNREADABLE
+from streams.adapters.request import Request
 from streams.config.config import Config
 from streams.history.base import RawBatch, Source, SourceError
 from streams.history.sources import open_sources
@@ -42,13 +44,14 @@ class SideBySide(msgspec.Struct, frozen=True):
 
 
 def requests_at(
-    places: Collection[Place], sources: Sequence[Source], reporter: Reporter
+    places: Collection[Place], sources: Sequence[Source], config: Config, reporter: Reporter
 ) -> dict[Place, dict[str, str]]:
-    """Fields of the requests that stand there, as text; what is not found is left out. Raises SourceError."""
+    """Fields of the requests at these places, as text, as far as the sources have them. Raises SourceError."""
     wanted: dict[tuple[str, int], list[Place]] = defaultdict(list)
     for place in places:
         wanted[place.source, place.offset].append(place)
-    found: dict[Place, dict[str, str]] = {}
+    formats = Formats(config)
+    requests: dict[Place, dict[str, str]] = {}
     for source in sources:
         for batch in source.batches(reporter.task(f"reading requests: {source.name}", source.size)):
             if not isinstance(batch, RawBatch):
@@ -56,10 +59,10 @@ def requests_at(
             name = f"{batch.topic}[{batch.partition}]"
             for record in batch.records:
                 for place in wanted.get((name, record.offset), ()):
-                    found[place] = _fields(record, place.index)
-            if len(found) == len(places):
-                return found
-    return found
+                    requests[place] = _fields(record, place.index, formats.of(batch.topic))
+            if len(requests) == len(places):
+                return requests
+    return requests
 
 
 def open_raw(specs: Sequence[str], places: Collection[Place], config: Config) -> list[Source]:
@@ -84,13 +87,17 @@ def _spans(topic: str, places: Collection[Place]) -> Iterator[str]:
         yield f"from={min(there)}&to={max(there) + 1}&partition={partition}"
 
 
-def _fields(record: RawRecord, index: int) -> dict[str, str]:
-    """Every member of the request's JSON under its dotted name, read or not."""
-    elements = REGISTRY[0].elements(record.value or b"")
+def _fields(record: RawRecord, index: int, adapter: Adapter) -> dict[str, str]:
+    """Every member of the request's JSON under its dotted name, read or not; of other text, the fields of Request."""
+    elements = adapter.elements(record.value or b"")
+    if index >= len(elements):
+        return {}
     try:
         members = msgspec.json.decode(elements[index])
-    except (*UNREADABLE, IndexError):
-        return {}
+    except UNREADABLE:
+        items = adapter.decode(elements[index], record.headers, frozenset())
+        request = next((item for item in items if isinstance(item, Request)), None)
+        members = {name: value for name, value in msgspec.to_builtins(request or {}).items() if value is not None}
     return dict(_flat(members)) if isinstance(members, dict) else {}
 
 

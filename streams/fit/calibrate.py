@@ -29,7 +29,7 @@ from models.artefacts.training_set import Members
 from models.encoders.base import Encoder
 from models.pseudonym import pseudonym
 from models.rows import CLASSES, U64, distinct
-from streams.adapters import REGISTRY
+from streams.adapters import Formats
 from streams.adapters.request import Output, Request
 from streams.config.config import Config
 from streams.fit import history, training_set
@@ -301,8 +301,9 @@ def _sample(
 ) -> dict[str, _Sample]:
     """Inputs of fitting clients by model."""
     samples: dict[str, _Sample] = defaultdict(_Sample)
+    formats = Formats(config)
     for batch in history.raw_batches(sources, reporter, "reading"):
-        requests = read_records(batch.records, REGISTRY[0], config, frozenset()).requests
+        requests = read_records(batch.records, formats.of(batch.topic), config).requests
         if requests:
             clients, _ = identity.clients([request.client_id for request in requests])
             fitting = is_fitting(clients).tolist()

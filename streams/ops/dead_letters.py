@@ -14,7 +14,9 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from probewatch_door.record import Time
-from streams.adapters import REGISTRY, Adapter
+from streams.adapters import Formats
+from streams.adapters.base import Adapter
+from streams.adapters.request import Request
 from streams.config.config import Config
 from streams.history.base import RawBatch, Source, SourceError
 from streams.history.kafka_source import KafkaSource
@@ -183,15 +185,17 @@ def looked_up(letters: Sequence[Letter], sources: Sequence[Source], config: Conf
         if letter.record is None:
             reject = letter.reject
             wanted.setdefault((reject.topic, reject.partition, reject.offset), []).append(letter)
-    found: dict[str, Letter] = {}
+    formats = Formats(config)
+    complete: dict[str, Letter] = {}
     for source in [*sources, *(() if sources else _ranges(wanted, config))]:
         for batch in source.batches():
             if not isinstance(batch, RawBatch):
                 raise SourceError(f"{source.name}: frames hold no records; name the raw topic or file")
             for record in batch.records:
                 for letter in wanted.get((batch.topic, batch.partition, record.offset), ()):
-                    found[letter.place] = letter._replace(record=_element(record, letter.reject.index, REGISTRY[0]))
-    return [found.get(letter.place, letter) for letter in letters]
+                    element = _element(record, letter.reject.index, formats.of(batch.topic))
+                    complete[letter.place] = letter._replace(record=element)
+    return [complete.get(letter.place, letter) for letter in letters]
 
 
 def _ranges(wanted: Iterable[tuple[str, int, int]], config: Config) -> Iterator[KafkaSource]:
@@ -226,9 +230,9 @@ def retry(letters: Sequence[Letter], config: Config, sketcher: Sketcher, *, dry:
             ready.append(letter)
         else:
             done[letter.place] = Retried(letter.place, *problem)
-    targets = [_target(letter, config) for letter in ready]
+    targets = [_target(letter, sketcher.formats) for letter in ready]
     if not dry and ready:
-        asyncio.run(_send(list(zip(ready, targets, strict=True)), config))
+        asyncio.run(_send(list(zip(ready, targets, strict=True)), config, sketcher.formats))
     for letter, (topic, partition) in zip(ready, targets, strict=True):
         where = topic if partition is None else f"{topic}[{partition}]"
         done[letter.place] = Retried(letter.place, "would be sent" if dry else "sent", where)
@@ -240,19 +244,29 @@ def _problem(letter: Letter, config: Config, sketcher: Sketcher) -> tuple[RetryO
     reject, record = letter.reject, letter.record
     if record is None:
         return "missing", "its record is neither in the letter nor in the sources"
+    adapter = sketcher.formats.of(reject.topic)
+    if not sketcher.formats.topics(adapter):
+        return "refused", f"no raw topic has the format of {reject.topic}, {adapter.name} (input.formats)"
     raw = RawRecord(reject.offset, record.value, record.key, record.headers, -1)
     refused = sketcher.frames(reject.topic, reject.partition, config.input.incarnation, [raw], 1).rejects
     return ("refused", refused[0].message) if refused else None
 
 
-def _target(letter: Letter, config: Config) -> tuple[str, int | None]:
-    """All of a client's records belong in one partition; what came from a file goes where its client id leads."""
-    if letter.reject.topic in config.topics.raw:
-        return letter.reject.topic, letter.reject.partition
-    return config.topics.raw[0], None
+def _target(letter: Letter, formats: Formats) -> tuple[str, int | None]:
+    """Topic and partition. All of a client's records belong in one partition; records from a file are partitioned by
+    client id, in the first raw topic of their format."""
+    topic = letter.reject.topic
+    of_format = formats.topics(formats.of(topic))
+    return (topic, letter.reject.partition) if topic in of_format else (of_format[0], None)
 
 
-async def _send(letters: Sequence[tuple[Letter, tuple[str, int | None]]], config: Config) -> None:
+def _client_id(value: bytes | None, adapter: Adapter) -> bytes | None:
+    """The client id of a record's first request."""
+    items = adapter.decode(value or b"", (), frozenset())
+    return next((item.client_id.encode() for item in items if isinstance(item, Request)), None)
+
+
+async def _send(letters: Sequence[tuple[Letter, tuple[str, int | None]]], config: Config, formats: Formats) -> None:
     features = await probe(config.kafka)
     noted = (await topics.partition_counts(config, [config.topics.dlq])).get(config.topics.dlq, 0)
     producer = clients.producer(config, features, topics.dead_letter_bytes(config))
@@ -262,7 +276,7 @@ async def _send(letters: Sequence[tuple[Letter, tuple[str, int | None]]], config
             assert letter.record is not None
             key, value, headers = letter.record
             if partition is None and key is None:
-                key = REGISTRY[0].decode_one(value or b"").client_id.encode()
+                key = _client_id(value, formats.of(topic))
             await producer.send_and_wait(topic, value, key=key, partition=partition, headers=list(headers))
             if noted and partition is not None:
                 note = [(RETRIED_HEADER, letter.place.encode())]

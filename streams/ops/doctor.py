@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 
 from models.artefacts import manifest
 from models.artefacts.store import ArtefactError, Artefacts, load_artefacts
+from streams.adapters import Formats
 from streams.config.config import Config
 from streams.config.keys import ConfigError
 from streams.fit import certify
@@ -46,10 +47,18 @@ def examine(file: Path | None, role: Role = "worker") -> list[Check]:
         config = load_settings(file)
     except (ConfigError, SecretsError) as error:
         return [Check("configuration", "fault", line, "see docs/configuration.md") for line in str(error).splitlines()]
-    found = [Check("configuration", "ok", f"hash {config.hash}, policy {config.policy.mode}", "")]
+    found = [Check("configuration", "ok", f"hash {config.hash}, policy {config.policy.mode}", ""), _formats(config)]
     found += _secrets_and_artefacts(config)
     found += asyncio.run(_broker(config, role))
     return found
+
+
+def _formats(config: Config) -> Check:
+    try:
+        formats = Formats(config)
+    except ConfigError as error:
+        return Check("log formats", "fault", str(error), "set input.formats; see docs/formats/requests.md")
+    return Check("log formats", "ok", ", ".join(f"{topic} {formats.of(topic).name}" for topic in config.topics.raw), "")
 
 
 def _secrets_and_artefacts(config: Config) -> Iterator[Check]:

@@ -14,7 +14,7 @@ from detector.frame import ControlFrame
 from models.artefacts.store import Artefacts
 from models.pseudonym import client_of
 from probewatch_door.pseudonym import pseudonyms
-from streams.adapters import REGISTRY
+from streams.adapters import Formats
 from streams.config.config import Config
 from streams.fit.history import raw_batches
 from streams.history.base import Source
@@ -53,8 +53,9 @@ def rekey(config: Config, secrets: Secrets, sources: Sequence[Source], reporter:
 
 
 def client_ids(sources: Sequence[Source], config: Config, reporter: Reporter) -> Iterator[str]:
+    formats = Formats(config)
     for batch in raw_batches(sources, reporter, "reading"):
-        for request in read_records(batch.records, REGISTRY[0], config).requests:
+        for request in read_records(batch.records, formats.of(batch.topic), config).requests:
             yield request.client_id
 
 

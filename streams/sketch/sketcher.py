@@ -17,9 +17,11 @@ from models.encoders.base import Encoded, Encoder
 from models.pseudonym import client_of
 from models.reorder import joined, take
 from models.rows import CLASSES, FLAG_MEMBER, I64, U8, U32, U64, Rows, distinct
-from streams.adapters import REGISTRY, Adapter
+from streams.adapters import Formats
+from streams.adapters.base import Adapter
 from streams.adapters.json_text import UNREADABLE
 from streams.adapters.request import Request
+from streams.adapters.scanner import Scanner
 from streams.config.config import Config
 from streams.sketch import columns
 from streams.sketch.columns import UNDECLARED, Faults, RecordColumns
@@ -109,13 +111,16 @@ class DecodedRecords(NamedTuple):
 def read_records(
     records: Sequence[RawMessage], adapter: Adapter, config: Config, features: frozenset[str] = frozenset()
 ) -> DecodedRecords:
-    """Decode records; also what `calibrate` reads history with. features : table fields that a fault may name."""
+    """Decode records of one topic; `calibrate` reads history with it too.
+
+    features : names of table fields that a Fault may contain.
+    """
     read = DecodedRecords([], [], [], [])
     requests, offsets, indexes, _ = read
     decode_one, bytes_max = adapter.decode_one, config.input.max_record_bytes
     for record in records:
         value = record.value
-        if value is not None and len(value) <= bytes_max:
+        if decode_one is not None and value is not None and len(value) <= bytes_max:
             try:
                 request = decode_one(value)
             except UNREADABLE:
@@ -135,19 +140,16 @@ def _read_unusual(
     """A record that is not one good object: several, faulty, too large or empty."""
     limits = config.input
     value = record.value or b""
-    fault: Fault | None = None
     if len(value) > limits.max_record_bytes:
         expected = f"at most {limits.max_record_bytes} bytes (input.max_record_bytes)"
-        fault = Fault("record", expected, f"{len(value)} bytes", "size")
-    else:
-        found = adapter.decode(value, record.headers, features)
-        if len(found) > limits.max_rows:
-            expected = f"at most {limits.max_rows} rows (input.max_rows)"
-            fault = Fault("record", expected, f"{len(found)} rows", "size")
-    if fault is not None:
-        read.faults.append((record.offset, WHOLE_RECORD, fault))
+        read.faults.append((record.offset, WHOLE_RECORD, Fault("record", expected, f"{len(value)} bytes", "size")))
         return
-    for index, item in enumerate(found):
+    items = adapter.decode(value, record.headers, features)
+    if len(items) > limits.max_rows:
+        expected = f"at most {limits.max_rows} rows (input.max_rows)"
+        read.faults.append((record.offset, WHOLE_RECORD, Fault("record", expected, f"{len(items)} rows", "size")))
+        return
+    for index, item in enumerate(items):
         if isinstance(item, Fault):
             read.faults.append((record.offset, index, item))
         else:
@@ -174,16 +176,14 @@ class Piece(NamedTuple):
 
 
 class Sketcher:
-    """Immutable but for caches. adapter : the log format of the raw topics."""
+    """Immutable but for caches. formats : the log format of each topic. Raises ConfigError for an unknown format."""
 
-    def __init__(
-        self, artefacts: SketchedModels, identity: Identity, config: Config, adapter: Adapter = REGISTRY[0]
-    ) -> None:
+    def __init__(self, artefacts: SketchedModels, identity: Identity, config: Config) -> None:
         self._models = artefacts.models
         self._identity = identity
         self._config = config
-        self._adapter = adapter
-        self._scanner = adapter.scanner() if adapter.scanner is not None else None
+        self.formats = Formats(config)
+        self._scanners: dict[str, Scanner] = {}
         self._encoders = {name: model.encoder for name, model in self._models.items()}
         self._thresholds = {
             name: _threshold(config.models.get(name), model.decision_threshold) for name, model in self._models.items()
@@ -206,13 +206,23 @@ class Sketcher:
         return self.join([stretch], [self.piece(chunk) for chunk in chunks([stretch])], n_partitions)
 
     def piece(self, stretches: Sequence[RawRange]) -> Piece:
-        """Rows of a few records: what takes time, in portions for a caller who has other things to do in between."""
+        """Rows of a few records. This takes the time, so that a caller can do other work between two pieces."""
         piece = Piece({}, [], Counter())
-        rest = self._plain(stretches, piece) if self._scanner else stretches
-        for stretch in rest:
-            for start in range(0, len(stretch.records), DECODED_RECORDS):
-                self._decoded(stretch, stretch.records[start : start + DECODED_RECORDS], piece)
+        by_format: dict[str, tuple[Adapter, list[RawRange]]] = {}
+        for one in stretches:
+            adapter = self.formats.of(one.topic)
+            by_format.setdefault(adapter.name, (adapter, []))[1].append(one)
+        for adapter, own in by_format.values():
+            for one in own if adapter.scanner is None else self._plain(own, self._scanner_of(adapter), piece):
+                for start in range(0, len(one.records), DECODED_RECORDS):
+                    self._decoded(one, one.records[start : start + DECODED_RECORDS], adapter, piece)
         return piece
+
+    def _scanner_of(self, adapter: Adapter) -> Scanner:
+        if adapter.name not in self._scanners:
+            assert adapter.scanner is not None
+            self._scanners[adapter.name] = adapter.scanner()
+        return self._scanners[adapter.name]
 
     def join(self, stretches: Sequence[RawRange], pieces: Sequence[Piece], n_partitions: int) -> SketchResult:
         """Frames of all pieces, which are what became of these stretches: fewer and fuller than those of each."""
@@ -227,17 +237,16 @@ class Sketcher:
             frames += [RowFrame(target, -1, *about, part) for target, part in columns.cut(rows, n_partitions)]
         return SketchResult(frames, rejects, unjudged)
 
-    def _plain(self, stretches: Sequence[RawRange], piece: Piece) -> Sequence[RawRange]:
-        """Take what is plain; the records that are left."""
-        assert self._scanner is not None
+    def _plain(self, stretches: Sequence[RawRange], scanner: Scanner, piece: Piece) -> Sequence[RawRange]:
+        """Rows of the records that the scanner takes; returns the other records."""
         records = [record for one in stretches for record in one.records]
-        found = self._scanner.scan([record.value or b"" for record in records], self._config.input.max_record_bytes)
+        scanned = scanner.scan([record.value or b"" for record in records], self._config.input.max_record_bytes)
         left = np.ones(len(records), np.bool_)
         offsets = np.array([record.offset for record in records], np.int64)
         lengths = [len(one.records) for one in stretches]
         sources = np.repeat(np.array([one.source for one in stretches], np.uint32), lengths)
         window = Window(self._config.input.earliest_ms, self._config.input.latest_ms)
-        for part in plain_rows(found, offsets, self._encoders, self._thresholds, self._identity, window):
+        for part in plain_rows(scanned, offsets, self._encoders, self._thresholds, self._identity, window):
             left[part.rows] = False
             if part.said is None or part.encoded is None:
                 piece.unjudged[UNKNOWN_MODEL] += len(part.rows)
@@ -248,15 +257,15 @@ class Sketcher:
                 piece.rows.setdefault(part.model, []).append(rows)
         if not left.any():
             return []
-        kept = np.split(left, np.cumsum(lengths)[:-1])
+        left_of = np.split(left, np.cumsum(lengths)[:-1])
         return [
-            one._replace(records=[one.records[place] for place in np.flatnonzero(of).tolist()])
-            for one, of in zip(stretches, kept, strict=True)
+            one._replace(records=[one.records[place] for place in np.flatnonzero(mask).tolist()])
+            for one, mask in zip(stretches, left_of, strict=True)
         ]
 
-    def _decoded(self, of: RawRange, records: Sequence[RawMessage], piece: Piece) -> None:
-        """Records one by one: what is faulty is blamed here."""
-        read = read_records(records, self._adapter, self._config, self._features)
+    def _decoded(self, of: RawRange, records: Sequence[RawMessage], adapter: Adapter, piece: Piece) -> None:
+        """Records one by one; faults are explained here."""
+        read = read_records(records, adapter, self._config, self._features)
         piece.rejects.extend(_reject(of, *fault) for fault in read.faults)
         for name, places in _by_model(read.requests):
             if name not in self._models:

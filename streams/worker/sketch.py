@@ -9,7 +9,6 @@ from aiokafka import TopicPartition
 from faust.types import TP
 
 from detector.frame import RowFrame
-from streams.adapters import REGISTRY, Adapter
 from streams.config.config import Config
 from streams.kafka import clients, topics
 from streams.kafka.broker import Features, log_ends
@@ -52,9 +51,7 @@ class SketchStage:
     name = "sketch"
     tick_s = 0.2
 
-    def __init__(
-        self, config: Config, features: Features, sketcher: Sketcher, metrics: Metrics, adapter: Adapter = REGISTRY[0]
-    ) -> None:
+    def __init__(self, config: Config, features: Features, sketcher: Sketcher, metrics: Metrics) -> None:
         self.topics: Sequence[str] = config.topics.raw
         self.memory: Memory | None = Memory(TP(config.topics.requests, 0), config.input.incarnation)
         self.remedy = (
@@ -65,7 +62,6 @@ class SketchStage:
         self._features = features
         self._sketcher = sketcher
         self._metrics = metrics
-        self._adapter = adapter
         self._producer = clients.producer(config, features, topics.dead_letter_bytes(config), SENT_BYTES)
         self._dead = DeadLetterTopic(self._producer, config, metrics)
         self._ends: dict[TP, int] = {}
@@ -173,7 +169,8 @@ class SketchStage:
                 for r in batch.records
                 if r.offset in offsets
             }
-            await self._dead.send(dead_letters(refused, records, self._adapter.elements))
+            adapter = self._sketcher.formats.of(partition[0])
+            await self._dead.send(dead_letters(refused, records, adapter.elements))
 
     async def tick(self) -> None:
         """Check the last send, and send what was gathered for a fetch whose last batch a rebalance has dropped."""

@@ -17,7 +17,7 @@ from bench.performance.feeder import Decision
 from bench.performance.service import latencies, window_rates
 from bench.performance.traffic import Traffic
 from bench.performance.worker import Seen
-from streams.adapters import REGISTRY
+from streams.adapters import native
 
 
 def test_events_that_never_came_are_infinitely_late() -> None:
@@ -108,7 +108,7 @@ def test_traffic_is_the_same_again_can_be_read_and_keeps_each_client_in_one_part
     for number in range(3_000):
         owner, value = one.next(1_760_000_000 + number)
         assert again.record(1_760_000_000 + number) == value
-        request = REGISTRY[0].decode_one(value)
+        request = native.decode_one(value)
         homes.setdefault(request.client_id, set()).add(owner % 4)
     probing = [name for name in homes if name.startswith("prober")]
     assert 0 < len(probing) < 10 and len(homes) > 800

@@ -11,6 +11,7 @@ from detector.events.finding import LEVELS, Event
 from models.artefacts.store import Artefacts
 from models.errors import UserError
 from models.pseudonym import pseudonym
+from streams.adapters import Formats, native
 from streams.analyst.events import ThrottleEvent
 from streams.config.config import Config
 from streams.ops.selftest import prober
@@ -37,9 +38,11 @@ class Due(msgspec.Struct, frozen=True):
 
 
 class Rehearsal(NamedTuple):
-    """What is to be sent, and what is to come of it. client, key : its pseudonym, and the number in it."""
+    """What is to be sent, and what is to come of it. client, key : its pseudonym, and the number in it. topic : a raw
+    topic of the native format."""
 
     model: str
+    topic: str
     client: str
     key: int
     values: list[bytes]
@@ -62,26 +65,33 @@ def rehearse(
         raise SelftestError(
             f"--model: expected one of {', '.join(sorted(artefacts.models)) or '(none)'}; got {model!r}"
         )
+    topics = Formats(config).topics(native.ADAPTER)
+    if not topics:
+        raise SelftestError("no raw topic has the format native (input.formats): the synthetic prober writes no other")
     identity = identity_of(secrets, config.input.registry)
     made = prober.records(artefacts.models[model], name, ROWS_MAX, end_ms)
     values = [msgspec.json.encode(record) for record in made]
     due: list[Due] = []
-    for decision in _decisions(config, artefacts, identity, values):
+    for decision in _decisions(config, artefacts, identity, topics[0], values):
         assert decision.position is not None
         due.append(Due(decision.level, decision.detector, decision.position.rows_seen))
         if decision.level >= ALERT_LEVEL:
             key, tail = identity.client(name)
-            return Rehearsal(model, pseudonym(identity.key_id, key, tail), key, values[: due[-1].rows_seen], due)
+            return Rehearsal(
+                model, topics[0], pseudonym(identity.key_id, key, tail), key, values[: due[-1].rows_seen], due
+            )
     raise SelftestError(
         f"{model}: {ROWS_MAX} requests of the synthetic prober make no alert under these artefacts; try another"
         " --model, or look at the thresholds in certificate.md"
     )
 
 
-def _decisions(config: Config, artefacts: Artefacts, identity: Identity, values: list[bytes]) -> list[Event]:
+def _decisions(
+    config: Config, artefacts: Artefacts, identity: Identity, topic: str, values: list[bytes]
+) -> list[Event]:
     raw = [RawRecord(offset, value, None, (), -1) for offset, value in enumerate(values)]
     sketcher = Sketcher(artefacts, identity, config)
-    result = sketcher.frames(config.topics.raw[0], 0, config.input.incarnation, raw, 1)
+    result = sketcher.frames(topic, 0, config.input.incarnation, raw, 1)
     if result.rejects or result.unjudged:
         faults = "; ".join([*map(str, result.rejects[:1]), *result.unjudged])
         raise SelftestError(f"the synthetic prober cannot be read: {faults}")

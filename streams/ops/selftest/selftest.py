@@ -82,7 +82,7 @@ async def _run(config: Config, rehearsal: Rehearsal, timeout_s: float) -> list[S
     steps: list[SelftestStep] = []
     async with _listening(config, rehearsal, features) as heard:
         begun = time.monotonic()
-        await _send(config, rehearsal.values, features)
+        await _send(config, rehearsal, features)
         looks = [*heard.looks(config)]
         while looks and all(step.state == "ok" for step in steps):
             name, seen, fault = looks.pop(0)
@@ -101,9 +101,9 @@ def _lift(rehearsal: Rehearsal) -> ControlFrame:
     return ControlFrame(-1, -1, "lift", rehearsal.key, rehearsal.client, "", 0, "selftest", given_ms)
 
 
-async def _send(config: Config, values: list[bytes], features: Features) -> None:
+async def _send(config: Config, rehearsal: Rehearsal, features: Features) -> None:
     """All to one raw partition, in order. Raises SelftestError if there is no raw topic."""
-    topic = config.topics.raw[0]
+    topic, values = rehearsal.topic, rehearsal.values
     counts = await topics.partition_counts(config, [topic])
     if topic not in counts:
         raise SelftestError(f"there is no topic {topic} (topics.raw): what gateways write must stand there")

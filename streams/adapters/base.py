@@ -1,0 +1,68 @@
+"""The contract of a log format: what its file in this folder declares as `ADAPTER`."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from streams.adapters.request import Request
+from streams.adapters.scanner import Scanner
+from streams.wire.rejects import Fault, Headers
+
+Decode = Callable[[bytes, Headers, frozenset[str]], Sequence[Request | Fault]]
+
+
+def whole(value: bytes) -> Sequence[bytes]:
+    """The elements of a format whose messages hold one request each."""
+    return (value,)
+
+
+class Adapter(NamedTuple):
+    """One log format. `input.formats` names the format of a raw topic.
+
+    `decode` and `elements` never raise, whatever the bytes: what cannot be read is a Fault. A Fault names a field of
+    the format, never a value from the record. Results depend on the arguments alone: no clock, no files, no state.
+    `tests/adapters/test_conformance.py` checks all of this for every adapter of the registry.
+
+    Example, a format of one JSON object per message:
+
+        class Line(Struct):
+            at: float
+            user: Identifier
+            request: Identifier
+            answer: str | None = None
+
+        SHAPE = JsonShape(Line, {"at": "a number", "user": "a string", "request": "a string", "answer": "a string"})
+
+        def decode(value: bytes, headers: Headers, features: frozenset[str]) -> list[Request | Fault]:
+            line = SHAPE.decode(value, features)
+            if isinstance(line, Fault):
+                return [line]
+            return [Request(line.at, line.request, line.user, "chat", output=Output(label=line.answer))]
+
+        ADAPTER = Adapter("chat-log", decode)
+    """
+
+    name: str
+    """What `input.formats` calls it: lower-case letters, digits and hyphens."""
+
+    decode: Decode
+    """(value, headers, features) to one Request or Fault for each element of the message, in order. Never raises.
+
+    value : the message, at most `input.max_record_bytes` long; empty if the message has no value.
+    headers : of the Kafka message, name and bytes; empty if it comes from a file. Not trusted.
+    features : names of table fields that a Fault may contain. Every other name inside a record comes from the log.
+    """
+
+    elements: Callable[[bytes], Sequence[bytes]] = whole
+    """The texts that `decode` read, one for each result, in the same order. Never raises.
+
+    A dead letter carries only the bad element of a message. Each element, sent as a message of its own, must decode to
+    the same result again.
+    """
+
+    decode_one: Callable[[bytes], Request] | None = None
+    """Optional fast path for a message of one good request. Returns what `decode` returns for it, and raises one of
+    json_text.UNREADABLE for every other message, which is then left to `decode`."""
+
+    scanner: Callable[[], Scanner] | None = None
+    """Optional fast path for many messages at once, without an object for each; only for formats whose good messages
+    are JSON objects with the members of `Request`. Returns what `decode` returns for each message that it takes."""

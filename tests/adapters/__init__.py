@@ -1,0 +1,1 @@
+"""Fixtures of every log format, and the conformance suite of adapters."""
