@@ -20,7 +20,7 @@ from detector.drift import fold as drift
 from detector.events.finding import Event
 from detector.frame import RowFrame
 from models.artefacts.population import CLIENT_ROWS_MAX, Population, fit_population
-from models.rows import F64, FLAG_REFUSED, I16, UNIT, Rows
+from models.rows import F64, FLAG_REFUSED, I16, UNIT, Rows, blank_rows
 from streams.config.config import Config
 
 HOUR_MS = 3_600_000
@@ -124,14 +124,10 @@ def rows(
     client: np.ndarray, values: I16, score: np.ndarray, time_ms: np.ndarray, refused: np.ndarray, first: int
 ) -> Rows:
     n = len(client)
-    zero, none = np.zeros(n, np.uint32), np.full(n, np.nan, np.float32)
-    return Rows(
-        source=zero, offset=np.arange(first, first + n), index=np.zeros(n, np.int32), client=client,
-        client_tail=np.zeros((n, 9), np.uint8), client_class=np.zeros(n, np.uint8), time_ms=time_ms,
-        id_offsets=np.zeros(n + 1, np.int32), id_bytes=np.zeros(0, np.uint8), exact=np.zeros(n, np.uint64),
-        values=values, fields=np.zeros((n, 0), np.uint16), surprisal=np.zeros((n, 0), np.uint8), offgrid=zero,
-        output=zero, score=score, margin=np.abs(score - 0.5), novelty=none, guard=none, cell=zero, tokens_in=zero,
-        tokens_out=zero, flags=(FLAG_REFUSED * refused).astype(np.uint16),
+    return blank_rows(
+        n, 0, 0,
+        offset=np.arange(first, first + n), client=client, time_ms=time_ms, values=values, score=score,
+        margin=np.abs(score - 0.5), flags=(FLAG_REFUSED * refused).astype(np.uint16),
     )  # fmt: skip
 
 

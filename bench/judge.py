@@ -18,7 +18,7 @@ from detector.frame import RowFrame
 from models.artefacts.store import ModelArtefact
 from models.encoders.base import Encoded
 from models.encoders.embedding import EmbeddingEncoder
-from models.rows import CLIENT_TAIL_BYTES, F32, I64, U32, U64, Rows
+from models.rows import F32, I64, U32, U64, Rows, blank_rows
 from streams.wire import frames
 
 FRAME_ROWS = 4_096
@@ -115,18 +115,16 @@ def rows_of(pool: Pool, client: I64, edited: NDArray[np.bool_], first: int, rng:
     values[edited] += rng.integers(-60, 60, (changed, values.shape[1])).astype(np.int16)
     exact[edited] = rng.integers(0, 2**62, changed).astype(np.uint64)
     scores = rng.random(n).astype(np.float32)
-    zero, numbers = np.zeros(n, np.uint32), np.arange(first, first + n)
+    numbers = np.arange(first, first + n)
     ids = np.char.mod("request-%08d", numbers).astype("S16")
-    return Rows(
-        source=zero, offset=numbers, index=np.zeros(n, np.int32),
-        client=_keys(client),
-        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), client_class=np.zeros(n, np.uint8),
-        time_ms=START_MS + numbers, id_offsets=np.arange(n + 1, dtype=np.int32) * 16,
+    return blank_rows(
+        n, 0, f,
+        offset=numbers, client=_keys(client), time_ms=START_MS + numbers,
+        id_offsets=np.arange(n + 1, dtype=np.int32) * 16,
         id_bytes=np.frombuffer(ids.tobytes(), np.uint8), exact=exact, values=values, fields=fields,
-        surprisal=pool.encoded.surprisal[who], offgrid=zero, output=(scores > 0.5).astype(np.uint32) + 1, score=scores,
-        margin=np.abs(scores - 0.5), novelty=pool.novelty[who], guard=np.full(n, np.nan, np.float32),
-        cell=pool.cell[who], tokens_in=rng.integers(0, 99, n).astype(np.uint32), tokens_out=zero,
-        flags=np.zeros(n, np.uint16),
+        surprisal=pool.encoded.surprisal[who], output=(scores > 0.5).astype(np.uint32) + 1, score=scores,
+        margin=np.abs(scores - 0.5), novelty=pool.novelty[who],
+        cell=pool.cell[who], tokens_in=rng.integers(0, 99, n).astype(np.uint32),
     )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """What remains of one model input, as columns: the only thing that travels from `sketch` to `judge`."""
 
-from typing import NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 U8 = NDArray[np.uint8]
 U16 = NDArray[np.uint16]
@@ -78,17 +78,59 @@ class Rows(NamedTuple):
         return len(self.client)
 
 
-def blank_rows(n: int, dim: int, fields: int) -> Rows:
-    """n rows to be filled with `_replace`: zeros, NaN where there is no opinion, no request ids, offsets 0 to n - 1."""
-    number, none = np.zeros(n, np.uint32), np.full(n, np.nan, np.float32)
-    return Rows(
-        source=number, offset=np.arange(n), index=np.zeros(n, np.int32), client=np.zeros(n, np.uint64),
-        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), client_class=np.zeros(n, np.uint8),
-        time_ms=np.zeros(n, np.int64), id_offsets=np.zeros(n + 1, np.int32), id_bytes=np.zeros(0, np.uint8),
-        exact=np.zeros(n, np.uint64), values=np.zeros((n, dim), np.int16), fields=np.zeros((n, fields), np.uint16),
-        surprisal=np.zeros((n, fields), np.uint8), offgrid=number, output=number, score=none, margin=none,
-        novelty=none, guard=none, cell=number, tokens_in=number, tokens_out=number, flags=np.zeros(n, np.uint16),
-    )  # fmt: skip
+class Column(NamedTuple):
+    """One column of Rows: from this table follow frames on the wire, archives and `blank_rows`."""
+
+    name: str  # on the wire and in archives
+    dtype: DTypeLike  # of one cell; floats are null on the wire where they are NaN
+    cells: Literal["", "values", "fields", "tail", "text"] = ""  # of a row: one, d, f, CLIENT_TAIL_BYTES, UTF-8 letters
+    own_attribute: str = ""  # of Rows, where it is called otherwise
+
+    @property
+    def attribute(self) -> str:
+        """Of Rows; of texts, which have two, that of their letters."""
+        return self.own_attribute or self.name
+
+    @property
+    def is_nullable(self) -> bool:
+        return self.dtype == np.float32
+
+
+COLUMNS = (
+    Column("source", np.uint32),
+    Column("offset", np.int64),
+    Column("index", np.int32),
+    Column("client", np.uint64),
+    Column("class", np.uint8, "", "client_class"),
+    Column("time_ms", np.int64),
+    Column("request_id", np.uint8, "text", "id_bytes"),
+    Column("exact", np.uint64),
+    Column("values", np.int16, "values"),
+    Column("fields", np.uint16, "fields"),
+    Column("surprisal", np.uint8, "fields"),
+    Column("offgrid", np.uint32),
+    Column("output", np.uint32),
+    Column("score", np.float32),
+    Column("margin", np.float32),
+    Column("novelty", np.float32),
+    Column("guard", np.float32),
+    Column("cell", np.uint32),
+    Column("tokens_in", np.uint32),
+    Column("tokens_out", np.uint32),
+    Column("flags", np.uint16),
+    Column("client_tail", np.uint8, "tail"),
+)
+"""In the order of the wire. Columns may be added at the end, never changed: readers ignore unknown ones."""
+
+
+def blank_rows(n: int, dim: int, fields: int, **columns: NDArray[Any]) -> Rows:
+    """n rows: zeros, NaN where there is no opinion, no request ids, offsets 0 to n - 1; and `columns`, by attribute."""
+    shapes = {"": (n,), "values": (n, dim), "fields": (n, fields), "tail": (n, CLIENT_TAIL_BYTES), "text": (0,)}
+    empty = {
+        column.attribute: np.full(shapes[column.cells], np.nan if column.is_nullable else 0, column.dtype)
+        for column in COLUMNS
+    }
+    return Rows(**empty | {"id_offsets": np.zeros(n + 1, np.int32), "offset": np.arange(n)} | columns)
 
 
 def distinct(values: NDArray[Key]) -> NDArray[Key]:

@@ -13,7 +13,7 @@ from detector.frame import Frame, RowFrame, ShiftFrame, label
 from detector.link_fold import Closed, LinkFold
 from models.artefacts.population import Population, fit_population
 from models.reorder import joined
-from models.rows import FLAG_REFUSED, UNIT, Rows
+from models.rows import FLAG_REFUSED, UNIT, Rows, blank_rows
 from streams.config.config import Config
 
 SPACE = "loan@0123456789abcdef"
@@ -63,17 +63,14 @@ def hour(number: int, rows_an_hour: int = 240, score: float = 0.0, app: float = 
     values = rng.normal(0.0, 1.0, (n, DIM))
     values[client < app * CLIENTS] += 1.5
     scores = (0.5 + 0.1 * (values[:, 0] + score)).astype(np.float32)
-    zero = np.zeros(n, np.uint32)
-    return Rows(
-        source=zero, offset=np.arange(n) + number * 100_000, index=np.zeros(n, np.int32),
+    return blank_rows(
+        n, DIM, 0,
+        offset=np.arange(n) + number * 100_000,
         client=np.random.default_rng(99).integers(0, 2**63, CLIENTS)[client].astype(np.uint64),
-        client_tail=np.zeros((n, 9), np.uint8), client_class=np.zeros(n, np.uint8),
         time_ms=np.sort(BEGIN_MS + number * HOUR_MS + rng.integers(0, HOUR_MS, n)),
-        id_offsets=np.zeros(n + 1, np.int32), id_bytes=np.zeros(0, np.uint8), exact=np.zeros(n, np.uint64),
-        values=np.rint(values * UNIT).astype(np.int16), fields=np.zeros((n, 0), np.uint16),
-        surprisal=np.zeros((n, 0), np.uint8), offgrid=zero, output=zero, score=scores, margin=np.abs(scores - 0.5),
-        novelty=np.abs(values[:, 1]).astype(np.float32), guard=np.full(n, np.nan, np.float32), cell=zero,
-        tokens_in=zero, tokens_out=zero, flags=(FLAG_REFUSED * (rng.random(n) < refused)).astype(np.uint16),
+        values=np.rint(values * UNIT).astype(np.int16), score=scores, margin=np.abs(scores - 0.5),
+        novelty=np.abs(values[:, 1]).astype(np.float32),
+        flags=(FLAG_REFUSED * (rng.random(n) < refused)).astype(np.uint16),
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from models.kernels.layout import (
     Nulls,
     Tally,
 )
-from models.rows import Rows
+from models.rows import COLUMNS, Rows, blank_rows
 from tests.reference.features import Row, Tables
 from tests.reference.fold import SlowFold, Verdict
 
@@ -226,22 +226,18 @@ def as_rows(rows: Sequence[Row], shape: Shape) -> Rows:
     """Columns of rows that share one source."""
     n = len(rows)
     ids = [row["request_id"] for row in rows]
-    kinds = {
-        "source": np.uint32, "offset": np.int64, "index": np.int32, "client": np.uint64, "client_class": np.uint8,
-        "time_ms": np.int64, "exact": np.uint64, "offgrid": np.uint32, "output": np.uint32, "score": np.float32,
-        "margin": np.float32, "novelty": np.float32, "cell": np.uint32, "tokens_in": np.uint32, "tokens_out": np.uint32,
-        "flags": np.uint16,
-    }  # fmt: skip
-    columns: dict[str, Any] = {name: np.array([row[name] for row in rows], kind) for name, kind in kinds.items()}
-    return Rows(
-        **columns,
-        client_tail=np.zeros((n, 9), np.uint8),
+    columns: dict[str, Any] = {
+        column.attribute: np.array([row[column.attribute] for row in rows], column.dtype)
+        for column in COLUMNS
+        if not column.cells and column.name != "guard"
+    }
+    return blank_rows(
+        n, shape.d, shape.f, **columns,
         id_offsets=np.array([0, *itertools.accumulate(map(len, ids))], np.int32),
         id_bytes=np.frombuffer(b"".join(ids), np.uint8).copy(),
         values=np.array([row["values"] for row in rows], np.int16).reshape(n, shape.d),
         fields=np.array([row["fields"] for row in rows], np.uint16).reshape(n, shape.f),
         surprisal=np.array([row["surprisal"] for row in rows], np.uint8).reshape(n, shape.f),
-        guard=np.full(n, np.nan, np.float32),
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from models.artefacts.store import ArtefactError, ModelArtefact, load_artefacts,
 from models.client_table import ClientTable, no_tally
 from models.encoders.table import TabularEncoder, fit_table
 from models.kernels.layout import VERDICT
-from models.rows import CLIENT_TAIL_BYTES, Rows
+from models.rows import Rows, blank_rows
 
 SEED = bytes(range(32))
 KEY = bytes(range(1, 33))
@@ -46,16 +46,12 @@ def _rows(encoder: TabularEncoder, rng: np.random.Generator, clients: int, per_c
     encoded = encoder.encode(inputs)
     keys = (np.array(owner, np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     scores = rng.random(n).astype(np.float32)
-    zero = np.zeros(n, np.uint32)
-    none = np.full(n, np.nan, np.float32)
-    return Rows(
-        source=zero, offset=np.arange(n), index=np.zeros(n, np.int32), client=keys,
-        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), client_class=np.zeros(n, np.uint8),
-        time_ms=1_700_000_000_000 + (np.arange(n) * 2 * DAY_MS) // n, id_offsets=np.zeros(n + 1, np.int32),
-        id_bytes=np.zeros(0, np.uint8), exact=encoded.exact, values=encoded.values, fields=encoded.fields,
-        surprisal=encoded.surprisal, offgrid=encoded.offgrid, output=(scores > 0.5).astype(np.uint32) + 1,
-        score=scores, margin=np.abs(scores - 0.5), novelty=none, guard=none, cell=zero, tokens_in=zero,
-        tokens_out=zero, flags=np.zeros(n, np.uint16),
+    return blank_rows(
+        n, 0, 0,
+        offset=np.arange(n), client=keys, time_ms=1_700_000_000_000 + (np.arange(n) * 2 * DAY_MS) // n,
+        exact=encoded.exact, values=encoded.values, fields=encoded.fields, surprisal=encoded.surprisal,
+        offgrid=encoded.offgrid, output=(scores > 0.5).astype(np.uint32) + 1, score=scores,
+        margin=np.abs(scores - 0.5),
     )  # fmt: skip
 
 

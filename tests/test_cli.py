@@ -170,7 +170,7 @@ def test_topics_doctor_and_orders_on_a_broker(at: Path, embedded_broker: str, na
     blocked = call("block", pseudonym, "--until", "24h", "--reason", "copies", "--json")
     assert json.loads(blocked.stdout)["partitions"] == 1
     orders = _orders(embedded_broker, f"{namespace}.requests", 5)
-    home = (client_of(pseudonym) >> 32) % 2
+    home = frames.partition_of(client_of(pseudonym), 2)
     assert sorted((order.partition, order.action) for order in orders) == sorted(
         [(0, "allow"), (0, "lift"), (1, "allow"), (1, "lift"), (home, "block")]
     )

@@ -18,7 +18,7 @@ from models.artefacts.reference import Reference
 from models.client_table import ClientTable, no_tally
 from models.encoders.table import TabularEncoder, fit_table
 from models.kernels.layout import BUCKETS, CLASS_COUNT, CLIENT_LEVELS, CLIENT_PROCESSES, VERDICT
-from models.rows import CLIENT_TAIL_BYTES, F64, I32, I64, U64, Rows
+from models.rows import F64, I32, I64, U64, Rows, blank_rows
 
 SEED = bytes(range(32))
 DAY_MS = 86_400_000
@@ -133,14 +133,10 @@ def rows(owner: U64, rng: np.random.Generator, **columns: object) -> Rows:
     """One unlike input a row, a minute apart; without answers, and whatever `columns` say otherwise."""
     n = len(owner)
     encoded = encoder().encode(_inputs(rng, n))
-    zero, none = np.zeros(n, np.uint32), np.full(n, np.nan, np.float32)
-    made = Rows(
-        source=zero, offset=np.arange(n), index=np.zeros(n, np.int32), client=owner,
-        client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8), client_class=np.zeros(n, np.uint8),
-        time_ms=np.full(n, 20_000 * DAY_MS), id_offsets=np.zeros(n + 1, np.int32), id_bytes=np.zeros(0, np.uint8),
-        exact=encoded.exact, values=encoded.values, fields=encoded.fields, surprisal=encoded.surprisal,
-        offgrid=encoded.offgrid, output=zero, score=none, margin=none, novelty=none, guard=none, cell=zero,
-        tokens_in=zero, tokens_out=zero, flags=np.zeros(n, np.uint16),
+    made = blank_rows(
+        n, 0, 0,
+        offset=np.arange(n), client=owner, time_ms=np.full(n, 20_000 * DAY_MS), exact=encoded.exact,
+        values=encoded.values, fields=encoded.fields, surprisal=encoded.surprisal, offgrid=encoded.offgrid,
     )  # fmt: skip
     return made._replace(**columns)  # type: ignore[arg-type]
 

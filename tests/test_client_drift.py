@@ -18,7 +18,7 @@ from detector.frame import Frame, RowFrame, ShiftFrame
 from models.artefacts.population import fit_population
 from models.artefacts.store import Artefacts, ModelArtefact
 from models.encoders.table import TabularEncoder, fit_table
-from models.rows import CLIENT_TAIL_BYTES, F64, I64, UNIT, Rows
+from models.rows import F64, I64, UNIT, Rows, blank_rows
 from streams.config.config import Config
 
 CONFIG = Config.model_validate({"state": {"blocks": 4}})
@@ -43,18 +43,14 @@ class Crowd(NamedTuple):
         rounds, clients, _ = part.shape
         n = rounds * clients
         number = np.arange(n) + start * clients
-        zero, none = np.zeros(n, np.uint32), np.full(n, np.nan, np.float32)
         rng = np.random.default_rng(start)
-        return Rows(
-            source=np.full(n, SOURCE, np.uint32), offset=number, index=np.zeros(n, np.int32),
-            client=np.tile(self.keys, rounds), client_tail=np.zeros((n, CLIENT_TAIL_BYTES), np.uint8),
-            client_class=np.zeros(n, np.uint8), time_ms=BEGIN_MS + number // clients * TEN_MINUTES_MS,
-            id_offsets=np.zeros(n + 1, np.int32), id_bytes=np.zeros(0, np.uint8),
+        return blank_rows(
+            n, DIM, DIM,
+            source=np.full(n, SOURCE, np.uint32), offset=number, client=np.tile(self.keys, rounds),
+            time_ms=BEGIN_MS + number // clients * TEN_MINUTES_MS,
             exact=rng.integers(1, 2**63, n).astype(np.uint64),
             values=np.rint(part * UNIT).astype(np.int16).reshape(n, DIM),
             fields=rng.integers(0, 2**16, (n, DIM)).astype(np.uint16), surprisal=np.full((n, DIM), 30, np.uint8),
-            offgrid=zero, output=zero, score=none, margin=none, novelty=none, guard=none, cell=zero, tokens_in=zero,
-            tokens_out=zero, flags=np.zeros(n, np.uint16),
         )  # fmt: skip
 
 

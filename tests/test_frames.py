@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from detector import engine
 from detector.engine import EngineSettings
 from detector.frame import ControlFrame, RowFrame, label
-from models.rows import Rows, distinct
+from models.rows import COLUMNS, Rows, blank_rows, distinct
 from streams.config.config import Config
 from streams.wire import frames
 from streams.wire.arrow_batch import layout
@@ -137,7 +137,7 @@ def test_columns_added_at_the_end_are_ignored() -> None:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, longer.schema) as writer:
         writer.write_table(longer)
-    back = frames.decode(sink.getvalue().to_pybytes(), 3, 17)
+    back = frames.decode(frames.checksummed(sink.getvalue().to_pybytes()), 3, 17)
     assert isinstance(back, RowFrame)
     same(frame, back)
 
@@ -154,12 +154,27 @@ def altered(rows: Rows, schema: pa.Schema | None = None, codec: str | None = Non
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
         writer.write_table(table)
-    return sink.getvalue().to_pybytes()
+    return frames.checksummed(sink.getvalue().to_pybytes())
 
 
 def retyped(name: str, kind: pa.DataType) -> pa.Schema:
     schema = pa.ipc.open_stream(frames.encode(frame_rows.frame(content(5)))).schema
     return schema.set(schema.get_field_index(name), pa.field(name, kind))
+
+
+def with_nulls(name: str) -> bytes:
+    """A frame whose column has a null, which its schema permits."""
+    table = pa.ipc.open_stream(frames.encode(frame_rows.frame(content(5)))).read_all()
+    kind = table.schema.field(name).type
+    column = pa.array([None, *table[name].to_pylist()[1:]], kind)
+    if pa.types.is_fixed_size_list(kind):
+        column = pa.array([[None, *cells[1:]] for cells in table[name].to_pylist()], kind)
+    place = table.schema.get_field_index(name)
+    changed = table.set_column(place, pa.field(name, kind), column).replace_schema_metadata(table.schema.metadata)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, changed.schema) as writer:
+        writer.write_table(changed)
+    return frames.checksummed(sink.getvalue().to_pybytes())
 
 
 def bad_class() -> Rows:
@@ -172,9 +187,12 @@ BAD_FRAMES = {
     "nothing": b"",
     "one byte": b"\xff",
     "text": b"hello",
-    "an end": frames._END_OF_STREAM,
-    "another schema": pa.schema([("a", pa.int8())]).serialize().to_pybytes(),
-    "no batch": retyped("index", pa.int32()).serialize().to_pybytes(),
+    "an end": frames.checksummed(frames._END_OF_STREAM),
+    "without a checksum": frames.encode(frame_rows.frame(content(6)))[: -frames.CHECKSUM_BYTES],
+    "another schema": frames.checksummed(pa.schema([("a", pa.int8())]).serialize().to_pybytes()),
+    "no batch": frames.checksummed(retyped("index", pa.int32()).serialize().to_pybytes()),
+    "nulls": with_nulls("cell"),
+    "nulls in a list": with_nulls("values"),
     "zstd": altered(content(5), codec="zstd"),
     "lz4": altered(content(5), codec="lz4"),
     "another type": altered(content(5), retyped("index", pa.int64())),
@@ -204,7 +222,19 @@ def test_arbitrary_bytes_are_refused(value: bytes) -> None:
         with pytest.raises(FrameError):
             frames.decode(start + value, 0, 0)
         with pytest.raises(FrameError):
-            frames.decode(frames.seal(start + value), 0, 0)
+            frames.decode(frames.checksummed(start + value), 0, 0)
+
+
+def test_the_table_of_columns_is_that_of_rows() -> None:
+    rows = content(4, 3, 2)
+    assert {column.attribute for column in COLUMNS} | {"id_offsets"} == set(Rows._fields)
+    assert {column.attribute: np.dtype(column.dtype) for column in COLUMNS} == {
+        name: column.dtype for name, column in rows._asdict().items() if name != "id_offsets"
+    }
+    nothing = blank_rows(4, 3, 2, cell=np.arange(4, dtype=np.uint32))
+    shapes = {name: column.shape for name, column in nothing._asdict().items() if name != "id_bytes"}
+    assert shapes == {name: column.shape for name, column in rows._asdict().items() if name != "id_bytes"}
+    assert nothing.cell.tolist() == [0, 1, 2, 3] and np.isnan(nothing.guard).all() and not nothing.values.any()
 
 
 def test_a_damaged_frame_is_not_another_frame() -> None:
@@ -217,21 +247,14 @@ def test_a_damaged_frame_is_not_another_frame() -> None:
             frames.decode(bytes(value), 0, 0)
 
 
-def test_frames_of_the_first_release_had_no_checksum() -> None:
-    frame = frame_rows.frame(content(6))
-    back = frames.decode(frames.encode(frame)[: -frames.SEAL_BYTES], 3, 17)
-    assert isinstance(back, RowFrame)
-    same(frame, back)
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_damaged_frames_never_crash_or_grow(seed: int) -> None:
     """Bits flipped, numbers overwritten with extremes, pieces cut out: an error, or a frame within bounds.
 
-    Without the checksum, which whoever means harm would put right.
+    With the checksum of the damaged bytes, as an attacker would compute it.
     """
     rng = random.Random(seed)
-    original = frames.encode(frame_rows.frame(content(6, 3, 3, seed)))[: -frames.SEAL_BYTES]
+    original = frames.encode(frame_rows.frame(content(6, 3, 3, seed)))[: -frames.CHECKSUM_BYTES]
     head = len(original) // 2
     refused = 0
     for _ in range(3_000):
@@ -248,7 +271,7 @@ def test_damaged_frames_never_crash_or_grow(seed: int) -> None:
                 case _:
                     del value[place : place + 8]
         try:
-            frame = frames.decode(bytes(value), 0, 0)
+            frame = frames.decode(frames.checksummed(bytes(value)), 0, 0)
         except FrameError:
             refused += 1
             continue

@@ -6,10 +6,11 @@ from typing import get_args
 
 import pytest
 
+from models.rows import COLUMNS
 from streams.adapters import native
 from streams.adapters.json_text import NESTING_MAX
 from streams.adapters.request import EmbeddingObject, Output, Request
-from streams.wire import arrow_batch, frames
+from streams.wire import frames
 from streams.wire.dead_letter import OMITTED_HEADER
 from streams.wire.rejects import Reason, Record, Reject, dead_letters
 
@@ -32,7 +33,7 @@ def test_the_sample_request_is_read() -> None:
 
 
 def test_every_column_is_explained() -> None:
-    assert not [column.name for column in arrow_batch.COLUMNS if f"`{column.name}`" not in FRAMES]
+    assert not [column.name for column in COLUMNS if f"`{column.name}`" not in FRAMES]
     assert not [key for key in ("schema", *frames.METADATA) if f"| `{key}` |" not in FRAMES]
     assert frames.ROWS_SCHEMA in FRAMES and frames.KIND_HEADER in FRAMES
 

@@ -13,7 +13,7 @@ from models.pseudonym import client_of
 from streams.config.config import Config
 from streams.secrets.load import Secrets
 from streams.sketch.identity import pseudonyms_of
-from streams.wire.frames import encode_control
+from streams.wire.frames import KIND_HEADER, encode_control, partition_of
 
 BLOCK_MAX = timedelta(days=90)
 """For as long `throttle-state` keeps a record that nobody writes again."""
@@ -50,7 +50,7 @@ async def give(config: Config, orders: Sequence[ControlFrame]) -> int:
         partitions = await producer.partitions_for(topic)
         if not partitions:
             raise ControlError(f"there is no topic {topic}; `probewatch topics create` makes it")
-        headers = [("probewatch-kind", b"control")]
+        headers = [(KIND_HEADER, b"control")]
         for order in orders:
             value = encode_control(order)
             for partition in _places(order, sorted(partitions)):
@@ -63,7 +63,7 @@ async def give(config: Config, orders: Sequence[ControlFrame]) -> int:
 def _places(order: ControlFrame, partitions: Sequence[int]) -> Sequence[int]:
     if order.action != "block":
         return partitions
-    return [partitions[(order.client >> 32) % len(partitions)]]  # as columns.cut places the client's rows
+    return [partitions[partition_of(order.client, len(partitions))]]
 
 
 def check_block(until: datetime) -> None:

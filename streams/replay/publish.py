@@ -8,11 +8,11 @@ from streams.config.config import Config
 from streams.history.base import SourceError
 from streams.progress import Advance
 from streams.replay.outcome import Outcome
+from streams.wire.frames import KIND_HEADER
 from streams.worker.sink import ID_HEADER
 
 REPLAY_HEADER = "probewatch-replay"
 COLD_HEADER = "probewatch-cold-start"
-KIND_HEADER = "probewatch-kind"
 BATCH_EVENTS = 1_000
 
 

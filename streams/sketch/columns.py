@@ -29,6 +29,7 @@ from models.rows import (
 )
 from streams.adapters.request import Output, Request
 from streams.sketch.identity import Identity
+from streams.wire.frames import partition_of
 from streams.wire.rejects import Fault
 
 FRAME_ROWS = 4_096
@@ -169,7 +170,7 @@ def join(texts: Sequence[str]) -> tuple[I32, U8]:
 
 def cut(rows: Rows, n_partitions: int) -> Iterator[tuple[int, Rows]]:
     """Rows by partition of `requests`, in frames of at most 4,096 rows and about 900 kB; each source's in raw order."""
-    partition = ((rows.client >> np.uint64(32)) % np.uint64(n_partitions)).astype(np.int64)
+    partition = partition_of(rows.client, n_partitions).astype(np.int64)
     rows = take(rows, np.lexsort((rows.index, rows.offset, rows.source, partition)))
     ends = np.cumsum(np.bincount(partition, minlength=n_partitions))
     width = FIXED_ROW_BYTES + 2 * rows.values.shape[1] + 3 * rows.fields.shape[1]

@@ -1,8 +1,9 @@
-"""The columns of a row frame, and its record batch as we write it: Arrow's layout, without Arrow's objects.
+"""The record batch of a row frame as we write it: Arrow's layout, without Arrow's objects.
 
-Of a frame with few rows nearly all of the cost is the two dozen objects that a library makes of its columns. So the
-metadata of a batch is taken from one that Arrow wrote and its numbers are put in; and a batch whose metadata is
-byte for byte what would have been written for its numbers is read in place. Any other is left to Arrow.
+Of a frame with few rows nearly all of the cost is the objects that Arrow makes of its columns: with pyarrow alone a
+worker needs 15 % more processor time at 62 rows a frame (docs/adr/0015-frames-without-arrows-objects.md). So the
+metadata of a batch is a copy of one that Arrow wrote, with other numbers; a batch whose metadata is byte for byte what
+this module writes is read in place. Every other batch is left to Arrow.
 
 Arrow columnar format 1.5, "Serialization and Interprocess Communication"; format/Message.fbs.
 """
@@ -15,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.rows import CLIENT_TAIL_BYTES, Rows
+from models.rows import CLIENT_TAIL_BYTES, COLUMNS, Column, Rows
+from streams.wire.arrow_rows import flatbuffer_field, schema_of
 
 ALIGNED = 8
 CACHED_LAYOUTS = 64
@@ -26,49 +28,8 @@ _MESSAGE_HEADER, _MESSAGE_BODY_LENGTH = 2, 3
 _BATCH_LENGTH, _BATCH_NODES, _BATCH_BUFFERS = 0, 1, 2
 
 
-class Column(NamedTuple):
-    """name : on the wire. attribute : of Rows, "" for the request ids. width : of the list in a cell, "" for a single
-    value."""
-
-    name: str
-    attribute: str
-    type: pa.DataType
-    width: str = ""
-
-
-COLUMNS = (
-    Column("source", "source", pa.uint32()),
-    Column("offset", "offset", pa.int64()),
-    Column("index", "index", pa.int32()),
-    Column("client", "client", pa.uint64()),
-    Column("class", "client_class", pa.uint8()),
-    Column("time_ms", "time_ms", pa.int64()),
-    Column("request_id", "", pa.string()),
-    Column("exact", "exact", pa.uint64()),
-    Column("values", "values", pa.int16(), "values"),
-    Column("fields", "fields", pa.uint16(), "fields"),
-    Column("surprisal", "surprisal", pa.uint8(), "fields"),
-    Column("offgrid", "offgrid", pa.uint32()),
-    Column("output", "output", pa.uint32()),
-    Column("score", "score", pa.float32()),
-    Column("margin", "margin", pa.float32()),
-    Column("novelty", "novelty", pa.float32()),
-    Column("guard", "guard", pa.float32()),
-    Column("cell", "cell", pa.uint32()),
-    Column("tokens_in", "tokens_in", pa.uint32()),
-    Column("tokens_out", "tokens_out", pa.uint32()),
-    Column("flags", "flags", pa.uint16()),
-    Column("client_tail", "client_tail", pa.binary(CLIENT_TAIL_BYTES)),
-)
-"""Columns may be added at the end, never changed: readers ignore what follows the ones they know."""
-
-
-def type_of(column: Column, widths: dict[str, int]) -> pa.DataType:
-    return pa.list_(column.type, widths[column.width]) if column.width else column.type
-
-
 class _Place(NamedTuple):
-    """Where a column stands among nodes and buffers. cells : in a row, 0 for one that is no list."""
+    """Where a column stands among nodes and buffers. cells : in a row, -1 for a single value."""
 
     attribute: str
     dtype: np.dtype[Any]
@@ -87,26 +48,22 @@ class BatchLayout:
         sizes: list[int] = []  # bytes a row, by buffer
         self._letters = nodes = 0
         for column in COLUMNS:
-            cells = widths.get(column.width, 0)
-            if not column.attribute:
+            is_list = column.cells in widths
+            if column.cells == "text":
                 self._letters = len(sizes) + 2
                 sizes += [0, 4, 0]
-            elif column.attribute == "client_tail":
-                self._place(column, np.dtype(np.uint8), nodes, len(sizes) + 1, CLIENT_TAIL_BYTES)
-                sizes += [0, CLIENT_TAIL_BYTES]
             else:
-                dtype = np.dtype(column.type.to_pandas_dtype())
-                sizes += [0, 0] if column.width else [0]
-                self._place(column, dtype, nodes, len(sizes), cells if column.width else -1)
-                sizes.append(dtype.itemsize * (cells if column.width else 1))
-            nodes += 2 if column.width else 1
+                width = CLIENT_TAIL_BYTES if column.cells == "tail" else widths.get(column.cells, -1)
+                dtype = np.dtype(column.dtype)
+                sizes += [0, 0] if is_list else [0]
+                place = _Place(column.attribute, dtype, nodes, len(sizes), width, column.is_nullable)
+                self._places.append(place)
+                sizes.append(dtype.itemsize * (width if width >= 0 else 1))
+            nodes += 2 if is_list else 1
         self._sizes = np.array(sizes, np.int64)
         self._nullable = [place for place in self._places if place.nullable]
         self._read_template(_template(widths))
         self._numbers = functools.lru_cache(CACHED_METADATA)(self._numbered)
-
-    def _place(self, column: Column, dtype: np.dtype[Any], node: int, buffer: int, cells: int) -> None:
-        self._places.append(_Place(column.attribute, dtype, node, buffer, cells, column.type == pa.float32()))
 
     def _read_template(self, message: bytes) -> None:
         """Where the numbers stand in the metadata of a batch of one row."""
@@ -201,19 +158,17 @@ def layout(d: int, f: int) -> BatchLayout:
 
 def _template(widths: dict[str, int]) -> bytes:
     """A batch of one row, as Arrow writes it."""
-    fields = [pa.field(column.name, type_of(column, widths)) for column in COLUMNS]
-    empty = pa.RecordBatch.from_pylist(
-        [{column.name: _something(column, widths) for column in COLUMNS}], schema=pa.schema(fields)
-    )
+    row = {column.name: _something(column, widths) for column in COLUMNS}
+    empty = pa.RecordBatch.from_pylist([row], schema=schema_of(widths))
     return bytes(empty.serialize())
 
 
 def _something(column: Column, widths: dict[str, int]) -> Any:
-    if not column.attribute:
+    if column.cells == "text":
         return ""
-    if column.attribute == "client_tail":
+    if column.cells == "tail":
         return bytes(CLIENT_TAIL_BYTES)
-    return [0] * widths[column.width] if column.width else 0
+    return [0] * widths[column.cells] if column.cells else 0
 
 
 def _put(body: NDArray[np.uint8], start: int, array: NDArray[Any]) -> None:
@@ -222,13 +177,3 @@ def _put(body: NDArray[np.uint8], start: int, array: NDArray[Any]) -> None:
 
 def _follow(message: bytes, place: int) -> int:
     return int(place + struct.unpack_from("<I", message, place)[0])
-
-
-def flatbuffer_field(message: bytes, table: int, field: int) -> int:
-    """Position of a table's field, 0 if it is absent."""
-    directory = table - struct.unpack_from("<i", message, table)[0]
-    place = 4 + 2 * field
-    if directory < 0 or struct.unpack_from("<H", message, directory)[0] < place + 2:
-        return 0
-    found = struct.unpack_from("<H", message, directory + place)[0]
-    return table + found if found else 0

@@ -1,18 +1,16 @@
 """Frames on the wire: one Kafka message of `requests` is one Arrow IPC stream of one record batch, or a control order.
 
-Columns are moved whole, never row by row. What comes back is checked before it is used: whoever may write to
-`requests` must not be able to crash a judge.
+Columns are moved whole, never row by row. Every frame is checked before it is used: a message in `requests`, whoever
+wrote it, must not crash a judge.
 """
 
 import struct
 import zlib
-from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from detector.frame import (
     RESULT_BYTES_MAX,
@@ -26,20 +24,21 @@ from detector.frame import (
     named,
 )
 from models.pseudonym import client_of
-from models.rows import CLASSES, CLIENT_TAIL_BYTES, F32, TIME_MS_MAX, TIME_MS_MIN, U8, Rows
-from streams.wire.arrow_batch import COLUMNS, Column, flatbuffer_field, layout, type_of
+from models.rows import CLASSES, COLUMNS, TIME_MS_MAX, TIME_MS_MIN, U64, Rows
+from streams.wire import arrow_rows
+from streams.wire.arrow_batch import layout
 from streams.wire.memo import TwoGenerations
 
 ROWS_SCHEMA = "probewatch.rows/1"
 SEVERAL_SCHEMA = "probewatch.rows/2"
-"""The same columns, with rows of several raw partitions: who does not know that must not read it."""
+"""The same columns, with rows of several raw partitions. Readers of version 1 alone must refuse it."""
 
 CONTROL_SCHEMA = "probewatch.control/1"
 FRAME_ROWS_MAX = 65_536
 WIDTH_MAX = 4_096
 PREAMBLE_BYTES_MAX = 65_536
 CACHED_PREAMBLES = 256
-SEAL_BYTES = 4
+CHECKSUM_BYTES = 4
 SHIFT, CLOSE, RESULT = "shift", "close", "result"
 
 KIND_HEADER = "probewatch-kind"
@@ -49,8 +48,11 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _CONTINUATION = 0xFFFFFFFF
 
 
+ClientKeys = TypeVar("ClientKeys", int, U64)
+
+
 class FrameError(ValueError):
-    """Bytes that are no frame. Says what is wrong with them; holds none of them."""
+    """Bytes that are not a frame. Says what is wrong with them, and repeats none of them."""
 
 
 _Time = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
@@ -58,10 +60,7 @@ _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 
 
 class _Preamble(NamedTuple):
-    """What stands before the rows: the schema and whom the frame is about.
-
-    labels : the values of METADATA. widths : by name, as in Column.width.
-    """
+    """The schema before the rows. labels : the values of METADATA. widths : of the lists `values` and `fields`."""
 
     schema: pa.Schema
     labels: tuple[str, str, str, str]
@@ -116,23 +115,26 @@ class _Result(msgspec.Struct):
     body: msgspec.Raw
 
 
+def partition_of(client: ClientKeys, partitions: int) -> ClientKeys:
+    """The partition of `requests` that holds a client's rows. client : the uint64 key, or an array of keys."""
+    return (client >> 32) % partitions  # type: ignore[return-value]  # uint64 stays uint64
+
+
 def encode(frame: RowFrame) -> bytes:
     """The value of a Kafka message. partition and offset are the message's own and not in it, nor are plain names."""
     labels = tuple(getattr(frame, name) for name in METADATA)
     d, f = frame.rows.values.shape[1], frame.rows.fields.shape[1]
     schema, preamble = _written[(labels, d, f)]
     if frame.rows.count:
-        return seal(b"".join((preamble, *layout(d, f).write(frame.rows), _END_OF_STREAM)))
-    batch = pa.RecordBatch.from_arrays([pa.array([], type) for type in schema.types], schema=schema)
-    return seal(b"".join((preamble, memoryview(batch.serialize()), _END_OF_STREAM)))
+        return checksummed(b"".join((preamble, *layout(d, f).write(frame.rows), _END_OF_STREAM)))
+    batch = pa.RecordBatch.from_arrays([pa.array([], kind) for kind in schema.types], schema=schema)
+    return checksummed(b"".join((preamble, memoryview(batch.serialize()), _END_OF_STREAM)))
 
 
-def seal(stream: bytes) -> bytes:
-    """The stream with a CRC-32 behind its end, where readers of Arrow do not look: damage must not pass for other rows.
-
-    It keeps nobody out: whoever may write to `requests` can compute one.
-    """
-    return stream + zlib.crc32(stream).to_bytes(SEAL_BYTES, "little")
+def checksummed(stream: bytes) -> bytes:
+    """The stream with a CRC-32 behind its end, where readers of Arrow do not look: a damaged frame must not pass for
+    another frame. It is no protection against people who may write to `requests`: they can compute one."""
+    return stream + zlib.crc32(stream).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def encode_control(frame: ControlFrame | LinkFrame) -> bytes:
@@ -159,11 +161,8 @@ def decode(value: bytes, partition: int, offset: int) -> Frame:
     """
     if value[:1] == b"{":
         return _decode_control(value, partition, offset)
-    # Without a seal as the first release wrote them, which archives keep.
-    if not value.endswith(_END_OF_STREAM) and zlib.crc32(memoryview(value)[:-4]) != int.from_bytes(
-        value[-4:], "little"
-    ):
-        raise FrameError("a damaged frame: its checksum is another")
+    if zlib.crc32(memoryview(value)[:-CHECKSUM_BYTES]) != int.from_bytes(value[-CHECKSUM_BYTES:], "little"):
+        raise FrameError("damaged frame: checksum mismatch")
     try:
         start = _message_bytes(value)
         preamble = _read[value[:start]]
@@ -173,6 +172,8 @@ def decode(value: bytes, partition: int, offset: int) -> Frame:
         _check(rows, preamble.labels[METADATA.index("source_name")])
     except FrameError:
         raise
+    except arrow_rows.BatchError as error:
+        raise FrameError(f"not a frame: {error}") from error
     except Exception as error:  # Arrow raises its own kinds, EOFError, OSError, ValueError … for damaged bytes
         raise FrameError(f"not a frame: {type(error).__name__} while reading Arrow") from error
     return RowFrame(partition, offset, *preamble.labels, rows)
@@ -224,10 +225,7 @@ def _write_preamble(key: tuple[tuple[str, ...], int, int]) -> tuple[pa.Schema, b
     named_labels = dict(zip(METADATA, labels, strict=True))
     schema_name = SEVERAL_SCHEMA if named(named_labels["source_name"]) else ROWS_SCHEMA
     metadata = {"schema": schema_name, **named_labels}
-    fields = [
-        pa.field(c.name, type_of(c, {"values": d, "fields": f}), nullable=c.type == pa.float32()) for c in COLUMNS
-    ]
-    schema = pa.schema(fields, metadata=metadata)
+    schema = arrow_rows.schema_of({"values": d, "fields": f}).with_metadata(metadata)
     return schema, schema.serialize().to_pybytes()
 
 
@@ -240,11 +238,11 @@ def _read_preamble(value: bytes) -> _Preamble:
         raise FrameError(f"columns are not those of {ROWS_SCHEMA}")
     labels = [metadata[name] for name in METADATA]
     widths = {name: getattr(schema.field(name).type, "list_size", -1) for name in ("values", "fields")}
-    for column in COLUMNS:
-        if not 0 <= widths.get(column.width, 0) <= WIDTH_MAX or schema.field(column.name).type != type_of(
-            column, widths
-        ):
-            raise FrameError(f"column {column.name} is not of the type that {ROWS_SCHEMA} gives it")
+    if not all(0 <= width <= WIDTH_MAX for width in widths.values()):
+        raise FrameError(f"columns values and fields: expected lists of 0 to {WIDTH_MAX} items")
+    for expected in arrow_rows.schema_of(widths):
+        if schema.field(expected.name).type != expected.type:
+            raise FrameError(f"column {expected.name}: expected the type of {ROWS_SCHEMA}")
     return _Preamble(schema, (labels[0], labels[1], labels[2], labels[3]), widths)
 
 
@@ -261,44 +259,11 @@ def _message_bytes(value: bytes) -> int:
     return int(8 + length)
 
 
-def _refuse_compression(message: bytes) -> None:
-    """Compressed buffers state their own expanded size, which nothing bounds; we never write them.
-
-    Reads two tables of the flatbuffer (format/Message.fbs: field 2 of Message is the header, field 3 of RecordBatch
-    the compression). Arrow verifies the rest when it reads the batch.
-    """
-    if struct.unpack_from("<I", message)[0] != _CONTINUATION:
-        raise FrameError("not a frame: no record batch after the schema")
-    root = 8 + struct.unpack_from("<I", message, 8)[0]
-    header = flatbuffer_field(message, root, 2)
-    if not header:
-        raise FrameError("not a frame: a message without content")
-    if flatbuffer_field(message, header + struct.unpack_from("<I", message, header)[0], 3):
-        raise FrameError("compressed record batches are not read")
-
-
 def _by_arrow(value: bytes, start: int, preamble: _Preamble) -> Rows:
-    """What another than `Layout` wrote, or rows that it leaves to Arrow. Raises FrameError, and whatever Arrow does."""
-    _refuse_compression(value[start:])
+    """Rows of a batch that `layout` does not take: from another writer, or with request ids beyond ASCII."""
+    arrow_rows.refuse_compression(value, start)
     batch = pa.ipc.read_record_batch(pa.py_buffer(value)[start:], preamble.schema)
-    batch.validate(full=True)
-    return _rows(batch, preamble.widths)
-
-
-def _rows(batch: pa.RecordBatch, widths: dict[str, int]) -> Rows:
-    n = batch.num_rows
-    columns: dict[str, NDArray[Any]] = {}
-    for place, column in enumerate(COLUMNS):
-        array = batch.column(place)
-        if column.type == pa.float32():
-            columns[column.attribute] = _floats(array)
-        elif array.null_count:
-            raise FrameError(f"column {column.name} has nulls")
-        elif not column.attribute:
-            columns["id_offsets"], columns["id_bytes"] = _texts(array.buffers(), n)
-        else:
-            columns[column.attribute] = _numbers(array, column, widths)
-    return Rows(**columns)
+    return arrow_rows.rows_of(batch, preamble.widths)
 
 
 def _check(rows: Rows, label: str) -> None:
@@ -311,36 +276,6 @@ def _check(rows: Rows, label: str) -> None:
         raise FrameError("column time_ms: expected years 1 to 8999")
     known = named(label)
     if known and not set(np.unique(rows.source).tolist()) <= known.keys():
-        raise FrameError("column source: expected those that source_name tells")
+        raise FrameError("column source: expected the sources in source_name")
     if not known and rows.count and (rows.source != rows.source[0]).any():
         raise FrameError("column source: expected one source")
-
-
-def _floats(array: pa.Array) -> F32:
-    floats: F32 = array.to_numpy(zero_copy_only=False)
-    return floats.copy() if array.null_count == 0 else floats
-
-
-def _texts(buffers: Sequence[pa.Buffer | None], n: int) -> tuple[NDArray[np.int32], U8]:
-    if n == 0 or buffers[1] is None:
-        return np.zeros(n + 1, np.int32), np.zeros(0, np.uint8)
-    offsets = np.frombuffer(buffers[1], np.int32, n + 1)
-    letters = np.frombuffer(buffers[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
-    return offsets - offsets[0], letters.copy()
-
-
-def _numbers(array: pa.Array, column: Column, widths: dict[str, int]) -> NDArray[Any]:
-    n = len(array)
-    if column.attribute == "client_tail":
-        return (
-            np.frombuffer(array.buffers()[1] or b"", np.uint8, n * CLIENT_TAIL_BYTES)
-            .reshape(n, CLIENT_TAIL_BYTES)
-            .copy()
-        )
-    dtype = column.type.to_pandas_dtype()
-    if not column.width:
-        return np.frombuffer(array.buffers()[1] or b"", dtype, n).copy()
-    width = widths[column.width]
-    if array.values.null_count or len(array.values) < n * width:
-        raise FrameError(f"column {column.name} has nulls or lacks cells")
-    return np.frombuffer(array.buffers()[-1] or b"", dtype, n * width).reshape(n, width).copy()

@@ -33,7 +33,7 @@ def frame() -> Iterator[bytes]:
     client, tail = int(probing.rows.client[0]), probing.rows.client_tail[0].tobytes()
     name = pseudonym(probing.key_id, client, tail)
     yield frames.encode(probing)
-    yield b"\x02" + frames.encode(probing)[: -frames.SEAL_BYTES]
+    yield b"\x02" + frames.encode(probing)[: -frames.CHECKSUM_BYTES]
     for action in ("allow", "lift", "other"):
         yield frames.encode_control(ControlFrame(0, 1, action, client, name, "", 1_700_100_000_000, "spoken to"))
     vector = tuple(range(probing.rows.values.shape[1]))

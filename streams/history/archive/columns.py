@@ -8,18 +8,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from detector.frame import RowFrame, label, named
-from models.rows import CLASSES, CLIENT_TAIL_BYTES, I64, TIME_MS_MAX, TIME_MS_MIN, Rows, distinct
-from streams.history.archive.layout import LABELS, LISTS, ROWS, ArchiveError
+from models.rows import CLASSES, CLIENT_TAIL_BYTES, COLUMNS, I64, TIME_MS_MAX, TIME_MS_MIN, Rows, distinct
+from streams.history.archive.layout import LABELS, ROWS, ArchiveError
 
-_ATTRIBUTES = {
-    "class": "client_class",
-    **{
-        name: name
-        for name in ROWS.names
-        if name not in ("partition", "frame_offset", "frame_ms", "class", "request_id", "client_tail", *LABELS, *LISTS)
-    },
-}
-"""Plain columns: name -> attribute of Rows."""
+_PLAIN = [column for column in COLUMNS if not column.cells]
+_LISTS = [column.name for column in COLUMNS if column.cells in ("values", "fields")]
 
 
 def table_of(frames: Sequence[tuple[RowFrame, int]]) -> pa.RecordBatch:
@@ -37,11 +30,11 @@ def table_of(frames: Sequence[tuple[RowFrame, int]]) -> pa.RecordBatch:
     for name in (name for name in LABELS if name != "source_name"):
         columns[name] = _labels([getattr(frame, name) for frame, _ in frames], counts)
     columns["source_name"] = _source_names([frame for frame, _ in frames])
-    for name in LISTS:
+    for name in _LISTS:
         columns[name] = _lists([getattr(part, name) for part in rows], counts, ROWS.field(name).type)
-    for name, attribute in _ATTRIBUTES.items():
-        joined = np.concatenate([getattr(part, attribute) for part in rows])
-        columns[name] = pa.array(joined, from_pandas=ROWS.field(name).nullable)
+    for column in _PLAIN:
+        joined = np.concatenate([getattr(part, column.attribute) for part in rows])
+        columns[column.name] = pa.array(joined, from_pandas=column.is_nullable)
     return pa.RecordBatch.from_arrays([columns[name] for name in ROWS.names], schema=ROWS)
 
 
@@ -96,12 +89,12 @@ class ColumnGroup:
         self._columns: dict[str, NDArray[Any]] = {}
         self._lists: dict[str, tuple[NDArray[Any], NDArray[np.int32]]] = {}
         batch = table.combine_chunks()
-        for name in _ATTRIBUTES:
-            self._columns[_ATTRIBUTES[name]] = _numbers(batch.column(name), ROWS.field(name).type)
+        for column in _PLAIN:
+            self._columns[column.attribute] = _numbers(batch.column(column.name), ROWS.field(column.name).type)
         self._columns["client_tail"] = _fixed(batch.column("client_tail"))
         self._labels = {name: _indices(batch.column(name)) for name in LABELS}
         self._texts = _letters(batch.column("request_id"))
-        for name in LISTS:
+        for name in _LISTS:
             self._lists[name] = _cells(batch.column(name))
         offsets = _numbers(batch.column("frame_offset"), pa.int64())
         self.frame_ms = _numbers(batch.column("frame_ms"), pa.int64())

@@ -19,8 +19,9 @@ import msgspec
 import pyarrow as pa
 
 from models.errors import UserError
-from models.rows import CLIENT_TAIL_BYTES
+from models.rows import COLUMNS, Column
 from streams import files
+from streams.wire import arrow_rows
 
 SCHEMA = "probewatch.archive/2"
 MANIFEST = "archive.json"
@@ -29,49 +30,24 @@ DAY_MS = 86_400_000
 ROW_GROUP_ROWS = 65_536
 
 LABELS = ("model", "space", "source_name", "key_id")
-LISTS = ("values", "fields", "surprisal")
-
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
-def _list(kind: pa.DataType) -> pa.DataType:
-    """Without nulls: they make reading a fifth slower."""
-    return pa.list_(pa.field("element", kind, nullable=False))
+def _type_of(column: Column) -> pa.DataType:
+    if column.cells in ("text", "tail"):
+        return arrow_rows.type_of(column, {})
+    number = pa.from_numpy_dtype(column.dtype)
+    # without nulls: they make reading a fifth slower
+    return pa.list_(pa.field("element", number, nullable=False)) if column.cells else number
 
-
-_NULLABLE = ("score", "margin", "novelty", "guard")
 
 ROWS = pa.schema(
     [
-        pa.field(name, kind, nullable=name in _NULLABLE)
-        for name, kind in {
-            "partition": pa.int32(),
-            "frame_offset": pa.int64(),
-            "frame_ms": pa.int64(),
-            **dict.fromkeys(LABELS, _TEXT),
-            "source": pa.uint32(),
-            "offset": pa.int64(),
-            "index": pa.int32(),
-            "client": pa.uint64(),
-            "class": pa.uint8(),
-            "time_ms": pa.int64(),
-            "request_id": pa.string(),
-            "exact": pa.uint64(),
-            "values": _list(pa.int16()),
-            "fields": _list(pa.uint16()),
-            "surprisal": _list(pa.uint8()),
-            "offgrid": pa.uint32(),
-            "output": pa.uint32(),
-            "score": pa.float32(),
-            "margin": pa.float32(),
-            "novelty": pa.float32(),
-            "guard": pa.float32(),
-            "cell": pa.uint32(),
-            "tokens_in": pa.uint32(),
-            "tokens_out": pa.uint32(),
-            "flags": pa.uint16(),
-            "client_tail": pa.binary(CLIENT_TAIL_BYTES),
-        }.items()
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("frame_offset", pa.int64(), nullable=False),
+        pa.field("frame_ms", pa.int64(), nullable=False),
+        *(pa.field(name, _TEXT, nullable=False) for name in LABELS),
+        *(pa.field(column.name, _type_of(column), nullable=column.is_nullable) for column in COLUMNS),
     ],
     metadata={"schema": SCHEMA},
 )
