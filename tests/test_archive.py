@@ -167,7 +167,7 @@ def test_what_is_no_frame_is_kept_as_it_was_and_told(tmp_path: Path) -> None:
     assert isinstance(batch, FrameBatch)
     assert [frame.offset for frame in batch.frames] == [41, 43]
     assert [(reject.partition, reject.offset) for reject in batch.rejects] == [(2, 42), (2, 44)]
-    assert "expected a frame or a control order; got a damaged frame: its checksum" in batch.rejects[0].message
+    assert "expected a frame or a control order; got damaged frame: checksum mismatch" in batch.rejects[0].message
     (path,) = tmp_path.rglob("other-*.parquet")
     assert pq.read_table(path).to_pylist()[1] == {
         "partition": 2, "offset": 42, "frame_ms": BEGIN_MS, "key": b"key", "value": b"junk", "headers": [("a", b"b")],
