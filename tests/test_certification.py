@@ -123,7 +123,7 @@ def test_copies_of_one_machine_are_noticed() -> None:
     copies = days(np.arange(5_000, 5_040), [7] * 40, variants=[9] * 40, behaviour=[1] * 40)
     parts = parts_of(certify([together(people, copies)]))
     assert parts[0].alike == 40
-    assert "40 certifying clients did exactly what another one did" in " ".join(warnings(parts, cold=False))
+    assert "40 certifying clients behaved exactly like another one" in " ".join(warnings(parts, cold=False))
 
 
 @pytest.mark.parametrize(("intruders", "said"), [(0, ""), (1, "one client alone raises"), (4, "5 clients together")])
@@ -172,9 +172,9 @@ def test_the_page_says_everything_to_people() -> None:
         "~",
         "1 in 1,000",
         "1 in 2,001",
-        "theirs to choose",
-        "**Mind:** look here.",
+        "set by them",
+        "**Warning:** look here.",
         "## Grounds",
     ):
         assert expected in text, expected
-    assert "No client certifies" in text
+    assert "No certifying clients" in text

@@ -1,1 +1,1 @@
-"""Fitting the tables and certifying the thresholds, with the fold itself."""
+"""Calibration: fit the tables, screen clients, certify the thresholds; with the fold itself."""

@@ -1,6 +1,6 @@
-"""What is ordinary, counted: where margins are low and inputs novel, which clients to trust, how long tails are.
+"""Baseline statistics of benign history: low margins, novelty levels, clients' exponents, lengths of tails.
 
-All of it comes from fitting clients; nothing here sees the clients that certify.
+Computed from fitting clients only; certifying clients are never used here.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ LOW_MARGIN_SHARE = 0.1
 OWN_MARGINS_MIN = 200
 OWN_DAYS_MIN = 50
 TAIL_SCALE_MIN = {"offgrid": 2000, "membership": 2000, "explain": 2000, "timing": 1000} | dict.fromkeys(COUNTS, 1000)
-"""Milli-nats; of counts, thousandths. Long where one odd row says much."""
+"""Milli-nats; of counts, thousandths. Large where a single odd row carries much evidence."""
 TAIL_SCALE_MIN_OTHERS = 300
 OUTCOMES_MIN = 200
-"""A bet of clients whose outcomes history hardly had (no margins logged, no times) is off: it would judge the log."""
+"""Fewer outcomes of a client bet than this turn it off (no margins or times logged): it would judge the log."""
 NOVELTY_SHARES = 1.0 - 2.0 ** -np.arange(1, NOVELTY_EDGES + 1)
 """Quantiles at which the levels of novelty begin."""
 EXPONENT_SHARE = 0.001
@@ -29,7 +29,7 @@ CONSUMER = 0
 
 
 def low_margins(batches: Sequence[Rows]) -> F32:
-    """Lowest decile of the margin per class; of all classes where one has few rows; 0 where no margin is known."""
+    """(3,) lowest decile of the margin per class; of all classes if a class has few rows; 0 if no margin is known."""
     margins = np.concatenate([rows.margin for rows in batches] or [np.zeros(0, np.float32)])
     client_class = np.concatenate([rows.client_class for rows in batches] or [np.zeros(0, np.uint8)])
     known = ~np.isnan(margins)
@@ -43,7 +43,7 @@ def low_margins(batches: Sequence[Rows]) -> F32:
 
 
 def novelty_edges(batches: Sequence[Rows]) -> F32:
-    """(3, 15) edges of the levels of novelty: the 1/2, 3/4, 7/8 … quantiles of a class's rows; out of reach without."""
+    """(3, 15) edges of the levels of novelty: the 1/2, 3/4, 7/8 … quantiles of a class's rows; infinite without."""
     novelty = np.concatenate([rows.novelty for rows in batches] or [np.zeros(0, np.float32)])
     client_class = np.concatenate([rows.client_class for rows in batches] or [np.zeros(0, np.uint8)])
     known = ~np.isnan(novelty)
@@ -59,8 +59,8 @@ def novelty_edges(batches: Sequence[Rows]) -> F32:
 def exponents(batches: Sequence[Rows], edges: F32) -> F64:
     """(3,) for each class the lowest .1 % of clients' exponents a, where a client's p-values of novelty follow p ** a.
 
-    A client whose rows are all odd, as some ordinary ones are, has a small exponent: rows / sum of -log p (maximum
-    likelihood), drawn to 1 as if by two ordinary rows. 1 where no novelty is known.
+    A client whose rows are all novel, as some ordinary clients' are, has a small exponent: rows / sum of -log p
+    (maximum likelihood), shrunk towards 1 by a prior worth two ordinary rows. 1 if no novelty is known.
     """
     client = np.concatenate([rows.client for rows in batches])
     client_class = np.minimum(2, np.concatenate([rows.client_class for rows in batches])).astype(np.int64)
@@ -68,22 +68,22 @@ def exponents(batches: Sequence[Rows], edges: F32) -> F64:
     known = ~np.isnan(novelty)
     client, client_class, novelty = client[known], client_class[known], novelty[known]
     exponents = np.ones(CLASS_COUNT)
-    everybody: list[F64] = []
+    of_classes: list[F64] = []
     for k in range(CLASS_COUNT):
         level = np.searchsorted(edges[k], novelty[client_class == k], side="right")
         _, owner = np.unique(client[client_class == k], return_inverse=True)
         surprise = np.bincount(owner.reshape(-1), (level + 0.5) * np.log(2.0))
         rows = np.bincount(owner.reshape(-1))
-        everybody.append((rows + EXPONENT_PRIOR_ROWS) / (surprise + EXPONENT_PRIOR_ROWS))
-    for k, found in enumerate(everybody):
-        own = found if len(found) >= OWN_DAYS_MIN else np.concatenate(everybody)
+        of_classes.append((rows + EXPONENT_PRIOR_ROWS) / (surprise + EXPONENT_PRIOR_ROWS))
+    for k, own in enumerate(of_classes):
+        own = own if len(own) >= OWN_DAYS_MIN else np.concatenate(of_classes)
         if len(own):
             exponents[k] = min(1.0, float(np.quantile(own, EXPONENT_SHARE, method="lower")))
     return exponents
 
 
 def without_outcomes(counts: I64, days: Days) -> set[str]:
-    """Processes that history cannot speak of. counts : (3, 8, 8, 16)."""
+    """Names of processes for which history has too few outcomes. counts : (3, 8, 8, 16)."""
     off = {name for p, name in enumerate(CLIENT_PROCESSES) if counts[:, p].sum() < OUTCOMES_MIN}
     names = [process.name for process in PROCESSES]
     if not len(days.evidence) or days.evidence[:, names.index("tokens")].max() == 0:
@@ -92,26 +92,26 @@ def without_outcomes(counts: I64, days: Days) -> set[str]:
 
 
 def is_count() -> NDArray[np.bool_]:
-    """(processes,) which of them count instead of betting."""
+    """(processes,) True for those that count instead of betting."""
     return np.array([process.name in COUNTS for process in PROCESSES])
 
 
 def tails(days: Days) -> tuple[I64, I64]:
-    """99 % quantile (at least 0: evidence below that is none) and length of the benign tail, per class and process.
+    """99 % quantile (at least 0: there is no negative evidence) and length of the benign tail, per class and process.
 
-    Classes with few client-days take the larger of their own and everybody's. Sums over families are for consumers:
-    a broker's many applicants would add up.
+    Classes with few client-days use the larger of their own values and those of all classes. Sums over families apply
+    to consumers only: the many applicants of a broker would add up.
     """
     least = np.array([TAIL_SCALE_MIN.get(process.name, TAIL_SCALE_MIN_OTHERS) for process in PROCESSES])
     tail = np.zeros((CLASS_COUNT, len(PROCESSES)), np.int64)
     scale = np.zeros_like(tail)
-    everybody = _tail(days.evidence, least)
+    overall = _tail(days.evidence, least)
     for k in range(CLASS_COUNT):
         own = days.evidence[days.client_class == k]
-        found = _tail(own, least)
+        own_tail = _tail(own, least)
         if len(own) < OWN_DAYS_MIN:
-            found = (np.maximum(found[0], everybody[0]), np.maximum(found[1], everybody[1]))
-        tail[k], scale[k] = found
+            own_tail = (np.maximum(own_tail[0], overall[0]), np.maximum(own_tail[1], overall[1]))
+        tail[k], scale[k] = own_tail
         if k != CONSUMER:
             scale[k, FAMILY_PROCESSES : FAMILY_PROCESSES + JOINT] = 0
     return tail, scale

@@ -1,8 +1,8 @@
 """Thresholds of a whole artefact folder: one per class and level, over every space, from clients that fitted nothing.
 
-A client is held against its largest statistic over everything that can throttle it, so that the budget is one per
-client and day, however many models it uses. Certifying clients count with their last day, the one with most state
-carried in: a service never starts cold.
+A client is judged by its largest statistic over everything that can throttle it, so that there is one budget per
+client and day, however many models it uses. Certifying clients count with their last day, which carries in most state:
+a live service does not start cold.
 """
 
 from collections.abc import Sequence
@@ -30,27 +30,25 @@ from models.rows import CLASSES, F64, I64, U64
 
 CONSUMER = 0
 DEFAULT_THRESHOLDS = (UNREACHABLE, 2_000, 8_000, 12_000, 16_000)
-"""Where nothing can be learned: without trusted history no threshold lies above these, and without any consumer they
-are these (thousandths of a tail length). Round numbers above what calibrations on simulated clients gave; they promise
-nothing."""
+"""Thousandths of a tail length. Without trusted history they cap all thresholds; without any consumer they are the
+thresholds. Round numbers above what calibrations on simulated clients gave; they promise nothing."""
 SENSITIVITY = (1, 5, 10)
-"""As many clients at the top are imagined away, and added."""
+"""Numbers of top clients that are removed, and added, to see how much a threshold depends on them."""
 COPY_VARIANTS_MIN = 6
-"""A client with fewer variants of one input may well do what another does; with more, evidence has many digits."""
+"""Clients with fewer variants of one input may be alike by chance; with more, their evidence has many digits."""
 MILLI = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Certification:
-    """thresholds, certified, promised : (3 classes, 5 levels). by_class : each class's own order statistics. days : one
-    entry per certifying client, over all spaces. borrowed : classes held to the consumers' thresholds at least."""
+    """Thresholds of all classes, and what they rest on."""
 
-    thresholds: I64
-    certified: NDArray[np.bool_]
-    promised: F64
-    by_class: tuple[LevelThresholds, ...]
-    days: DailyMaxima
-    borrowed: tuple[bool, ...]
+    thresholds: I64  # (3 classes, 5 levels)
+    certified: NDArray[np.bool_]  # (3, 5)
+    promised: F64  # (3, 5)
+    by_class: tuple[LevelThresholds, ...]  # each class's own order statistics
+    days: DailyMaxima  # one entry per certifying client, over all spaces
+    borrowed: tuple[bool, ...]  # (3,) whether the consumers' thresholds are the least
 
     @property
     def clients(self) -> I64:
@@ -69,51 +67,59 @@ class Certification:
 
 
 def certify(spaces: Sequence[DailyMaxima], *, cold: bool = False) -> Certification:
-    """spaces : client-days of certifying clients, one entry per space. cold : they are not known to be benign.
+    """spaces : client-days of certifying clients, one entry per space. cold : they may hold attackers.
 
-    A class with fewer clients than the loosest budget needs is held to the consumers' thresholds at least.
+    A class with fewer clients than the loosest budget needs has at least the consumers' thresholds.
     """
     days = last_days(over_all(spaces))
     by_class = tuple(thresholds(days.statistic[days.client_class == k]) for k in range(CLASS_COUNT))
-    found = np.stack([own.thresholds for own in by_class])
+    limits = np.stack([own.thresholds for own in by_class])
     certified = np.array([own.certified for own in by_class])
     promised = np.array([own.promised for own in by_class])
     if not (days.client_class == CONSUMER).any():
-        found[CONSUMER] = DEFAULT_THRESHOLDS
+        limits[CONSUMER] = DEFAULT_THRESHOLDS
     borrowed = tuple(not own.certified[1] and k != CONSUMER for k, own in enumerate(by_class))
     for k in np.flatnonzero(borrowed):
-        found[k] = np.maximum(found[k], found[CONSUMER])
+        limits[k] = np.maximum(limits[k], limits[CONSUMER])
     if cold:
-        found, certified, promised = np.minimum(found, DEFAULT_THRESHOLDS), certified & False, np.ones_like(promised)
-    found[:, 0] = UNREACHABLE
-    return Certification(found, certified, promised, by_class, days, borrowed)
+        limits, certified, promised = np.minimum(limits, DEFAULT_THRESHOLDS), certified & False, np.ones_like(promised)
+    limits[:, 0] = UNREACHABLE
+    return Certification(limits, certified, promised, by_class, days, borrowed)
 
 
-def class_parts(found: Certification, fitting_clients: Sequence[int], *, cold: bool) -> tuple[ClassPart, ...]:
-    """The certificate's part on each class. fitting_clients : (3,)."""
-    parts = []
+def class_parts(certification: Certification, fitting_clients: Sequence[int], *, cold: bool) -> tuple[ClassPart, ...]:
+    """The certificate's part for each class. fitting_clients : (3,)."""
+    days, parts = certification.days, []
     for k, name in enumerate(CLASSES):
-        own = DailyMaxima._make(column[found.days.client_class == k] for column in found.days)
-        levels = tuple(_certified_level(found, own.statistic, k, level, cold) for level in range(1, len(BUDGETS)))
-        clients = int(found.clients[k])
+        own = DailyMaxima._make(column[days.client_class == k] for column in days)
         parts.append(
-            ClassPart(name, fitting_clients[k], clients, found.borrowed[k], alike(own), levels, shift.tails(own))
+            ClassPart(
+                name=name,
+                fitting_clients=fitting_clients[k],
+                certifying_clients=int(certification.clients[k]),
+                borrowed=certification.borrowed[k],
+                alike=alike(own),
+                levels=tuple(
+                    _certified_level(certification, own.statistic, k, level, cold) for level in range(1, len(BUDGETS))
+                ),
+                tails=shift.tails(own),
+            )
         )
     return tuple(parts)
 
 
 def alike(days: DailyMaxima) -> int:
-    """How many clients did exactly what another one did, among those who varied one input often enough to tell.
+    """Number of clients that behaved exactly like another one, among those with COPY_VARIANTS_MIN variants of an input.
 
-    Copies of one machine are one client for a calibration that counts clients. days : one entry per client.
+    Copies of one machine should count as one client. days : one entry per client.
     """
     varied = days.behaviour[days.variants >= COPY_VARIANTS_MIN]
     _, counts = np.unique(varied, return_counts=True)
     return int(counts[counts > 1].sum())
 
 
-def _certified_level(found: Certification, maxima: I64, k: int, level: int, cold: bool) -> CertifiedLevel:
-    budget, rank = BUDGETS[level], 0 if cold else found.by_class[k].ranks[level]
+def _certified_level(certification: Certification, maxima: I64, k: int, level: int, cold: bool) -> CertifiedLevel:
+    budget, rank = BUDGETS[level], 0 if cold else certification.by_class[k].ranks[level]
     low, high, at_most = rate_interval(len(maxima), rank)
 
     def moved(by: int) -> float | None:
@@ -123,9 +129,9 @@ def _certified_level(found: Certification, maxima: I64, k: int, level: int, cold
     return CertifiedLevel(
         level=LEVELS[level],
         budget=budget,
-        threshold=int(found.thresholds[k, level]) / MILLI,
-        certified=bool(found.certified[k, level]),
-        promised=float(found.promised[k, level]),
+        threshold=int(certification.thresholds[k, level]) / MILLI,
+        certified=bool(certification.certified[k, level]),
+        promised=float(certification.promised[k, level]),
         rate_low=low,
         rate_high=high,
         rate_at_most=at_most,
@@ -138,7 +144,7 @@ def _certified_level(found: Certification, maxima: I64, k: int, level: int, cold
 def over_all(spaces: Sequence[DailyMaxima]) -> DailyMaxima:
     """Client-days over all spaces, in order of (client, day): the largest of each space, rows added up.
 
-    The class is that of the strictest space, should a client ever be logged under two.
+    A client logged under two classes has the stricter one.
     """
     joined = DailyMaxima._make(np.concatenate(column) for column in zip(*spaces, strict=True))
     order = np.lexsort((joined.day, joined.client))

@@ -1,4 +1,4 @@
-"""Rows to client-days: what every client came to on each of its days."""
+"""Rows to client-days: the maxima that each client reached on each of its days."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,37 +16,30 @@ GROWTH_DAYS_MIN = 200
 
 
 class DailyMaxima(NamedTuple):
-    """One entry per client-day (k,). A day is one of UTC on the client's own clock: the latest time it ever showed.
-
-    statistic : the largest of the day, thousandths of a tail length; what earlier days left behind counts. variants :
-    of the client's largest family. rows : of the day. novelty : mean of the day's rows, NaN where none has one.
-    behaviour : hash of the day's largest evidence of every process; equal where two clients did the same. drift : the
-    largest distance of the client's averages, -1 where there was none.
-    """
+    """One entry per client-day (k,). Days are UTC days on the client's own clock, the latest time it has shown."""
 
     client: U64
     client_class: I64
     day: I64
-    statistic: I64
-    variants: I64
-    rows: I64
-    novelty: F64
-    behaviour: U64
-    drift: I64
+    statistic: I64  # largest of the day, thousandths of a tail length; evidence from earlier days counts
+    variants: I64  # of the client's largest family
+    rows: I64  # of the day
+    novelty: F64  # mean of the day's rows, NaN if none has one
+    behaviour: U64  # hash of the day's largest evidence of every process; equal if two clients did the same
+    drift: I64  # largest distance of the client's averages, -1 if they were never compared
 
 
 class Days(NamedTuple):
-    """Maxima over client-days. client_class, client, day, statistic : (k,); evidence : (k, processes);
-    rows : (k,); novelty : (k,), mean; drift : (k,), -1 for none."""
+    """Maxima over k client-days."""
 
-    client_class: I64
-    client: U64
-    day: I64
-    evidence: I32
-    statistic: I64
-    rows: I64
-    novelty: F64
-    drift: I64
+    client_class: I64  # (k,)
+    client: U64  # (k,)
+    day: I64  # (k,)
+    evidence: I32  # (k, processes)
+    statistic: I64  # (k,)
+    rows: I64  # (k,)
+    novelty: F64  # (k,) mean, or NaN
+    drift: I64  # (k,) -1 for none
 
 
 def select(rows: Rows, chosen: NDArray[np.bool_]) -> Rows:
@@ -66,6 +59,7 @@ def first_rows(batches: Sequence[Rows], most: int) -> list[Rows]:
 
 
 def by_day(batches: Sequence[Rows], tallies: Sequence[Tally]) -> tuple[Days, I64]:
+    """Maxima over client-days in order of (client, day), and growth (3, 21). tallies : of each batch."""
     if not sum(rows.count for rows in batches):
         nothing = np.zeros(0, np.int64)
         none = np.zeros((0, len(PROCESSES)), np.int32)
@@ -85,24 +79,24 @@ def by_day(batches: Sequence[Rows], tallies: Sequence[Tally]) -> tuple[Days, I64
     np.maximum.at(most, place, traced)
     largest = np.full(count, np.iinfo(np.int64).min)
     np.maximum.at(largest, place, statistic)
-    klass_of = np.zeros(count, np.int64)
-    klass_of[place] = client_class
+    class_of = np.zeros(count, np.int64)
+    class_of[place] = client_class
     furthest = np.full(count, -1)
     np.maximum.at(furthest, place, np.concatenate([tally.drift for tally in tallies]))
     rows_of = np.bincount(place, minlength=count).astype(np.int64)
     known = ~np.isnan(novelty)
     sums, with_novelty = (np.bincount(place[known], w, count) for w in (novelty[known], None))
     mean = np.divide(sums, with_novelty, out=np.full(count, np.nan), where=with_novelty > 0)
-    days = Days(klass_of, keys[0], keys[1].astype(np.int64), most, largest, rows_of, mean, furthest)
+    days = Days(class_of, keys[0], keys[1].astype(np.int64), most, largest, rows_of, mean, furthest)
     return days, _growth(place, client_class, statistic)
 
 
 def _own_days(client: U64, time_ms: I64) -> I64:
-    """(n,) the day on each row's client's clock, which never goes back: as the fold counts it. Rows in order."""
+    """(n,) the day of each row on its client's clock, which never goes back, as in the fold. Rows in order."""
     _, place = np.unique(client, return_inverse=True)
     order = np.argsort(place, kind="stable")
     day = time_ms[order] // DAY_MS
-    base = place[order] * (int(np.ptp(day)) + 1)  # so that no client's days reach into the next one's
+    base = place[order] * (int(np.ptp(day)) + 1)  # keeps the days of one client apart from the next one's
     own = np.empty(len(day), np.int64)
     own[order] = np.maximum.accumulate(day + base) - base
     return own
@@ -120,8 +114,8 @@ def behaviour(most: I32) -> U64:
 def _growth(place: I64, client_class: I64, statistic: I64) -> I64:
     """99 % quantile of the statistic in doubling buckets of the day's row number, at least 0, never falling.
 
-    Subtracted from the statistic, it keeps long days from alarming for their length. Buckets that few client-days
-    reach keep the last known value. place : (n,) client-day of each row, rows in order.
+    It is subtracted from the statistic, so that a day does not alarm for its length. Buckets that few client-days
+    reach keep the last value. place : (n,) client-day of each row, rows in order.
     """
     number = _running_count(place)
     bucket = np.array([size_bucket(count) for count in range(int(number.max(initial=0)) + 1)], np.int64)[number]

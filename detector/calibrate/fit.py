@@ -1,7 +1,7 @@
 """Fit the reference of one space on benign rows, with the fold itself: what is counted is what will be judged.
 
-Three in eight clients fit tables, tails and growth; the others, disjoint, give the thresholds (certification.py).
-Records of one client never stand on both sides, or the thresholds would promise too much.
+Three in eight clients fit tables, tails and growth; all others give the thresholds (certify.py). No client is on both
+sides, or the thresholds would promise too much.
 """
 
 import math
@@ -37,15 +37,15 @@ DRIFT_BUDGET = 1e-3
 """Records of drift per client-day, of clients that have averages to compare."""
 DRIFT_DAYS_MIN = 50
 ROWS_TAUGHT_MAX = 300
-"""Rows by which one client can teach what is ordinary."""
+"""Rows that one client contributes to the tables, at most."""
 COLD_ROWS = 10
-"""Without trusted history each client teaches by its first rows only."""
+"""Without trusted history only the first rows of each client are used."""
 
 
 def is_fitting(clients: U64) -> NDArray[np.bool_]:
-    """Which clients fit and which certify, by three bits of their keyed hash: 3 of 8 fit.
+    """(n,) True for clients that fit, False for those that certify, by three bits of their keyed hash: 3 of 8 fit.
 
-    Certifying takes more: a budget of 1e-4 needs 9,999 clients, tables are full with a few hundred.
+    Certifying needs more clients: a budget of 1e-4 takes 9,999; for tables a few hundred suffice.
     """
     chosen: NDArray[np.bool_] = ((clients >> np.uint64(41)) & np.uint64(7)) < 3
     return chosen
@@ -61,9 +61,9 @@ def fit_reference(
 ) -> Reference:
     """Reference of one space, without thresholds: it never alarms until it is certified.
 
-    batches : rows of one source each, sources in the order they are to be read; only fitting clients' rows are used.
-    cold : the history is not known to be benign, so no client may teach much.
-    prune : takes bets out of the tables before tails are measured; the benchmark leaves features out with it.
+    batches : rows of one source each, in the order in which they are read; only fitting clients' rows are used.
+    cold : the history may hold attackers, so each client contributes its first rows only.
+    prune : removes bets from the tables before tails are measured; the benchmark leaves features out with it.
     """
     batches = first_rows(batches, COLD_ROWS) if cold else batches
     fitting = [select(rows, is_fitting(rows.client)) for rows in batches]
@@ -85,7 +85,7 @@ def fit_reference(
 def daily_maxima(
     encoder: Encoder, decision_threshold: float | None, reference: Reference, batches: Sequence[Rows]
 ) -> DailyMaxima:
-    """What every client of `batches` came to on each of its days under this reference, in order of (client, day)."""
+    """Maxima of all client-days of `batches` under this reference, in order of (client, day)."""
     days, _ = _Run(encoder, decision_threshold).trace(reference, batches)
     largest = [process.name for process in PROCESSES].index("family_size")
     variants = days.evidence[:, largest].astype(np.int64) // 1000
@@ -105,7 +105,7 @@ def daily_maxima(
 
 
 def with_drift_limits(reference: Reference, days: DailyMaxima) -> Reference:
-    """Limits of clients' own drift from clients that fitted nothing, in classes that have enough of them.
+    """The reference with drift limits from certifying clients, in classes that have enough of them.
 
     days : of one space's certifying clients, in order of (client, day). Each client counts with the last of its days on
     which its averages were compared: days of one client are not independent (split conformal,
@@ -137,7 +137,7 @@ def tallies(
 
 
 def _bets(run: "_Run", taught: Sequence[Rows]) -> tuple[Reference, I64]:
-    """What every outcome is worth, and (3, 8, 8, 16) outcomes of what clients do as a whole. No tails yet."""
+    """A reference with bets and without tails, and (3, 8, 8, 16) counts of client outcomes."""
     reference = _blank(run.fields, baseline.low_margins(taught), baseline.novelty_edges(taught))
     changed = run.changed_fields(reference, taught)
     reference = replace(reference, rarity=evidence.rarities(np.tile(changed, (CLASS_COUNT, 1))))
@@ -153,9 +153,9 @@ def _bets(run: "_Run", taught: Sequence[Rows]) -> tuple[Reference, I64]:
 
 
 def _drift_limits(days: Days) -> I64:
-    """(3,) the 99.9 % quantile over fitting client-days; beyond the largest, by an exponential tail, where few.
+    """(3,) the 99.9 % quantile over fitting client-days; with few, beyond the largest by an exponential tail.
 
-    Nothing is promised for it, and of a class with hardly any nothing is told.
+    It promises nothing; a class with fewer than DRIFT_DAYS_MIN has no limit.
     """
     limits = np.full(CLASS_COUNT, UNBOUNDED)
     for k in range(CLASS_COUNT):
@@ -177,7 +177,7 @@ class _Run:
 
     def _fold(self, reference: Reference, batches: Sequence[Rows], tallies: Sequence[Tally]) -> ClientTable:
         encoder = self._encoder
-        # A decision stops the fold, in the middle of a batch; counted is the statistic of every row.
+        # A decision would stop the fold in the middle of a batch; the statistic of every row is needed.
         never = np.full_like(reference.thresholds, UNREACHABLE), np.full_like(reference.drift, UNBOUNDED)
         silent = replace(reference, thresholds=never[0], drift=never[1])
         nulls = evidence.nulls(silent, encoder.reach, encoder.agreement_min, self._threshold)
@@ -188,7 +188,7 @@ class _Run:
         return table
 
     def changed_fields(self, reference: Reference, batches: Sequence[Rows]) -> I64:
-        """(f,) how often each field changed inside families."""
+        """(f,) how often each field changed within families."""
         nothing = no_tally(self.fields, len(PROCESSES))
         table = self._fold(reference, batches, [nothing] * len(batches))
         changed: I64 = table.table.changed.sum(axis=0, dtype=np.int64)

@@ -1,13 +1,16 @@
-"""Who may teach what is ordinary: suspicious clients never do.
+"""Screening: exclude fitting clients that look like attackers from the fit.
 
-Tables count what clients did; one that only probes sends hundreds of variants where ordinary clients send one, and
-would make its own ways look ordinary. So a first, cautious reference is fitted on the first rows of each client, and
-fitting clients that stand far beyond everybody under it are set aside. Honest ones with long days are among them: who
-does not stand out under a reference fitted on all rows of the others is taken back. Only among fitting clients is
-anybody left out: thresholds come from the others, all of them, or they would promise too much.
+Tables count what clients did. A client that only probes sends hundreds of variants where an ordinary client sends one,
+and would make probing look ordinary. Two passes:
 
-On the demonstration's day the first step set 9 of 970 honest clients aside, all of them re-quoters, which raised
-thresholds by 30 to 70 %; the second took all of them back.
+1. Fit a conservative reference on the first rows of each client; set aside fitting clients far beyond all others.
+2. Fit a reference on all rows of the others; re-admit those that are not outliers under it. These are honest clients
+   with long days.
+
+Only fitting clients are screened. All other clients certify: excluding any would make thresholds promise too much.
+
+On the demonstration's day the first pass set aside 9 of 970 honest clients, all of them re-quoters, which raised
+thresholds by 30 to 70 %; the second pass re-admitted all 9.
 """
 
 from collections.abc import Sequence
@@ -22,36 +25,36 @@ from models.kernels.layout import CLASS_COUNT
 from models.rows import U64, Rows
 
 SUSPICIOUS = 16_000
-"""Thousandths of a tail length. On generated clients the ordinary stayed below 2,600 and sweepers stood above 20,000,
-up to 30 of them among 930."""
+"""Thousandths of a tail length. On generated clients ordinary ones stayed below 2,600 and sweepers exceeded 20,000,
+with up to 30 of them among 930."""
 SHARE_MAX = BUDGETS[1]
-"""Of a class's fitting clients: what more of them do is ordinary in that class. Attackers who are more than the loosest
-budget choose thresholds anyway."""
+"""Largest share of a class's fitting clients to set aside: what more of them do is ordinary in that class. Attackers
+who are more than the loosest budget determine thresholds anyway."""
 
 
 def suspicious(encoder: Encoder, decision_threshold: float | None, batches: Sequence[Rows]) -> U64:
-    """Fitting clients of one space that are not to fit."""
+    """Fitting clients of one space to exclude from the fit."""
     fitting = [select(rows, is_fitting(rows.client)) for rows in batches]
-    cautious = fit_reference(encoder, decision_threshold, fitting, cold=True)
-    doubtful = _far(daily_maxima(encoder, decision_threshold, cautious, fitting))
-    if not len(doubtful):
-        return doubtful
-    others = fit_reference(encoder, decision_threshold, [_of(rows, doubtful, False) for rows in fitting])
-    theirs = [_of(rows, doubtful, True) for rows in fitting]
-    days = daily_maxima(encoder, decision_threshold, others, theirs)
+    conservative = fit_reference(encoder, decision_threshold, fitting, cold=True)
+    outliers = _outliers(daily_maxima(encoder, decision_threshold, conservative, fitting))
+    if not len(outliers):
+        return outliers
+    others = fit_reference(encoder, decision_threshold, [_of(rows, outliers, False) for rows in fitting])
+    their_rows = [_of(rows, outliers, True) for rows in fitting]
+    days = daily_maxima(encoder, decision_threshold, others, their_rows)
     return np.unique(days.client[days.statistic >= SUSPICIOUS])
 
 
-def _far(days: DailyMaxima) -> U64:
-    """Clients far beyond the others of their class; if they are many, the farthest."""
-    found = [np.zeros(0, np.uint64)]
+def _outliers(days: DailyMaxima) -> U64:
+    """Clients far beyond the others of their class, at most SHARE_MAX of it, the farthest first."""
+    outliers = [np.zeros(0, np.uint64)]
     for k in range(CLASS_COUNT):
         own = days.client_class == k
         order = np.argsort(-days.statistic[own], kind="stable")
         most = days.client[own][order[days.statistic[own][order] >= SUSPICIOUS]]
         distinct = most[np.sort(np.unique(most, return_index=True)[1])]
-        found.append(distinct[: int(SHARE_MAX * len(np.unique(days.client[own])))])
-    return np.unique(np.concatenate(found))
+        outliers.append(distinct[: int(SHARE_MAX * len(np.unique(days.client[own])))])
+    return np.unique(np.concatenate(outliers))
 
 
 def _of(rows: Rows, clients: U64, among: bool) -> Rows:

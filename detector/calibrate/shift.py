@@ -1,8 +1,8 @@
-"""Are these clients still those that were certified? A promise holds for exchangeable clients only.
+"""Shift check: do today's clients resemble those that were certified? A promise holds for exchangeable clients only.
 
-Compared are the mix of classes and, class by class, how many clients lie beyond quantiles of the calibration: the
-statistic itself, whose body moves before its far tail can be seen, variants of one input, rows of a day, novelty. A
-shift is what is both unlikely and large: among many clients the unlikely alone would always be found.
+Compared are the mix of classes and, for each class, the shares of clients beyond quantiles of the calibration: of the
+statistic itself, whose body moves before its far tail does, of variants of one input, rows of a day, and novelty. A
+shift must be both unlikely and large: among many clients small differences are always unlikely.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ from models.rows import CLASSES, F64
 QUANTILES = {
     "statistic": (0.9, 0.99), "variants": (0.9, 0.99), "rows": (0.9, 0.99), "novelty": (0.1, 0.9, 0.99),
 }  # fmt: skip
-"""Those below one half are lower tails: an app that fills in usual values makes people more alike, not less."""
+"""Those below one half are lower tails: an app that fills in usual values makes clients more alike."""
 TAIL_CLIENTS_MIN = 100
-"""A class with fewer has no quantiles worth comparing."""
+"""A class with fewer clients is not compared."""
 CHANCE_MAX = 0.01
 FACTOR_MIN = 1.25
-"""A share that grew or fell by less moves a rate by about as much, which the certificate's interval covers."""
+"""A smaller change of a share moves the rate by about as much, which the certificate's interval covers."""
 MIX_FACTOR_MIN = 1.5
 
 
 class Shift(NamedTuple):
-    """One comparison. then, now : shares of clients (for the mix: of the class that moved most). chance : of so much if
-    nothing had shifted, adjusted for all comparisons (Holm)."""
+    """One comparison. then, now : shares of clients (for the mix: of the class that changed most). chance : of a change
+    at least as large without a shift, adjusted for all comparisons (Holm)."""
 
     client_class: str
     measure: str
@@ -40,7 +40,7 @@ class Shift(NamedTuple):
 
 
 def tails(days: DailyMaxima) -> tuple[Tail, ...]:
-    """What a calibration keeps of one class. days : one entry per client."""
+    """Quantiles of one class that a certificate stores. days : one entry per client."""
     found = []
     for name, values, quantile in _measures(days):
         if len(values) >= TAIL_CLIENTS_MIN:
@@ -50,7 +50,7 @@ def tails(days: DailyMaxima) -> tuple[Tail, ...]:
 
 
 def compare(parts: Sequence[ClassPart], days: DailyMaxima) -> list[Shift]:
-    """Every comparison that both sides have clients for. days : one entry per client, of all classes."""
+    """All comparisons for which both sides have clients. days : one entry per client, of all classes."""
     mix = _mix(parts, days)
     found = [mix] if mix is not None else []
     for k, part in enumerate(parts):
@@ -84,7 +84,7 @@ def _beyond(values: F64, quantile: float, value: float) -> int:
 
 
 def _same(before: Tail | None, tail: Tail) -> bool:
-    """Counts are coarse: two quantiles may be one value, which is compared once."""
+    """Counts are coarse: two quantiles may have one value, which is compared once."""
     return before is not None and (before.measure, before.value) == (tail.measure, tail.value)
 
 
@@ -111,7 +111,7 @@ def _mix(parts: Sequence[ClassPart], days: DailyMaxima) -> Shift | None:
 
 
 def _unlikely(table: F64) -> float:
-    """Chance of so uneven a table if rows were drawn alike: G test (Woolf 1957). table : (2, k) counts."""
+    """p-value of the G test (Woolf 1957) that both rows have the same distribution. table : (2, k) counts."""
     table = table[:, table.sum(axis=0) > 0]
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
     g = 2.0 * float((xlogy(table, table) - xlogy(table, expected)).sum())

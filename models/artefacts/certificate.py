@@ -3,7 +3,7 @@
 The ceil((m + 1)(1 - beta))-th smallest of m exchangeable clients' daily maxima is exceeded by a new client with
 probability at most beta (Vovk, Gammerman, Shafer 2005, ch. 2; Papadopoulos et al. 2002), averaged over calibrations.
 For one calibration the rate is a draw from Beta(m + 1 - rank, rank) (Vovk 2012, "Conditional validity of inductive
-conformal predictors"), if no maxima are equal; equal ones make it smaller.
+conformal predictors"), if no maxima are equal; ties make it smaller.
 """
 
 import math
@@ -22,8 +22,8 @@ BUDGETS = (1.0, 1e-2, 1e-3, 1e-4, 1e-5)
 SLOPE_MIN_MILLI = 1_500
 """Least slope beyond the last order statistic, thousandths of a tail length per factor e, where it can be measured."""
 SLOPE_UNKNOWN_MILLI = 3_333
-"""And where it cannot. For the shortest tail, .3 nats, this is one nat per factor e, what the likelihood ratio by
-itself would promise; for longer tails it leans to the quiet side."""
+"""The slope if it cannot be measured. For the shortest tail, .3 nats, it is one nat per factor e, as the likelihood
+ratio alone would promise; for longer tails it errs on the quiet side."""
 SLOPE_CLIENTS_MIN = 999
 """q99.9 needs this many."""
 
@@ -78,7 +78,7 @@ def tail_slope(ordered: I64) -> float:
 def rate_interval(clients: int, rank: int) -> tuple[float, float, float]:
     """(2.5 %, 97.5 %) quantiles and the one-sided 95 % bound of one calibration's true rate, Beta(m + 1 - rank, rank).
 
-    Equal maxima make the true rate smaller than the lower end says; the upper ends hold always. rank 0 : nothing known.
+    Ties make the true rate smaller than the lower end; the upper ends always hold. rank 0 : nothing is known.
     """
     if rank < 1:
         return 0.0, 1.0, 1.0
@@ -110,9 +110,9 @@ def holm(chances: Sequence[float]) -> list[float]:
 
 
 def moved_threshold(maxima: I64, level: int, by: int) -> int | None:
-    """The level's threshold if -`by` of the largest maxima were absent, or `by` more stood above all.
+    """The level's threshold if -`by` of the largest maxima were absent, or if `by` more were above all others.
 
-    None if it would be theirs to choose, or if nobody is left.
+    None if the added clients would determine it, or if none is left.
     """
     m = len(maxima) + by
     if by <= 0:
@@ -125,11 +125,11 @@ class CertifiedLevel(msgspec.Struct, frozen=True):
     """One class's promise at one level.
 
     budget : the level's aim. threshold : tail lengths. certified : the budget itself is promised, on average over
-    calibrations; else it is conditional, and `promised` says what is. rate_low, rate_high : between them lies the rate
-    of this very calibration with 95 %; rate_at_most : it lies below with 95 %. confident : the ladder's tightest
-    budget that this keeps, 1 for none.
-    without_top, with_more : the threshold if the highest 1, 5, 10 clients had not been there, or as many more had stood
-    above all others; null where they would choose it.
+    calibrations; otherwise the level is conditional, and `promised` is what is promised. rate_low, rate_high : 95 %
+    interval of this calibration's rate; rate_at_most : its one-sided 95 % bound. confident : the tightest budget of
+    the ladder that this bound keeps, 1 for none.
+    without_top, with_more : the threshold if the highest 1, 5 or 10 clients were absent, or if as many more were above
+    all others; null if these clients would determine it.
     """
 
     level: str
@@ -156,9 +156,9 @@ class Tail(msgspec.Struct, frozen=True):
 
 
 class ClassPart(msgspec.Struct, frozen=True):
-    """One class. borrowed : too few clients for the loosest budget, so it has the consumers' thresholds at least.
+    """One class. borrowed : too few clients for the loosest budget, so it has at least the consumers' thresholds.
 
-    alike : certifying clients whose day equals another one's in everything that counts. tails : for the shift check.
+    alike : certifying clients that behaved exactly like another one. tails : for the shift check.
     """
 
     name: str
@@ -171,7 +171,7 @@ class ClassPart(msgspec.Struct, frozen=True):
 
 
 class Removed(msgspec.Struct, frozen=True):
-    """Clients that a person judged and took out, of both halves. listed : in the file; found : in the history."""
+    """Clients excluded by hand from both halves. listed : in the file; found : in the history."""
 
     listed: int
     found: int
@@ -181,7 +181,7 @@ class Removed(msgspec.Struct, frozen=True):
 class Grounds(msgspec.Struct, frozen=True):
     """What a certificate rests on. first, last : times of the history's records; certified_from, certified_to : first
     and last of certifying clients' last days. All RFC 3339 or dates, of the records, never of a wall clock. set_aside :
-    suspicious clients that were not allowed to fit; they never certify either way."""
+    suspicious fitting clients that were excluded from the fit."""
 
     history_sha256: str
     config_hash: str
@@ -198,7 +198,7 @@ class Grounds(msgspec.Struct, frozen=True):
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """What the thresholds of one artefact folder promise, to whom, and on what grounds: docs/certificates.md.
+    """What the thresholds of one artefact folder promise, to whom, and on which grounds: docs/certificates.md.
 
     statement : the promise in words.
     """
@@ -224,8 +224,8 @@ class Certificate(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_json(cls, text: bytes) -> "Certificate":
-        """Raises ValueError if it is none, or its id is not its own."""
+        """Raises ValueError if the text is no certificate, or if its id does not match its contents."""
         found = msgspec.json.decode(text, type=cls)
         if found.identified().id != found.id:
-            raise ValueError("the certificate's id is not that of its contents")
+            raise ValueError("the certificate's id does not match its contents")
         return found

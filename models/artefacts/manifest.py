@@ -1,4 +1,4 @@
-"""A folder of artefacts as it was signed: a manifest that names every file by hash, and a signature over it."""
+"""Signed artefact folders: a manifest with the hash of every file, and a signature over the manifest."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from models.hashes import short_hash
 MANIFEST = "artefacts.json"
 SECRETS_FOLDER = "secrets"
 OWN_KEY = Path(SECRETS_FOLDER) / "signing_key.pub"
-"""The key of a folder that signs for itself: it shows alterations by those who cannot write there, and no more."""
+"""Public key of a self-signed folder: it detects alterations by those who cannot write there."""
 
 
 class FileState(NamedTuple):
@@ -23,9 +23,9 @@ class FileState(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """manifest : as it stands, {} if unreadable. signer : public key of a valid signature. trusted : by whom is asked.
+    """manifest : {} if unreadable. signer : public key of a valid signature. trusted : whether that key is trusted.
 
-    faults : what is wrong and the way out, in order of weight; none if the folder may be used.
+    faults : what is wrong and how to fix it, the gravest first; none if the folder may be used.
     """
 
     manifest: Mapping[str, Any]
@@ -53,7 +53,7 @@ def manifest_hash(text: bytes) -> str:
 
 
 def inspect(path: Path, schema: str, trusted: Collection[bytes] = ()) -> Inspection:
-    """What can be said of a folder without opening what it holds.
+    """Check the signature and the hashes of a folder.
 
     trusted : public keys; none to trust the folder's own, if it has one. Raises OSError if there is no manifest.
     """
@@ -89,7 +89,7 @@ def own_keys(path: Path) -> list[bytes]:
 
 
 def write_own_key(path: Path, private: bytes) -> None:
-    """Put the public half beside a private key that was made in `path`/secrets."""
+    """Write the public half of the private key in `path`/secrets next to it."""
     (path / OWN_KEY).write_text(public_key(private).hex() + "\n", encoding="ascii")
 
 

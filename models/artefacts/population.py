@@ -1,8 +1,8 @@
-"""The population of a space: how its rows scatter, where they gather, and what two samples of it have in common."""
+"""The population of a space: scatter and clusters of its rows, and kernel features that tell two samples apart."""
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from models.rows import F32, F64, I16, I64, U32, UNIT
 
 ROWS_MAX = 50_000
 CLIENT_ROWS_MAX = 50
-"""Rows to fit on, of all clients and of any one: nobody teaches much."""
+"""Rows to fit on, of all clients and of any one: no client contributes much."""
 
 RIDGE = 0.02
 CLIP_MEDIANS = 1.5
@@ -24,18 +24,17 @@ CELLS = 64
 ROUNDS_MAX = 30
 FEATURES = 64
 PAIRS = 4_000
-QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
-_ARRAYS = ("centre", "factor", "cells", "bandwidth", "rff_mean", "novelty_quantiles", "score_quantiles")
+_ARRAYS = ("centre", "factor", "cells", "bandwidth", "rff_mean")
 
 
 @dataclass(frozen=True)
 class Population:
-    """Rows of fitting clients, summed up. Numbers are in standard units unless they say otherwise.
+    """Summary of fitting clients' rows. Numbers are in standard units unless stated otherwise.
 
     centre : (d,)   factor : (d, min(64, d)) the whitening, transposed, block by block; row j stands for deviation j
     cells : (k, d) int16, value units, sorted; k at most 64   bandwidth : () median distance of two rows
-    rff_mean : (64,) mean of `rff`   novelty_quantiles, score_quantiles : (9,) at QUANTILES; NaN if no row had a score
+    rff_mean : (64,) mean of `rff`
     """
 
     encoder_id: str
@@ -44,8 +43,6 @@ class Population:
     cells: I16
     bandwidth: F64
     rff_mean: F64
-    novelty_quantiles: F64
-    score_quantiles: F64
 
     def describe(self, values: I16) -> tuple[F32, U32]:
         """novelty (n,), Mahalanobis distance by the root of d, so that 1 is ordinary; cell (n,), 1 to k."""
@@ -77,7 +74,7 @@ class Population:
 
     @staticmethod
     def from_arrays(encoder_id: str, arrays: Mapping[str, NDArray[Any]]) -> "Population | None":
-        """None where none was stored."""
+        """None if none was stored."""
         if "population.centre" not in arrays:
             return None
         return Population(encoder_id, **{name: arrays[f"population.{name}"] for name in _ARRAYS})
@@ -91,26 +88,21 @@ def _padded(matrix: NDArray[Any], wide: bool = False) -> F32:
     return padded
 
 
-def fit_population(values: I16, encoder_id: str, scores: F64 | None = None) -> Population:
-    """values : (n, d), n > 0, as the encoder gives them; see ROWS_MAX. scores : (n,), NaN without one."""
+def fit_population(values: I16, encoder_id: str) -> Population:
+    """values : (n, d), n > 0, as the encoder gives them; see ROWS_MAX."""
     centre, factor = _fit_scatter(values)
     cells = fit_cells(values)
     bandwidth = _median_distance(values)
-    known = np.array([]) if scores is None else scores[np.isfinite(scores)]
-    nothing = np.full(len(QUANTILES), np.nan)
-    bare = Population(encoder_id, centre, factor, cells, np.array(bandwidth), nothing, nothing, nothing)
-    novelty, _ = bare.describe(values)
-    return Population(
-        encoder_id, centre, factor, cells, np.array(bandwidth), bare.rff(values).mean(axis=0),
-        np.quantile(novelty.astype(np.float64), QUANTILES), np.quantile(known, QUANTILES) if len(known) else nothing,
-    )  # fmt: skip
+    unknown = np.zeros(FEATURES)
+    bare = Population(encoder_id, centre, factor, cells, np.array(bandwidth), unknown)
+    return replace(bare, rff_mean=bare.rff(values).mean(axis=0))
 
 
 def _fit_scatter(values: I16) -> tuple[F64, F64]:
-    """Centre and whitening: an M-estimate of scatter (Maronna 1976), so that few rows cannot widen what is ordinary.
+    """Centre and whitening: an M-estimate of scatter (Maronna 1976), so that few rows cannot widen it.
 
-    Rows further out than one and a half median distances are pulled in to there, and distances measured anew; the first
-    ones are Euclidean.
+    Rows beyond one and a half median distances are pulled in to that distance, then distances are measured again; the
+    first ones are Euclidean.
     """
     median = np.median(values, axis=0).astype(np.int64)
     deviations = values - median

@@ -1,4 +1,4 @@
-"""What is ordinary: tables and thresholds fitted on benign history, for one space."""
+"""The reference of one space: tables and thresholds fitted on benign history."""
 
 from dataclasses import dataclass, fields
 
@@ -18,8 +18,8 @@ class Reference:
     """Per client class (first axis, 3). See models/kernels/layout.py `Nulls` for the arrays the fold reads.
 
     processes : names, in order. certified : (3, 5) whether a level's threshold keeps its budget by calibration; the
-    others are extrapolated ("conditional"). promised : (3, 5) the false alarms per client-day that are promised for
-    it, 1 where nothing is. certifying_clients : (3,). drift_certified : (3,) whether the limit of clients' own
+    others are extrapolated ("conditional"). promised : (3, 5) promised false alarms per client-day, 1 for no
+    promise. certifying_clients : (3,). drift_certified : (3,) whether the limit of clients' own
     drift is an order statistic of certifying clients.
     """
 

@@ -1,4 +1,4 @@
-"""Ed25519 signatures (RFC 8032) of artefact manifests: who made this, and is it what they made."""
+"""Ed25519 signatures (RFC 8032) of artefact manifests."""
 
 import hashlib
 from typing import Literal
@@ -13,7 +13,7 @@ SIGNATURE_FILE = "signature.json"
 
 
 class SignatureError(ValueError):
-    """A signature that says nothing for what it stands beside."""
+    """A signature that is unreadable or does not match its manifest."""
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -26,7 +26,7 @@ class Signature(msgspec.Struct, frozen=True):
 
 
 def public_key(private: bytes) -> bytes:
-    """The 32 bytes that others need. private : 32 bytes."""
+    """32 bytes. private : 32 bytes."""
     return Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
@@ -38,7 +38,7 @@ def sign(private: bytes, manifest: bytes) -> bytes:
 
 
 def signer(text: bytes, manifest: bytes) -> bytes:
-    """The public key whose owner signed this manifest; whether it is to be trusted is not asked here.
+    """The public key whose owner signed this manifest; the caller decides whether to trust it.
 
     Raises SignatureError if the signature is unreadable or of another manifest.
     """
@@ -47,9 +47,9 @@ def signer(text: bytes, manifest: bytes) -> bytes:
         key, signature = bytes.fromhex(found.public_key), bytes.fromhex(found.signature)
         Ed25519PublicKey.from_public_bytes(key).verify(signature, manifest)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise SignatureError("the signature cannot be read") from error
+        raise SignatureError("the signature is unreadable") from error
     except InvalidSignature as error:
-        raise SignatureError("the manifest is not the one that was signed") from error
+        raise SignatureError("the signature does not match the manifest") from error
     return key
 
 

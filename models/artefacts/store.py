@@ -1,4 +1,4 @@
-"""What `calibrate` leaves and the service loads: encoders and references by model. Plain npz and JSON, never pickle."""
+"""Artefacts that `calibrate` writes and the service loads: encoders and references by model, as npz and JSON."""
 
 import io
 from collections.abc import Collection, Mapping, Sequence
@@ -23,15 +23,15 @@ ENCODER_PREFIX = "encoder."
 
 
 class ArtefactError(UserError):
-    """Artefacts that cannot be used; the text says why and what to do."""
+    """Artefacts that cannot be used; the text says why and how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelArtefact:
-    """One model's fitted encoder and reference. labels : keyed label hash -> the label, for explanations.
-    certificate : id of the one that stands behind the thresholds, "" for none.
+    """One model's fitted encoder and reference. labels : keyed label hash -> label, for explanations.
+    certificate : id of the certificate of its thresholds, "" for none.
 
-    population : None where no row could be fitted on. members : None where the owner gave no training set.
+    population : None if no row could be encoded. members : None without a training set.
     """
 
     model: str
@@ -50,7 +50,7 @@ class ModelArtefact:
 
 @dataclass(frozen=True, slots=True)
 class Artefacts:
-    """All models; hash : 16 hex digits over everything that was fitted."""
+    """All models. hash : 16 hex digits over everything that was fitted."""
 
     hash: str
     models: Mapping[str, ModelArtefact]
@@ -112,7 +112,8 @@ def load_artefacts(path: Path, seed: bytes, trusted: Collection[bytes] = ()) -> 
     """Read artefacts, checking signature and every hash.
 
     seed : the projection secret they were fitted with. trusted : public keys; none to trust the folder's own. Raises
-    ArtefactError when they are missing, unsigned, altered, foreign, of another layout, or made with another secret.
+    ArtefactError if they are missing, unsigned, altered, signed by an untrusted key, of another layout, or fitted with
+    another seed.
     """
     found = inspect_artefacts(path, trusted)
     if found.faults:
@@ -127,7 +128,7 @@ def load_artefacts(path: Path, seed: bytes, trusted: Collection[bytes] = ()) -> 
 
 
 def read_certificate(path: Path, found: manifest.Inspection) -> Certificate | None:
-    """The folder's certificate, if one was signed with it. Raises ValueError if it is none."""
+    """The folder's certificate, None if none was signed with it. Raises ValueError if it is damaged."""
     signed = any(file.name == CERTIFICATE for file in found.files)
     return Certificate.from_json((path / CERTIFICATE).read_bytes()) if signed else None
 

@@ -25,7 +25,7 @@ PROBES = 14
 
 
 class MembersError(ValueError):
-    """A training set that cannot be used; the text says why and what to do."""
+    """A training set that cannot be used; the text says why and how to fix it."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Members:
         return encoder.row_misfit(self.layout)
 
     def lookup(self, encoder: Encoder) -> "Lookup":
-        """For inputs that `encoder` encodes. Raises MembersError where they do not fit."""
+        """The look-up for inputs that `encoder` encodes. Raises MembersError if they do not fit."""
         if reason := self.misfit(encoder):
             raise MembersError(f"training set: {reason}")
         return Lookup(self.bits, encoder.row_lookup(self.layout, self.seed))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What is stored, in a file of its own and among artefacts: description and bits, with a keyed checksum."""
+        """Header, bits and a keyed checksum, as stored in a file of its own and in artefacts."""
         names = ("model", "kind", "layout", "rows")
         header: dict[str, Any] = {"schema": SCHEMA} | {name: getattr(self, name) for name in names}
         header |= {"false_positive_rate": self.false_positive_rate, "seed_check": _seed_check(self.seed)}
@@ -68,7 +68,7 @@ class Members:
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, NDArray[Any]], seed: bytes) -> "Members | None":
-        """None where none was stored. Raises MembersError for an altered one, or one of another seed or layout."""
+        """None if none was stored. Raises MembersError for an altered one, or one of another seed or layout."""
         if "members.header" not in arrays:
             return None
         text, bits = arrays["members.header"].tobytes(), arrays["members.bits"]

@@ -158,9 +158,9 @@ class EmbeddingEncoder(Encoder):
 def fit_reach(vectors: F32, rng: np.random.Generator, candidates: int = 80) -> float:
     """1 % quantile of the distance to the nearest of `candidates` other inputs of the population, within .1 to .7.
 
-    One in a hundred unrelated inputs then joins a family by chance, which the nulls count; real logs hold so many
-    near-copies that a rarer quantile would measure those. One reach cannot serve a client's few candidates and a large
-    table: nearest neighbours come closer as tables grow.
+    One in a hundred unrelated inputs then joins a family by chance, which the nulls account for; real logs hold so many
+    near-copies that a smaller quantile would measure those. `candidates` is fixed because nearest neighbours come
+    closer as the number of candidates grows.
     """
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     n = len(unit)

@@ -18,7 +18,7 @@ from models.rows import F64, I16, I64, SURPRISAL_UNIT, U8, U64, UNIT
 
 KNOWN_VALUES_MAX = 4096
 REACH = 0.5
-"""L2 in standard units: half of it loses synthetic extraction, twice of it triples the delay (docs/engine.md)."""
+"""L2 in standard units: half of it misses synthetic extraction, twice of it triples the delay (docs/engine.md)."""
 AGREEMENT_NATS_PER_FIELD = 25.0 / 23.0
 
 PROBE_SPAN = 3.0
@@ -31,7 +31,7 @@ _ARRAYS = ("centre", "scale", "step", "known", "known_surprisals", "known_start"
 
 @dataclass(frozen=True, slots=True)
 class TabularFit:
-    """What history taught about each of f fields. Holds statistics of the population, never a secret.
+    """Statistics of each of f fields in benign history. Holds no secret.
 
     categories : per field its names, most frequent first; () for numbers.
     centre, scale, step : (f,); step > 0 a decimal grid, 0 none, -1 categories.
@@ -130,7 +130,7 @@ def _surprisal(p: F64) -> U8:
 
 
 def _location_scale(numbers: F64) -> tuple[float, float]:
-    """Median and scale of the central 90 %; a field that hardly moves falls back to its standard deviation, then 1."""
+    """Median and scale of the central 90 %; the standard deviation if that is 0, then 1."""
     if not len(numbers):
         return 0.0, 1.0
     low, centre, high = np.quantile(numbers, (0.05, 0.5, 0.95), method="inverted_cdf")
@@ -152,7 +152,7 @@ def _decimal_step(numbers: F64) -> float:
 class TabularEncoder(Encoder):
     """Encodes rows of one model. Distances between `values` equal distances between standardised rows.
 
-    seed : the projection secret, 32 bytes. Without it neither the rotation nor the field hashes can be made again.
+    seed : the projection secret, 32 bytes; rotation and field hashes cannot be derived without it.
     """
 
     kind = "tabular"
@@ -207,7 +207,7 @@ class TabularEncoder(Encoder):
         return self._encode(plain, ()), clean
 
     def standard(self, values: I16) -> F64:
-        """See Encoder: the rotation undone. What lies beyond 4 units is compressed, as it was before it was turned."""
+        """See Encoder: the rotation undone. Values beyond 4 units are compressed, as they were before the rotation."""
         units, turned = values / float(UNIT), np.empty(values.shape)
         for block in range(0, self.dim, 64):
             rows = slice(block, min(block + 64, self.dim))

@@ -1,4 +1,4 @@
-"""Features of a log to numbers: what a field holds, before anything is fitted or hidden."""
+"""Features as logs write them, to numbers: before anything is scaled or hashed."""
 
 import hashlib
 import math
@@ -17,7 +17,7 @@ from models.rows import F64, I32, I64, U8
 Value = float | int | str | bool | None
 
 UNSEEN_CODE = float(1 << 20)
-"""A category outside of the known ones stands at this plus its digest."""
+"""An unknown category is read as this plus its digest."""
 
 
 def derive(seed: bytes, *purpose: bytes) -> bytes:
@@ -28,7 +28,7 @@ def derive(seed: bytes, *purpose: bytes) -> bytes:
 class TableReader:
     """names : (f,) the fields. categories : (f,) known categories by rank, or None for a field of numbers.
 
-    seed : the projection secret; what it gives an unknown category is the same in every reader.
+    seed : the projection secret; an unknown category has the same digest in every reader of it.
     """
 
     def __init__(self, names: Sequence[str], categories: Sequence[Sequence[str] | None], seed: bytes) -> None:
@@ -49,8 +49,8 @@ class TableReader:
         self._expected: I32 = np.full(4 * len(names) + 16, -1, np.int32)
 
     def read(self, inputs: Sequence[Mapping[str, Value]], faults: list[EncodingFault]) -> F64:
-        """(n, f): a number as it is, true as 1, a category as its rank or its digest, NaN for none. A field that the
-        reader does not know is ignored; a row with a fault holds NaN in its place."""
+        """(n, f): numbers as they are, true as 1, categories as rank or digest, NaN for missing and faulty ones. Unknown
+        fields are ignored."""
         raw = np.empty((len(inputs), len(self.names)))
         raw[:, self._number_fields] = self._numbers(inputs, faults)
         for j, name in enumerate(self.names):
@@ -60,8 +60,8 @@ class TableReader:
         return raw
 
     def read_members(self, text: U8, begin: I32, end: I32, members: ObjectMembers) -> tuple[F64, Flags]:
-        """The same of n scanned objects, whose members are begin[i] to end[i]. (n, f), and (n,) where it is what `read`
-        gives: not for text where a number belongs, nor for a number where a category does."""
+        """The same for n scanned objects with members begin[i] to end[i]. (n, f), and (n,) where it equals what `read`
+        gives: not where a field of numbers holds text, nor where a category holds a number."""
         shape = len(begin), len(self.names)
         plain, start, stop = np.empty(shape), np.empty(shape, np.int32), np.empty(shape, np.int32)
         read_fields(
@@ -135,7 +135,7 @@ class TableReader:
 
 
 class Interned(NamedTuple):
-    """n texts as numbers. names : the distinct ones. code : (n,) places among them. first : one row of each."""
+    """n texts as numbers. names : distinct texts. code : (n,) index into names. first : one row of each."""
 
     names: list[str]
     code: I32

@@ -1,6 +1,6 @@
 """History to artefacts: fit encoders on three in eight clients, references on their rows, thresholds on the others.
 
-History is read twice: once to fit the encoders, once through the very sketch that runs live.
+History is read twice: once to fit the encoders, once through the same sketch that runs live.
 """
 
 from collections import Counter, defaultdict
@@ -30,7 +30,7 @@ from models.encoders.base import Encoder
 from models.pseudonym import pseudonym
 from models.rows import CLASSES, U64, distinct
 from streams.adapters import Formats
-from streams.adapters.request import Output, Request
+from streams.adapters.request import Request
 from streams.config.config import Config
 from streams.fit import history, training_set
 from streams.fit.client_lists import NOBODY, Removal
@@ -42,7 +42,7 @@ from streams.sketch.identity import Identity, identity_of
 from streams.sketch.sketcher import read_records
 
 ENCODER_ROWS_MAX = 50_000
-"""Rows of a model that its encoder is fitted on; more teach it nothing new."""
+"""Rows of a model that its encoder is fitted on; more do not change the fit."""
 LABELS_MAX = 64
 CERTIFICATE_PAGE = "certificate.md"
 HIGHEST = "highest.csv"
@@ -50,7 +50,7 @@ HIGHEST_CLIENTS = 10
 
 
 class Sketched(NamedTuple):
-    """A model whose encoder is fitted and whose reference is not: enough for the sketch."""
+    """A model with a fitted encoder and no reference yet: enough for the sketch."""
 
     model: str
     encoder: Encoder
@@ -75,14 +75,14 @@ class Calibration(msgspec.Struct, frozen=True):
 
 
 class Report(NamedTuple):
-    """What was fitted, for people."""
+    """Result of a calibration, for printing."""
 
     artefacts_hash: str
     certificate: Certificate
     rejects: Counter[str]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One line a class and level. Thresholds in lengths of the benign tail; "~" marks a conditional one."""
+        """One line per class and level. Thresholds in tail lengths; "~" marks a conditional one."""
         for part in filter(attrgetter("certifying_clients"), self.certificate.classes):
             for level in part.levels:
                 yield {
@@ -109,9 +109,9 @@ def calibrate(
 ) -> Report:
     """Fit and write signed artefacts to `out`.
 
-    cold : the history may hold attackers, so each client teaches little and nothing is promised. removed : clients that
-    neither fit nor certify. training_sets : files of `probewatch training-set`. Raises SecretsError, and SourceError if
-    the history cannot teach anything or a training set does not fit.
+    cold : the history may hold attackers, so each client contributes little and nothing is promised. removed : clients
+    that neither fit nor certify. training_sets : files of `probewatch training-set`. Raises SecretsError, and
+    SourceError if nothing can be fitted on the history or a training set does not fit.
     """
     identity = identity_of(secrets, config.input.registry)
     signing_key = load_signing_key(config, out)
@@ -158,7 +158,7 @@ def _models(samples: Mapping[str, "_Sample"], sets: Mapping[str, Members], confi
 
 
 class Fitted(NamedTuple):
-    """references : by model. set_aside : suspicious fitting clients, which taught nothing."""
+    """references : by model. set_aside : suspicious fitting clients, excluded from the fit."""
 
     references: dict[str, Reference]
     certification: Certification
@@ -222,7 +222,7 @@ def _certificate(
 
 
 def _highest(days: DailyMaxima, kept: History, key_id: str) -> Iterator[str]:
-    """The certifying clients that decide thresholds, for a person to judge, as a file that --exclude reads."""
+    """The certifying clients that decide thresholds, for review, as a file that --exclude reads."""
     order = np.argsort(-days.statistic, kind="stable")
     chosen = [place for k in range(len(CLASSES)) for place in order[days.client_class[order] == k][:HIGHEST_CLIENTS]]
     yield "client,reason,class,tail_lengths,rows\n"
@@ -246,16 +246,15 @@ def _fitting_clients(kept: History) -> list[int]:
 
 
 class _Inputs:
-    """Inputs of one kind, with their scores."""
+    """Inputs of one kind."""
 
     def __init__(self) -> None:
         self.items: list[Any] = []
-        self.scores: list[float | None] = []
         self.modest: list[int] = []  # places of those that the population is fitted on
 
 
 class _Sample:
-    """What one model's encoder and population are fitted on: inputs of fitting clients only."""
+    """Inputs of fitting clients that one model's encoder and population are fitted on."""
 
     def __init__(self) -> None:
         self.labels: Counter[str | int] = Counter()
@@ -264,9 +263,8 @@ class _Sample:
 
     def add(self, request: Request, client: int) -> None:
         """An input counts for the first encoder of the registry that reads one of the request's and has room."""
-        output = request.output or Output()
-        if output.label is not None:
-            self.labels[output.label] += 1
+        if request.output is not None and request.output.label is not None:
+            self.labels[request.output.label] += 1
         for encoder, inputs in self._kinds:
             item = getattr(request, encoder.reads)
             if item is not None and len(inputs.items) < ENCODER_ROWS_MAX:
@@ -274,26 +272,20 @@ class _Sample:
                 if self._rows[client] <= CLIENT_ROWS_MAX and len(inputs.modest) < ROWS_MAX:
                     inputs.modest.append(len(inputs.items))
                 inputs.items.append(item)
-                inputs.scores.append(_score(output))
                 return
 
     def fit(self, seed: bytes) -> tuple[Encoder, Population | None] | None:
-        """Encoder and population for the kind of input that most rows carry, the later one of the registry if two are
-        as frequent; None if there is none, or if it teaches nothing."""
+        """Encoder and population for the kind of input that most rows carry; of two as frequent, the later one in the
+        registry. None if there is no input, or if the encoder cannot be fitted on it."""
         kind, inputs = max(reversed(self._kinds), key=lambda sampled: len(sampled[1].items))
         encoder = kind.fit(inputs.items, seed) if inputs.items else None
         return None if encoder is None else (encoder, _fit_population(encoder, inputs))
 
 
-def _score(output: Output) -> float | None:
-    return max(output.scores.values()) if output.score is None and output.scores else output.score
-
-
 def _fit_population(encoder: Encoder, inputs: _Inputs) -> Population | None:
     encoded = encoder.encode([inputs.items[place] for place in inputs.modest])
     good = np.setdiff1d(np.arange(len(inputs.modest)), [fault.row for fault in encoded.faults])
-    scores = np.array([inputs.scores[place] for place in inputs.modest], np.float64)
-    return fit_population(encoded.values[good], encoder.id, scores[good]) if len(good) else None
+    return fit_population(encoded.values[good], encoder.id) if len(good) else None
 
 
 def _sample(

@@ -1,8 +1,7 @@
-"""Does a certificate still hold? Other benign history through the code of calibration, against what was promised.
+"""certify-check: replay other benign history through the code of calibration and compare it with the certificate.
 
-All clients of that history count, each with its last day, as in the calibration. Client-days are shown beside them;
-they are no test, since days of one client are not independent. Offsets of single clients are left out: they only lower
-what is realised.
+All clients of that history count with their last day, as in the calibration. Client-days are reported as well but not
+tested, since days of one client are not independent. Per-client offsets are left out: they only lower what is realised.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,8 +32,8 @@ LAST_CHECK = Path("checks") / "last.json"
 class CheckLine(msgspec.Struct, frozen=True):
     """One class and level. clients, alarmed : last days, which are tested; client_days, alarmed_days : all of them.
 
-    chance : of at least so many alarms if the promise holds, adjusted for all lines (Holm); None where it is
-    conditional or nobody was there. broken : less than 5 %.
+    chance : of at least as many alarms if the promise holds, adjusted for all lines (Holm); None if the level is
+    conditional or has no clients. broken : chance below 5 %.
     """
 
     name: str
@@ -66,7 +65,7 @@ class ShiftedMeasure(msgspec.Struct, frozen=True):
 
 
 class CertificateCheck(msgspec.Struct, frozen=True):
-    """What came of it; stored as the artefacts' last check."""
+    """Result of a check; stored as the artefacts' last check."""
 
     certificate: str
     history_sha256: str
@@ -102,7 +101,7 @@ class CertificateCheck(msgspec.Struct, frozen=True):
             )
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One line a class and level, for people; classes without clients on either side are left out."""
+        """One line per class and level, for printing; classes without clients on either side are left out."""
         for line in self.lines:
             if not line.clients and line.promised >= 1:
                 continue
@@ -133,14 +132,14 @@ class CheckResult(CertificateCheck, frozen=True, kw_only=True):
 def check(
     sources: Sequence[Source], config: Config, artefacts: Artefacts, secrets: Secrets, reporter: Reporter
 ) -> CertificateCheck:
-    """Replay and compare. Raises SourceError, ArtefactError if there is no certificate."""
+    """Replay and compare. Raises SourceError, and ArtefactError if there is no certificate."""
     certificate = artefacts.certificate
     if certificate is None:
         raise ArtefactError("these artefacts have no certificate; calibrate again")
     identity = identity_of(secrets, config.input.registry)
     found = history.read(sources, config, identity, artefacts, reporter)
     if found.sha256 == certificate.grounds.history_sha256:
-        raise SourceError("this is the history that was calibrated on; a promise is checked on other clients or days")
+        raise SourceError("this history was calibrated on; check the promise on other clients or days")
     if not found.row_count:
         raise SourceError("no row of this history belongs to a calibrated model; see `probewatch verify`")
     days = over_all(list(_spaces(config, artefacts, found, reporter)))
@@ -153,12 +152,12 @@ def check(
 
 
 def store(folder: Path, found: CertificateCheck) -> None:
-    """As the folder's last check; it is not part of what was signed."""
+    """Write the result as the folder's last check, which is not signed."""
     files.write_lines(folder / LAST_CHECK, [msgspec.json.format(msgspec.json.encode(found), indent=1)])
 
 
 def last_check(folder: Path, artefacts: Artefacts) -> CertificateCheck | None:
-    """The last one of this very certificate, if there was one and it can be read."""
+    """The last check of this certificate; None if there was none or it is unreadable."""
     try:
         found = msgspec.json.decode((folder / LAST_CHECK).read_bytes(), type=CertificateCheck)
     except (OSError, msgspec.MsgspecError):
@@ -167,7 +166,7 @@ def last_check(folder: Path, artefacts: Artefacts) -> CertificateCheck | None:
 
 
 def standing(folder: Path, artefacts: Artefacts) -> list[str]:
-    """What an operator must hear about the certificate, if anything."""
+    """Warnings about the certificate for the operator."""
     if artefacts.certificate is None:
         return ["the artefacts have no certificate; calibrate again"]
     texts = [f"certificate {artefacts.certificate.id}: {warning}" for warning in artefacts.certificate.warnings]
@@ -211,7 +210,7 @@ def _adjusted(line: CheckLine, chance: float) -> CheckLine:
 def _notes(certificate: Certificate, config: Config) -> tuple[str, ...]:
     notes = []
     if certificate.grounds.code_sha256 != history.code_sha256():
-        notes.append("the engine is not the one that was certified; calibrate again")
+        notes.append("the engine has changed since certification; calibrate again")
     if certificate.grounds.config_hash != config.hash:
-        notes.append(f"the configuration is not the one of the calibration ({certificate.grounds.config_hash})")
+        notes.append(f"the configuration has changed since calibration (then {certificate.grounds.config_hash})")
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""Files in which people name clients: declared classes, and clients to leave out of a calibration."""
+"""Files that list clients: declared classes, and clients to exclude from a calibration."""
 
 import csv
 import json
@@ -22,12 +22,12 @@ HEADINGS = ("client_id", "client")
 
 
 class Removal(NamedTuple):
-    """Clients that a person judged: reasons by client key."""
+    """Clients to exclude: reasons by client key."""
 
     reasons: Mapping[int, str]
 
     def found(self, clients: U64) -> Removed:
-        """What stands in the certificate. clients : of the history, once each, removed ones among them."""
+        """The entry in the certificate. clients : of the history, once each, including removed ones."""
         present = [reason for key, reason in self.reasons.items() if key in set(clients.tolist())]
         return Removed(len(self.reasons), len(present), dict(sorted(Counter(present).items())))
 
@@ -49,7 +49,7 @@ def with_classes(config: Config, file: Path | None, secrets: Secrets) -> Config:
 
 
 def removal(file: Path | None, secrets: Secrets) -> Removal:
-    """Clients to leave out: one a line, the reason in the second column. Raises SourceError."""
+    """Clients to exclude: one a line, the reason in the second column. Raises SourceError."""
     if file is None:
         return NOBODY
     pairs = _pairs(file)
@@ -58,7 +58,7 @@ def removal(file: Path | None, secrets: Secrets) -> Removal:
 
 def _pseudonym(client: str, secrets: Secrets) -> str:
     if PSEUDONYM.fullmatch(client) and not client.startswith(f"{secrets.key_id}-"):
-        raise SourceError(f"{client}: a pseudonym of another key than {secrets.key_id}; give the client id")
+        raise SourceError(f"{client}: a pseudonym of another key, expected {secrets.key_id}; give the client id")
     return pseudonym_of(client, secrets)
 
 

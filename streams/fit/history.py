@@ -1,4 +1,4 @@
-"""A history as rows and what it was: what `calibrate` fits and `certify-check` compares."""
+"""A history as rows, for `calibrate` and `certify-check`."""
 
 import hashlib
 from collections import Counter
@@ -61,14 +61,14 @@ def raw_batches(sources: Sequence[Source], reporter: Reporter, doing: str) -> It
     for source in sources:
         for batch in source.batches(reporter.task(f"{doing} {source.name}", source.size)):
             if not isinstance(batch, RawBatch):
-                raise SourceError(f"{source.name}: frames hold no inputs; calibrate on the raw records")
+                raise SourceError(f"{source.name}: frames hold no inputs; calibrate on raw records")
             yield batch
 
 
 def read(
     sources: Sequence[Source], config: Config, identity: Identity, models: SketchedModels, reporter: Reporter
 ) -> History:
-    """Through the very sketch that runs live."""
+    """Read history through the same sketch that runs live."""
     sketcher = Sketcher(models, identity, config)
     rows: dict[str, list[Rows]] = {name: [] for name in models.models}
     rejects: Counter[str] = Counter()
@@ -90,7 +90,7 @@ def date(day: int) -> str:
 
 
 def code_sha256() -> str:
-    """Over the sources of `detector` and `models`: what a certificate was computed with, and events depend on."""
+    """Hash of the sources of `detector` and `models`, which certificates and events depend on."""
     digest = hashlib.sha256()
     for package in ("detector", "models"):
         for name, content in sorted(_sources(package).items()):

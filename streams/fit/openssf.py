@@ -1,4 +1,4 @@
-"""Signatures of the OpenSSF model-signing project, for those whose pipelines ask for them; ours needs none of it."""
+"""OpenSSF model-signing signatures, for pipelines that require them; Probewatch itself does not use them."""
 
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +25,7 @@ def sign(folder: Path, private_key: Path) -> Path:
 
 
 def verify(folder: Path, public_key: Path) -> str:
-    """What is wrong with that signature, "" if nothing. public_key : PEM. Raises ArtefactError."""
+    """What is wrong with the signature; "" if it is valid. public_key : PEM. Raises ArtefactError."""
     ignored = _ignoring()
     try:
         config = _module("verifying").Config().use_elliptic_key_verifier(public_key=public_key)
@@ -36,7 +36,7 @@ def verify(folder: Path, public_key: Path) -> str:
 
 
 def _ignoring() -> Any:
-    """What the signature covers: everything but itself, secrets and later checks."""
+    """The signature covers everything except itself, secrets and checks."""
     return _module("hashing").Config().set_ignored_paths(paths=IGNORED)
 
 

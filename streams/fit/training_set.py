@@ -1,4 +1,4 @@
-"""A file of training rows to a set that only answers "was this one of them?", and sets to the models that they fit."""
+"""Files of training rows to sets that only answer "was this one of them?"; assignment of sets to models."""
 
 import csv
 import io
@@ -59,9 +59,9 @@ class FileLayout(NamedTuple):
 
 
 def make_set(path: Path, out: Path, seed: bytes, reporter: Reporter, model: str, leave_out: Sequence[str]) -> Members:
-    """Read `path` several times, write the set to `out`, complete or not at all.
+    """Read `path` several times and write the set to `out`, atomically.
 
-    model : only rows of this one, where lines name a model. leave_out : fields that the model is not asked with.
+    model : only rows of this model, where lines name one. leave_out : fields that requests to the model do not have.
     Raises SourceError with place, field, expected and got.
     """
     lines = _open(path, reporter)
@@ -97,10 +97,10 @@ def read_set(path: Path, seed: bytes) -> Members:
 
 
 def assign(sets: Mapping[str, Members], encoders: Mapping[str, Encoder]) -> dict[str, Members]:
-    """Sets by model. A set that names its model goes there, another to every model that it fits.
+    """Sets by model. A set that names its model is used for it, any other for every model that it fits.
 
-    sets : by the name of their file. encoders : by model. Raises SourceError for a set that fits none, and for a second
-    one of a model.
+    sets : by file name. encoders : by model. Raises SourceError for a set that fits no model, and for a second set of
+    one model.
     """
     assigned: dict[str, Members] = {}
     for name, members in sets.items():
@@ -172,7 +172,7 @@ def _bad(place: str, field: str, expected: str, got: str) -> SourceError:
 
 
 def _open(path: Path, reporter: Reporter) -> Callable[[str], Iterator[NumberedLine]]:
-    """A function that reads the file once more; it takes what the progress bar says."""
+    """A function that reads the file once; it takes the progress bar's text."""
     if not path.is_file():
         raise SourceError(f"{path}: no such file")
 
@@ -221,7 +221,7 @@ def _record_line(text: bytes, place: str) -> NumberedLine | None:
 
 
 def _unreadable(text: bytes, place: str) -> SourceError:
-    """Names the field that is to blame; field names may be told, values never."""
+    """Names the faulty field, never its value."""
     try:
         found = None if is_deep(text) else _as_anything(text)
     except UNREADABLE:
