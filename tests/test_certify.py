@@ -137,9 +137,9 @@ class TestPatientAttackers:
         ]
         certificate = fit(tmp_path, benign(CLIENTS, 1) + asked).certificate
         assert certificate is not None
-        doubtful = screening._far(self.cautious(tmp_path)).size
-        assert doubtful > 4, "nobody was doubtful: this tests nothing"
-        assert certificate.grounds.set_aside < doubtful / 2, "most are taken back"
+        outliers = screening._outliers(self.cautious(tmp_path)).size
+        assert outliers > 4, "without outliers this tests nothing"
+        assert certificate.grounds.set_aside < outliers / 2, "most are taken back"
 
     def cautious(self, folder: Path) -> DailyMaxima:
         model = load_artefacts(folder, SECRETS.projection_seed)
@@ -191,7 +191,10 @@ class TestLists:
 
     @pytest.mark.parametrize(
         ("text", "said"),
-        [("acct-1,wholesale\n", "got 'wholesale'"), (f"k9-{'a' * 26},broker\n", "a pseudonym of another key than k1")],
+        [
+            ("acct-1,wholesale\n", "got 'wholesale'"),
+            (f"k9-{'a' * 26},broker\n", "of another key, expected k1"),
+        ],
     )
     def test_what_cannot_be_meant_is_refused(self, tmp_path: Path, text: str, said: str) -> None:
         (tmp_path / "a.csv").write_text(text)

@@ -55,11 +55,11 @@ def test_what_is_said_of_a_row_does_not_depend_on_its_batch() -> None:
 
 
 def test_fitting_again_gives_the_same() -> None:
-    rows, scores = correlated(3_000, 7, 5), np.linspace(0, 1, 3_000)
-    one, other = fit_population(rows, "e", scores), fit_population(rows.copy(), "e", scores)
+    rows = correlated(3_000, 7, 5)
+    one, other = fit_population(rows, "e"), fit_population(rows.copy(), "e")
     assert all(np.array_equal(array, other.arrays()[name]) for name, array in one.arrays().items())
     assert np.array_equal(one.rff(rows), Population.from_arrays("e", other.arrays()).rff(rows))  # type: ignore[union-attr]
-    assert not np.allclose(one.rff(rows[:9]), fit_population(rows, "another", scores).rff(rows[:9]))
+    assert not np.allclose(one.rff(rows[:9]), fit_population(rows, "another").rff(rows[:9]))
 
 
 def test_ordinary_rows_are_one_root_of_a_mean_square_away() -> None:

@@ -49,7 +49,7 @@ class TableReader:
         self._expected: I32 = np.full(4 * len(names) + 16, -1, np.int32)
 
     def read(self, inputs: Sequence[Mapping[str, Value]], faults: list[EncodingFault]) -> F64:
-        """(n, f): numbers as they are, true as 1, categories as rank or digest, NaN for missing and faulty ones. Unknown
+        """(n, f): numbers as they are, true as 1, categories as rank or digest, NaN for missing or bad ones. Unknown
         fields are ignored."""
         raw = np.empty((len(inputs), len(self.names)))
         raw[:, self._number_fields] = self._numbers(inputs, faults)
