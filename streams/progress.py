@@ -18,19 +18,19 @@ Advance = Callable[[int], None]
 
 
 class Reporter(Protocol):
-    """What a long computation tells; `calibrate` and `replay` take one."""
+    """Receives the progress of a long computation."""
 
     def task(self, description: str, total: int | None) -> Advance:
-        """Announce work of `total` units, None if unknown. The answer is called with units done since the last call."""
+        """Announce work of `total` units, None if unknown. Call the result with the units done since the last call."""
         ...
 
     def tell(self, text: str) -> None:
-        """What else there is to say just now; it takes the place of what was said before."""
+        """Show a note about the current work. It replaces the note before."""
         ...
 
 
 class Silent:
-    """Nobody is watching."""
+    """Reports nothing."""
 
     def task(self, description: str, total: int | None) -> Advance:
         return lambda _: None

@@ -1,7 +1,7 @@
 """Events read back: alerts, throttle records and drift records, from a replay's folder, a file, or the topics.
 
-Each kind is told by what stands in the value, so that a file may hold any of them. Topics deliver at least once;
-whoever reads here gets each event once.
+The kind of an event follows from its value, so a file may hold several kinds. Topics deliver at least once; readers get
+each event once.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
@@ -306,7 +306,7 @@ def read_events(
 ) -> Iterator[Event]:
     """Each event once, in order of time, revision and id. Raises EventError, SourceError if a topic cannot be read.
 
-    What stands in a topic and is no event is passed over with a warning; in a file it is an error.
+    A value that is not an event is skipped with a warning in a topic; in a file it is an error.
     """
     found = _in_topics(config, kinds) if place in (None, KAFKA) else _in_files(Path(str(place)), kinds)
     chosen = {event.uid: event for event in found if wanted.takes(event) and _kind(event) in kinds}
@@ -373,7 +373,7 @@ def _in_topics(config: Config, kinds: Collection[Kind]) -> Iterator[Event]:
 
 
 def _of_record(record: Any) -> Event | None:
-    """Whoever may write to a topic must not be able to hide its events from analysts."""
+    """None for a value that is not an event: a foreign value must not hide the events of the topic from analysts."""
     try:
         return decode_event(record.value or b"")
     except EventError as error:

@@ -1,7 +1,6 @@
-"""What people say of alerts, kept in the compacted topic `topics.feedback` or in a file of the same records.
+"""Feedback on alerts, in the compacted topic `topics.feedback` or in a file of the same records.
 
-Labels and suppressions stand there side by side; of each key the last record counts. Readers pass over what they do
-not know.
+It holds labels and suppressions; the last record of each key counts. Readers skip unknown schemas.
 """
 
 import asyncio
@@ -110,7 +109,7 @@ def _said(value: bytes) -> FeedbackRecord:
 
 
 def _files(place: Path) -> list[Path]:
-    """A folder in which nobody said anything holds nothing."""
+    """A folder without the file holds no feedback."""
     if place.is_dir():
         return [file for file in [place / FILE] if file.is_file()]
     if not place.is_file():
@@ -119,7 +118,7 @@ def _files(place: Path) -> list[Path]:
 
 
 def beside(place: Place) -> Path | None:
-    """Where feedback on the events of a place is kept, unless somebody says otherwise; None for the topic."""
+    """The default place of feedback on events of a place; None for the topic."""
     if place in (None, KAFKA):
         return None
     path = Path(str(place))

@@ -1,4 +1,4 @@
-"""What analysts found out about alerts, and what share of them was false."""
+"""Labels: verdicts of analysts on incidents, and the share of false alarms."""
 
 from collections.abc import Collection, Iterable
 from datetime import datetime

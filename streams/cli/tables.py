@@ -106,7 +106,7 @@ def suppression_row(suppression: Suppression) -> Row:
 
 
 def incident_text(index: EventIndex, incident: Incident) -> Iterator[str]:
-    """One incident for a person: what happened, how sure, what gateways do, how it came about, what can be done."""
+    """One incident for a person: what happened, how certain it is, the decision in force, and all events."""
     events = index.events_of(incident)
     alerts = [event for event in events if isinstance(event, Alert)]
     row = incident_row(incident)
@@ -148,5 +148,5 @@ def _line(event: Event) -> str:
         record = event.record
         what = f"{record.action}, until {shown(record.expires_at)}, {record.mode}, {record.reason}"
         return f"  {shown(event.time)}  decision {event.uid[:ID_SHOWN]}  {what}"
-    told = "" if not isinstance(event, Alert) else f"{event.severity}, {'update' if event.update else 'new'}"
-    return f"  {shown(event.time)}  alert    {event.uid[:ID_SHOWN]}  {told}"
+    severity = f"{event.severity}, {'update' if event.update else 'new'}" if isinstance(event, Alert) else ""
+    return f"  {shown(event.time)}  alert    {event.uid[:ID_SHOWN]}  {severity}"

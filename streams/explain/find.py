@@ -148,7 +148,7 @@ def read_frames(history: HistoryContext, task: str, clients: Collection[int] = (
     """Frames of a history, in the order and with the offsets that a replay gives them. Raises SourceError.
 
     clients : archives yield rows of these clients only; empty for all
-    Raw records yield no shifts of populations: shifts change what is said of a client's drift, but no decision.
+    Raw records yield no shifts of populations: shifts affect drift records of a client, but no decision.
     """
     sources, config, artefacts, secrets, reporter = history
     sketcher = Sketcher(artefacts, identity_of(secrets, config.input.registry), config)

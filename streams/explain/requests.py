@@ -37,7 +37,7 @@ class FieldDifference(msgspec.Struct, frozen=True):
 
 
 class SideBySide(msgspec.Struct, frozen=True):
-    """Requests of one client. rows_seen : which of its rows they are, the one that is told about first."""
+    """Requests of one client. rows_seen : which of its rows they are, the explained one first."""
 
     rows_seen: tuple[int, ...]
     fields: tuple[FieldDifference, ...]

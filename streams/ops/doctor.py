@@ -92,7 +92,7 @@ def _artefacts(config: Config, secrets: Secrets) -> Iterator[Check]:
     else:
         yield Check("artefacts", "ok", f"hash {fitted.hash}, models {models}", "")
     if not config.secrets.public_keys:
-        finding = f"any signer whose key stands in {config.artefacts / manifest.OWN_KEY} is trusted"
+        finding = f"any signer with its key in {config.artefacts / manifest.OWN_KEY} is trusted"
         yield Check("signature", "warning", finding, "set secrets.public_keys; `probewatch verify DIR` prints the key")
     yield from _certificate(config, fitted)
 

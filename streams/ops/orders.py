@@ -1,4 +1,4 @@
-"""Orders from people: control frames into every partition of `requests`, where a replay meets them again."""
+"""Orders by people, written as control frames into the partitions of `requests`, so that replays apply them too."""
 
 import asyncio
 import time
@@ -16,11 +16,11 @@ from streams.sketch.identity import pseudonyms_of
 from streams.wire.frames import KIND_HEADER, encode_control, partition_of
 
 BLOCK_MAX = timedelta(days=90)
-"""For as long `throttle-state` keeps a record that nobody writes again."""
+"""`throttle-state` keeps a record this long unless it is written again."""
 
 
 class ControlError(UserError, ValueError):
-    """An order cannot be given. Says why."""
+    """An order cannot be sent. Says why."""
 
 
 def send(
@@ -39,7 +39,7 @@ def send(
 
 
 async def give(config: Config, orders: Sequence[ControlFrame]) -> int:
-    """Write orders; the number of partitions that each stands in. Raises ControlError, KafkaError.
+    """Write orders. Returns the number of partitions each was written to. Raises ControlError, KafkaError.
 
     A block is written into the client's own partition only: it makes a record wherever it is met.
     """

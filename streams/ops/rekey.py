@@ -1,7 +1,8 @@
-"""A new pseudonym key gives clients new names: what people said of the old ones is said again of the new.
+"""Rotation of the pseudonym key: orders about clients are sent again under the clients' new pseudonyms.
 
-Only who knows client ids can tell which names belong together, so they are looked for in raw records. Classes under the
-key before need no such help while `secrets.previous_key_id` is set: `sketch` meets the ids itself (`identity.Former`).
+Which pseudonyms belong together can only be told from client ids, so raw records are read for them. Declared classes
+under the previous key need no such step while `secrets.previous_key_id` is set: `sketch` maps them itself
+(`identity.Former`).
 """
 
 import asyncio

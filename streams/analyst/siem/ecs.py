@@ -66,7 +66,7 @@ def document(alert: Alert) -> dict[str, Any]:
 
 
 def _threat(found: list[AttackTechnique]) -> dict[str, Any]:
-    """Every technique and tactic once; sub-techniques beside them, as ECS has it."""
+    """Every technique and tactic once, with sub-techniques in their own field, as in ECS."""
     tactics = _distinct([one.tactic for one in found])
     parents = _distinct([one.parent for one in found])
     subs = _distinct([one.sub for one in found if one.sub])

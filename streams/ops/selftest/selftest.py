@@ -1,7 +1,7 @@
-"""Is the whole way armed? A prober under a reserved client goes through it, and what comes out is what must.
+"""Does the live pipeline work? A synthetic prober under a reserved client id is sent through it.
 
-Every topic behind the raw one is listened to, so that what does not come says where the way is broken. At the end a
-lift takes everything back, which also shows that orders arrive.
+The self-test reads every topic behind the raw one, so that the first missing message shows where the pipeline is
+broken. A final `lift` ends the prober's decisions, which also shows that orders arrive.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from streams.ops.selftest.rehearsal import Due, Rehearsal, SelftestError, due_of
 from streams.wire import frames
 
 RESERVED = "probewatch-selftest"
-"""Every client id that begins so is ours; a gateway must not give one out."""
+"""Client ids with this prefix are reserved for self-tests; gateways must not assign them."""
 
 POLL_MS = 200
 SHOWN_AGAIN = timedelta(days=1)
@@ -57,7 +57,7 @@ class SelftestReport(msgspec.Struct, frozen=True):
 
 
 Look = tuple[Step, Callable[[], str], str]
-"""A step; what is said of it once it has been seen, "" before; what is said if it is not."""
+"""A step; a function that returns its result, "" until it is there; the message if it fails."""
 
 
 def reserved_name() -> str:
@@ -68,7 +68,7 @@ def reserved_name() -> str:
 def selftest(config: Config, rehearsal: Rehearsal, timeout_s: float) -> list[SelftestStep]:
     """Send it, listen, and clean up. timeout_s : for each step. Raises SelftestError, KafkaError if it cannot begin."""
     steps = asyncio.run(_run(config, rehearsal, timeout_s))
-    until, why = now() + SHOWN_AGAIN, "selftest: its alert is nobody's work"
+    until, why = now() + SHOWN_AGAIN, "selftest: the alert needs no work"
     hidden = suppression_of(rehearsal.client, "", "", until, why, now())
     try:
         feedback.keep(config, hidden.suppression_id, hidden, None)
@@ -118,7 +118,7 @@ async def _send(config: Config, rehearsal: Rehearsal, features: Features) -> Non
 
 
 class _Heard:
-    """What topics said of the prober since the beginning."""
+    """Events about the prober, collected from the topics."""
 
     def __init__(self, consumer: AIOKafkaConsumer, config: Config, rehearsal: Rehearsal) -> None:
         self._consumer, self._rehearsal, self._names = consumer, rehearsal, config.topics
