@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from typer.testing import CliRunner
 
 from detector import engine
 from detector.events.finding import Event
@@ -16,6 +17,7 @@ from detector.frame import ControlFrame
 from models.pseudonym import client_of
 from streams import replay
 from streams.analyst.events import read_events
+from streams.cli import app
 from streams.config.config import Config
 from streams.history.archive import Message, Writer, layout
 from streams.history.base import RawBatch, SourceError
@@ -149,6 +151,20 @@ def test_several_processes_give_the_bytes_of_one(history: History, tmp_path: Pat
     same(history.in_processes(history.archive, tmp_path), history.whole)
     with pytest.raises(SourceError, match="--jobs needs frames"):
         history.in_processes(history.raw, tmp_path)
+
+
+def test_the_command_in_several_processes_writes_the_same_and_leaves_nothing_behind(
+    history: History, tmp_path: Path
+) -> None:
+    (tmp_path / "probewatch.toml").write_text("[topics]\npartitions = 3\n[state]\nblocks = 4\n")
+    words = ["replay", history.archive, "--artefacts", history.fitted.folder, "--config", tmp_path / "probewatch.toml"]
+    words += ["--out", tmp_path / "out", "--jobs", 2, "--no-report"]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.stderr
+    replay.write(history.whole, tmp_path / "whole")
+    for name in replay.FILES.values():
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "out" / jobs.FOLDER).exists()
 
 
 def test_a_second_run_takes_over_finished_partitions(history: History, tmp_path: Path) -> None:
