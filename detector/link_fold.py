@@ -49,7 +49,7 @@ class LinkFold(Protocol):
 
     name : ASCII word, unique in the registry; names the fold's state and its CloseFrames. Fixed for life.
     layout : number of the format that `dump` writes. Raise it when that changes; the host refuses other numbers.
-    window_ms : length of a window, ms. Stored windows of another length are not continued.
+    window_ms : length of a window, ms, at most `drift.window_s`: a replay of a range reads that far beyond its end.
     cuts : partition -> event time, ms, of the furthest CloseFrame of this fold that `step` has met there.
     late : rows not counted since the start, because they came too late or lie too far in the future.
 

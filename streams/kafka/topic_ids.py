@@ -1,6 +1,6 @@
-"""Topic ids: a topic made anew under its old name has another, and begins its offsets again.
+"""Topic ids (KIP-516): a topic that is deleted and re-created gets another id, and its offsets start again.
 
-Kafka tells them since 2.8 (KIP-516); aiokafka does not ask, so the request stands here.
+Brokers have them since Kafka 2.8. aiokafka does not request them, so the request is implemented here.
 """
 
 from collections.abc import Collection
