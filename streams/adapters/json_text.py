@@ -1,4 +1,4 @@
-"""The shape of JSON text that may be broken: how deep it nests, where an array's elements and a message's lines end."""
+"""Structure of JSON text that may be broken: nesting depth, elements of arrays, lines of NDJSON."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""One inference request as every log format gives it: what adapters return."""
+"""One inference request: the result of every adapter."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ Count = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 
 
 class Output(Struct, gc=False):
-    """What the model answered. scores : label to number."""
+    """The model's answer. scores : label to number."""
 
     label: Label | None = None
     score: float | None = None
@@ -67,4 +67,4 @@ EXPECTED = {
     "tokens_in": "a whole number, 0 to 4294967295",
     "tokens_out": "a whole number, 0 to 4294967295",
 }
-"""What each field may be, for people. The keys are the only field names that a reject may contain."""
+"""Each field's range in words. The keys are the only field names that a reject may contain."""

@@ -1,4 +1,4 @@
-"""Many messages in one walk, as columns: what is plain in them. All others are left to the decoder."""
+"""Scanner of many native messages at once, as columns. Unusual messages are left to the decoder."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

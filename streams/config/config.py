@@ -1,6 +1,6 @@
-"""One typed configuration: a TOML file, and the environment on top (`PROBEWATCH_KAFKA__GROUP` sets `kafka.group`).
+"""One typed configuration: a TOML file, overridden by the environment (`PROBEWATCH_KAFKA__GROUP` sets `kafka.group`).
 
-Every error names the key, what it may be and what it got; unknown keys are errors. `Config.hash` covers only what can
+Every error names the key, its range and the value; unknown keys are errors. `Config.hash` covers only what can
 move an event, so that moving a broker or a folder never looks like another detection configuration.
 """
 
@@ -26,8 +26,8 @@ DEFAULT_FILE = Path("probewatch.toml")
 
 
 class Web(Section):
-    host: str = Field("127.0.0.1", min_length=1, description="Address of metrics, health and readiness.")
-    port: int = Field(6066, ge=0, le=65_535, description="Their port; 0 takes a free one.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address of the HTTP server (metrics, health, readiness).")
+    port: int = Field(6066, ge=0, le=65_535, description="Port of the HTTP server; 0 takes a free one.")
 
 
 class Config(BaseSettings):
@@ -117,7 +117,7 @@ def load_config(path: Path | None = None) -> Config:
 
 
 def _refuse_unknown_variables() -> None:
-    """A mistyped section would pass unseen. One underscore is fine: Kubernetes itself sets PROBEWATCH_SERVICE_HOST."""
+    """A mistyped section would be ignored. One underscore is fine: Kubernetes itself sets PROBEWATCH_SERVICE_HOST."""
     known = {name.upper() for name in sections(Config)}
     for name in sorted(os.environ):
         head, separator, _ = name.removeprefix(PREFIX).partition("__")

@@ -27,7 +27,7 @@ class Input(Section):
     )
     max_rows: int = Field(10_000, ge=1, le=1_000_000, description="Most inputs in one record.")
     incarnation: str = Field(
-        "0", max_length=64, description="Change it when a raw topic is created anew under its old name."
+        "0", max_length=64, description="Change it when a raw topic was deleted and created again under its old name."
     )
     registry_file: Path | None = Field(None, description='TOML file of declared clients: `k1-… = "broker"`.')
     registry: dict[str, Literal["consumer", "broker", "system"]] = Field(

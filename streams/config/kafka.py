@@ -1,4 +1,4 @@
-"""`[kafka]`: brokers, groups and how a client proves who it is."""
+"""`[kafka]`: brokers, consumer groups, authentication."""
 
 import ssl
 from pathlib import Path
@@ -10,23 +10,23 @@ from detector.settings import Section, Word
 
 
 class Kafka(Section):
-    bootstrap: str = Field("127.0.0.1:9092", min_length=3, description="Brokers to start from, `host:port,host:port`.")
+    bootstrap: str = Field("127.0.0.1:9092", min_length=3, description="Bootstrap brokers, `host:port,host:port`.")
     group: Word = Field("probewatch", description="Prefix of the consumer groups; one per installation.")
     session_timeout_s: float = Field(
-        30.0, ge=1, le=1_800, description="A worker not heard of for this long loses its partitions, s."
+        30.0, ge=1, le=1_800, description="A worker without a heartbeat for this long loses its partitions, s."
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="How brokers are spoken to."
+        "PLAINTEXT", description="Security protocol of the brokers."
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", description="Used by the two SASL protocols."
+        "SCRAM-SHA-512", description="SASL mechanism, for the two SASL protocols."
     )
     sasl_username: str | None = Field(None, description="SASL user.")
-    sasl_password: SecretStr | None = Field(None, description="SASL password; better given as a file.")
+    sasl_password: SecretStr | None = Field(None, description="SASL password; a file is safer.")
     sasl_password_file: Path | None = Field(None, description="File that holds the SASL password.")
-    ssl_cafile: Path | None = Field(None, description="Authorities that brokers' certificates must come from.")
-    ssl_certfile: Path | None = Field(None, description="This client's certificate, for mutual TLS.")
-    ssl_keyfile: Path | None = Field(None, description="The certificate's private key.")
+    ssl_cafile: Path | None = Field(None, description="CA certificates of the brokers, PEM.")
+    ssl_certfile: Path | None = Field(None, description="Client certificate for mutual TLS, PEM.")
+    ssl_keyfile: Path | None = Field(None, description="Private key of the client certificate, PEM.")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -1,4 +1,4 @@
-"""The configuration's keys as a list: what errors say about a key and what the reference page says have one source."""
+"""The configuration's keys as a list: one source for error messages and the reference page."""
 
 import types
 from collections.abc import Iterator, Mapping
@@ -21,11 +21,11 @@ A TOML file: `--config FILE`, else the file named by `PROBEWATCH_CONFIG`, else `
 else the defaults below, which suit a trial on one machine. Dots are tables: `policy.mode` is `mode` in `[policy]`.
 `{ANY}` stands for a model's own name. Relative paths in the file start from the file's folder.
 
-The environment lies on top: `PROBEWATCH_` and the key in capitals, with two underscores for a dot
+The environment overrides the file: `PROBEWATCH_` and the key in capitals, with two underscores for a dot
 (`PROBEWATCH_POLICY__MODE=enforce`). An unknown key or section is an error, in the file and in the environment.
 
-Every event carries the hash of the configuration: of what can move an event (models, policy, state, drift,
-input), never of addresses, paths or secrets.
+Every event carries the hash of the configuration. It covers the keys that can change an event (models, policy, state,
+drift, input), never addresses, paths or secrets.
 
 This page is written by `make docs` from `streams/config/config.py`.
 
@@ -33,7 +33,7 @@ This page is written by `make docs` from `streams/config/config.py`.
 
 
 class ConfigError(UserError, ValueError):
-    """The configuration cannot be used. One line for each fault: key, what it may be, what it got."""
+    """The configuration cannot be used. One line for each fault: key, range, value."""
 
 
 class Key(NamedTuple):

@@ -1,4 +1,4 @@
-"""Where secrets come from, as configured. What they are is read elsewhere, and never shown."""
+"""`[secrets]`: where secrets come from. `streams/secrets` reads them; they are never shown."""
 
 import re
 from pathlib import Path
@@ -15,17 +15,17 @@ class Vault(Section):
     address: str | None = Field(
         None, description="Vault, `https://host:8200`: asked for what environment, files and folder do not give."
     )
-    mount: str = Field("secret", min_length=1, description="Where its key-value engine (version 2) is mounted.")
+    mount: str = Field("secret", min_length=1, description="Mount of its key-value engine, version 2.")
     path: str = Field(
         "probewatch", min_length=1, description="The secret whose keys are `pseudonym_key`, `sasl_password` and so on."
     )
-    namespace: str | None = Field(None, description="Vault's namespace, where it has any.")
-    token: SecretStr | None = Field(None, description="Token; better given as a file.")
+    namespace: str | None = Field(None, description="Vault namespace, if there is one.")
+    token: SecretStr | None = Field(None, description="Token; a file is safer.")
     token_file: Path | None = Field(None, description="File that holds the token.")
     role_id: str | None = Field(None, description="AppRole to log in with, instead of a token.")
     secret_id_file: Path | None = Field(None, description="File that holds the AppRole's secret id.")
     kubernetes_role: str | None = Field(None, description="Role to log in with as this pod, instead of a token.")
-    ca_file: Path | None = Field(None, description="Authorities that its certificate must come from.")
+    ca_file: Path | None = Field(None, description="CA certificates of Vault, PEM.")
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
@@ -51,7 +51,9 @@ class SecretSources(Section):
         None, description="File that holds it; also `PROBEWATCH_PSEUDONYM_KEY_FILE`."
     )
     previous_key_id: str | None = Field(
-        None, pattern=r"^[a-z0-9]{1,16}$", description="Id of the key before, while keys rotate: its names still hold."
+        None,
+        pattern=r"^[a-z0-9]{1,16}$",
+        description="Id of the previous pseudonym key while keys rotate; its pseudonyms still hold.",
     )
     previous_pseudonym_key: SecretStr | None = Field(
         None, description="64 hexadecimal digits; also `PROBEWATCH_PREVIOUS_PSEUDONYM_KEY`."
@@ -80,7 +82,7 @@ class SecretSources(Section):
     @model_validator(mode="after")
     def _rotating(self) -> Self:
         if self.previous_key_id == self.key_id:
-            raise ValueError("previous_key_id must differ from key_id: another key gives other names")
+            raise ValueError("previous_key_id must differ from key_id: another key gives other pseudonyms")
         return self
 
     @field_validator("public_keys", mode="before")

@@ -1,4 +1,4 @@
-"""`[topics]`: names of topics, partitions, copies."""
+"""`[topics]`: names, partitions, replication."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ class Topics(Section):
     raw: Annotated[tuple[Word, ...], NoDecode] = Field(
         ("gateway-logs",),
         min_length=1,
-        description="What gateways write and `sketch` reads. In the environment: `a,b`.",
+        description="Raw topics: gateways write them, `sketch` reads them. In the environment: `a,b`.",
     )
     requests: Word = Field("probewatch.requests.v1", description="Frames, keyed by client: `sketch` to `judge`.")
     judge_state: Word = Field("probewatch.judge-state.v1", description="Blocks of client state; compacted.")
@@ -23,12 +23,10 @@ class Topics(Section):
         "probewatch.throttle-state.v1", description="Decisions in force; compacted, read by doors."
     )
     drift: Word = Field("probewatch.drift.v1", description="Drift of models and clients, as records.")
-    feedback: Word = Field(
-        "probewatch.feedback.v1", description="What analysts say of alerts: labels and suppressions; compacted."
-    )
+    feedback: Word = Field("probewatch.feedback.v1", description="Labels and suppressions from analysts; compacted.")
     dlq: Word = Field("probewatch.requests.dlq", description="Records that could not be read, with the reason.")
-    partitions: int = Field(12, ge=1, le=1024, description="Partitions of `requests`; fixed for life.")
-    replication: int = Field(1, ge=1, le=15, description="Copies of every topic that `topics create` makes.")
+    partitions: int = Field(12, ge=1, le=1024, description="Partitions of `requests`; cannot be changed later.")
+    replication: int = Field(1, ge=1, le=15, description="Replication factor of the topics that `topics create` makes.")
 
     @field_validator("raw", mode="before")
     @classmethod

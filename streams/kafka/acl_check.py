@@ -1,7 +1,7 @@
-"""What the broker lets this client do: asked of the broker itself, compared with the table of roles.
+"""This client's rights, as the broker reports them, compared with the table of roles.
 
-Kafka tells a client its own rights with the metadata of topics (KIP-430) and of groups. Nothing is tried and nothing is
-written. aiokafka does not know these versions of the two requests; they are spelled out here.
+Kafka reports a client its own rights with the metadata of topics (KIP-430) and of groups. Nothing is tried and nothing
+is written. aiokafka does not know these versions of the two requests, so they are defined here.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ REFUSALS = (TopicAuthorizationFailedError.errno, GroupAuthorizationFailedError.e
 
 
 class RightsCheck(NamedTuple):
-    """What the broker says of one resource. missing, surplus : operations, against what was asked for."""
+    """Rights on one resource. missing, surplus : operations, compared with those that a role needs."""
 
     right: Right
     missing: tuple[str, ...]
@@ -54,7 +54,7 @@ class RightsCheck(NamedTuple):
 
 
 class RightsError(RuntimeError):
-    """The broker does not let us do our work. Names every right that is missing."""
+    """Rights that a stage needs are missing. Names each."""
 
 
 class _Topics(Response):  # type: ignore[misc]
@@ -236,7 +236,7 @@ async def _client(config: Config) -> AsyncIterator[AIOKafkaClient]:
 
 
 async def refusal(kafka: Kafka) -> str:
-    """Why no broker of `kafka.bootstrap` lets us in: each one's own words. Empty if one does."""
+    """The errors of all brokers of `kafka.bootstrap`; empty if one accepts the connection."""
     told = []
     for address in kafka.bootstrap.split(","):
         host, _, port = address.strip().rpartition(":")

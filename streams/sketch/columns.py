@@ -45,11 +45,11 @@ UNDECLARED = 255
 CLASS_CODES: dict[str | None, int] = {None: UNDECLARED, **{name: code for code, name in enumerate(CLASSES)}}
 
 Faults = dict[int, Fault]
-"""Row to what is wrong with it; the first fault found stays."""
+"""Row to its first fault."""
 
 
 class RecordColumns(NamedTuple):
-    """What n records say besides their input: columns of Rows. client_class : UNDECLARED where not given."""
+    """Columns of Rows that do not depend on the input. client_class : UNDECLARED where not given."""
 
     offset: I64
     index: I32  # type: ignore[assignment]  # as in Rows
@@ -68,7 +68,7 @@ class RecordColumns(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What models answered. Shapes (n,); score and margin NaN where there is none."""
+    """The models' answers. Shapes (n,); score and margin NaN where there is none."""
 
     output: U32
     score: F32

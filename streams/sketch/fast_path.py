@@ -1,6 +1,6 @@
-"""Plain records to columns, without an object for any of them. What is not plain, or faulty, is left over.
+"""Fast path: scanned records to columns, without a Python object for each. Faulty and unusual records are left over.
 
-Whatever is taken here becomes what the decoder and `columns` would have made of it; tests compare the two.
+Every record that is taken gives the row that the decoder and `columns` give; tests compare the two.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Who a client is, without saying who: keyed pseudonyms, keyed label hashes, source numbers."""
+"""Identities without names: keyed pseudonyms of clients, keyed hashes of labels, ids of raw partitions."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ class IdentityError(UserError, ValueError):
 
 
 class Former(NamedTuple):
-    """The pseudonym key before. names : the clients, as it calls them, that somebody said something about."""
+    """The previous pseudonym key. names : the clients of the registry, under that key."""
 
     pseudonym_key: bytes
     names: frozenset[int]
@@ -77,7 +77,7 @@ class Identity:
         return np.fromiter(map(self._labels.__getitem__, labels), np.uint32, len(labels))
 
     def spoken_of(self, clients: U64) -> U64:
-        """Clients, (n,), as the registry may call them: by today's name, or by the one before if that is known."""
+        """Clients, (n,), as the registry names them: under the previous key where it does, else unchanged."""
         if not self._renamed:
             return clients
         return np.array([self._renamed.get(client, client) for client in clients.tolist()], np.uint64)
@@ -105,7 +105,7 @@ def pseudonym_keys(secrets: Secrets) -> tuple[PseudonymKey, ...]:
 
 
 def identity_of(secrets: Secrets, registry: Iterable[str]) -> Identity:
-    """Today's. registry : pseudonyms; those under the key before, while keys rotate, are known again."""
+    """Of the current key. registry : pseudonyms; while keys rotate, those under the previous key are recognised."""
     return Identity(secrets.pseudonym_key, secrets.key_id, secrets.projection_seed, former=former_of(secrets, registry))
 
 
@@ -124,7 +124,7 @@ def source_id(topic: str, partition: int, incarnation: str) -> int:
 
 
 def pseudonym_of(client: str, secrets: Secrets) -> str:
-    """What is published of a client id; a pseudonym stays what it is."""
+    """The published pseudonym of a client id; a pseudonym is returned unchanged."""
     return pseudonyms_of(client, secrets)[0]
 
 

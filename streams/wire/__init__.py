@@ -1,1 +1,1 @@
-"""What stands in topics: frames, settings changes, rejects, dead letters."""
+"""Formats of messages in topics: frames, settings changes, rejects, dead letters."""

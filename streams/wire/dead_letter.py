@@ -1,4 +1,4 @@
-"""What could not be read, to the dead-letter topic: the original bytes and key, headers after KIP-1034."""
+"""Writer of the dead-letter topic: original key and value, headers after KIP-1034."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -12,7 +12,7 @@ from streams.metrics import Metrics
 from streams.wire.rejects import DeadLetter
 
 OMITTED_HEADER = "probewatch-omitted-bytes"
-"""Length of a value that is itself too long for the dead-letter topic; the raw topic still has it at its offset."""
+"""Length of a value that is too long for the dead-letter topic; the raw topic still has it at its offset."""
 
 
 class DeadLetterTopic:
@@ -23,9 +23,9 @@ class DeadLetterTopic:
         self._metrics = metrics
 
     async def send(self, letters: Sequence[DeadLetter]) -> None:
-        """Returns when the broker has all of them; raises aiokafka's KafkaError otherwise.
+        """Returns when the broker has acknowledged all letters. Raises aiokafka's KafkaError.
 
-        A record read again after a crash is written here again: `__streams.errors.offset` tells.
+        After a crash records are read again and their letters written again, with the same `__streams.errors.offset`.
         """
         await asyncio.gather(*[await self._send(letter) for letter in letters])
         for letter in letters:

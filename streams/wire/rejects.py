@@ -1,4 +1,4 @@
-"""What could not be read, as values: place, field, expected, got. Never what stood there."""
+"""Rejects, as values: position, field, what was expected, what kind of value came; never the value."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 Reason = Literal["size", "malformed", "nesting", "missing", "type", "range", "time", "input"]
-"""Why, in few words, for metrics: the list is closed."""
+"""The closed list of reasons, a label of metrics."""
 
 WHOLE_RECORD = -1
 """`index` of a fault that is not one row's: too large, too many rows, not JSON at all."""
@@ -16,11 +16,11 @@ WHOLE_RECORD = -1
 Headers = Sequence[tuple[str, bytes]]
 
 PREFIXES = ("__streams.errors.", "probewatch-")
-"""Of our headers. A raw record that brings such ones, as a dead letter sent again does, loses them."""
+"""Prefixes of our headers. They are dropped from raw records: a dead letter that was sent again has them."""
 
 
 class Fault(NamedTuple):
-    """One thing wrong with one row or record, before its place is known.
+    """One fault of one row or record, before its position is known.
 
     field : a dotted name that this project gave, or "record". expected, got : phrases; they hold no text of the record.
     """
@@ -92,7 +92,7 @@ def dead_letters(
 
 
 def _headers(reject: Reject) -> list[tuple[str, bytes]]:
-    """Names after Kafka Streams' KIP-1034, so that its readers find them; values are UTF-8 text, numbers too."""
+    """Header names follow KIP-1034 (Kafka Streams). Values are UTF-8 text, numbers too."""
     names = {
         "__streams.errors.exception": f"probewatch.reject.{reject.reason}",
         "__streams.errors.message": reject.message,

@@ -1,7 +1,7 @@
-"""With which settings each stretch of `requests` was judged: a record in the topic of state whenever they change.
+"""Settings log: a record in the state topic whenever the settings change with which a partition is judged.
 
-A replay that is given the configurations of then changes them where they changed. It stands beside the blocks, under
-keys of its own: whoever takes a partition over reads it anyway.
+A replay switches configurations at the same offsets. The log has keys of its own in the topic of the blocks, which a
+judge reads anyway when it takes a partition over.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ FILE = "settings.jsonl"
 
 
 class JudgedWith(msgspec.Struct, frozen=True, order=True):
-    """From `offset` on, `partition` was judged with these, until the next record of the partition."""
+    """The settings of a partition from `offset` on, until the partition's next record."""
 
     partition: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
     offset: Annotated[int, msgspec.Meta(ge=0, lt=2**63 - 1)]
@@ -56,7 +56,7 @@ def decode(key: bytes | None, value: bytes | None, partition: int) -> JudgedWith
 
 
 def due(known: Iterable[JudgedWith], partition: int, offset: int, made_with: Provenance) -> JudgedWith | None:
-    """What must be written before frames from this offset on are judged; None if it stands there already."""
+    """The record to write before frames from this offset on are judged; None if the log has it already."""
     before = max((one for one in known if one.offset <= offset), default=None, key=lambda one: one.offset)
     if before is not None and before.made_with == made_with:
         return None
