@@ -123,7 +123,7 @@ COLUMNS = (
 """In the order of the wire. Columns may be added at the end, never changed: readers ignore unknown ones."""
 
 
-def blank_rows(n: int, dim: int, fields: int, **columns: NDArray[Any]) -> Rows:
+def blank_rows(n: int, dim: int, fields: int, /, **columns: NDArray[Any]) -> Rows:
     """n rows: zeros, NaN where there is no opinion, no request ids, offsets 0 to n - 1; and `columns`, by attribute."""
     shapes = {"": (n,), "values": (n, dim), "fields": (n, fields), "tail": (n, CLIENT_TAIL_BYTES), "text": (0,)}
     empty = {
