@@ -17,8 +17,7 @@ from streams.terminal import PIPED_COLUMNS, print_json, speaking
 
 if TYPE_CHECKING:
     from detector.trace.explanation import ExplainedRow, Ground, Near, Ruling, Telling
-    from streams.explain.find import HistoryContext
-    from streams.explain.requests import SideBySide
+    from streams.explain.find import HistoryContext, SideBySide
     from streams.progress import Reporter
 
 BARS = " ▁▂▃▄▅▆▇█"

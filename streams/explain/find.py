@@ -3,7 +3,7 @@
 find_target -> ExplainTarget   which client and which row an id, a pseudonym or a client id means
 trace       -> TracedDecision  the client's rows folded as `judge` folds them, with the evidence after each
 explain     -> Telling         the explanation as plain values (detector/trace/explanation.py)
-side_by_side -> SideBySide     the raw requests, field by field (requests.py)
+side_by_side -> SideBySide     the raw requests, field by field
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from detector.engine import EngineSettings
@@ -25,24 +26,52 @@ from models.kernels.fold.client import DAY_MS
 from models.pseudonym import client_of
 from models.rows import CLASSES, I64, U64, Rows, distinct
 from probewatch_door.record import Position
+from streams.adapters import Formats
+from streams.adapters.base import Adapter
+from streams.adapters.json_text import UNREADABLE
+from streams.adapters.request import Request
 from streams.analyst.events import Alert, ThrottleEvent, read_events
 from streams.analyst.events import Place as Where
 from streams.analyst.index import ID_DIGITS_MIN
 from streams.config.config import Config
 from streams.config.input import PSEUDONYM
-from streams.explain.requests import Place, SideBySide, compared, open_raw, requests_at
 from streams.history.archive import Archive, ArchiveError
-from streams.history.base import FrameBatch, Source, SourceError
-from streams.history.sources import ArchiveFolder, RecordFile
+from streams.history.base import FrameBatch, RawBatch, Source, SourceError
+from streams.history.sources import ArchiveFolder, RecordFile, open_sources
 from streams.progress import Reporter
 from streams.secrets.load import Secrets
 from streams.sketch.identity import identity_of, pseudonyms_of
-from streams.sketch.sketcher import Sketcher
+from streams.sketch.sketcher import RawRecord, Sketcher
 
+CELL_CHARS = 60
+NUMBERS_SHOWN = 8
 PENDING_ROWS = 500_000
 """Rows are counted in batches: counting each frame for itself would cost more than reading it."""
 
 _EVENT_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS_MIN},32}}")
+
+
+class Place(NamedTuple):
+    """Where a row came from. source : "topic[3]"."""
+
+    source: str
+    offset: int
+    index: int  # type: ignore[assignment]  # as in Rows
+
+
+class FieldDifference(msgspec.Struct, frozen=True):
+    """One field of several requests. values : in their order, null where one lacks it. differs : from the first's."""
+
+    field: str
+    values: tuple[str | None, ...]
+    differs: tuple[bool, ...]
+
+
+class SideBySide(msgspec.Struct, frozen=True):
+    """Requests of one client. rows_seen : which of its rows they are, the explained one first."""
+
+    rows_seen: tuple[int, ...]
+    fields: tuple[FieldDifference, ...]
 
 
 class ExplainTarget(NamedTuple):
@@ -90,7 +119,8 @@ def _in_events(name: str, history: HistoryContext, place: Where) -> ExplainTarge
     for event in read_events(place, history.config):
         if not isinstance(event, Alert | ThrottleEvent):
             continue
-        if any(uid.startswith(name) for uid in (event.uid, event.incident, _decision_of(event))):
+        uids = (event.uid, event.incident, event.decision_id if isinstance(event, Alert) else "")
+        if any(uid.startswith(name) for uid in uids):
             if not event.client:
                 raise SourceError(f"{name}: the event is about all of model {event.model}, not about one client")
             trigger = event.trigger if isinstance(event, Alert) else event.record.trigger
@@ -98,10 +128,6 @@ def _in_events(name: str, history: HistoryContext, place: Where) -> ExplainTarge
     if len(targets) > 1:
         raise SourceError(f"{name}: ambiguous, {len(targets)} incidents have an id that starts so; give more digits")
     return next(iter(targets.values()), None)
-
-
-def _decision_of(event: Alert | ThrottleEvent) -> str:
-    return event.decision_id if isinstance(event, Alert) else event.uid
 
 
 def keys_of(client: str, secrets: Secrets) -> frozenset[int]:
@@ -189,7 +215,7 @@ class ClientCounter:
     def clients(self, day: int, client_class: int) -> U64:
         """Clients of a class with a row on a day, counted from 1970; rising."""
         self._flush()
-        return self._clients[_group(day, client_class)]
+        return self._clients[day * len(CLASSES) + client_class]
 
     def _flush(self) -> None:
         if not self._pending:
@@ -197,14 +223,10 @@ class ClientCounter:
         client = np.concatenate([rows.client for rows in self._pending])
         days = np.concatenate([rows.time_ms for rows in self._pending]) // DAY_MS
         classes = np.concatenate([rows.client_class for rows in self._pending]).astype(np.int64)
-        groups: I64 = _group(days, np.minimum(classes, len(CLASSES) - 1))
+        groups: I64 = days * len(CLASSES) + np.minimum(classes, len(CLASSES) - 1)
         for group in np.unique(groups).tolist():
             self._clients[group] = distinct(np.concatenate([self._clients[group], client[groups == group]]))
         self._pending, self._rows = [], 0
-
-
-def _group(day: Any, client_class: Any) -> Any:
-    return day * len(CLASSES) + client_class
 
 
 class TracedDecision(NamedTuple):
@@ -291,3 +313,84 @@ def side_by_side(traced: TracedDecision, history: HistoryContext, raw: Sequence[
         return None
     seen = tuple(int(traced.trace.rows_seen[row]) for row in shown)
     return SideBySide(seen, compared([requests[at[row]] for row in shown]))
+
+
+def requests_at(
+    places: Collection[Place], sources: Sequence[Source], config: Config, reporter: Reporter
+) -> dict[Place, dict[str, str]]:
+    """Fields of the requests at these places, as text, as far as the sources have them. Raises SourceError."""
+    wanted: dict[tuple[str, int], list[Place]] = defaultdict(list)
+    for place in places:
+        wanted[place.source, place.offset].append(place)
+    formats = Formats(config)
+    requests: dict[Place, dict[str, str]] = {}
+    for source in sources:
+        for batch in source.batches(reporter.task(f"reading requests: {source.name}", source.size)):
+            if not isinstance(batch, RawBatch):
+                raise SourceError(f"{source.name}: frames hold no inputs; --raw takes raw records")
+            name = f"{batch.topic}[{batch.partition}]"
+            for record in batch.records:
+                for place in wanted.get((name, record.offset), ()):
+                    requests[place] = _fields(record, place.index, formats.of(batch.topic))
+            if len(requests) == len(places):
+                return requests
+    return requests
+
+
+def open_raw(specs: Sequence[str], places: Collection[Place], config: Config) -> list[Source]:
+    """Sources of raw records. Of a topic given without a range only the stretch that holds the places is read."""
+    opened: list[Source] = []
+    for spec in specs:
+        if spec.startswith("kafka://") and "?" not in spec:
+            topic = spec.rstrip("/").rpartition("/")[2]
+            opened += open_sources([f"{spec}?{span}" for span in _spans(topic, places)], config)
+        else:
+            opened += open_sources([spec], config)
+    return opened
+
+
+def _spans(topic: str, places: Collection[Place]) -> Iterator[str]:
+    offsets: dict[str, list[int]] = defaultdict(list)
+    for place in places:
+        name, _, partition = place.source.rstrip("]").rpartition("[")
+        if name == topic:
+            offsets[partition].append(place.offset)
+    for partition, there in sorted(offsets.items()):
+        yield f"from={min(there)}&to={max(there) + 1}&partition={partition}"
+
+
+def _fields(record: RawRecord, index: int, adapter: Adapter) -> dict[str, str]:
+    """Every member of the request's JSON under its dotted name, read or not; of other text, the fields of Request."""
+    elements = adapter.elements(record.value or b"")
+    if index >= len(elements):
+        return {}
+    try:
+        members = msgspec.json.decode(elements[index])
+    except UNREADABLE:
+        items = adapter.decode(elements[index], record.headers, frozenset())
+        request = next((item for item in items if isinstance(item, Request)), None)
+        members = {name: value for name, value in msgspec.to_builtins(request or {}).items() if value is not None}
+    return dict(_flat(members)) if isinstance(members, dict) else {}
+
+
+def _flat(members: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in members.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name}.")
+        elif name != "_kafka":
+            yield f"{above}{name}", _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list) and len(value) > NUMBERS_SHOWN:
+        return f"{len(value):,} values"
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= CELL_CHARS else f"{text[: CELL_CHARS - 1]}…"
+
+
+def compared(requests: Sequence[dict[str, str]]) -> tuple[FieldDifference, ...]:
+    """Every field that one of them has, those that differ first."""
+    names = list(dict.fromkeys(name for request in requests for name in request))
+    rows = [(name, tuple(request.get(name) for request in requests)) for name in names]
+    found = [FieldDifference(name, values, tuple(value != values[0] for value in values)) for name, values in rows]
+    return tuple(sorted(found, key=lambda field: not any(field.differs)))

@@ -13,7 +13,7 @@ from streams import adapters
 from streams.adapters import Formats, native
 from streams.config.config import Config
 from streams.config.keys import ConfigError
-from streams.explain.requests import Place, requests_at
+from streams.explain.find import Place, requests_at
 from streams.history.sources import open_sources
 from streams.progress import Silent
 from streams.sketch.identity import source_id
