@@ -60,7 +60,7 @@ async def main():
         await gateway.app(scope | {"headers": [(b"x-client-id", client.encode())]}, receive, send)
         return sent[0]["status"], sent[1]["body"].decode()
 
-    fresh = await gateway.decisions.wait_fresh(30)
+    fresh = await gateway.decisions.wait_fresh(120)
     answers = {name: await ask(name) for name in ("alice", "bob")}
     await inbox.put({"type": "lifespan.shutdown"})
     await lifespan
@@ -85,7 +85,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _run(words: Iterable[object], folder: Path, **environment: str) -> str:
     done = subprocess.run(
         list(map(str, words)), cwd=folder, env={"PATH": "/usr/bin:/bin", "HOME": str(folder), **environment},
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

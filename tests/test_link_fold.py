@@ -30,8 +30,6 @@ from tests.link_folds.minutes import MinuteFold
 from tests.pipeline import Calibrated, read_events, read_topic
 from tests.test_link import configured, handed_over, history
 
-pytestmark = pytest.mark.timeout(180)
-
 ROWS = history(at=10)[:2_000]
 """Twenty-five hours."""
 

@@ -102,7 +102,7 @@ async def test_nothing_is_lost_and_what_people_said_holds(
 async def door(config: Config, secrets: Secrets, bootstrap: str) -> None:
     """Decisions of before and of after, both found."""
     async with KafkaDecisions(bootstrap, config.topics.throttle_state) as decisions:
-        assert await decisions.wait_fresh(10)
+        assert await decisions.wait_fresh(120)
         names = pseudonyms(SWEEPER, pseudonym_keys(secrets))
         assert [name[:3] for name in names] == ["k2-", "k1-"]
         assert all(decisions._keys.get(name) for name in names)
