@@ -15,7 +15,7 @@ from streams import replay
 from streams.cli import app
 from streams.config.config import Config
 from streams.fit import calibrate, certify, history
-from streams.fit.client_lists import NOBODY, Removal, removal, with_classes
+from streams.fit.client_lists import NO_REMOVAL, Removal, removal, with_classes
 from streams.history.base import SourceError
 from streams.history.sources import open_sources
 from streams.progress import Silent
@@ -28,7 +28,7 @@ IDENTITY = Identity(SECRETS.pseudonym_key, SECRETS.key_id, SECRETS.projection_se
 CLIENTS = 2_000
 
 
-def fit(folder: Path, rows: list[Row], removed: Removal = NOBODY) -> Artefacts:
+def fit(folder: Path, rows: list[Row], removed: Removal = NO_REMOVAL) -> Artefacts:
     write_jsonl(folder / "history.jsonl", rows)
     sources = open_sources([str(folder / "history.jsonl")], Config())
     calibrate.calibrate(sources, folder, Config(), SECRETS, Silent(), removed=removed)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from detector import evidence
 from detector.calibrate import screening
 from detector.calibrate.client_days import first_rows, select
-from detector.calibrate.fit import ROWS_TAUGHT_MAX, fit_reference, is_fitting
+from detector.calibrate.fit import ROWS_PER_CLIENT_MAX, fit_reference, is_fitting
 from detector.detectors.base import ClientBet
 from detector.evidence import CLIENT_BETS, FAMILY_PROCESSES, JOINT, PROCESSES
 from models.artefacts.reference import Reference
@@ -194,11 +194,11 @@ def test_outcomes_that_history_never_had_are_not_bet_on() -> None:
 def test_no_client_teaches_more_than_its_first_rows() -> None:
     """The cap counts over batches and keeps the order within them."""
     rng = np.random.default_rng(7)
-    busy, others = np.full(ROWS_TAUGHT_MAX + 500, keys(True, 1)[0]), np.repeat(keys(True, 200)[1:], 4)
+    busy, others = np.full(ROWS_PER_CLIENT_MAX + 500, keys(True, 1)[0]), np.repeat(keys(True, 200)[1:], 4)
     batches = [rows(busy[:200], rng), rows(np.concatenate([others, busy[200:]]), rng)]
-    kept = first_rows(batches, ROWS_TAUGHT_MAX)
-    assert [batch.count for batch in kept] == [200, len(others) + ROWS_TAUGHT_MAX - 200]
-    assert sum(int((batch.client == busy[0]).sum()) for batch in kept) == ROWS_TAUGHT_MAX
+    kept = first_rows(batches, ROWS_PER_CLIENT_MAX)
+    assert [batch.count for batch in kept] == [200, len(others) + ROWS_PER_CLIENT_MAX - 200]
+    assert sum(int((batch.client == busy[0]).sum()) for batch in kept) == ROWS_PER_CLIENT_MAX
     assert first_rows([], 10) == []
 
 

@@ -36,7 +36,7 @@ UNBOUNDED = 1 << 60
 DRIFT_BUDGET = 1e-3
 """Records of drift per client-day, of clients that have averages to compare."""
 DRIFT_DAYS_MIN = 50
-ROWS_TAUGHT_MAX = 300
+ROWS_PER_CLIENT_MAX = 300
 """Rows that one client contributes to the tables, at most."""
 COLD_ROWS = 10
 """Without trusted history only the first rows of each client are used."""
@@ -68,7 +68,7 @@ def fit_reference(
     batches = first_rows(batches, COLD_ROWS) if cold else batches
     fitting = [select(rows, is_fitting(rows.client)) for rows in batches]
     run = _Run(encoder, decision_threshold)
-    reference, counts = _bets(run, first_rows(fitting, ROWS_TAUGHT_MAX))
+    reference, counts = _bets(run, first_rows(fitting, ROWS_PER_CLIENT_MAX))
     reference = prune(reference) if prune is not None else reference
     days, _ = run.trace(reference, fitting)
     tail, tail_scale = baseline.tails(days)
@@ -136,13 +136,13 @@ def tallies(
     return _Run(encoder, decision_threshold).tallies(reference, batches)
 
 
-def _bets(run: "_Run", taught: Sequence[Rows]) -> tuple[Reference, I64]:
+def _bets(run: "_Run", batches: Sequence[Rows]) -> tuple[Reference, I64]:
     """A reference with bets and without tails, and (3, 8, 8, 16) counts of client outcomes."""
-    reference = _blank(run.fields, baseline.low_margins(taught), baseline.novelty_edges(taught))
-    changed = run.changed_fields(reference, taught)
+    reference = _blank(run.fields, baseline.low_margins(batches), baseline.novelty_edges(batches))
+    changed = run.changed_fields(reference, batches)
     reference = replace(reference, rarity=evidence.rarities(np.tile(changed, (CLASS_COUNT, 1))))
-    tally = run.count(reference, taught)
-    exponents = baseline.exponents(taught, reference.novelty)
+    tally = run.count(reference, batches)
+    exponents = baseline.exponents(batches, reference.novelty)
     reference = replace(
         reference,
         family=evidence.family_ratios(tally.family),

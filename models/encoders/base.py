@@ -81,7 +81,7 @@ class Encoder(ABC):
     id :
         16 hex digits: a hash of everything that was fitted, and of a check value of the secret seed.
     dim :
-        Length of `Encoded.values`, 1 to 256.
+        Length of `Encoded.values`, 1 to 4,096 (`streams.wire.frames.WIDTH_MAX`).
     field_names :
         The table's fields, in the order of `Encoded.fields`; () where there are none.
     reach :
@@ -116,7 +116,7 @@ class Encoder(ABC):
 
         inputs : as a log holds them in the field `reads`, none of them None; some may be unreadable.
         seed : the projection secret, 32 bytes.
-        Returns None if the inputs teach nothing: none can be read, or no field occurs often enough.
+        Returns None if nothing can be fitted: no input can be read, or no field occurs often enough.
         Raises nothing.
         """
 

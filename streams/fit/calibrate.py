@@ -33,7 +33,7 @@ from streams.adapters import Formats
 from streams.adapters.request import Request
 from streams.config.config import Config
 from streams.fit import history, training_set
-from streams.fit.client_lists import NOBODY, Removal
+from streams.fit.client_lists import NO_REMOVAL, Removal
 from streams.fit.history import History
 from streams.history.base import Source, SourceError
 from streams.progress import Reporter
@@ -104,7 +104,7 @@ def calibrate(
     reporter: Reporter,
     *,
     cold: bool = False,
-    removed: Removal = NOBODY,
+    removed: Removal = NO_REMOVAL,
     training_sets: Sequence[Path] = (),
 ) -> Report:
     """Fit and write signed artefacts to `out`.

@@ -32,7 +32,7 @@ class Removal(NamedTuple):
         return Removed(len(self.reasons), len(present), dict(sorted(Counter(present).items())))
 
 
-NOBODY = Removal({})
+NO_REMOVAL = Removal({})
 
 
 def with_classes(config: Config, file: Path | None, secrets: Secrets) -> Config:
@@ -51,7 +51,7 @@ def with_classes(config: Config, file: Path | None, secrets: Secrets) -> Config:
 def removal(file: Path | None, secrets: Secrets) -> Removal:
     """Clients to exclude: one a line, the reason in the second column. Raises SourceError."""
     if file is None:
-        return NOBODY
+        return NO_REMOVAL
     pairs = _pairs(file)
     return Removal({client_of(_pseudonym(client, secrets)): why or REASON_UNSAID for client, why in pairs.items()})
 

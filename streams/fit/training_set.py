@@ -239,7 +239,7 @@ def _unreadable(text: bytes, place: str) -> SourceError:
 def _cells(path: Path, advance: Advance) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and cells of a CSV file, the header first."""
     with path.open("rb") as binary, io.TextIOWrapper(binary, "utf-8-sig", newline="") as file:
-        told, width = 0, 0
+        reported, width = 0, 0
         try:
             reader = csv.reader(file)
             for cells in reader:
@@ -247,8 +247,8 @@ def _cells(path: Path, advance: Advance) -> Iterator[tuple[int, list[str]]]:
                 if len(cells) != width:
                     raise _bad(f"{path}:{reader.line_num}", "line", f"{width} cells", f"{len(cells)} of them")
                 yield reader.line_num, cells
-                advance(binary.tell() - told)
-                told = binary.tell()
+                advance(binary.tell() - reported)
+                reported = binary.tell()
         except (UnicodeDecodeError, csv.Error) as error:
             raise SourceError(f"{path}: expected CSV in UTF-8; got something else") from error
 

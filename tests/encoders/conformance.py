@@ -7,6 +7,7 @@ import numpy as np
 
 from models.encoders.base import Encoded, Encoder
 from streams.adapters.request import Request
+from streams.wire.frames import WIDTH_MAX
 
 SEED, OTHER_SEED = bytes(range(32)), bytes(32)
 COUNT = 40
@@ -29,7 +30,7 @@ def row(encoded: Encoded, place: int) -> tuple[bytes, ...]:
 def is_declared(kind: type[Encoder]) -> None:
     encoder = fitted(kind)
     assert kind.reads in Request.__struct_fields__ and len(kind.examples(COUNT)) >= COUNT
-    assert 1 <= encoder.dim <= 256 and encoder.reach > 0 and encoder.agreement_min >= 0
+    assert 1 <= encoder.dim <= WIDTH_MAX and encoder.reach > 0 and encoder.agreement_min >= 0
     assert len(encoder.id) == 16 and int(encoder.id, 16) >= 0
     assert kind.fit([], SEED) is None
 
