@@ -28,7 +28,7 @@ class Adapter(NamedTuple):
             at: float
             user: Identifier
             request: Identifier
-            answer: str | None = None
+            answer: Label | None = None
 
         SHAPE = JsonShape(Line, {"at": "a number", "user": "a string", "request": "a string", "answer": "a string"})
 

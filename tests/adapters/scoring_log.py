@@ -7,7 +7,7 @@ import msgspec
 from streams.adapters.base import Adapter
 from streams.adapters.json_shape import JsonShape
 from streams.adapters.json_text import split
-from streams.adapters.request import Identifier, Output, Request, Time
+from streams.adapters.request import Identifier, Label, Output, Request, Time
 from streams.wire.rejects import Fault, Headers
 
 
@@ -26,7 +26,7 @@ class Line(msgspec.Struct, rename={"answer": "class"}):
     caller: Caller
     scored: Scored
     p: float
-    answer: str | None = None
+    answer: Label | None = None
 
 
 SHAPE = JsonShape(
