@@ -32,7 +32,7 @@ from detector.settings import DetectionSettings
 from detector.state.packing import BODY_BYTES_MIN, pack, unpack
 from models.artefacts.store import Artefacts, ModelArtefact
 from models.client_table import ClientTable, by_name, no_tally
-from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls, Tally
+from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls, Tally, block_of
 from models.reorder import joined
 from models.rows import I64
 
@@ -198,7 +198,7 @@ def step(state: PartitionState, frame: Frame, watch: Tracer | None = None) -> li
     elif isinstance(frame, ShiftFrame):
         found = _shift(state, frame, closed)
     elif isinstance(frame, ControlFrame):
-        found = [] if closed[frame.client % len(closed)] else _control(state, frame, watch)
+        found = [] if closed[block_of(frame.client, len(closed))] else _control(state, frame, watch)
     elif is_known(state.settings, frame):
         found = walk(state, [frame], closed, watch)
     else:
@@ -242,7 +242,7 @@ def walk(state: PartitionState, frames: Sequence[RowFrame], closed: I64, watch: 
             made_with = state.settings.provenance
             found.append(client_drift.event(made_with, space.artefact, table, frame, place, verdict))
         row, status = table.fold(space.nulls, batch, closed, row, tally, verdict)
-    blocks = (rows.client % np.uint64(len(closed))).astype(np.int64)
+    blocks = block_of(rows.client, np.uint64(len(closed))).astype(np.int64)
     state.dirty.update(np.flatnonzero(np.bincount(blocks)).tolist())
     return found
 
@@ -287,7 +287,7 @@ def _control(state: PartitionState, frame: ControlFrame, watch: Tracer | None) -
     """
     if frame.action not in orders.ACTIONS:
         return []
-    state.dirty.add(frame.client % len(state.block_offset))
+    state.dirty.add(block_of(frame.client, len(state.block_offset)))
     made = orders.apply(state.blocked, frame, state.settings.provenance, state.settings.artefacts, state.tables)
     found = [event for finding in made for event in events(finding)]
     if frame.action == "block":
@@ -320,9 +320,11 @@ def dump_block(state: PartitionState, block: int) -> bytes:
     """A block and its marks as one value; clears its dirty mark."""
     spaces = {name: table.dump(block) for name, table in sorted(state.tables.items())}
     blocks = len(state.block_offset)
-    allowed = sorted((key, model, until) for (key, model), until in state.allowed.items() if key % blocks == block)
+    allowed = sorted(
+        (key, model, until) for (key, model), until in state.allowed.items() if block_of(key, blocks) == block
+    )
     shift = sorted((space, *moved) for (at, space), moved in state.shift.items() if at == block)
-    blocked = sorted((*about, *held) for about, held in state.blocked.items() if about[0] % blocks == block)
+    blocked = sorted((*about, *held) for about, held in state.blocked.items() if block_of(about[0], blocks) == block)
     body = msgspec.msgpack.encode(_Body(blocks, evidence.COLUMNS, spaces, allowed, shift, blocked))
     state.dirty.discard(block)
     return seal(body, state.partition, block, int(state.block_offset[block]))
@@ -386,11 +388,11 @@ def load_block(state: PartitionState, value: bytes) -> None:
         for table in state.tables.values():
             table.clear(block)
         raise DamagedBlockError(f"block {block} of partition {partition}: {type(error).__name__}") from error
-    others = {about: until for about, until in state.allowed.items() if about[0] % blocks != block}
-    stored = {(key, model): until for key, model, until in body.allowed if key % blocks == block}
+    others = {about: until for about, until in state.allowed.items() if block_of(about[0], blocks) != block}
+    stored = {(key, model): until for key, model, until in body.allowed if block_of(key, blocks) == block}
     state.allowed = others | stored
-    held = {(key, model): orders.Blocked(*kept) for key, model, *kept in body.blocked if key % blocks == block}
-    state.blocked = {about: kept for about, kept in state.blocked.items() if about[0] % blocks != block} | held
+    held = {(key, model): orders.Blocked(*kept) for key, model, *kept in body.blocked if block_of(key, blocks) == block}
+    state.blocked = {about: kept for about, kept in state.blocked.items() if block_of(about[0], blocks) != block} | held
     moved = {(block, space): (until, vector) for space, until, vector in body.shift}
     state.shift = {about: shift for about, shift in state.shift.items() if about[0] != block} | moved
     state.block_offset[block] = offset

@@ -6,13 +6,14 @@ import msgspec
 
 from detector import engine
 from models.client_table import without
+from models.kernels.layout import block_of
 
 
 def erased(value: bytes, clients: Collection[int]) -> bytes | None:
     """A dumped block without some clients; None if it holds nothing of them. Raises engine.BlockError."""
     partition, block, offset = engine.block_mark(value)
     body = engine.body_of(value)
-    here = {client for client in clients if client % body.blocks == block}
+    here = {client for client in clients if block_of(client, body.blocks) == block}
     if not here:
         return None
     try:

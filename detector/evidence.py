@@ -22,7 +22,9 @@ from models.kernels.layout import (
     CLIENT_PROCESSES,
     COUNTS,
     FEATURES,
+    LEVELLED,
     LEVELS,
+    NO_EDIT,
     NO_SCORE,
     Nulls,
 )
@@ -30,9 +32,9 @@ from models.rows import CLASSES, F64, I32, I64, UNIT
 
 Ints = TypeVar("Ints", I32, I64)
 
-NO_OPINION = {"flip": 2, "edit": 12, "margin": 2, "record": NO_SCORE, "equal_step": 2}
+NO_OPINION = {"flip": 2, "edit": NO_EDIT, "margin": 2, "record": NO_SCORE, "equal_step": 2}
 """Levels that say nothing either way. "No direction yet" is not among them: for `collinear` it is a fact too."""
-LEVELS_OF = {"flip": 3, "edit": 13, "collinear": 3, "margin": 3, "record": 4, "step": 7, "equal_step": 3}
+LEVELS_OF = {"flip": 3, "edit": LEVELS, "collinear": 3, "margin": 3, "record": 4, "step": 7, "equal_step": 3}
 PRIOR_ROWS = 50.0
 """A class's own counts weigh against the pooled ones as this many variants."""
 
@@ -110,11 +112,11 @@ def _shares(counts: F64, pooled: F64, levels: int) -> F64:
 def family_ratios(counts: I64) -> I32:
     """Log-likelihood ratios of features against benign variants, milli-nats.
 
-    counts : (3 classes, 8 buckets, 7 features, 13 levels) of benign variants. Returns the same with an axis for the
+    counts : (3 classes, BUCKETS, LEVELLED, LEVELS) of benign variants. Returns the same with an axis for the
     processes of a family. Levels that mean "no opinion" are worth 0 and leave the others' shares alone.
     """
-    ratios = np.zeros((CLASS_COUNT, BUCKETS, 7, LEVELS, FAMILY_PROCESSES))
-    for j, feature in enumerate(FEATURES[:7]):
+    ratios = np.zeros((CLASS_COUNT, BUCKETS, LEVELLED, LEVELS, FAMILY_PROCESSES))
+    for j, feature in enumerate(FEATURES[:LEVELLED]):
         levels = [level for level in range(LEVELS_OF[feature]) if level != NO_OPINION.get(feature)]
         for client_class, bucket in np.ndindex(CLASS_COUNT, BUCKETS):
             pooled = counts[:, bucket, j][:, levels].sum(axis=0).astype(float)
@@ -171,7 +173,7 @@ def rarities(changed: I64) -> I32:
 def client_ratios(counts: I64, exponents: F64) -> I32:
     """Log-likelihood ratios of what clients do as a whole, milli-nats.
 
-    counts : (3, 8 processes, 8 buckets, 16 levels) of benign distinct rows. exponents : (3,) for `novelty_robust`,
+    counts : (3, processes, BUCKETS, CLIENT_LEVELS) of benign distinct rows. exponents : (3,) for `novelty_robust`,
     whose null is not everybody's rows but those of the class's oddest ordinary client.
     """
     ratios = np.zeros((CLASS_COUNT, len(CLIENT_BETS), BUCKETS, CLIENT_LEVELS))

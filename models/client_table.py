@@ -29,9 +29,12 @@ from models.kernels.layout import (
     HEADS,
     ID_BYTES,
     LEAVING,
+    LEVELLED,
+    LEVELS,
     PAGE,
     PAGE_BUMP,
     PAGE_FREE,
+    REFERENCES,
     RING_BUMP,
     RING_FREE,
     RING_MAX,
@@ -43,6 +46,7 @@ from models.kernels.layout import (
     Scratch,
     Table,
     Tally,
+    Walk,
     lanes,
 )
 from models.kernels.numbers import NEVER
@@ -64,7 +68,7 @@ _POOLS = (_RING_COLUMNS, _ANCHOR_COLUMNS, _PAGE_COLUMNS)
 def no_tally(fields: int, processes: int) -> Tally:
     """Counting and tracing switched off."""
     return Tally(
-        np.zeros((0, 8, 7, 13), np.int64),
+        np.zeros((0, BUCKETS, LEVELLED, LEVELS), np.int64),
         np.zeros((0, fields + 1), np.int64),
         np.zeros((0, len(CLIENT_PROCESSES), BUCKETS, CLIENT_LEVELS), np.int64),
         np.zeros((0, processes), np.int32),
@@ -91,12 +95,11 @@ class ClientTable:
         entry = ENTRY.itemsize + 2 * d + 2 * f + ID_BYTES
         anchor = (
             ANCHOR.itemsize
-            + 8 * d
-            + 8 * f
-            + 8 * (4 + VARIANTS_KNOWN)
+            + 2 * REFERENCES * (d + f)
+            + 8 * (REFERENCES + VARIANTS_KNOWN)
             + 2 * ID_BYTES
             + 4 * processes
-            + 32 * joint
+            + 4 * len(FEATURES) * joint
             + 10 * fields
         )
         page = PAGE.itemsize + 8 * dim
@@ -119,12 +122,12 @@ class ClientTable:
             ring_fields=np.zeros((64, f), np.uint16),
             ring_ids=np.zeros((64, ID_BYTES), np.uint8),
             anchors=np.zeros(32, ANCHOR),
-            anchor_values=np.zeros((32, 4, d), np.int16),
-            anchor_fields=np.zeros((32, 4, f), np.uint16),
-            anchor_exact=np.zeros((32, 4 + VARIANTS_KNOWN), np.uint64),
+            anchor_values=np.zeros((32, REFERENCES, d), np.int16),
+            anchor_fields=np.zeros((32, REFERENCES, f), np.uint16),
+            anchor_exact=np.zeros((32, REFERENCES + VARIANTS_KNOWN), np.uint64),
             anchor_ids=np.zeros((32, 2, ID_BYTES), np.uint8),
             wealth=np.zeros((32, processes), np.int32),
-            parts=np.zeros((32, joint, 8), np.int32),
+            parts=np.zeros((32, joint, len(FEATURES)), np.int32),
             seen=np.zeros((32, fields), np.uint64),
             changed=np.zeros((32, fields), np.uint16),
             pages=np.zeros(16, PAGE),
@@ -167,9 +170,12 @@ class ClientTable:
     ) -> tuple[int, int]:
         """Apply rows from `start` until one calls for something; returns (next row, DONE or CROSSED and/or MOVED)."""
         processes = nulls.tail.shape[1]
-        scratch = Scratch(np.zeros(8, np.int64), np.zeros(processes, np.int32), np.zeros(processes, np.int32))
+        scratch = Scratch(
+            np.zeros(len(FEATURES), np.int64), np.zeros(processes, np.int32), np.zeros(processes, np.int32)
+        )
         while True:
-            start, status = fold(self.table, nulls, batch, closed, self.capacity, start, tally, verdict, scratch)
+            walk = Walk(self.table, nulls, batch, tally, scratch, verdict, self.capacity)
+            start, status = fold(walk, closed, start)
             if status != GROW:
                 return int(start), int(status)
             self._grow()

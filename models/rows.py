@@ -19,6 +19,8 @@ Key = TypeVar("Key", np.uint32, np.uint64, np.int64)
 CLASSES = ("consumer", "broker", "system")
 """Client classes; a row's `client_class` is the index here. Unknown clients are consumers, the strictest."""
 
+CLASS_MAX = len(CLASSES) - 1
+
 CLIENT_TAIL_BYTES = 9
 """`client` is HMAC bytes 0-7 (big endian), `client_tail` bytes 8-16: together the 130 bits of a published pseudonym."""
 
@@ -131,6 +133,11 @@ def blank_rows(n: int, dim: int, fields: int, /, **columns: NDArray[Any]) -> Row
         for column in COLUMNS
     }
     return Rows(**empty | {"id_offsets": np.zeros(n + 1, np.int32), "offset": np.arange(n)} | columns)
+
+
+def class_of(client_class: int) -> int:
+    """The index of a row's class; what lies beyond counts as the last one."""
+    return min(CLASS_MAX, int(client_class))
 
 
 def distinct(values: NDArray[Key]) -> NDArray[Key]:

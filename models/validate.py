@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels.layout import ANCHOR_SIZES, RING_SIZES
+from models.kernels.layout import ANCHOR_SIZES, DECISION_LEVELS, RING_SIZES, block_of
 from models.rows import TIME_MS_MAX, TIME_MS_MIN
 
 LONGEST_HOLD_MS = 2**39
 """Seventeen years: 30 days, doubled six times, and to spare."""
-LEVEL_MAX = 4
 DOUBLINGS_MAX = 62
 REVISION_MAX = 2**31 - 2
 _TIMES = ("clock_ms", "expires_ms", "decided_ms")
@@ -28,7 +27,7 @@ class UnsoundError(ValueError):
 def check_clients(records: NDArray[np.void], block: int, blocks: int) -> None:
     """records : CLIENT as dumped, sorted by key. Raises UnsoundError."""
     keys, ring, anchors = records["key"], records["ring_size"], records["anchor_size"]
-    _demand("key", bool((keys[1:] > keys[:-1]).all()) and bool((keys % np.uint64(blocks) == block).all()))
+    _demand("key", bool((keys[1:] > keys[:-1]).all()) and bool((block_of(keys, np.uint64(blocks)) == block).all()))
     _demand("ring_size", bool(np.isin(ring, (0, *RING_SIZES)).all()))
     _within(records, "ring_next", 0, ring)
     beyond = np.where(ring < 64, records["ring_mask"] >> np.minimum(ring, 63).astype(np.uint64), np.uint64(0))
@@ -36,7 +35,7 @@ def check_clients(records: NDArray[np.void], block: int, blocks: int) -> None:
     _demand("anchor_size", bool(np.isin(anchors, (0, *ANCHOR_SIZES)).all()))
     _within(records, "anchor_count", 0, anchors)
     _within(records, "page", -1, 0)
-    _within(records, "level", 0, LEVEL_MAX)
+    _within(records, "level", 0, DECISION_LEVELS - 1)
     _within(records, "revision", 0, REVISION_MAX)
     _within(records, "doublings", 0, DOUBLINGS_MAX)
     for name in _TIMES:

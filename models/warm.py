@@ -16,8 +16,11 @@ from models.kernels.layout import (
     CLIENT_LEVELS,
     CLIENT_PROCESSES,
     COUNTS,
+    DECISION_LEVELS,
+    LEVELLED,
     LEVELS,
     NOVELTY_EDGES,
+    SIZE_BUCKETS,
     VERDICT,
     Nulls,
 )
@@ -68,15 +71,15 @@ def _rows(encoded: Encoded) -> Rows:
 def _nulls(fields: int) -> Nulls:
     processes = PROCESSES + JOINT + len(CLIENT_PROCESSES) + len(COUNTS)
     return Nulls(
-        family=np.zeros((CLASS_COUNT, BUCKETS, 7, LEVELS, PROCESSES), np.int32),
+        family=np.zeros((CLASS_COUNT, BUCKETS, LEVELLED, LEVELS, PROCESSES), np.int32),
         field=np.zeros((CLASS_COUNT, fields + 1, PROCESSES), np.int32),
         rarity=np.zeros((CLASS_COUNT, fields), np.int32),
         client=np.zeros((CLASS_COUNT, len(CLIENT_PROCESSES), BUCKETS, CLIENT_LEVELS), np.int32),
         novelty=np.zeros((CLASS_COUNT, NOVELTY_EDGES), np.float32),
         tail=np.zeros((CLASS_COUNT, processes), np.int64),
         tail_scale=np.ones((CLASS_COUNT, processes), np.int64),
-        growth=np.zeros((CLASS_COUNT, 21), np.int64),
-        thresholds=np.full((CLASS_COUNT, 5), 1 << 40, np.int64),
+        growth=np.zeros((CLASS_COUNT, SIZE_BUCKETS), np.int64),
+        thresholds=np.full((CLASS_COUNT, DECISION_LEVELS), 1 << 40, np.int64),
         drift=np.zeros(CLASS_COUNT, np.int64),
         low_margin=np.zeros(CLASS_COUNT, np.float32),
         joint=JOINT,

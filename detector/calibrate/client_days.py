@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from detector.evidence import PROCESSES
 from models.kernels.fold.client import DAY_MS
-from models.kernels.layout import CLASS_COUNT, Tally
+from models.kernels.layout import CLASS_COUNT, SIZE_BUCKETS, Tally
 from models.kernels.numbers import size_bucket
 from models.rows import F64, I32, I64, U64, Rows
 
@@ -65,10 +65,10 @@ def by_day(batches: Sequence[Rows], tallies: Sequence[Tally]) -> tuple[Days, I64
         none = np.zeros((0, len(PROCESSES)), np.int32)
         nobody, unknown = nothing.astype(np.uint64), nothing.astype(np.float64)
         empty = Days(nothing, nobody, nothing, none, nothing, nothing, unknown, nothing)
-        return empty, np.zeros((CLASS_COUNT, 21), np.int64)
+        return empty, np.zeros((CLASS_COUNT, SIZE_BUCKETS), np.int64)
     client = np.concatenate([rows.client for rows in batches])
     day = _own_days(client, np.concatenate([rows.time_ms for rows in batches]))
-    client_class = np.minimum(2, np.concatenate([rows.client_class for rows in batches])).astype(np.int64)
+    client_class = np.minimum(CLASS_COUNT - 1, np.concatenate([rows.client_class for rows in batches])).astype(np.int64)
     novelty = np.concatenate([rows.novelty for rows in batches]).astype(np.float64)
     statistic = np.concatenate([tally.statistic for tally in tallies]).astype(np.int64)
     traced = np.concatenate([tally.evidence for tally in tallies])
@@ -119,10 +119,10 @@ def _growth(place: I64, client_class: I64, statistic: I64) -> I64:
     """
     number = _running_count(place)
     bucket = np.array([size_bucket(count) for count in range(int(number.max(initial=0)) + 1)], np.int64)[number]
-    growth = np.zeros((CLASS_COUNT, 21), np.int64)
+    growth = np.zeros((CLASS_COUNT, SIZE_BUCKETS), np.int64)
     for k in range(CLASS_COUNT):
         last = 0
-        for b in range(21):
+        for b in range(SIZE_BUCKETS):
             chosen = (client_class == k) & (bucket == b)
             if chosen.any():
                 days, at = np.unique(place[chosen], return_inverse=True)

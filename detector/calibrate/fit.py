@@ -25,7 +25,9 @@ from models.kernels.layout import (
     CLIENT_LEVELS,
     CLIENT_PROCESSES,
     COUNTS,
+    LEVELLED,
     LEVELS,
+    SIZE_BUCKETS,
     VERDICT,
     Tally,
 )
@@ -198,7 +200,7 @@ class _Run:
         """Feature levels of benign variants, and outcomes of benign rows."""
         nothing = no_tally(self.fields, len(PROCESSES))
         tally = nothing._replace(
-            family=np.zeros((CLASS_COUNT, BUCKETS, 7, LEVELS), np.int64),
+            family=np.zeros((CLASS_COUNT, BUCKETS, LEVELLED, LEVELS), np.int64),
             field=np.zeros((CLASS_COUNT, self.fields + 1), np.int64),
             client=np.zeros((CLASS_COUNT, len(CLIENT_PROCESSES), BUCKETS, CLIENT_LEVELS), np.int64),
         )
@@ -206,7 +208,7 @@ class _Run:
         return tally
 
     def trace(self, reference: Reference, batches: Sequence[Rows]) -> tuple[Days, I64]:
-        """Maxima over client-days, and growth (3, 21) of the statistic with the rows of the day."""
+        """Maxima over client-days, and growth (3, SIZE_BUCKETS) of the statistic with the rows of the day."""
         return by_day(batches, self.tallies(reference, batches))
 
     def tallies(self, reference: Reference, batches: Sequence[Rows]) -> list[Tally]:
@@ -229,14 +231,14 @@ def _blank(fields: int, low_margin: F32, novelty: F32) -> Reference:
     processes = len(PROCESSES)
     return Reference(
         processes=tuple(process.name for process in PROCESSES),
-        family=np.zeros((CLASS_COUNT, BUCKETS, 7, LEVELS, FAMILY_PROCESSES), np.int32),
+        family=np.zeros((CLASS_COUNT, BUCKETS, LEVELLED, LEVELS, FAMILY_PROCESSES), np.int32),
         field=np.zeros((CLASS_COUNT, fields + 1, FAMILY_PROCESSES), np.int32),
         rarity=np.zeros((CLASS_COUNT, fields), np.int32),
         client=np.zeros((CLASS_COUNT, len(CLIENT_PROCESSES), BUCKETS, CLIENT_LEVELS), np.int32),
         novelty=novelty,
         tail=np.zeros((CLASS_COUNT, processes), np.int64),
         tail_scale=np.full((CLASS_COUNT, processes), 1000, np.int64),
-        growth=np.zeros((CLASS_COUNT, 21), np.int64),
+        growth=np.zeros((CLASS_COUNT, SIZE_BUCKETS), np.int64),
         thresholds=np.full((CLASS_COUNT, len(BUDGETS)), UNREACHABLE, np.int64),
         drift=np.full(CLASS_COUNT, UNBOUNDED),
         drift_certified=np.zeros(CLASS_COUNT, np.bool_),

@@ -17,7 +17,7 @@ from models.artefacts.store import ModelArtefact
 from models.client_table import ClientTable
 from models.kernels.drift.averages import FAST, FINE_BITS, SLOW
 from models.kernels.layout import DRIFT, SLOT
-from models.rows import I64, UNIT
+from models.rows import I64, UNIT, class_of
 from probewatch_door.record import Position
 
 FINE = UNIT << FINE_BITS
@@ -35,7 +35,7 @@ def event(
     """The record of a client whose averages diverged at `row`. verdict : of the fold at that row."""
     slot, rows = int(verdict[SLOT]), frame.rows
     client = table.table.clients[slot]
-    client_class = min(2, int(rows.client_class[row]))
+    client_class = class_of(rows.client_class[row])
     page, averages = table.table.pages[client["page"]], table.table.averages[client["page"]]
     before, after = (_from_centre(averages[which], artefact) for which in (SLOW, FAST))
     position = Position(

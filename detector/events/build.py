@@ -39,7 +39,7 @@ from models.kernels.layout import (
 )
 from models.kernels.numbers import size_bucket
 from models.pseudonym import pseudonym
-from models.rows import CLASSES, I64
+from models.rows import CLASSES, I64, class_of
 from probewatch_door.record import Position
 
 FIELDS_NAMED = 8
@@ -62,7 +62,7 @@ def decided(
     """
     rows, client = frame.rows, table.table.clients[int(verdict[SLOT])]
     process, level = PROCESSES[int(verdict[LEAD_PROCESS])], int(verdict[RAISED_LEVEL])
-    client_class = min(2, int(rows.client_class[row]))
+    client_class = class_of(rows.client_class[row])
     before = standing(client)
     decision, after = decide(policy, before, level, process.detector, int(client["clock_ms"]), int(client["key"]))
     update = _open_incident(client, before, rows.source[row], rows.offset[row], rows.index[row], level)

@@ -20,7 +20,7 @@ from models.artefacts.store import ModelArtefact
 from models.kernels.fold.fold import OFF
 from models.kernels.layout import COUNTS
 from models.kernels.numbers import NEVER, size_bucket
-from models.rows import F64, FLAG_EXPLAIN, FLAG_MEMBER, FLAG_REFUSED, I64, UNIT
+from models.rows import F64, FLAG_EXPLAIN, FLAG_MEMBER, FLAG_REFUSED, I64, UNIT, class_of
 
 STEPS_BEFORE = 12
 NEAREST_TOLD = 5
@@ -267,7 +267,7 @@ def _nearest(story: Trace, artefact: ModelArtefact, row: int) -> tuple[Near, ...
 
 def needed(story: Trace, row: int, level: int) -> F64:
     """(processes,) evidence at which each alone would reach a level, at the client's activity then; NaN for none."""
-    client_class = min(2, int(story.rows.client_class[row]))
+    client_class = class_of(story.rows.client_class[row])
     growth = np.full(len(PROCESSES), int(story.nulls.growth[client_class, size_bucket(int(story.rows_today[row]))]))
     growth[len(PROCESSES) - len(COUNTS) :] = 0
     scale = story.nulls.tail_scale[client_class].astype(np.float64)
@@ -367,7 +367,7 @@ def varied(story: Trace, artefact: ModelArtefact) -> tuple[Varied, ...]:
 
 
 def _promise(story: Trace, artefact: ModelArtefact, row: int, level: int, clients: int | None) -> Promise:
-    client_class = min(2, int(story.rows.client_class[row]))
+    client_class = class_of(story.rows.client_class[row])
     share = float(artefact.reference.promised[client_class, level])
     promised = share if share < 1 else None
     return Promise(

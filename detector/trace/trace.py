@@ -29,7 +29,7 @@ from models.kernels.fold.fold import OFF, threshold_offset
 from models.kernels.layout import COUNTS, Nulls, Tally
 from models.kernels.numbers import size_bucket
 from models.reorder import joined, take
-from models.rows import CLASSES, I16, I32, I64, U64, UNIT, Rows
+from models.rows import CLASSES, I16, I32, I64, U64, UNIT, Rows, class_of
 
 NEAREST_AMONG = 256
 """Earlier rows among which the nearest is sought; a family's own references are fewer."""
@@ -220,7 +220,7 @@ class _Thread:
         assert self.frame is not None
         space = settings.spaces[self.frame.space]
         rows = joined([part.rows for part in self.parts])
-        client_class, key = min(2, int(rows.client_class[-1])), int(rows.client[-1])
+        client_class, key = class_of(rows.client_class[-1]), int(rows.client[-1])
         offset = threshold_offset(np.uint64(key))
         return Trace(
             client=name_of(self.frame, int(np.flatnonzero(self.frame.rows.client == np.uint64(key))[0])),

@@ -13,7 +13,7 @@ from models.encoders import table_rows
 from models.encoders.base import Arrays, Encoded, Encoder, EncodingFault, Flags, KeyedRows, RowLayout, ScannedInputs
 from models.encoders.table_reader import TableReader, Value, derive
 from models.hashes import short_hash
-from models.kernels.encode.encode import encode_table, orthogonalise, transpose_blocks
+from models.kernels.encode.encode import EncodedRows, TableTables, encode_table, orthogonalise, transpose_blocks
 from models.rows import F64, I16, I64, SURPRISAL_UNIT, U8, U64, UNIT
 
 KNOWN_VALUES_MAX = 4096
@@ -171,7 +171,11 @@ class TabularEncoder(Encoder):
         self._turned: F64 = np.zeros_like(self._rotation)
         transpose_blocks(self._rotation, self._turned)
         salts = [derive(seed, b"field", name.encode())[:8] for name in fit.names]
-        self._salt: U64 = np.array([int.from_bytes(salt, "big") for salt in salts], np.uint64)
+        salt: U64 = np.array([int.from_bytes(salt, "big") for salt in salts], np.uint64)
+        self._tables = TableTables(
+            fit.centre, fit.scale, fit.step, fit.known, fit.known_surprisals, fit.known_start, fit.unknown, fit.missing,
+            self._order, self._turned, salt,
+        )  # fmt: skip
         self._reader = TableReader(fit.names, [known or None for known in fit.categories], seed)
         check = derive(seed, b"check").hex()
         self.id = short_hash(f"{self.kind}:{fit.digest()}:{check}".encode())
@@ -271,11 +275,7 @@ class TabularEncoder(Encoder):
             plain,
             faults,
         )
-        fit = self.fitted
-        encode_table(
-            plain, fit.centre, fit.scale, fit.step, fit.known, fit.known_surprisals, fit.known_start, fit.unknown,
-            fit.missing, self._order, self._turned, self._salt, *encoded[:5],
-        )  # fmt: skip
+        encode_table(plain, self._tables, EncodedRows(*encoded[:5]))
         return encoded
 
 

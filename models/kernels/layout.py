@@ -4,7 +4,7 @@ A client is one record plus, on demand, a page of its last distinct inputs (the 
 a page of two averages. Pages come in a few sizes, so that a client of one request stays small.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,20 @@ ANCHOR_MAX = ANCHOR_SIZES[-1]
 LEAVING = 32
 BUCKETS = 8
 CLASS_COUNT = 3
+DECISION_LEVELS = 5
+"""none, watch, soft, hard, block."""
+SIZE_BUCKETS = 21
+"""Of a count by its bits (numbers.size_bucket)."""
 
 FEATURES = ("flip", "edit", "collinear", "margin", "record", "step", "equal_step", "field")
 """Of a variant against its family. The last one's levels are the table's fields."""
+FLIP, EDIT, COLLINEAR, MARGIN, RECORD, STEP, EQUAL_STEP, FIELD = range(len(FEATURES))
+LEVELLED = FIELD
+"""Features with levels of their own: all but `field`, the last."""
 LEVELS = 13
 """Most levels of any feature but `field`."""
+NO_EDIT = LEVELS - 1
+"""Level of `edit` where inputs have no fields."""
 NO_RECORD, FORWARD, NO_SCORE, BACKWARD = 0, 1, 2, 3
 """Levels of `record`: a score beyond all others of the family, towards the decision threshold or away from it."""
 
@@ -32,7 +41,7 @@ CLIENT_PROCESSES = (
     "margin_seek", "offgrid", "novelty", "novelty_robust", "coverage", "membership", "explain", "timing",
 )  # fmt: skip
 """Bets on the client itself, one outcome a distinct row."""
-MARGIN_SEEK, OFFGRID, NOVELTY, NOVELTY_ROBUST, COVERAGE, MEMBERSHIP, EXPLAIN, TIMING = range(8)
+MARGIN_SEEK, OFFGRID, NOVELTY, NOVELTY_ROBUST, COVERAGE, MEMBERSHIP, EXPLAIN, TIMING = range(len(CLIENT_PROCESSES))
 CLIENT_LEVELS = 16
 """Most outcomes of any of them."""
 NOVELTY_EDGES = CLIENT_LEVELS - 1
@@ -79,7 +88,13 @@ VARIANTS_KNOWN = 12
 not probe."""
 
 ORIGIN, LAST, BEST, BEFORE_LAST = 0, 1, 2, 3
-"""The references of a family; the first three are candidates to join, the fourth gives the last step's direction."""
+"""The references of a family: the first three are candidates to join, the fourth gives the last step's direction."""
+REFERENCES, JOINABLE = 4, 3
+ORIGIN_ID, LAST_ID = 0, 1
+"""Of the two request ids of a family."""
+
+CLIENT_COST, ENTRY_COST, ANCHOR_COST, PAGE_COST = 0, 1, 2, 3
+"""Slots of Table.costs."""
 
 # Slots of Table.heads
 CLIENT_BUMP, RING_BUMP, ANCHOR_BUMP, CLIENT_FREE = 0, 1, 2, 3
@@ -100,6 +115,11 @@ VERDICT = 7
 LANES = 8
 """Columns of values, fields and surprisals are as wide as the next multiple, filled with zeros. Compilers then compare
 whole vectors: 6 ns a candidate with 24 numbers, 15 with 23."""
+
+
+def block_of(client: Any, blocks: Any) -> Any:
+    """The block of clients, one key or an array of keys. blocks : how many there are, as uint64 in kernels."""
+    return client % blocks
 
 
 def lanes(width: int) -> int:
@@ -132,12 +152,12 @@ class Table(NamedTuple):
     ring_fields: U16  # (ring entries, f)
     ring_ids: U8  # (ring entries, 40)
     anchors: NDArray[np.void]  # (anchors,)
-    anchor_values: I16  # (anchors, 4, d)
-    anchor_fields: U16  # (anchors, 4, f)
-    anchor_exact: U64  # (anchors, 4 + 12), of the references and of the last 12 variants
+    anchor_values: I16  # (anchors, REFERENCES, d)
+    anchor_fields: U16  # (anchors, REFERENCES, f)
+    anchor_exact: U64  # (anchors, REFERENCES + VARIANTS_KNOWN), of the references and of the last variants
     anchor_ids: U8  # (anchors, 2, 40), of origin and last
     wealth: I32  # (anchors, processes of a family), milli-nats
-    parts: I32  # (anchors, joint profiles, 8 features), milli-nats since the profile's last start
+    parts: I32  # (anchors, joint profiles, FEATURES), milli-nats since the profile's last start
     seen: U64  # (anchors, f), 64 bits of the values a field took
     changed: U16  # (anchors, f), variants in which a field changed
     pages: NDArray[np.void]  # (pages,)
@@ -148,11 +168,12 @@ class Table(NamedTuple):
 class Nulls(NamedTuple):
     """Log-likelihood ratios (milli-nats) and thresholds of one space, per client class (first axis, 3).
 
-    family : (3, 8 buckets, 7 features, 13 levels, processes)   field : (3, f + 1, processes)
-    client : (3, 8 processes of a client, 8 buckets, 16 levels)   novelty : (3, 15) edges of its levels
+    family : (3, BUCKETS, LEVELLED, LEVELS, processes)   field : (3, f + 1, processes)
+    client : (3, processes of a client, BUCKETS, CLIENT_LEVELS)   novelty : (3, NOVELTY_EDGES) edges of its levels
     rarity : (3, f) surprise of a change in each field
     tail, tail_scale : (3, all processes) 99 % quantile and length of the benign tail, milli-nats; scale 0 = off
-    growth : (3, 21) subtracted from the statistic by rows of the day   thresholds : (3, 5), thousandths, by level
+    growth : (3, SIZE_BUCKETS) subtracted from the statistic by rows of the day
+    thresholds : (3, DECISION_LEVELS), thousandths
     drift : (3,) limit of the averages' squared distance per dimension, (1/64 value unit) ** 2
     low_margin : (3,)   joint : number of joint profiles, the first of the processes
     reach2 : squared reach in value units   agreement_min : 1/16 nat   decision_threshold : of the score
@@ -178,7 +199,8 @@ class Nulls(NamedTuple):
 class Tally(NamedTuple):
     """What a run over fitting clients counts; zero-length arrays switch counting and tracing off.
 
-    family : (3, 8, 7, 13)   field : (3, f + 1)   client : (3, 8, 8, 16)
+    family : (3, BUCKETS, LEVELLED, LEVELS)   field : (3, f + 1)
+    client : (3, processes of a client, BUCKETS, CLIENT_LEVELS)
     evidence : (n, processes) milli-nats after each row   statistic : (n,) before thresholds   drift : (n,).
     """
 
@@ -191,7 +213,7 @@ class Tally(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Where the fold works: feature levels (8,), evidence and leading family (processes,)."""
+    """Where the fold works: levels (FEATURES,), evidence and leading family (processes,)."""
 
     levels: I64
     evidence: I32
@@ -225,3 +247,15 @@ class RowBatch(NamedTuple):
     tokens_out: U32
     flags: U16
     mark: I32
+
+
+class Walk(NamedTuple):
+    """All that a walk of a frame's rows looks at. capacity : bytes of a block. verdict : (VERDICT,) of the last row."""
+
+    table: Table
+    nulls: Nulls
+    batch: RowBatch
+    tally: Tally
+    scratch: Scratch
+    verdict: I64
+    capacity: int

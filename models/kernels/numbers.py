@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.kernels.jit import kernel, part
+from models.kernels.layout import SIZE_BUCKETS
 
 NEVER = -100_000
 """Evidence of a process that has seen nothing: log 0, in milli-nats."""
@@ -81,7 +82,7 @@ def gap_bucket(gap_ms: int) -> int:
 def size_bucket(count: int) -> int:
     """Number of bits of a count, at most 20: rows of the day in doubling steps."""
     bits = 0
-    while count > 0 and bits < 20:
+    while count > 0 and bits < SIZE_BUCKETS - 1:
         count >>= 1
         bits += 1
     return bits

@@ -4,7 +4,7 @@ import numpy as np
 
 from detector.trace.explanation import label_of
 from detector.trace.trace import Trace
-from models.rows import F64, I64, UNIT
+from models.rows import F64, I64, UNIT, class_of
 from streams.report import plots
 from streams.report.plots import (
     Json,
@@ -169,7 +169,7 @@ def _flipped(flips: int) -> str:
 
 def _band(trace: Trace) -> float:
     """The margin that counts as small for this class."""
-    limit = float(trace.nulls.low_margin[min(2, int(trace.rows.client_class[-1]))])
+    limit = float(trace.nulls.low_margin[class_of(trace.rows.client_class[-1])])
     return limit if np.isfinite(limit) and limit > 0 else 0.05
 
 

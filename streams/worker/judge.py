@@ -18,6 +18,7 @@ from faust.types import TP
 from detector import engine
 from detector.events.finding import Event
 from detector.frame import Frame, RowFrame
+from models.kernels.layout import block_of
 from streams.config.config import Config
 from streams.kafka import clients, topics
 from streams.kafka.broker import Features, log_ends
@@ -75,7 +76,7 @@ class Partition:
         for block in self.state.dirty:
             self.unwritten.setdefault(block, frame.offset)
         for event in events:
-            block = event.client_key % len(self.state.block_offset)
+            block = block_of(event.client_key, len(self.state.block_offset))
             self.decided.setdefault(block, time.monotonic())
             self.unwritten.setdefault(block, frame.offset)  # so that nothing is committable behind it before it is sent
         return events

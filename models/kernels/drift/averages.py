@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.kernels.fold.slots import make_room, take_page
 from models.kernels.jit import kernel, part
-from models.kernels.layout import Table
+from models.kernels.layout import PAGE_COST, Table
 from models.kernels.numbers import size_bucket
 from models.rows import I16, I32
 
@@ -52,9 +52,9 @@ def is_new(pages: Pages, page: int, day: int) -> bool:
 def open_page(table: Table, slot: int, block: int, capacity: int) -> None:
     """A page for a client at its 16th distinct row."""
     client = table.clients[slot]
-    make_room(table, block, table.costs[3], capacity, slot)
+    make_room(table, block, table.costs[PAGE_COST], capacity, slot)
     client.page = take_page(table)
-    table.block_bytes[block] += table.costs[3]
+    table.block_bytes[block] += table.costs[PAGE_COST]
     page = table.pages[client.page]
     page.rows, page.since_ms, page.told_day = 0, client.clock_ms, NO_DAY
 

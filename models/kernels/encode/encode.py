@@ -1,6 +1,7 @@
 """Inputs to integers: standardise, rotate, project, hash."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,6 +10,32 @@ from models.kernels.numbers import mix64
 from models.rows import F32, F64, I16, I32, I64, U8, U16, U32, U64
 
 SATURATION = 32_767
+
+
+class TableTables(NamedTuple):
+    """A fitted table encoder, f fields."""
+
+    centre: F64  # (f,)
+    scale: F64  # (f,)
+    step: F64  # (f,) 0: no grid, -1: categories
+    known: F64  # values seen in history, sorted within each field; field i owns known_start[i:i+2]
+    known_surprisals: U8
+    known_start: I64  # (f + 1,)
+    unknown: U8  # (f,) surprisal of a value that is not among them
+    missing: U8  # (f,)
+    order: I64  # (f,) secret order of the fields before rotation
+    rotation: F64  # (f, min(64, f)) as `rotate` wants it
+    salt: U64  # (f,)
+
+
+class EncodedRows(NamedTuple):
+    """Where n encoded rows go."""
+
+    values: I16  # (n, f)
+    fields: U16  # (n, f)
+    surprisal: U8  # (n, f)
+    offgrid: U32  # (n,)
+    exact: U64  # (n,)
 
 
 @kernel
@@ -64,34 +91,18 @@ def known_surprisal(value: float, known: F64, surprisals: U8, start: int, end: i
 
 
 @making_kernel
-def encode_table(
-    raw: F64,
-    centre: F64,
-    scale: F64,
-    step: F64,
-    known: F64,
-    known_surprisals: U8,
-    known_start: I64,
-    unknown: U8,
-    missing: U8,
-    order: I64,
-    rotation: F64,
-    salt: U64,
-    values: I16,
-    fields: U16,
-    surprisal: U8,
-    offgrid: U32,
-    exact: U64,
-) -> None:
-    """Encode n table rows in place.
+def encode_table(raw: F64, table: TableTables, into: EncodedRows) -> None:
+    """Encode n table rows in place. raw : (n, f), NaN where the field is missing.
 
-    raw : (n, f), NaN where the field is missing   centre, scale, step, salt, unknown, missing : (f,)
-    known, known_surprisals : values seen in history, sorted within each field; field i owns known_start[i:i+2]
-    order : (f,) secret order of the fields before rotation   rotation : (f, min(64, f)) as `rotate` wants it
     A missing value stands at the centre; it differs from a present one by its hash, not by distance.
     """
+    centre, scale, step, salt, missing, unknown = (
+        table.centre, table.scale, table.step, table.salt, table.missing, table.unknown,
+    )  # fmt: skip
+    known, known_surprisals, known_start = table.known, table.known_surprisals, table.known_start
+    fields, surprisal = into.fields, into.surprisal
     n, f = raw.shape
-    standard, sums = np.empty(f), np.empty(rotation.shape[1])
+    standard, sums = np.empty(f), np.empty(table.rotation.shape[1])
     for i in range(n):
         whole = np.uint64(0)
         off = np.uint32(0)
@@ -112,9 +123,9 @@ def encode_table(
                     off |= np.uint32(1) << np.uint32(min(j, 31))
             fields[i, j] = np.uint16(hashed & np.uint64(0xFFFF))
             whole = mix64(whole ^ hashed)
-        rotate(standard, order, rotation, sums, values[i])
-        offgrid[i] = off
-        exact[i] = whole
+        rotate(standard, table.order, table.rotation, sums, into.values[i])
+        into.offgrid[i] = off
+        into.exact[i] = whole
 
 
 @kernel

@@ -13,10 +13,9 @@ from models.kernels.layout import (
     NOVELTY_ROBUST,
     OFFGRID,
     TIMING,
-    Nulls,
     RowBatch,
     Table,
-    Tally,
+    Walk,
 )
 from models.kernels.numbers import CEILING, NEVER, gap_bucket, softplus, variant_bucket
 from models.rows import F32, FLAG_EXPLAIN, FLAG_MEMBER, I32, I64
@@ -80,10 +79,9 @@ def bet(evidence: int, ratio: int) -> int:
 
 
 @part
-def bet_on_client(
-    table: Table, nulls: Nulls, slot: int, client_class: int, gap_before: int, batch: RowBatch, row: int, tally: Tally
-) -> None:
+def bet_on_client(walk: Walk, slot: int, client_class: int, gap_before: int, row: int) -> None:
     """One outcome a process, on every distinct row; what it is worth depends on how many came before."""
+    table, nulls, batch, tally = walk.table, walk.nulls, walk.batch, walk.tally
     client = table.clients[slot]
     bets, ratios = table.bets[slot], nulls.client[client_class]
     counts = tally.client[client_class : client_class + 1]
@@ -122,8 +120,8 @@ def bet_on_client(
 def stake(bets: I32, ratios: I32, counts: I64, process: int, bucket: int, level: int) -> None:
     """Bet one process of a client on one outcome, and count it where counting is on.
 
-    bets : (8,) of the client. ratios : (8, 8, 16) of its class. counts : (1, 8, 8, 16), or (0, …). Only what is needed:
-    a call with all of the table's columns costs more than the bet.
+    bets : (p,) of the client. ratios : (p, BUCKETS, CLIENT_LEVELS) of its class. counts : (1, …) alike, or (0, …).
+    Only what is needed: a call with all of the table's columns costs more than the bet.
     """
     bets[process] = bet(bets[process], ratios[process, bucket, level])
     if len(counts) > 0:

@@ -5,14 +5,23 @@ import numpy as np
 from models.kernels.fold.slots import client_bytes, give_anchors, give_ring, make_room, take_anchors, take_ring
 from models.kernels.jit import kernel, part
 from models.kernels.layout import (
+    ANCHOR_COST,
     ANCHOR_MAX,
     BACKWARD,
     BEFORE_LAST,
     BEST,
+    ENTRY_COST,
+    FIELD,
+    FLIP,
     FORWARD,
     ID_BYTES,
     LAST,
+    LAST_ID,
+    LEVELLED,
     ORIGIN,
+    ORIGIN_ID,
+    RECORD,
+    REFERENCES,
     RING_MAX,
     RING_SIZES,
     VARIANTS_KNOWN,
@@ -65,7 +74,7 @@ def grow_ring(table: Table, slot: int, block: int, capacity: int) -> None:
     for larger in RING_SIZES[::-1]:
         if larger > client.ring_size:
             size = larger
-    make_room(table, block, table.costs[1] * (size - client.ring_size), capacity, slot)
+    make_room(table, block, table.costs[ENTRY_COST] * (size - client.ring_size), capacity, slot)
     start = take_ring(table, size)
     for i in range(client.ring_size):
         table.ring[start + i] = table.ring[client.ring_start + i]
@@ -74,14 +83,14 @@ def grow_ring(table: Table, slot: int, block: int, capacity: int) -> None:
         copy(table.ring_ids[start + i], table.ring_ids[client.ring_start + i])
     if client.ring_size > 0:
         give_ring(table, client.ring_start, client.ring_size)
-    table.block_bytes[block] += table.costs[1] * (size - client.ring_size)
+    table.block_bytes[block] += table.costs[ENTRY_COST] * (size - client.ring_size)
     client.ring_start, client.ring_size = start, size
 
 
 @kernel
 def copy_anchor(table: Table, source: int, target: int) -> None:
     table.anchors[target] = table.anchors[source]
-    for z in range(4):
+    for z in range(REFERENCES):
         copy(table.anchor_values[target, z], table.anchor_values[source, z])
         copy(table.anchor_fields[target, z], table.anchor_fields[source, z])
     copy(table.anchor_exact[target], table.anchor_exact[source])
@@ -99,13 +108,13 @@ def grow_anchors(table: Table, slot: int, block: int, capacity: int) -> None:
     """0 -> 2 -> 16 families."""
     client = table.clients[slot]
     size = 2 if client.anchor_size == 0 else ANCHOR_MAX
-    make_room(table, block, table.costs[2] * (size - client.anchor_size), capacity, slot)
+    make_room(table, block, table.costs[ANCHOR_COST] * (size - client.anchor_size), capacity, slot)
     start = take_anchors(table, size)
     for i in range(client.anchor_count):
         copy_anchor(table, client.anchor_start + i, start + i)
     if client.anchor_size > 0:
         give_anchors(table, client.anchor_start, client.anchor_size)
-    table.block_bytes[block] += table.costs[2] * (size - client.anchor_size)
+    table.block_bytes[block] += table.costs[ANCHOR_COST] * (size - client.anchor_size)
     client.anchor_start, client.anchor_size = start, size
 
 
@@ -142,14 +151,14 @@ def promote(table: Table, nulls: Nulls, slot: int, block: int, capacity: int, pl
     e = client.ring_start + place
     client.ring_mask &= ~(np.uint64(1) << np.uint64(place))
     entry = table.ring[e]
-    for z in range(4):
+    for z in range(REFERENCES):
         copy(table.anchor_values[a, z], table.ring_values[e])
         copy(table.anchor_fields[a, z], table.ring_fields[e])
         table.anchor_exact[a, z] = entry.exact
-    for known in range(4, 4 + VARIANTS_KNOWN):
+    for known in range(REFERENCES, REFERENCES + VARIANTS_KNOWN):
         table.anchor_exact[a, known] = 0
-    copy(table.anchor_ids[a, 0], table.ring_ids[e])
-    copy(table.anchor_ids[a, 1], table.ring_ids[e])
+    copy(table.anchor_ids[a, ORIGIN_ID], table.ring_ids[e])
+    copy(table.anchor_ids[a, LAST_ID], table.ring_ids[e])
     family = table.anchors[a]
     family.mask, family.step2, family.touched_row = 0, 0, client.rows
     family.first_ms = family.last_ms = client.clock_ms
@@ -180,26 +189,26 @@ def extend(
     """Make a variant the last member of its family."""
     client = table.clients[slot]
     family = table.anchors[anchor]
-    table.anchor_exact[anchor, 4 + family.variants % VARIANTS_KNOWN] = batch.exact[row]
+    table.anchor_exact[anchor, REFERENCES + family.variants % VARIANTS_KNOWN] = batch.exact[row]
     family.variants += 1
     family.touched_row = client.rows
     family.last_ms = client.clock_ms
     family.mask = mask
     family.step2 = step2
-    family.flips += levels[0] == 1
+    family.flips += levels[FLIP] == 1
     count_label(table, anchor, batch.output[row])
     copy(table.anchor_values[anchor, BEFORE_LAST], table.anchor_values[anchor, LAST])
     put(table, anchor, LAST, batch, row)
-    if levels[4] == FORWARD:
+    if levels[RECORD] == FORWARD:
         family.best_score = batch.score[row]
-    if levels[4] == BACKWARD:
+    if levels[RECORD] == BACKWARD:
         family.back_score = batch.score[row]
-    if levels[4] == FORWARD or levels[4] == BACKWARD:
+    if levels[RECORD] == FORWARD or levels[RECORD] == BACKWARD:
         put(table, anchor, BEST, batch, row)
     family.score = batch.score[row]
     start = batch.id_offsets[row]
     length = min(ID_BYTES, batch.id_offsets[row + 1] - start)
-    write_id(table.anchor_ids[anchor, 1], batch.id_bytes, start, length)
+    write_id(table.anchor_ids[anchor, LAST_ID], batch.id_bytes, start, length)
     for i in range(table.seen.shape[1]):
         table.seen[anchor, i] |= value_bit(batch.fields[row, i])
         if batch.fields[row, i] != table.anchor_fields[anchor, ORIGIN, i] and table.changed[anchor, i] < 65_535:
@@ -248,7 +257,7 @@ def forget_old(table: Table, slot: int, block: int, oldest_ms: int) -> None:
 
 @part
 def level_counts(counts: I64, field_counts: I64, levels: I64) -> None:
-    """Count one variant's feature levels; counts : (7, 13), field_counts : (f + 1,)."""
-    for j in range(7):
+    """Count one variant's feature levels; counts : (LEVELLED, LEVELS), field_counts : (f + 1,)."""
+    for j in range(LEVELLED):
         counts[j, levels[j]] += 1
-    field_counts[levels[7]] += 1
+    field_counts[levels[FIELD]] += 1

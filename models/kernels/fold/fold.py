@@ -11,18 +11,24 @@ from models.kernels.fold.client import bet, bet_on_client, tick
 from models.kernels.fold.families import extend, level_counts, promote, remember
 from models.kernels.fold.match import describe, is_repeat, join
 from models.kernels.fold.prefetch import look_ahead
-from models.kernels.fold.slots import find, insert, make_room
+from models.kernels.fold.slots import block_of, find, insert, make_room
 from models.kernels.jit import kernel, part
 from models.kernels.layout import (
     ANCHOR_BUMP,
     ANCHOR_MAX,
+    CLASS_COUNT,
     CLIENT_BUMP,
+    CLIENT_COST,
     CLIENT_FREE,
     CROSSED,
+    DECISION_LEVELS,
     DONE,
     DRIFT,
     EXPLAINED_WORTH,
+    FEATURES,
+    FIELD,
     GROW,
+    JOINABLE,
     LEAD_ANCHOR,
     LEAD_EVIDENCE,
     LEAD_PROCESS,
@@ -35,14 +41,12 @@ from models.kernels.layout import (
     SKIPPED,
     SLOT,
     STATISTIC,
-    Nulls,
     RowBatch,
-    Scratch,
     Table,
-    Tally,
+    Walk,
 )
 from models.kernels.numbers import CEILING, COUNT_CEILING, NEVER, copy, size_bucket, variant_bucket
-from models.rows import I32, I64
+from models.rows import I64
 
 SUM_FLOOR = 500
 """What each family must exceed (milli-nats) to count in a sum over families."""
@@ -50,39 +54,29 @@ OFF = np.int64(-2_000_000_000)
 
 
 @kernel
-def fold(
-    table: Table,
-    nulls: Nulls,
-    batch: RowBatch,
-    closed: I64,
-    capacity: int,
-    start: int,
-    tally: Tally,
-    verdict: I64,
-    scratch: Scratch,
-) -> tuple[int, int]:
+def fold(walk: Walk, closed: I64, start: int) -> tuple[int, int]:
     """Apply rows from `start` on; returns (next row, DONE, GROW, or CROSSED and MOVED, one or both).
 
     closed : (blocks,) 1 where this frame lies below the block's own mark. GROW: the arrays need room before row
-    `next` can be applied. CROSSED: row `next - 1` crossed a threshold, `verdict` says how; decide, then go on.
+    `next` can be applied. CROSSED: row `next - 1` crossed a threshold, `walk.verdict` says how; decide, then go on.
     MOVED: so did its averages (drift.py), whatever else fell at that row.
     """
-    blocks = len(table.block_head)
-    levels, evidence, anchors = scratch.levels, scratch.evidence, scratch.anchors
+    table, batch = walk.table, walk.batch
+    blocks = np.uint64(len(table.block_head))
     for row in range(start, len(batch.client)):
         if not has_room(table):
             return row, GROW
         look_ahead(table, batch, row)
         key = batch.client[row]
-        block = int(key % np.uint64(blocks))
+        block = int(block_of(key, blocks))
         if closed[block] or not advances(table, block, batch, row):
             table.heads[SKIPPED] += 1
             continue
         slot = find(table, key)
         if slot < 0:
-            make_room(table, block, table.costs[0], capacity, -1)
+            make_room(table, block, table.costs[CLIENT_COST], walk.capacity, -1)
             slot = insert(table, key, block)
-        status = apply(table, nulls, slot, block, capacity, batch, row, levels, evidence, anchors, tally, verdict)
+        status = apply(walk, slot, block, row)
         if status != DONE:
             return row + 1, status
     return len(batch.client), DONE
@@ -111,36 +105,24 @@ def advances(table: Table, block: int, batch: RowBatch, row: int) -> bool:
 
 
 @part
-def apply(
-    table: Table,
-    nulls: Nulls,
-    slot: int,
-    block: int,
-    capacity: int,
-    batch: RowBatch,
-    row: int,
-    levels: I64,
-    evidence: I32,
-    anchors: I32,
-    tally: Tally,
-    verdict: I64,
-) -> int:
+def apply(walk: Walk, slot: int, block: int, row: int) -> int:
     """One row of one client; CROSSED if it calls for a decision, MOVED if the client has drifted, else DONE."""
-    client = table.clients[slot]
-    client_class = min(2, int(batch.client_class[row]))
+    table, nulls, batch, tally, verdict = walk.table, walk.nulls, walk.batch, walk.tally, walk.verdict
+    evidence, client = walk.scratch.evidence, table.clients[slot]
+    client_class = min(CLASS_COUNT - 1, int(batch.client_class[row]))
     gap_before = tick(table, slot, block, batch, row)
     if is_repeat(table, slot, batch.exact[row]):
         client.repeats += 1
         if len(tally.statistic) > 0:
-            statistic = weigh(table, nulls, slot, client_class, evidence, anchors, verdict)
+            statistic = weigh(walk, slot, client_class)
             copy(tally.evidence[row], evidence)
             tally.statistic[row] = statistic
         return DONE
-    bet_on_client(table, nulls, slot, client_class, gap_before, batch, row, tally)
+    bet_on_client(walk, slot, client_class, gap_before, row)
     status = DONE
     if client.distinct >= FOLLOWED_FROM:
         if client.page < 0:
-            open_page(table, slot, block, capacity)
+            open_page(table, slot, block, walk.capacity)
         apart = follow(table.pages, table.averages, table.moved, client.page, block, batch.values, row)
         if len(tally.drift) > 0:
             tally.drift[row] = apart
@@ -148,38 +130,29 @@ def apply(
             verdict[DRIFT], status = apart, MOVED
     candidate = join(table, nulls, slot, batch, row)
     if candidate < 0:
-        remember(table, slot, block, capacity, batch, row)
+        remember(table, slot, block, walk.capacity, batch, row)
     else:
         if candidate < RING_MAX:
-            anchor = promote(table, nulls, slot, block, capacity, candidate)
+            anchor = promote(table, nulls, slot, block, walk.capacity, candidate)
         else:
-            anchor = client.anchor_start + (candidate - RING_MAX) // 3
-        bet_on_family(table, nulls, slot, anchor, client_class, batch, row, levels, tally)
-    statistic = weigh(table, nulls, slot, client_class, evidence, anchors, verdict)
+            anchor = client.anchor_start + (candidate - RING_MAX) // JOINABLE
+        bet_on_family(walk, slot, anchor, client_class, row)
+    statistic = weigh(walk, slot, client_class)
     before = client.statistic
     client.statistic = max(statistic, NEVER)
     if len(tally.statistic) > 0:
         copy(tally.evidence[row], evidence)
         tally.statistic[row] = client.statistic
     risen = client.statistic > before or evidence[verdict[LEAD_PROCESS]] >= CEILING  # there it cannot rise any more
-    if risen and calls_for_decision(table, nulls, slot, client_class, verdict):
+    if risen and calls_for_decision(walk, slot, client_class):
         status |= CROSSED
     return status
 
 
 @part
-def bet_on_family(
-    table: Table,
-    nulls: Nulls,
-    slot: int,
-    anchor: int,
-    client_class: int,
-    batch: RowBatch,
-    row: int,
-    levels: I64,
-    tally: Tally,
-) -> None:
-    """One joint outcome per variant and profile, factorised over 8 features."""
+def bet_on_family(walk: Walk, slot: int, anchor: int, client_class: int, row: int) -> None:
+    """One joint outcome per variant and profile, factorised over the features."""
+    table, nulls, batch, tally, levels = walk.table, walk.nulls, walk.batch, walk.tally, walk.scratch.levels
     client = table.clients[slot]
     client.variants += 1
     mask, step2 = describe(table, nulls, anchor, batch, row, levels, client_class)
@@ -191,10 +164,10 @@ def bet_on_family(
         if joint and table.wealth[anchor, p] < 0:
             table.parts[anchor, p] = 0
         total = 0
-        for j in range(8):
+        for j in range(len(FEATURES)):
             ratio = (
-                nulls.field[client_class, levels[7], p]
-                if j == 7
+                nulls.field[client_class, levels[FIELD], p]
+                if j == FIELD
                 else nulls.family[client_class, bucket, j, levels[j], p]
             )
             total += ratio
@@ -205,13 +178,14 @@ def bet_on_family(
 
 
 @part
-def weigh(table: Table, nulls: Nulls, slot: int, client_class: int, evidence: I32, anchors: I32, verdict: I64) -> int:
+def weigh(walk: Walk, slot: int, client_class: int) -> int:
     """Evidence of every process and their fusion: the largest standardised excess, of bets less what activity explains.
 
     Order of processes: of families (maximum over families), sums of the joint ones over families, of the client, and
     counts (layout.COUNTS). Fills evidence and each process's leading family.
     """
-    client = table.clients[slot]
+    table, nulls, verdict = walk.table, walk.nulls, walk.verdict
+    evidence, anchors, client = walk.scratch.evidence, walk.scratch.anchors, table.clients[slot]
     singles, joint = table.wealth.shape[1], nulls.joint
     evidence[:] = NEVER
     anchors[:] = -1
@@ -249,7 +223,7 @@ def weigh(table: Table, nulls: Nulls, slot: int, client_class: int, evidence: I3
             most, lead = beyond // scale, p
     verdict[LEAD_PROCESS], verdict[LEAD_ANCHOR], verdict[LEAD_EVIDENCE] = lead, anchors[lead], evidence[lead]
     verdict[STATISTIC], verdict[SLOT] = most, slot
-    return int(max(most, np.int64(-2_000_000_000)))
+    return int(max(most, OFF))
 
 
 @kernel
@@ -259,16 +233,16 @@ def threshold_offset(key: np.uint64) -> int:
 
 
 @part
-def calls_for_decision(table: Table, nulls: Nulls, slot: int, client_class: int, verdict: I64) -> bool:
-    """A higher rung than the one in force; after expiry, any rung again. Asked when evidence has risen."""
-    client = table.clients[slot]
+def calls_for_decision(walk: Walk, slot: int, client_class: int) -> bool:
+    """A higher level than the one in force; after expiry, any level again. Asked when evidence has risen."""
+    client = walk.table.clients[slot]
     if client.clock_ms < client.quiet_until_ms:
         return False
     offset = threshold_offset(client.key)
     level = 0
-    for rung in range(1, 5):
-        if client.statistic >= nulls.thresholds[client_class, rung] + offset:
-            level = rung
+    for higher in range(1, DECISION_LEVELS):
+        if client.statistic >= walk.nulls.thresholds[client_class, higher] + offset:
+            level = higher
     in_force = client.level if client.clock_ms < client.expires_ms else 0
-    verdict[RAISED_LEVEL] = level
+    walk.verdict[RAISED_LEVEL] = level
     return bool(level > in_force)

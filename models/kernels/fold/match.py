@@ -4,14 +4,24 @@ import numpy as np
 
 from models.kernels.jit import part
 from models.kernels.layout import (
-    ANCHOR_MAX,
     BACKWARD,
     BEFORE_LAST,
+    COLLINEAR,
+    EDIT,
+    EQUAL_STEP,
+    FIELD,
+    FLIP,
     FORWARD,
+    JOINABLE,
     LAST,
+    MARGIN,
+    NO_EDIT,
     NO_RECORD,
     NO_SCORE,
+    RECORD,
+    REFERENCES,
     RING_MAX,
+    STEP,
     VARIANTS_KNOWN,
     Nulls,
     RowBatch,
@@ -20,8 +30,6 @@ from models.kernels.layout import (
 from models.rows import I16, I64, U8, U16
 
 NO_CANDIDATE = -1
-REPEAT = -2
-REFERENCES = 3  # origin, last, best
 
 
 @part
@@ -54,7 +62,7 @@ def is_repeat(table: Table, slot: int, exact: np.uint64) -> bool:
         if (client.ring_mask >> np.uint64(i)) & np.uint64(1) and table.ring[client.ring_start + i].exact == exact:
             return True
     for a in range(client.anchor_start, client.anchor_start + client.anchor_count):
-        for known in range(4 + VARIANTS_KNOWN):
+        for known in range(REFERENCES + VARIANTS_KNOWN):
             if table.anchor_exact[a, known] == exact:
                 return True
     return False
@@ -62,7 +70,8 @@ def is_repeat(table: Table, slot: int, exact: np.uint64) -> bool:
 
 @part
 def join(table: Table, nulls: Nulls, slot: int, batch: RowBatch, row: int) -> int:
-    """The candidate that a row is a variant of: ring entry i as i, reference z of anchor a as RING_MAX + 3a + z; or -1.
+    """The candidate that a row is a variant of, or -1: ring entry i as i, reference z of anchor a as
+    RING_MAX + JOINABLE * a + z.
 
     By agreement first (.7 of the row's own surprisal and a least amount), else by distance within reach. Ties go to
     the earlier candidate.
@@ -88,10 +97,10 @@ def most_alike(table: Table, least: int, slot: int, fields: U16, weights: U8) ->
             if agreed >= need:
                 alike, need = i, agreed + 1
     for i in range(client.anchor_count):
-        for z in range(REFERENCES):
+        for z in range(JOINABLE):
             agreed = agreement(table.anchor_fields[client.anchor_start + i], z, fields, weights)
             if agreed >= need:
-                alike, need = RING_MAX + 3 * i + z, agreed + 1
+                alike, need = RING_MAX + JOINABLE * i + z, agreed + 1
     return alike
 
 
@@ -106,10 +115,10 @@ def nearest(table: Table, reach2: int, slot: int, x: I16) -> int:
             if d2 < least2:
                 found, least2 = i, d2
     for i in range(client.anchor_count):
-        for z in range(REFERENCES):
+        for z in range(JOINABLE):
             d2 = distance2(table.anchor_values[client.anchor_start + i], z, x)
             if d2 < least2:
-                found, least2 = RING_MAX + 3 * i + z, d2
+                found, least2 = RING_MAX + JOINABLE * i + z, d2
     return found
 
 
@@ -120,7 +129,7 @@ def closest_reference(table: Table, anchor: int, x: I16, fields: U16) -> tuple[i
     The step of a row that changed more than three fields is the shortest to any reference.
     """
     best, best_count, best2, shortest2 = 0, 1 << 30, 1 << 60, 1 << 60
-    for z in range(REFERENCES):
+    for z in range(JOINABLE):
         count = 0
         for i in range(len(fields)):
             count += fields[i] != table.anchor_fields[anchor, z, i]
@@ -138,9 +147,9 @@ def closest_reference(table: Table, anchor: int, x: I16, fields: U16) -> tuple[i
 
 @part
 def edit_level(changed: int, fields: int, same: bool) -> int:
-    """Changed fields (1, 2, 3, 4-6, up to half, more) times "the same fields as last time"; 12 without fields."""
+    """Changed fields (1, 2, 3, 4-6, up to half, more) times "the same fields as last time"; NO_EDIT without fields."""
     if fields == 0:
-        return 12
+        return NO_EDIT
     if changed <= 3:
         kind = max(0, changed - 1)
     elif changed <= 6:
@@ -221,7 +230,7 @@ def record_level(score: np.float32, best: np.float32, back: np.float32, directio
 def describe(
     table: Table, nulls: Nulls, anchor: int, batch: RowBatch, row: int, levels: I64, client_class: int
 ) -> tuple[np.uint64, int]:
-    """Fill the 8 feature levels of a variant; return (mask of changed fields, squared step)."""
+    """Fill the feature levels of a variant; return (mask of changed fields, squared step)."""
     x, fields = batch.values[row], batch.fields[row]
     f = nulls.rarity.shape[1]
     family = table.anchors[anchor]
@@ -235,17 +244,14 @@ def describe(
     few = f > 0 and changed <= 3
     same = few and (family.mask & mask) != 0 and (mask & ~family.mask) == 0
     label = batch.output[row]
-    levels[0] = 2 if label == 0 or family.label == 0 else (1 if label != family.label else 0)
-    levels[1] = edit_level(changed, f, same)
-    levels[2] = collinear_level(table, anchor, x, fields)
+    levels[FLIP] = 2 if label == 0 or family.label == 0 else (1 if label != family.label else 0)
+    levels[EDIT] = edit_level(changed, f, same)
+    levels[COLLINEAR] = collinear_level(table, anchor, x, fields)
     margin = batch.margin[row]
-    levels[3] = 2 if np.isnan(margin) else (1 if margin < nulls.low_margin[client_class] else 0)
+    levels[MARGIN] = 2 if np.isnan(margin) else (1 if margin < nulls.low_margin[client_class] else 0)
     score = batch.score[row]
-    levels[4] = record_level(score, family.best_score, family.back_score, family.direction)
-    levels[5] = step_level(step2)
-    levels[6] = equal_step_level(step2, family.step2)
-    levels[7] = rarest if few else f
+    levels[RECORD] = record_level(score, family.best_score, family.back_score, family.direction)
+    levels[STEP] = step_level(step2)
+    levels[EQUAL_STEP] = equal_step_level(step2, family.step2)
+    levels[FIELD] = rarest if few else f
     return mask, step2
-
-
-assert ANCHOR_MAX * REFERENCES + RING_MAX < 128

@@ -3,15 +3,20 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels.jit import kernel
+from models.kernels import layout
+from models.kernels.jit import kernel, part
 from models.kernels.layout import (
     ANCHOR_BUMP,
+    ANCHOR_COST,
     ANCHOR_FREE,
     CLIENT_BUMP,
+    CLIENT_COST,
     CLIENT_FREE,
     CLIENTS,
+    ENTRY_COST,
     EVICTED,
     PAGE_BUMP,
+    PAGE_COST,
     PAGE_FREE,
     RING_BUMP,
     RING_FREE,
@@ -19,6 +24,8 @@ from models.kernels.layout import (
 )
 from models.kernels.numbers import NEVER, mix64
 from models.rows import I32, I64
+
+block_of = part(layout.block_of)
 
 SPARE = 64
 """A full block is brought down by this part of its capacity."""
@@ -136,8 +143,9 @@ def give_page(table: Table, start: int) -> None:
 @kernel
 def client_bytes(table: Table, slot: int) -> int:
     client = table.clients[slot]
-    ring, anchors = table.costs[1] * np.int64(client.ring_size), table.costs[2] * np.int64(client.anchor_size)
-    return int(table.costs[0] + ring + anchors + (table.costs[3] if client.page >= 0 else 0))
+    ring = table.costs[ENTRY_COST] * np.int64(client.ring_size)
+    anchors = table.costs[ANCHOR_COST] * np.int64(client.anchor_size)
+    return int(table.costs[CLIENT_COST] + ring + anchors + (table.costs[PAGE_COST] if client.page >= 0 else 0))
 
 
 @kernel
@@ -269,7 +277,7 @@ def insert(table: Table, key: np.uint64, block: int) -> int:
     client.level = client.revision = client.doublings = client.alerts = 0
     link_first(table, slot, block)
     index_slot(table, slot)
-    table.block_bytes[block] += table.costs[0]
+    table.block_bytes[block] += table.costs[CLIENT_COST]
     table.heads[CLIENTS] += 1
     return int(slot)
 
@@ -323,7 +331,7 @@ def restore(table: Table, records: NDArray[np.void], slots: I64) -> None:
     blocks = np.uint64(len(table.block_head))
     for i in range(len(records)):
         saved = records[i]
-        block = int(saved.key % blocks)
+        block = int(block_of(saved.key, blocks))
         slot = insert(table, saved.key, block)
         following, previous = table.clients[slot].next, table.clients[slot].previous
         table.clients[slot] = saved
@@ -332,7 +340,7 @@ def restore(table: Table, records: NDArray[np.void], slots: I64) -> None:
         client.ring_start = take_ring(table, client.ring_size) if client.ring_size > 0 else 0
         client.anchor_start = take_anchors(table, client.anchor_size) if client.anchor_size > 0 else 0
         client.page = take_page(table) if client.page >= 0 else -1
-        table.block_bytes[block] += client_bytes(table, slot) - table.costs[0]
+        table.block_bytes[block] += client_bytes(table, slot) - table.costs[CLIENT_COST]
         slots[i] = slot
 
 
