@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels.drift.averages import FINE_BITS
+from models.kernels.fold.client import FINE_BITS
 from models.kernels.fold.fold import fold
 from models.kernels.fold.slots import block_slots, clear_block, entries_of, find, reindex, restore
 from models.kernels.layout import (

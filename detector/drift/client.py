@@ -15,7 +15,7 @@ from detector.events.finding import Event, Provenance
 from detector.frame import RowFrame
 from models.artefacts.store import ModelArtefact
 from models.client_table import ClientTable
-from models.kernels.drift.averages import FAST, FINE_BITS, SLOW
+from models.kernels.fold.client import FAST, FINE_BITS, SLOW
 from models.kernels.layout import DRIFT, SLOT
 from models.rows import I64, UNIT, class_of
 from probewatch_door.record import Position

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.encoders.base import Encoded, Encoder, RowLayout
 from models.encoders.table_reader import derive
-from models.kernels.encode.members import add_keys, find_keys
+from models.kernels.encode.encode import add_keys, find_keys
 from models.rows import U64
 
 SCHEMA = "probewatch.training-set/1"

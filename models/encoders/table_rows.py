@@ -7,7 +7,7 @@ import numpy as np
 
 from models.encoders.base import Encoded, EncodingFault, KeyedRows, RowLayout
 from models.encoders.table_reader import TableReader, Value, derive
-from models.kernels.encode.members import row_keys
+from models.kernels.encode.encode import row_keys
 from models.rows import F64, I64, U8, U64
 
 NUMBER, CATEGORY = "number", "category"

@@ -81,7 +81,7 @@ ANCHOR = np.dtype(
 )  # fmt: skip
 
 PAGE = np.dtype([("since_ms", "i8"), ("rows", "i8"), ("told_day", "i4"), ("link", "i4")])
-"""What stands beside a client's two averages (drift.py): when they began, rows in them, the day a drift was told."""
+"""Of a client's two averages (fold/client.py): when they began, rows in them, the day of the last drift record."""
 
 VARIANTS_KNOWN = 12
 """Variants that a family knows again, beside its references: a machine that goes round a few inputs repeats, and does

@@ -1,1 +1,1 @@
-"""Averages of clients' inputs and sums of windows."""
+"""Sums of windows."""

@@ -1,9 +1,16 @@
-"""The client itself: its own clock, its counts, and the bets on what it sends as a whole."""
+"""The client itself: its own clock, its counts, the bets on all that it sends, and whether its inputs have moved.
+
+Two averages of a client's inputs, one fast and one slow, and the distance between them, in 1/64 of a value unit. The
+movement of the whole population, as far as the block knows it, is subtracted from each row first, so that both averages
+forget it at the pace at which they forget rows.
+"""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.kernels.fold.families import forget_old
-from models.kernels.jit import part
+from models.kernels.fold.slots import make_room, take_page
+from models.kernels.jit import kernel, part
 from models.kernels.layout import (
     COVERAGE,
     EXPLAIN,
@@ -12,13 +19,14 @@ from models.kernels.layout import (
     NOVELTY,
     NOVELTY_ROBUST,
     OFFGRID,
+    PAGE_COST,
     TIMING,
     RowBatch,
     Table,
     Walk,
 )
-from models.kernels.numbers import CEILING, NEVER, gap_bucket, softplus, variant_bucket
-from models.rows import F32, FLAG_EXPLAIN, FLAG_MEMBER, I32, I64
+from models.kernels.numbers import CEILING, NEVER, gap_bucket, size_bucket, softplus, variant_bucket
+from models.rows import F32, FLAG_EXPLAIN, FLAG_MEMBER, I16, I32, I64
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
@@ -27,6 +35,19 @@ FORGET_MS = 30 * DAY_MS
 LN2_MICRO = 693_147  # ln 2 in 1e-6; 1,000 of these are one milli-nat
 REGULAR_PARTS = 20
 """Two gaps are alike if they differ by at most one part in so many of the longer."""
+
+Pages = NDArray[np.void]
+
+FOLLOWED_FROM = 16
+"""Distinct rows at which a client gets its page of averages."""
+ROWS_MIN = 32
+"""Rows on the page before anything is said."""
+FAST, SLOW = 0, 1
+FAST_BITS, SLOW_BITS = 3, 6
+"""Weights of a new row: 1/8 and 1/64."""
+FINE_BITS = 6
+"""Fixed point of the averages: values times 64."""
+NO_DAY = -(1 << 31)
 
 
 @part
@@ -142,3 +163,53 @@ def timing_level(gap_ms: int, gap_before_ms: int) -> int:
     """Twice the bucket of the gap, plus one if it repeats the gap before: machines are regular, people are not."""
     alike = REGULAR_PARTS * abs(gap_ms - gap_before_ms) <= max(gap_ms, gap_before_ms)
     return 2 * gap_bucket(gap_ms) + (1 if gap_before_ms > 0 and alike else 0)
+
+
+@part
+def follow(pages: Pages, averages: I32, moved: I32, page: int, block: int, values: I16, row: int) -> int:
+    """Let one more row count; the averages' mean squared distance, or -1 while the page has few rows.
+
+    averages : (pages, 2, d)   moved : (blocks, d)   values : (rows, d). Arrays and not the tables they stand in: to
+    hand over one of those costs more than all the arithmetic.
+    """
+    pages[page].rows += 1
+    rows = pages[page].rows
+    apart2 = draw(averages, page, moved, block, values, row, size_bucket(rows) - 1)
+    return int(apart2 // averages.shape[2]) if rows >= ROWS_MIN else -1
+
+
+@part
+def is_new(pages: Pages, page: int, day: int) -> bool:
+    """True once a day."""
+    told = pages[page].told_day == day
+    pages[page].told_day = day
+    return not told
+
+
+@kernel
+def open_page(table: Table, slot: int, block: int, capacity: int) -> None:
+    """A page for a client at its 16th distinct row."""
+    client = table.clients[slot]
+    make_room(table, block, table.costs[PAGE_COST], capacity, slot)
+    client.page = take_page(table)
+    table.block_bytes[block] += table.costs[PAGE_COST]
+    page = table.pages[client.page]
+    page.rows, page.since_ms, page.told_day = 0, client.clock_ms, NO_DAY
+
+
+@part
+def draw(averages: I32, page: int, moved: I32, block: int, values: I16, row: int, bits: int) -> int:
+    """Draw both averages to a row; the squared distance between them. Shifts round down, on every processor.
+
+    bits : whole binary logarithm of the number of rows, so that the first of them weigh about alike.
+    """
+    fast_bits, slow_bits = min(FAST_BITS, bits), min(SLOW_BITS, bits)
+    total = np.int64(0)
+    for i in range(averages.shape[2]):
+        x = (np.int64(values[row, i]) << FINE_BITS) - np.int64(moved[block, i])
+        fast, slow = np.int64(averages[page, FAST, i]), np.int64(averages[page, SLOW, i])
+        fast += (x - fast) >> fast_bits
+        slow += (x - slow) >> slow_bits
+        averages[page, FAST, i], averages[page, SLOW, i] = fast, slow
+        total += (fast - slow) * (fast - slow)
+    return int(total)

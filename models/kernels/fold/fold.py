@@ -4,15 +4,16 @@ row -> client -> clock and decay -> repeat? -> evidence of the client -> variant
     -> one statistic -> over a threshold?
 """
 
-import numpy as np
+from typing import Any
 
-from models.kernels.drift.averages import FOLLOWED_FROM, follow, is_new, open_page
-from models.kernels.fold.client import bet, bet_on_client, tick
+import numpy as np
+from numpy.typing import NDArray
+
+from models.kernels.fold.client import FOLLOWED_FROM, bet, bet_on_client, follow, is_new, open_page, tick
 from models.kernels.fold.families import extend, level_counts, promote, remember
 from models.kernels.fold.match import describe, is_repeat, join
-from models.kernels.fold.prefetch import look_ahead
 from models.kernels.fold.slots import block_of, find, insert, make_room
-from models.kernels.jit import kernel, part
+from models.kernels.jit import fetch_line, kernel, part
 from models.kernels.layout import (
     ANCHOR_BUMP,
     ANCHOR_MAX,
@@ -45,12 +46,17 @@ from models.kernels.layout import (
     Table,
     Walk,
 )
-from models.kernels.numbers import CEILING, COUNT_CEILING, NEVER, copy, size_bucket, variant_bucket
+from models.kernels.numbers import CEILING, COUNT_CEILING, NEVER, copy, mix64, size_bucket, variant_bucket
 from models.rows import I64
 
 SUM_FLOOR = 500
 """What each family must exceed (milli-nats) to count in a sum over families."""
 OFF = np.int64(-2_000_000_000)
+FAR, NEAR, NEXT = 12, 8, 4
+"""Rows ahead at which a row's place in the index is fetched, then its client, then what that client points to."""
+LINE = 64
+RING_FETCHED, ANCHORS_FETCHED = 16, 4
+"""Most entries and families of a client; what lies behind them the processor guesses by itself."""
 
 
 @kernel
@@ -59,7 +65,7 @@ def fold(walk: Walk, closed: I64, start: int) -> tuple[int, int]:
 
     closed : (blocks,) 1 where this frame lies below the block's own mark. GROW: the arrays need room before row
     `next` can be applied. CROSSED: row `next - 1` crossed a threshold, `walk.verdict` says how; decide, then go on.
-    MOVED: so did its averages (drift.py), whatever else fell at that row.
+    MOVED: so did its averages (client.py), whatever else fell at that row.
     """
     table, batch = walk.table, walk.batch
     blocks = np.uint64(len(table.block_head))
@@ -246,3 +252,58 @@ def calls_for_decision(walk: Walk, slot: int, client_class: int) -> bool:
     in_force = client.level if client.clock_ms < client.expires_ms else 0
     walk.verdict[RAISED_LEVEL] = level
     return bool(level > in_force)
+
+
+@part
+def fetch(array: NDArray[Any], first: int, count: int) -> None:
+    """Ask for array[first : first + count]."""
+    stride = array.strides[0]
+    end = (first + count) * stride
+    for at in range(first * stride, end, LINE):
+        fetch_line(array, at)
+    fetch_line(array, end - 1)
+
+
+@part
+def look_ahead(table: Table, batch: RowBatch, row: int) -> None:
+    """Prefetch what the next rows need: a client's state is seldom in a cache. A wrong guess costs only time."""
+    rows = len(batch.client)
+    if row + FAR < rows:
+        fetch(table.places, home(table, batch.client[row + FAR]), 1)
+    if row + NEAR < rows:
+        slot = table.places[home(table, batch.client[row + NEAR])]
+        if slot >= 0:
+            fetch(table.clients, slot, 1)
+            fetch(table.bets, slot, 1)
+    if row + NEXT < rows:
+        slot = table.places[home(table, batch.client[row + NEXT])]
+        if slot >= 0:
+            fetch_pages(table, slot)
+
+
+@part
+def home(table: Table, key: np.uint64) -> int:
+    """Where a client's place is looked for first, and mostly found."""
+    return int(mix64(key) & np.uint64(len(table.places) - 1))
+
+
+@part
+def fetch_pages(table: Table, slot: int) -> None:
+    client = table.clients[slot]
+    if client.ring_size > 0:
+        start, count = client.ring_start, min(RING_FETCHED, client.ring_size)
+        fetch(table.ring, start, count)
+        fetch(table.ring_values, start, count)
+        fetch(table.ring_fields, start, count)
+    if client.anchor_count > 0:
+        start, count = client.anchor_start, min(ANCHORS_FETCHED, client.anchor_count)
+        fetch(table.anchors, start, count)
+        fetch(table.anchor_exact, start, count)
+        fetch(table.anchor_values, start, count)
+        fetch(table.anchor_fields, start, count)
+        fetch(table.wealth, start, count)
+        fetch(table.parts, start, count)
+        fetch(table.seen, start, count)
+    if client.page >= 0:
+        fetch(table.pages, client.page, 1)
+        fetch(table.averages, client.page, 1)

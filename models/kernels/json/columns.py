@@ -4,7 +4,7 @@ import numpy as np
 
 from models.kernels.jit import kernel
 from models.kernels.json.scan import NULL, TEXT, ObjectMembers
-from models.kernels.unaligned import byte_at
+from models.kernels.numbers import byte_at
 from models.rows import F32, F64, I32, I64, U8
 
 MINUS, PLUS, DOT, COLON, UPPER_T, UPPER_Z, PAD = b"-+.:TZ="

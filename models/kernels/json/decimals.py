@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.kernels.jit import kernel
-from models.kernels.unaligned import HIGHS, ONES, byte_at, word_at, zero_bits_below
+from models.kernels.numbers import HIGHS, ONES, byte_at, word_at, zero_bits_below
 from models.rows import F64, U8, U64
 
 EXACT_POWER = 22

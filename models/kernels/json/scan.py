@@ -11,7 +11,7 @@ import numpy as np
 
 from models.kernels.jit import kernel
 from models.kernels.json.decimals import MINUS, NINE, ZERO, read_decimal
-from models.kernels.unaligned import HIGHS, ONES, byte_at, bytes_equal, word_at, zero_bits_below
+from models.kernels.numbers import HIGHS, ONES, byte_at, bytes_equal, word_at, zero_bits_below
 from models.rows import F64, I32, I64, U8
 
 ABSENT, NULL, TRUE, FALSE, WHOLE, NUMBER, TEXT, ESCAPED, NUMBERS, OBJECT = range(10)
