@@ -83,4 +83,4 @@ def test_without_a_broker_it_ends_too(worker: subprocess.Popen[str], broker: Emb
     finally:
         if silent:
             os.killpg(group, signal.SIGCONT)
-    assert worker.returncode == 1 and "what is not written will be done again" in said
+    assert worker.returncode == 1 and "unflushed records will be reprocessed" in said
