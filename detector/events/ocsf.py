@@ -1,8 +1,8 @@
 """A finding as an OCSF 1.8.0 Detection Finding (class 2004, profile security_control): docs/formats/alerts.md."""
 
-from detector.detectors import techniques
+from detector.detectors import REGISTRY
+from detector.detectors.atlas import API_ACCESS, EROSION, Technique
 from detector.detectors.atlas import VERSION as ATLAS_VERSION
-from detector.detectors.atlas import Technique
 from detector.events.finding import LEVELS, Family, Finding
 from detector.events.wording import Explanation, earlier_requests, explain
 
@@ -26,6 +26,14 @@ RESPONSES = {
     "lift": ((1, "Allowed"), (1, "Allowed")),
 }
 """Action -> OCSF (action, disposition) when gateways act on it; in shadow everything is merely observed."""
+
+
+def techniques(detector: str) -> tuple[Technique, ...]:
+    """What ATLAS calls an alert of a detector, or of the drift of models; all of them need access to the interface."""
+    if detector == "drift":
+        return (EROSION, API_ACCESS)
+    own = (technique for one in REGISTRY if one.name == detector for technique in one.techniques)
+    return (*own, API_ACCESS)
 
 
 def alert(finding: Finding, uid: str, decision_id: str) -> Json:

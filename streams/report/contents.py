@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from detector.detectors import techniques
 from detector.events.finding import LEVELS, PERSON
+from detector.events.ocsf import techniques
 from detector.events.wording import TITLES, about, one_in
 from detector.trace.explanation import Telling
 from streams.analyst.events import Alert, DriftEvent, Event, ThrottleEvent

@@ -184,6 +184,8 @@ class Sketcher:
         self._config = config
         self.formats = Formats(config)
         self._scanners: dict[str, Scanner] = {}
+        self._window = Window(config.input.earliest_ms, config.input.latest_ms)
+        self._spaces = {name: model.space for name, model in self._models.items()}
         self._encoders = {name: model.encoder for name, model in self._models.items()}
         self._thresholds = {
             name: _threshold(config.models.get(name), model.decision_threshold) for name, model in self._models.items()
@@ -233,7 +235,7 @@ class Sketcher:
         for name in sorted({name for piece in pieces for name in piece.rows}):
             rows = joined([part for piece in pieces for part in piece.rows.get(name, ())])
             sources = label({source: names[source] for source in distinct(rows.source).tolist()})
-            about = name, self._models[name].space, sources, self._identity.key_id
+            about = name, self._spaces[name], sources, self._identity.key_id
             frames += [RowFrame(target, -1, *about, part) for target, part in columns.cut(rows, n_partitions)]
         return SketchResult(frames, rejects, unjudged)
 
@@ -245,8 +247,7 @@ class Sketcher:
         offsets = np.array([record.offset for record in records], np.int64)
         lengths = [len(one.records) for one in stretches]
         sources = np.repeat(np.array([one.source for one in stretches], np.uint32), lengths)
-        window = Window(self._config.input.earliest_ms, self._config.input.latest_ms)
-        for part in plain_rows(scanned, offsets, self._encoders, self._thresholds, self._identity, window):
+        for part in plain_rows(scanned, offsets, self._encoders, self._thresholds, self._identity, self._window):
             left[part.rows] = False
             if part.said is None or part.encoded is None:
                 piece.unjudged[UNKNOWN_MODEL] += len(part.rows)
@@ -332,7 +333,7 @@ class Sketcher:
     def _times(self, requests: Sequence[Request], faults: Faults) -> I64:
         time_ms = columns.times(requests)
         limits = self._config.input
-        early, late = time_ms < limits.earliest_ms, time_ms >= limits.latest_ms
+        early, late = time_ms < self._window.early_ms, time_ms >= self._window.late_ms
         for row in np.flatnonzero(early | late).tolist():
             window = f"{limits.earliest:%Y-%m-%d} (input.earliest) to {limits.latest:%Y-%m-%d} (input.latest)"
             got = "an earlier one" if early[row] else "a later one"
