@@ -68,7 +68,7 @@ def _known_as(frame: ControlFrame, artefacts: Artefacts, tables: Mapping[str, Cl
 
 
 def _possible(ms: int) -> int:
-    """Whoever may write orders must not be able to name a time that no record can hold."""
+    """Nobody who can write orders can name a time that no record can hold."""
     return min(max(ms, TIME_MS_MIN), TIME_MS_MAX - policy.DAY_MS)
 
 

@@ -58,7 +58,7 @@ def keyed_delay_ms(client: int, revision: int, longest_ms: int) -> int:
 
 
 def blocked(revision: int, given_ms: int, until_ms: int) -> Decision:
-    """A person has a client refused. Whoever does so means it: shadow mode holds back only what the service decides."""
+    """A person blocks a client. This holds in shadow mode too, which withholds only decisions of the service."""
     return Decision(
         level=len(LEVELS) - 1, revision=revision, action="block", requests_per_minute=None, tokens_per_minute=None,
         max_concurrency=None, delay_ms=None, mode="enforce", issued_ms=given_ms, effective_ms=given_ms,

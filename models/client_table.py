@@ -54,7 +54,7 @@ from models.rows import I32, I64, U32, Rows
 from models.validate import check_clients, check_entries
 
 MOVED_MAX = 1 << 22
-"""Whoever may write frames could otherwise move averages out of their 32 bits."""
+"""A forged frame could otherwise move averages out of their 32 bits."""
 
 _CLIENT_COLUMNS = ("clients", "bets")
 _RING_COLUMNS = ("ring", "ring_values", "ring_fields", "ring_ids")

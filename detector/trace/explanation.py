@@ -1,4 +1,4 @@
-"""A story told: what a person wants to know of one request of a client, as plain values.
+"""The explanation of one request of a client, as plain values.
 
 The same telling becomes a tree on a terminal, JSON, and a part of the report. Nothing is decided here, and of inputs
 nothing stands in it but which fields changed and by how many standard units.
@@ -58,7 +58,7 @@ class ExplainedRow(msgspec.Struct, frozen=True):
 
 
 class Near(msgspec.Struct, frozen=True):
-    """An earlier row against the one that is told about. changed : fields that differ. distance : standard units."""
+    """An earlier row against the explained one. changed : fields that differ. distance : standard units."""
 
     rows_seen: int
     time: str
@@ -70,7 +70,7 @@ class Near(msgspec.Struct, frozen=True):
 
 
 class Ground(msgspec.Struct, frozen=True):
-    """One process. evidence, needed : in `unit`; needed is what it alone would need for the level told about. excess :
+    """One process. evidence, needed : in `unit`; needed is what it alone would need for the explained level. excess :
     beyond ordinary clients' own, tail lengths; curve : of the last rows up to this one."""
 
     process: str
@@ -122,7 +122,7 @@ class Varied(msgspec.Struct, frozen=True):
 
 
 class Promise(msgspec.Struct, frozen=True):
-    """What is promised of the level told about. promised : share of ordinary clients a day, null for nothing. clients :
+    """What is promised of the explained level. promised : share of ordinary clients a day, null for nothing. clients :
     of this class on that day, null where nobody counted; expected : how many of them are expected to be alarmed."""
 
     certificate: str

@@ -42,7 +42,7 @@ _REMEDIES = (
 
 
 class SendError(WorldError, RuntimeError):
-    """A message that the broker did not take. Says which, why, and how to mend it; holds nothing of it."""
+    """The broker refused a message. Names the message, the reason and the remedy, never its content."""
 
     def __init__(self, topic: str, size: int, cause: BaseException) -> None:
         found = next((text for kinds, text in _REMEDIES if isinstance(cause, kinds)), str(cause))
@@ -50,7 +50,7 @@ class SendError(WorldError, RuntimeError):
 
 
 class Producer(AIOKafkaProducer):  # type: ignore[misc]
-    """Raises SendError, at the latest after DELIVERY_S. Whoever meets it sends nothing more to that partition."""
+    """Raises SendError, after DELIVERY_S at the latest. The caller must not send to that partition again."""
 
     async def send(self, topic: str, value: bytes | None = None, *more: Any, **named: Any) -> "asyncio.Future[Any]":
         """A future of the acknowledgement."""

@@ -39,7 +39,7 @@ class TopicsError(WorldError, ValueError):
 
 
 def plans(config: Config) -> tuple[TopicPlan, ...]:
-    """Our topics. Raw topics are not ours: gateways write them, and whoever runs the gateways makes them."""
+    """The service's own topics. Raw topics belong to those who run the gateways."""
     topics, count = config.topics, config.topics.partitions
     longest_s = max(level.duration_s for level in (config.policy.watch, config.policy.soft, config.policy.hard))
     longest_ms = 1000 * max(longest_s, config.policy.block.duration_s)

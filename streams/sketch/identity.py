@@ -118,7 +118,7 @@ def former_of(secrets: Secrets, registry: Iterable[str]) -> Former | None:
 
 
 def source_id(topic: str, partition: int, incarnation: str) -> int:
-    """A uint32 for a raw partition; a topic created anew needs another incarnation, since its offsets start again."""
+    """A uint32 for a raw partition; a re-created topic needs another incarnation, since its offsets restart."""
     text = f"{topic}\0{partition}\0{incarnation}".encode()
     return int.from_bytes(hashlib.blake2b(text, person=b"probewatch.src", digest_size=4).digest(), "big")
 
