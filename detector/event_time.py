@@ -6,7 +6,8 @@
 
 Time is what records say. A partition's clock is the median time of its last fifteen clients, so that one wrong clock
 moves nothing. A row counts once, by its position in its raw partition: neither the order of partitions nor redelivery
-changes what is admitted. A row is late by its position in the log, behind a CloseFrame, independent of who reads it and when.
+changes what is admitted. A row is late by its position in the log, behind a CloseFrame, independent of the
+reader.
 """
 
 import itertools

@@ -3,7 +3,7 @@
 Nobody has more than the role needs. Three decisions stand behind the table:
 
 - Orders (`allow`, `lift`) stand in `requests`, where a replay meets them at their offset. Kafka cannot tell an order
-  from a frame of rows, so anyone who may give orders could also forge rows. That right is the operator's; analysts only read.
+  from a frame of rows, so a right to give orders is a right to forge rows. It is the operator's; analysts only read.
 - Dead letters are raw records. The operator reads them, re-sends them and notes it in the same topic; the SOC and
   analysts, who see no raw records, do not.
 - Topics and their settings are made under a principal of their own, `admin`. The worker can change neither.

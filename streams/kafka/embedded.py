@@ -7,7 +7,7 @@ It keeps everything in memory and speaks enough of Kafka's protocol. What it doe
 - It refuses InitProducerId without a transaction: no idempotent producer.
 - It keeps a group waiting for half a session before the first member may begin, and misses a member that has gone,
   even one that said so, for almost two sessions: `session_s_max`.
-- It keeps no metadata beside committed offsets: between two lives a restarted group cannot recognise a re-created topic by its id.
+- It keeps no metadata with committed offsets: a restarted group cannot recognise a re-created topic by its id.
 - A fetch that waits is not woken by new records; it waits to its end: `wakes_fetches`.
 """
 

@@ -1,7 +1,8 @@
 """The secrets: the pseudonym key (who a client is), the projection seed (how inputs are hidden), the signing key.
 
-They are separate: the pseudonym key recognises clients, the seed compares inputs, the signing key makes artefacts. The service needs the first two, `calibrate` all. Each is 32 bytes,
-written as 64 hexadecimal digits. They are never logged and never part of an error.
+They are separate: the pseudonym key recognises clients, the seed compares inputs, the signing key makes artefacts. The
+service needs the first two, `calibrate` all. Each is 32 bytes, written as 64 hexadecimal digits. They are never logged
+and never part of an error.
 """
 
 import os
