@@ -43,7 +43,7 @@ test-kafka: setup ## The integration suite, on Apache Kafka (needs Java >= 17)
 test-browser: setup ## The report in Chromium, which must be installed: `apt-get install chromium`
 	$(BIN)/python -m pytest -m browser $(PYTEST_ARGS)
 
-test-faults: setup ## Faults on purpose, on Apache Kafka, their table (25 minutes; less: FAULT_RUNS=1 FAULT="SIGKILL of judge")
+test-faults: setup ## Inject faults on Apache Kafka and print the table (25 minutes; less: FAULT_RUNS=1 FAULT="SIGKILL of judge")
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 roles: setup ## What each role may do on Apache Kafka, tried; rewrites its table in docs/reliability.md (needs Java >= 17)
@@ -65,7 +65,7 @@ lint: setup ## ruff and the import contracts
 type: setup ## mypy, strict
 	$(BIN)/mypy
 
-fmt: setup ## Format and mend what can be mended
+fmt: setup ## Format, and fix what can be fixed automatically
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
@@ -107,7 +107,7 @@ wheels: setup ## Both wheels, of the service and of the door for gateways: dist/
 	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist door
 	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist .
 
-lock: setup ## Resolve the dependencies anew
+lock: setup ## Resolve the dependencies again
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras --no-emit-package probewatch-door pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra vault --no-emit-package probewatch-door -c requirements.lock pyproject.toml -o requirements-service.lock
 

@@ -28,7 +28,11 @@ class Model(Section):
 
 
 class LevelSettings(Section):
-    action: PolicyAction = Field("observe", description="What doors do.")
+    action: PolicyAction = Field(
+        "observe",
+        description="What doors do. `block` only proposes one: until a person confirms it (`probewatch block`), the"
+        " limits of `policy.hard` apply.",
+    )
     requests_per_minute: int | None = Field(None, ge=1, le=1_000_000, description="Allowed by `cap`.")
     delay_ms: int | None = Field(None, ge=1, le=60_000, description="Added by `delay`, ms.")
     duration_s: int = Field(

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import os
 import signal
 import sys
 import threading
@@ -31,6 +32,10 @@ WORD_COLUMNS = 40
 def print_json(value: Any) -> None:
     """One value on one line: a struct, a list of structs, or plain values. ASCII only, so safe for any terminal."""
     print(json.dumps(msgspec.to_builtins(value)))
+
+
+PIPE_CLOSED = 128 + signal.SIGPIPE
+"""Exit code of a command whose output nobody reads any more, as shells give it."""
 
 
 def show(rows: Iterable[Mapping[str, Any] | msgspec.Struct], as_json: bool = False) -> None:
@@ -66,6 +71,10 @@ def speaking(command: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
+        except BrokenPipeError as error:
+            # The reader of standard output has left, as `head` does. What is still buffered must not be tried again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(PIPE_CLOSED) from error
         except Exception as error:
             code = _exit_code(error)
             if code is None:

@@ -63,7 +63,7 @@ async def test_what_can_be_read_now_is_sent_once(
     places = [f"{raw}[1]@4#0", f"{raw}[1]@5#0", f"{raw}[1]@6#1"]
     found = await asyncio.to_thread(read_letters, None, config)
     assert [letter.place for letter in found] == places
-    assert [(group.reason, group.letters) for group in grouped(found)] == [("time", 2), ("type", 1)]
+    assert [(group.reason, group.count) for group in grouped(found)] == [("time", 2), ("type", 1)]
     assert "secret-time" not in grouped(found)[1].example
     assert found[2].record is not None and json.loads(found[2].record.value or b"") == BAD[2]
 
@@ -118,7 +118,7 @@ def replayed(fitted: Calibrated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_replays_rejects(replayed: Path) -> None:
     listed = rows("dlq", "list", "--from", "out")
-    assert [(row["reason"], row["topic"], row["letters"]) for row in listed] == [
+    assert [(row["reason"], row["topic"], row["count"]) for row in listed] == [
         ("malformed", "log.jsonl", 1), ("time", "log.jsonl", 1)
     ]  # fmt: skip
     (shown,) = rows("dlq", "show", "--from", "out", "--reason", "time")

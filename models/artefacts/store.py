@@ -123,7 +123,9 @@ def load_artefacts(path: Path, seed: bytes, trusted: Collection[bytes] = ()) -> 
         about = "" if certificate is None else certificate.id
         models = [_load_model(path, entry, seed, about) for entry in found.manifest["models"]]
     except (KeyError, TypeError, ValueError, OSError) as error:
-        raise ArtefactError(f"{path}: damaged artefacts ({type(error).__name__}); calibrate again") from error
+        raise ArtefactError(
+            f"{path}: damaged artefacts, or of another version of Probewatch ({type(error).__name__}); calibrate again"
+        ) from error
     return Artefacts(found.hash, {model.model: model for model in models}, certificate)
 
 

@@ -34,6 +34,15 @@ Sources = Annotated[
         show_default=False,
     ),
 ]
+RawSources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        help="A .jsonl, .jsonl.gz or .jsonl.zst file of native records, a folder of them,"
+        " or kafka://host:port/topic?from=OFFSET&to=OFFSET&partition=N",
+        show_default=False,
+    ),
+]
 Classes = Annotated[
     Path | None,
     typer.Option(

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from detector.events.escape import printable
-from streams.cli.arguments import AsJson, Classes, ConfigFile, JsonOutput, Out, Sources, output
+from streams.cli.arguments import AsJson, Classes, ConfigFile, JsonOutput, Out, RawSources, output
 from streams.terminal import print_json, say, show, speaking
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 @speaking
 def calibrate(
-    sources: Sources,
+    sources: RawSources,
     out: Out,
     config: ConfigFile = None,
     classes: Classes = None,
@@ -173,7 +173,7 @@ def training_set(
 
 @speaking
 def certify_check(
-    sources: Sources,
+    sources: RawSources,
     artefacts: Annotated[Path, typer.Option("--artefacts", metavar="DIR", help="Folder that `calibrate` wrote.")],
     config: ConfigFile = None,
     classes: Classes = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 import typer
 
-from streams.cli.arguments import AsJson, ConfigFile, JsonOutput, Sources, output
+from streams.cli.arguments import AsJson, ConfigFile, JsonOutput, RawSources, output
 from streams.terminal import print_json, say, show, speaking
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def client_id(
 
 
 @speaking
-def rekey(sources: Sources, config: ConfigFile = None, as_json: AsJson = False) -> None:
+def rekey(sources: RawSources, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Rotate pseudonyms: send allowances and blocks again under the clients' new pseudonyms.
 
     SOURCE is raw records with the client ids. Prints the lines of input.registry under the new pseudonyms, and writes

@@ -61,7 +61,7 @@ def raw_batches(sources: Sequence[Source], reporter: Reporter, doing: str) -> It
     for source in sources:
         for batch in source.batches(reporter.task(f"{doing} {source.name}", source.size)):
             if not isinstance(batch, RawBatch):
-                raise SourceError(f"{source.name}: frames hold no inputs; calibrate on raw records")
+                raise SourceError(f"{source.name}: frames hold no inputs; raw records are needed")
             yield batch
 
 

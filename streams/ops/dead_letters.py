@@ -69,13 +69,13 @@ class Wanted(NamedTuple):
 
 
 class DeadLetterGroup(msgspec.Struct, frozen=True):
-    """Dead letters with one reason, field and topic. letters : their number. first, last : times of the oldest and the
+    """Dead letters with one reason, field and topic. count : their number. first, last : times of the oldest and the
     newest, null if unknown. example : message of the newest."""
 
     reason: str
     field: str
     topic: str
-    letters: int
+    count: int
     first: Time | None
     last: Time | None
     example: str
@@ -175,7 +175,7 @@ def grouped(letters: Iterable[Letter]) -> list[DeadLetterGroup]:
         times = sorted(letter.time for letter in members if letter.time is not None)
         first, last = (times[0], times[-1]) if times else (None, None)
         found.append(DeadLetterGroup(*about, len(members), first, last, members[-1].reject.message))
-    return sorted(found, key=lambda group: (-group.letters, group.reason, group.field, group.topic))
+    return sorted(found, key=lambda group: (-group.count, group.reason, group.field, group.topic))
 
 
 def looked_up(letters: Sequence[Letter], sources: Sequence[Source], config: Config) -> list[Letter]:

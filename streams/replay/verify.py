@@ -123,7 +123,13 @@ def _difference(recorded: Recorded | None, replayed: Recorded | None) -> EventDi
     what = "only replayed" if recorded is None else "only recorded" if replayed is None else "changed"
     fields = [] if recorded is None or replayed is None else list(_fields(recorded, replayed))
     return EventDifference(
-        what, type(event).__name__.lower(), event.uid, shown(event.time), event.client, event.model, fields
+        what,
+        type(event).__name__.removesuffix("Event").lower(),
+        event.uid,
+        shown(event.time),
+        event.client,
+        event.model,
+        fields,
     )
 
 
