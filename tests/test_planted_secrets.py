@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 
 from streams.config.config import Config
@@ -160,7 +161,7 @@ async def faults(worker: Config, wrong: Config, door: Config, fitted: Calibrated
         for config in (worker, wrong, door):
             patch.setattr("streams.ops.doctor.load_settings", lambda _, config=config: config)
             checks = await asyncio.to_thread(examine, None)
-            said += json.dumps([check._asdict() for check in checks])
+            said += json.dumps([msgspec.structs.asdict(check) for check in checks])
     for config in (wrong, door):
         try:
             await Worker(config, await probe(worker.kafka), fitted.artefacts, fitted.secrets).run(asyncio.Event())

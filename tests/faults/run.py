@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tests.faults.fault import Fault
 from tests.faults.registry import REGISTRY
-from tests.faults.scene import SETTLE_S, Scene, settings
+from tests.faults.scene import Scene, settings
 from tests.faults.verdict import Strike, Verdict, judge
 from tests.kafka_broker import kafka_cluster
 from tests.pipeline import Calibrated, all_handled, until
@@ -64,7 +64,7 @@ async def perform(plan: Plan, fitted: Calibrated, folder: Path, tell: Tell) -> D
                 tell(f"  {fault.name}: {strikes[-1].seconds:.1f} s, settled after {strikes[-1].settled_s:.1f} s")
             await scene.feed.pause()
             await scene.settle()
-            await until(lambda: all_handled(scene.config), SETTLE_S, "also what the stages wrote last")
+            await until(lambda: all_handled(scene.config), "also what the stages wrote last")
         verdict = await judge(scene, strikes)
     return Done(plan, strikes, verdict, time.monotonic() - begun)
 

@@ -132,7 +132,7 @@ async def mended_and_sent_again(operator: Config, fitted: Calibrated) -> None:
     value = json.dumps(benign(1, seed=9)[0] | {"request_id": "mended"}).encode()
     mended = letter._replace(record=letter.record._replace(value=value))
     (sent,) = await asyncio.to_thread(dead_letters.retry, [mended], operator, sketcher)
-    assert (sent.did, sent.told) == ("sent", f"{letter.reject.topic}[{letter.reject.partition}]")
+    assert (sent.did, sent.detail) == ("sent", f"{letter.reject.topic}[{letter.reject.partition}]")
     assert await asyncio.to_thread(dead_letters.read_letters, None, operator) == []
 
 

@@ -71,7 +71,7 @@ async def judges(config: Config, fitted: Calibrated, folder: Path) -> AsyncItera
                 yield Judges(watch, known)
             feed.end()
             await feeding
-            await until(lambda: all_handled(config, ["judge"]), SETTLED_S, "all committed")
+            await until(lambda: all_handled(config, ["judge"]), "all committed")
         finally:
             await asyncio.gather(*(worker.leave() for worker in more))
             for task in [*tasks, feeding]:
