@@ -38,6 +38,14 @@ FLAG_REFUSED = 2
 FLAG_EXPLAIN = 4
 FLAG_MEMBER = 8
 """The input is one of the training rows that the model's owner gave."""
+FLAG_UNREADABLE = 16
+"""Something that the client sent could not be read; what could be read is judged."""
+FLAG_UNJUDGED = 32
+"""No usable input: only the row's time, tokens and flags mean anything."""
+FLAG_UNKNOWN_MODEL = 64
+"""The record names no model that was calibrated; the row stands in the space of the first model by name."""
+FLAG_AHEAD = 128
+"""The record claimed a time further ahead of the broker's than a clock may be; `time_ms` is the bounded one."""
 
 
 class Rows(NamedTuple):
