@@ -47,7 +47,7 @@ HEAD = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nX-Client-Id: a\r\n"
 
 
 def talk(port: int, text: bytes, drip: bytes) -> tuple[bytes, float]:
-    """As `until_closed`. A plain socket: what came before a reset stays readable, which a stream of asyncio throws away."""
+    """As `until_closed`. A plain socket: what came before a reset stays readable; asyncio's streams throw it away."""
     with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         begun = time.monotonic()
         connection.sendall(text)
