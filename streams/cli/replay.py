@@ -185,9 +185,7 @@ def replay(
         if publish:
             _publish(settings, publish, outcome, bars)
         if other is not None:
-            second = _with_config(fitted, other, artefacts, classes)
-            what = plan._replace(config=second.config, artefacts=second.artefacts, changes=None)
-            _replay(what, [second], jobs, out / WHAT_IF)
+            _replay_other(plan, _with_config(fitted, other, artefacts, classes), jobs, out / WHAT_IF)
     _print_summary(outcome, out, as_json, alone=other is None and not verify)
     if other is not None:
         verdicts = read_labels(labels, settings) if labels else {}
@@ -283,6 +281,11 @@ def _replay(plan: "Plan", history: Sequence[_Fitted], count: int, out: Path) -> 
     replays.write(outcome, out)
     jobs.forget(out)
     return outcome
+
+
+def _replay_other(plan: "Plan", other: _Fitted, count: int, out: Path) -> None:
+    """The same history under another configuration."""
+    _replay(plan._replace(config=other.config, artefacts=other.artefacts, changes=None), [other], count, out)
 
 
 def _write_evidence(plan: "Plan", outcome: "Outcome", rows: int, out: Path) -> None:
