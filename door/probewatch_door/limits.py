@@ -44,15 +44,24 @@ class Delay(NamedTuple):
 
 
 class Refuse(NamedTuple):
-    """Answer with this status, these headers and this body (problem+json, RFC 9457), and read no request body."""
+    """Answer with this status, these headers and this body (problem+json, RFC 9457), and read no request body.
 
-    decision: Throttle
+    decision : the one that asks for it; None where the request does not say whose it is.
+    """
+
+    decision: Throttle | None
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
 
 Verdict = Allow | Delay | Refuse
+
+
+def refuse_unclear() -> Refuse:
+    """For a request that names several clients (`pseudonym.RepeatedHeaderError`): 400, without a word."""
+    ANSWERS.labels("refused").inc()
+    return Refuse(None, 400, (("content-length", "0"), ("cache-control", "no-store")), b"")
 
 
 class SharedCounter(Protocol):

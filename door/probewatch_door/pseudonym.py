@@ -4,7 +4,7 @@ import base64
 import hmac
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,10 @@ _KEY_ID = re.compile(r"[a-z0-9]{1,16}")
 
 class PseudonymKeyError(ValueError):
     """The key is missing or malformed. Names the source and the expected form, never the key."""
+
+
+class RepeatedHeaderError(ValueError):
+    """A request names its client more than once, and nobody knows which of the names is logged."""
 
 
 class PseudonymKey(NamedTuple):
@@ -76,6 +80,24 @@ def pseudonyms(client_id: str, keys: Iterable[PseudonymKey]) -> tuple[str, ...]:
     client_id : the authenticated client, as the gateway's log names it.
     """
     return tuple(published_name(key.key_id, client_digest(key.secret, client_id.encode())) for key in keys)
+
+
+def header_pseudonyms(values: Sequence[bytes], keys: Iterable[PseudonymKey]) -> tuple[str, ...]:
+    """The names of the client that a request header carries; none without a header.
+
+    values : the header's value each time it stands in the request, as bytes. Raises RepeatedHeaderError if it stands
+        there more than once.
+
+    A header is bytes, a log is text, and gateways differ in how they turn one into the other. The client is known by
+    each reading: latin-1, as ASGI and WSGI frameworks have it, and UTF-8, as most others.
+    """
+    if len(values) > 1:
+        raise RepeatedHeaderError("the header that names the client: expected once")
+    if not values or not values[0]:
+        return ()
+    known = tuple(keys)
+    readings = dict.fromkeys((values[0].decode("latin-1"), values[0].decode("utf-8", "replace")))
+    return tuple(name for reading in readings for name in pseudonyms(reading, known))
 
 
 def client_digest(secret: bytes, client_id: bytes) -> bytes:

@@ -5,12 +5,12 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from detector.events.encode import throttle
-from probewatch_door.asgi import ProbewatchDoor, from_header
+from probewatch_door.asgi import DENIAL, ProbewatchDoor, from_header
 from probewatch_door.decisions import Decisions
 from probewatch_door.limits import PROBLEM_TYPE
 from probewatch_door.pseudonym import PseudonymKey, pseudonyms
@@ -30,8 +30,16 @@ class Answer(NamedTuple):
     reached: bool
 
 
-Ask = Callable[[str], Answer]
-"""One request of a client by its id, through the door and back."""
+class Ask(Protocol):
+    """One request through the door and back."""
+
+    def __call__(self, *values: str | bytes) -> Answer:
+        """values : the client's id, as often as its header stands in the request. Text is sent as UTF-8."""
+
+
+def header_bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
 
 Build = Callable[..., Ask]
 """(decisions, allowlist=…, block_status=…) -> a door before an application of the model "loan"."""
@@ -147,6 +155,31 @@ def refuses_blocks_with_the_chosen_status(build: Build) -> None:
     assert (setting.ask("alice").status, setting.ask("bob").status) == (403, 429)
 
 
+def knows_a_client_by_its_bytes(build: Build) -> None:
+    """A header is bytes; the log that was judged has them as UTF-8 or as latin-1, where they are no UTF-8 replaced."""
+    sent = "josé".encode()
+    for logged in (sent.decode(), sent.decode("latin-1")):
+        setting = Setting(build)
+        setting.decide("block", client=logged)
+        assert setting.ask(sent).status == 429, f"logged as {logged!a}"
+        assert (setting.ask("jose").status, setting.ask("jos").status) == (200, 200)
+    sent = b"jos\xe9"
+    for logged in (sent.decode("latin-1"), sent.decode("utf-8", "replace")):
+        setting = Setting(build)
+        setting.decide("block", client=logged)
+        assert setting.ask(sent).status == 429, f"logged as {logged!a}"
+
+
+def refuses_a_header_that_stands_twice(build: Build) -> None:
+    """Without a word: the gateway may log either, so a client under a decision could add another's name."""
+    setting = Setting(build)
+    setting.decide("block")
+    for values in (("bob", "alice"), ("alice", "bob"), ("bob", "bob")):
+        answer = setting.ask(*values)
+        assert (answer.status, answer.body, answer.reached) == (400, b"", False), values
+    assert setting.ask("bob").reached
+
+
 CHECKS = (
     passes_clients_without_a_decision,
     fails_open_on_a_stale_view,
@@ -158,21 +191,28 @@ CHECKS = (
     refuses_without_naming_the_statistic,
     lets_the_allowlist_through,
     refuses_blocks_with_the_chosen_status,
+    knows_a_client_by_its_bytes,
+    refuses_a_header_that_stands_twice,
 )
 
 
-def asgi(decisions: Decisions, **options: Any) -> Ask:
+def asgi(decisions: Decisions, door: type[ProbewatchDoor] = ProbewatchDoor, kind: str = "http", **options: Any) -> Ask:
     """The ASGI door, called without a server."""
     called: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         called.append(scope["path"])
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"ok"})
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "bytes": b"ok"})
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"ok"})
 
-    door = ProbewatchDoor(app, decisions, from_header("X-Client-Id", [KEY]), "loan", **options)
+    behind = door(app, decisions, from_header("X-Client-Id", [KEY]), "loan", **options)
 
-    def ask(client_id: str) -> Answer:
+    def ask(*values: str | bytes) -> Answer:
         sent: list[Any] = []
         called.clear()
 
@@ -180,11 +220,25 @@ def asgi(decisions: Decisions, **options: Any) -> Ask:
             sent.append(message)
 
         async def receive() -> Any:
-            return {"type": "http.request", "body": b"", "more_body": False}
+            body = {"type": "http.request", "body": b"", "more_body": False}
+            return body if kind == "http" else {"type": "websocket.connect"}
 
-        scope = {"type": "http", "path": "/predict", "headers": [(b"x-client-id", client_id.encode())]}
-        asyncio.run(door(scope, receive, send))
-        headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-        return Answer(sent[0]["status"], headers, sent[1]["body"], bool(called))
+        headers = [(b"x-client-id", header_bytes(value)) for value in values]
+        scope = {"type": kind, "path": "/predict", "headers": headers, "extensions": {DENIAL: {}}}
+        asyncio.run(behind(scope, receive, send))
+        if sent[0]["type"] == "websocket.accept":
+            return Answer(200, {}, sent[1]["bytes"], bool(called))
+        assert [message["type"] for message in sent] == [f"{_answers(kind)}.{part}" for part in ("start", "body")]
+        said = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return Answer(sent[0]["status"], said, sent[1]["body"], bool(called))
 
     return ask
+
+
+def _answers(kind: str) -> str:
+    return "http.response" if kind == "http" else DENIAL
+
+
+def asgi_websocket(decisions: Decisions, **options: Any) -> Ask:
+    """The same door and its answer to a WebSocket's handshake; 200 stands for an accepted one."""
+    return asgi(decisions, kind="websocket", **options)

@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.testclient import TestClient
+from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket
 
 from detector.events.encode import moment, throttle
@@ -264,8 +264,8 @@ async def test_an_error_of_the_application_gives_its_place_back() -> None:
             await door({"type": "http", "headers": []}, None, None)  # type: ignore[arg-type]
 
 
-def test_lifespan_and_websockets_pass_through() -> None:
-    """The test client runs the lifespan; a blocked client's socket is none of this door's business."""
+def test_the_lifespan_passes_and_a_handshake_is_a_request() -> None:
+    """The test client runs the lifespan; a server that knows denial responses sends ours."""
     started: list[str] = []
 
     class Lifespan:
@@ -280,14 +280,48 @@ def test_lifespan_and_websockets_pass_through() -> None:
     app = Starlette(
         routes=ROUTES,
         lifespan=Lifespan,
-        middleware=[Middleware(ProbewatchDoor, decisions=view(record(action="block")), client_of=lambda _: ALICE)],
+        middleware=[Middleware(ProbewatchDoor, decisions=view(record(rate=1)), client_of=from_header("x-id", [KEY]))],
     )
     with TestClient(app) as client:
-        assert client.post("/predict", content=b"x").status_code == 429
-        with client.websocket_connect("/echo") as socket:
-            socket.send_text("hello")
-            assert socket.receive_text() == "hello"
+        for name in ("alice", "bob", "bob"):
+            with client.websocket_connect("/echo", headers={"x-id": name}) as socket:
+                socket.send_text("hello")
+                assert socket.receive_text() == "hello"
+        with (
+            pytest.raises(WebSocketDenialResponse) as refused,
+            client.websocket_connect("/echo", headers={"x-id": "alice"}),
+        ):
+            pass
+        assert refused.value.status_code == 429 and refused.value.json()["type"] == PROBLEM_TYPE
+        assert client.get("/slow", headers={"x-id": "alice"}).status_code == 429, "one window for both"
     assert started == ["startup", "shutdown"]
+
+
+async def test_a_server_without_denial_responses_closes_the_handshake() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        assert not sent, "a server takes no answer before its own message"
+        return {"type": "websocket.connect"}
+
+    door = ProbewatchDoor(protected(view()), view(record(action="block", rate=None)), lambda _: ALICE)
+    await door({"type": "websocket", "headers": [], "path": "/echo"}, receive, send)
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+async def test_an_open_socket_holds_its_place() -> None:
+    """As a request does until its answer is sent."""
+    door = protected(view(record(rate=None, max_concurrency=1)))
+    with TestClient(door) as client, client.websocket_connect("/echo", headers={"x-client-id": "alice"}) as socket:
+        assert client.post("/predict", content=b"x", headers={"x-client-id": "alice"}).status_code == 429
+        socket.send_text("bye")
+        assert socket.receive_text() == "bye"
+        assert socket.receive()["type"] == "websocket.close"
+    async with http(door) as again:
+        assert (await ask(again, "alice")).status_code == 200
 
 
 async def test_a_decision_on_the_topic_closes_the_door(embedded_broker: str, namespace: str) -> None:

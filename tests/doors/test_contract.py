@@ -2,20 +2,24 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from probewatch_door import asgi as asgi_module
+from probewatch_door.asgi import ProbewatchDoor
 from probewatch_door.decisions import Decisions
-from probewatch_door.limits import Delay, Gate, Refuse
-from probewatch_door.pseudonym import pseudonyms
+from probewatch_door.limits import Delay, Gate, Refuse, refuse_unclear
+from probewatch_door.pseudonym import RepeatedHeaderError, header_pseudonyms, pseudonyms
 from probewatch_door.record import Throttle
 from tests.doors import contract, wsgi
-from tests.doors.contract import CHECKS, KEY, Answer, Ask, Build
+from tests.doors.contract import CHECKS, KEY, Answer, Ask, Build, header_bytes
 
-DOORS: dict[str, Build] = {"asgi": contract.asgi, "wsgi": wsgi.wsgi}
+DOORS: dict[str, Build] = {
+    "asgi": contract.asgi, "asgi websocket": contract.asgi_websocket, "wsgi": wsgi.wsgi,
+}  # fmt: skip
 LINES_MAX = 150
 
 
@@ -66,6 +70,10 @@ class _Early(Decisions):
 VIEWS: dict[str, type[Decisions]] = {"stale": _Believing, "mild": _Mild, "forgetful": _Forgetful, "early": _Early}
 
 
+READINGS = ("latin-1", "utf-8", "ascii")
+"""Doors that know only one reading of a header's bytes."""
+
+
 def faulty(fault: str) -> Build:
     """A door with one fault; "" for none."""
 
@@ -77,12 +85,20 @@ def faulty(fault: str) -> Build:
             options.pop("block_status", None)
         gate = Gate(decisions, **options)
 
-        def ask(client_id: str) -> Answer:
-            names = pseudonyms("alice" if fault == "everybody" else client_id, [KEY])
+        def ask(*values: str | bytes) -> Answer:
+            sent = [b"alice"] if fault == "everybody" else [header_bytes(value) for value in values]
+            try:
+                names = header_pseudonyms(sent[: 1 if fault == "first" else None], [KEY])
+            except RepeatedHeaderError:
+                unclear = refuse_unclear()
+                return Answer(unclear.status, dict(unclear.headers), unclear.body, False)
+            if fault in READINGS:
+                names = pseudonyms(sent[0].decode(fault, "replace"), [KEY])
             with gate.admit(names, "loan") as verdict:
-                capped = isinstance(verdict, Refuse) and verdict.decision.action == "cap"
+                decision = verdict.decision
+                capped = decision is not None and decision.action == "cap"
                 if isinstance(verdict, Refuse) and not (fault == "uncapped" and capped):
-                    talk = {"x-detector": verdict.decision.reason} if fault == "talks" else {}
+                    talk = {"x-detector": decision.reason} if fault == "talks" and decision else {}
                     return Answer(verdict.status, dict(verdict.headers) | talk, verdict.body, False)
                 if isinstance(verdict, Delay) and fault != "hasty":
                     time.sleep(verdict.seconds)
@@ -107,6 +123,10 @@ def faulty(fault: str) -> Build:
         ("talks", contract.refuses_without_naming_the_statistic),
         ("allowlist", contract.lets_the_allowlist_through),
         ("status", contract.refuses_blocks_with_the_chosen_status),
+        ("latin-1", contract.knows_a_client_by_its_bytes),
+        ("utf-8", contract.knows_a_client_by_its_bytes),
+        ("ascii", contract.knows_a_client_by_its_bytes),
+        ("first", contract.refuses_a_header_that_stands_twice),
     ],
 )
 def test_a_check_fails_on_a_door_that_breaks_it(fault: str, check: Callable[[Build], None]) -> None:
@@ -114,3 +134,20 @@ def test_a_check_fails_on_a_door_that_breaks_it(fault: str, check: Callable[[Bui
     with pytest.raises(AssertionError):
         check(faulty(fault))
     assert check in CHECKS
+
+
+class _DeafToSockets(ProbewatchDoor):
+    """Lets every WebSocket through."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+@pytest.mark.parametrize("check", [contract.refuses_without_naming_the_statistic, contract.holds_to_the_rate])
+def test_a_check_fails_on_a_door_that_lets_every_websocket_through(check: Callable[[Build], None]) -> None:
+    check(partial(contract.asgi, door=_DeafToSockets))
+    with pytest.raises(AssertionError):
+        check(partial(contract.asgi_websocket, door=_DeafToSockets))

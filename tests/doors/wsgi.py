@@ -6,9 +6,9 @@ from http import HTTPStatus
 from typing import Any
 
 from probewatch_door.decisions import Decisions
-from probewatch_door.limits import Delay, Gate, Refuse
-from probewatch_door.pseudonym import pseudonyms
-from tests.doors.contract import KEY, Answer, Ask
+from probewatch_door.limits import Delay, Gate, Refuse, Verdict, refuse_unclear
+from probewatch_door.pseudonym import RepeatedHeaderError, header_pseudonyms
+from tests.doors.contract import KEY, Answer, Ask, header_bytes
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 App = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -23,15 +23,23 @@ class WsgiDoor:
         self._gate = Gate(decisions, **options)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        clients = pseudonyms(environ["HTTP_X_CLIENT_ID"], [KEY])
+        # Servers join repeated headers with commas, and write the header's bytes as latin-1 (PEP 3333).
+        values = environ["HTTP_X_CLIENT_ID"].encode("latin-1").split(b",")
+        try:
+            clients = header_pseudonyms(values, [KEY])
+        except RepeatedHeaderError:
+            return self._answer(refuse_unclear(), environ, start_response)
         with self._gate.admit(clients, self._model) as verdict:
-            if isinstance(verdict, Refuse):
-                phrase = HTTPStatus(verdict.status).phrase
-                start_response(f"{verdict.status} {phrase}", list(verdict.headers))
-                return [verdict.body]
-            if isinstance(verdict, Delay):
-                time.sleep(verdict.seconds)
-            return list(self._app(environ, start_response))
+            return self._answer(verdict, environ, start_response)
+
+    def _answer(self, verdict: Verdict, environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        if isinstance(verdict, Refuse):
+            phrase = HTTPStatus(verdict.status).phrase
+            start_response(f"{verdict.status} {phrase}", list(verdict.headers))
+            return [verdict.body]
+        if isinstance(verdict, Delay):
+            time.sleep(verdict.seconds)
+        return list(self._app(environ, start_response))
 
 
 def wsgi(decisions: Decisions, **options: Any) -> Ask:
@@ -44,10 +52,11 @@ def wsgi(decisions: Decisions, **options: Any) -> Ask:
 
     door = WsgiDoor(app, decisions, "loan", **options)
 
-    def ask(client_id: str) -> Answer:
+    def ask(*values: str | bytes) -> Answer:
         started: list[tuple[str, list[tuple[str, str]]]] = []
         called.clear()
-        environ = {"HTTP_X_CLIENT_ID": client_id, "PATH_INFO": "/predict"}
+        joined = b",".join(map(header_bytes, values)).decode("latin-1")
+        environ = {"HTTP_X_CLIENT_ID": joined, "PATH_INFO": "/predict"}
         body = b"".join(door(environ, lambda status, headers: started.append((status, headers))))
         ((status, headers),) = started
         return Answer(int(status.split()[0]), dict(headers), body, bool(called))
