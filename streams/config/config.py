@@ -8,16 +8,16 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from detector.settings import DriftSettings, Model, Policy, Section, State
 from models.hashes import short_hash
 from streams.config.input import Input
 from streams.config.kafka import Kafka
-from streams.config.keys import ConfigError, absolute_paths, explain, sections
+from streams.config.keys import ConfigError, absolute_paths, comma_separated, explain, sections
 from streams.config.secrets import SecretSources
 from streams.config.topics import Topics
 
@@ -28,6 +28,16 @@ DEFAULT_FILE = Path("probewatch.toml")
 class Web(Section):
     host: str = Field("127.0.0.1", min_length=1, description="Address of the HTTP server (metrics, health, readiness).")
     port: int = Field(6066, ge=0, le=65_535, description="Port of the HTTP server; 0 takes a free one.")
+    names: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="More names by which it may be asked, as in `probewatch.internal`; others get 421. `localhost`,"
+        " `web.host` and the address that was reached always may. In the environment: `a,b`.",
+    )
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return comma_separated(value)
 
 
 class Config(BaseSettings):

@@ -45,6 +45,11 @@ class Key(NamedTuple):
     description: str
 
 
+def comma_separated(value: object) -> object:
+    """A list as the environment writes it, `a,b`; anything else unchanged."""
+    return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+
 def sections(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(model.model_fields)
 

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from detector.settings import Section
+from streams.config.keys import comma_separated
 
 
 class Vault(Section):
@@ -88,7 +89,7 @@ class SecretSources(Section):
     @field_validator("public_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+        return comma_separated(value)
 
     @field_validator("public_keys")
     @classmethod

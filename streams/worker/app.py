@@ -117,7 +117,7 @@ class Worker:
         self._features = features
         self.runners = [StageRunner(*self._stage(name, artefacts, secrets)) for name in STAGES if name in stages]
         self.liveness = Liveness(config, self._wanted, self._check_topics)
-        self.health = Health(self.runners, self.metrics, self.liveness)
+        self.health = Health(self.runners, self.metrics, self.liveness, config.web)
 
     def _stage(self, name: str, artefacts: Artefacts, secrets: Secrets) -> tuple[Any, str, dict[str, Any]]:
         stage: SketchStage | JudgeStage | LinkStage
@@ -150,7 +150,7 @@ class Worker:
     async def run(self, asked: asyncio.Event) -> None:
         """Run until `asked` is set. Raises the first error of any stage."""
         await demand(self._config, [runner.stage.name for runner in self.runners])
-        await self.health.start(self._config.web)
+        await self.health.start()
         log.info("started", stages=[r.stage.name for r in self.runners], on=self._features.name, at=self.health.address)
         stop = asyncio.create_task(asked.wait())
         starts = [asyncio.create_task(runner.start()) for runner in self.runners]

@@ -14,16 +14,18 @@ from streams.worker.stage import StageRunner
 class Health:
     """Serves them on the configured address, by default on loopback."""
 
-    def __init__(self, runners: Sequence[StageRunner], metrics: Metrics, liveness: Liveness) -> None:
+    def __init__(self, runners: Sequence[StageRunner], metrics: Metrics, liveness: Liveness, settings: Web) -> None:
         self._runners = runners
         self._liveness = liveness
         self._metrics = metrics
-        self._server = PlainServer({"/live": self._live, "/ready": self._ready, "/metrics": self._scrape})
+        pages = {"/live": self._live, "/ready": self._ready, "/metrics": self._scrape}
+        self._settings = settings
+        self._server = PlainServer(pages, names=settings.names)
         self.address = ""
 
-    async def start(self, settings: Web) -> None:
+    async def start(self) -> None:
         """Raises OSError if the address is taken."""
-        self.address = await self._server.start(settings.host, settings.port)
+        self.address = await self._server.start(self._settings.host, self._settings.port)
 
     async def stop(self) -> None:
         await self._server.stop()
