@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from streams.kafka.embedded import EmbeddedBroker
 from tests.kafka_broker import apache_kafka
@@ -18,6 +19,9 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 if TYPE_CHECKING:
     from tests.kafka.closed_broker import Closed
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 _numbers = itertools.count()
 BROKERS = {"broker", "embedded_broker", "apache_broker", "closed"}

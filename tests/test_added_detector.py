@@ -20,6 +20,7 @@ from streams.analyst.events import Alert, decode_event
 from streams.wire import frames
 from tests import engine_cases as cases
 from tests.added_detector import HOPPER, SIGNING_KEY, Given, Result
+from tests.pipeline import HANGS_S
 from tests.scenarios import run
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +52,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Without, Result]:
     blocks = dumped(state)
     rest = values_of(state, log[half:])
     (folder / "given").write_bytes(msgspec.msgpack.encode(Given(values, half, blocks)))
-    subprocess.run([sys.executable, "-m", "tests.added_detector", str(folder)], cwd=ROOT, check=True, timeout=900)
+    subprocess.run([sys.executable, "-m", "tests.added_detector", str(folder)], cwd=ROOT, check=True, timeout=HANGS_S)
     result = msgspec.msgpack.decode((folder / "result").read_bytes(), type=Result)
     return Without(settings, log, half, first, rest, dumped(state)), result
 

@@ -17,7 +17,7 @@ from streams.kafka.faust_batches import Batch, Memory
 from streams.kafka.topic_ids import topic_ids
 from streams.worker.stage import LostBatchError, StageError, StageRunner
 from tests.kafka_config import kafka_config
-from tests.pipeline import until
+from tests.pipeline import HANGS_S, until
 
 
 class Collecting:
@@ -175,7 +175,7 @@ async def test_a_lost_batch_ends_the_stage_before_anything_behind_it_is_committe
     consumer._numbers[TP(topic, 0)] += 1  # as if one had been dropped on its way
     await fill(config, 1, 10)
     with pytest.raises(LostBatchError, match="expected batch 1; got 2"):
-        await asyncio.wait_for(asyncio.shield(runner.failed), 120)
+        await asyncio.wait_for(asyncio.shield(runner.failed), HANGS_S)
     assert len(stage.records) == 10
     assert await committed(config, topic) == 10
     await runner.abandon()
@@ -192,7 +192,7 @@ async def test_an_error_in_a_stage_ends_it_and_is_told(embedded_broker: str, nam
     runner = await runner_of(config, Failing(topic))
     starting = asyncio.create_task(runner.start())
     with pytest.raises(ZeroDivisionError, match="as planned"):
-        await asyncio.wait_for(asyncio.shield(runner.failed), 120)
+        await asyncio.wait_for(asyncio.shield(runner.failed), HANGS_S)
     assert await committed(config, topic) is None
     starting.cancel()
     await runner.abandon()
@@ -230,10 +230,10 @@ async def test_behind_a_step_that_failed_nothing_is_written_or_committed(
     stage = Failing(topic)
     runner = await runner_of(config, stage)
     starting = asyncio.create_task(runner.start())
-    await asyncio.wait_for(stage.began.wait(), 120)
+    await asyncio.wait_for(stage.began.wait(), HANGS_S)
     if fails:
         with pytest.raises(ZeroDivisionError):
-            await asyncio.wait_for(asyncio.shield(runner.failed), 120)
+            await asyncio.wait_for(asyncio.shield(runner.failed), HANGS_S)
     else:
         for actor in runner.app.agents[stage.name]._actors:
             actor.actor_task.cancel()
@@ -306,14 +306,14 @@ async def test_a_topic_made_anew_is_refused_by_its_id(apache_broker: str, namesp
         # The group rebalances over the lost partition and meets the new id there, or somebody else tells it first.
         if runner.ready:
             runner.check_topic_ids(now)
-        await asyncio.wait_for(asyncio.shield(runner.failed), 120)
+        await asyncio.wait_for(asyncio.shield(runner.failed), HANGS_S)
     assert len(stage.records) == 10, "nothing of the new topic was taken for the old one's"
     await runner.abandon()
 
     second = await runner_of(config, again := remembering("0"))
     starting = asyncio.create_task(second.start())
     with pytest.raises(StageError, match="was deleted and re-created under its old name"):
-        await asyncio.wait_for(asyncio.shield(second.failed), 120)
+        await asyncio.wait_for(asyncio.shield(second.failed), HANGS_S)
     assert again.records == []
     starting.cancel()
     await second.abandon()

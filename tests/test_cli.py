@@ -15,6 +15,7 @@ from streams.cli import app
 from streams.secrets.load import create_secrets
 from streams.wire import frames
 from tests.history import benign, lines, write_jsonl
+from tests.pipeline import HANGS_S
 
 COMMANDS = (
     "run",
@@ -83,7 +84,9 @@ def test_the_service_demands_secrets_of_its_own(at: Path) -> None:
     """Those that `calibrate` made beside the artefacts serve offline work only."""
     create_secrets(at / "artefacts")
     # A process of its own: a worker takes over logging, for good.
-    result = subprocess.run([sys.executable, "-m", "streams.cli", "run"], capture_output=True, text=True, timeout=240)
+    result = subprocess.run(
+        [sys.executable, "-m", "streams.cli", "run"], capture_output=True, text=True, timeout=HANGS_S
+    )
     assert (result.returncode, result.stdout) == (2, "")
     assert "pseudonym_key: not set" in result.stderr
 
@@ -188,7 +191,7 @@ def _orders(bootstrap: str, topic: str, count: int) -> list[frames.ControlFrame]
         consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
         await consumer.start()
         try:
-            records = [await asyncio.wait_for(consumer.getone(), 120) for _ in range(count)]
+            records = [await asyncio.wait_for(consumer.getone(), HANGS_S) for _ in range(count)]
         finally:
             await consumer.stop()
         decoded = [frames.decode(record.value, record.partition, record.offset) for record in records]

@@ -21,7 +21,7 @@ from streams.compare.minutes import held
 from streams.compare.pairs import pairs
 from streams.config.config import Config
 from tests.history import benign, sweeps, write_jsonl
-from tests.pipeline import Calibrated
+from tests.pipeline import HANGS_S, Calibrated
 
 BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOBODY = Truth({})
@@ -183,7 +183,7 @@ def test_ctrl_c_writes_nothing_and_the_same_command_gives_the_same_bytes(fitted:
     while process.poll() is None and not _hears(process.pid):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate(timeout=HANGS_S)
     assert process.returncode == 130, said
     assert "stopped before anything was written" in said and not (tmp_path / "out").exists()
     assert call(*words, tmp_path / "out").exit_code == 0

@@ -27,6 +27,7 @@ from probewatch_door import __version__
 from probewatch_door.pseudonym import PseudonymKey, pseudonyms
 from streams.kafka.embedded import EmbeddedBroker
 from tests.findings import FINDING
+from tests.pipeline import HANGS_S
 
 ROOT = Path(__file__).parents[1]
 KEY = PseudonymKey("k1", b"w" * 32)
@@ -85,7 +86,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _run(words: Iterable[object], folder: Path, **environment: str) -> str:
     done = subprocess.run(
         list(map(str, words)), cwd=folder, env={"PATH": "/usr/bin:/bin", "HOME": str(folder), **environment},
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=HANGS_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

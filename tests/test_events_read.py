@@ -29,6 +29,7 @@ from streams.metrics import Metrics
 from streams.worker.sink import Sink
 from tests.findings import FINDING, finding
 from tests.kafka_config import kafka_config
+from tests.pipeline import HANGS_S
 
 MODEL_DRIFT = drift_records.DriftFinding(
     "loan", "loan@0123456789abcdef", "score", "adwin", 1_700_000_000_000, 1_700_003_600_000,
@@ -144,8 +145,8 @@ async def test_topics_give_what_was_sent_once_and_go_on(broker: str, namespace: 
     while not following.done():  # it begins at the ends that it meets
         await sink.send([*written(OTHER), *drift_records.events(MODEL_DRIFT)[:1]])
         await asyncio.sleep(0.2)
-    assert {event.client for event in await asyncio.wait_for(following, 120)} <= {OTHER.client, ""}
-    heard = await asyncio.wait_for(until_drift(past=True), 120)
+    assert {event.client for event in await asyncio.wait_for(following, HANGS_S)} <= {OTHER.client, ""}
+    heard = await asyncio.wait_for(until_drift(past=True), HANGS_S)
     assert len({event.uid for event in heard}) == len(heard)
     await producer.stop()
     read = await asyncio.to_thread(lambda: list(read_events(None, config)))

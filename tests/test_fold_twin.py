@@ -16,6 +16,7 @@ from models.kernels.numbers import SOFTPLUS
 from tests import fold_cases as cases
 from tests.fold_cases import SHAPES, Move, Shape
 from tests.fold_pictures import picture, slow_picture
+from tests.pipeline import HANGS_S
 from tests.reference.features import Row
 from tests.reference.fold import SlowFold, log_one_plus
 
@@ -269,5 +270,5 @@ def test_the_same_without_the_compiler(shapes: tuple[int, int]) -> None:
     """Plain Python checks every subscript, which compiled code does not. Other shapes nightly."""
     command = [sys.executable, "-c", PLAIN, *map(str, shapes)]
     plain = os.environ | {"NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=HANGS_S)
     assert done.stdout == "equal\n", done.stderr[-2000:]

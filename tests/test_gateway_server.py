@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from examples.loan_gateway import app as gateway
 from examples.loan_gateway import server as bounded
+from tests.pipeline import HANGS_S
 
 HEAD_S = 0.5
 
@@ -48,7 +49,7 @@ HEAD = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nX-Client-Id: a\r\n"
 
 def talk(port: int, text: bytes, drip: bytes) -> tuple[bytes, float]:
     """As `until_closed`. A plain socket: what came before a reset stays readable; asyncio's streams throw it away."""
-    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=HANGS_S) as connection:
         begun = time.monotonic()
         connection.sendall(text)
         closed = threading.Event()

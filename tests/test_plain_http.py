@@ -10,6 +10,7 @@ import pytest
 from streams.config.config import Config
 from streams.worker import http
 from streams.worker.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, Answer, PlainServer
+from tests.pipeline import HANGS_S
 
 DEADLINE_S = 0.6
 PAGES = {"/page": lambda: Answer(HTTPStatus.OK, "text/plain", b"x" * 10)}
@@ -28,7 +29,7 @@ async def ask(port: int, text: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(text)
     try:
-        return await asyncio.wait_for(reader.read(), 120)
+        return await asyncio.wait_for(reader.read(), HANGS_S)
     except ConnectionResetError:
         return b""
     finally:
@@ -85,7 +86,7 @@ async def test_a_slow_client_is_cut_off_at_the_deadline(port: int) -> None:
 
     dripping = asyncio.create_task(drip())
     try:
-        assert await asyncio.wait_for(reader.read(), 120) == b""
+        assert await asyncio.wait_for(reader.read(), HANGS_S) == b""
     except ConnectionResetError:
         pass
     finally:
@@ -102,7 +103,7 @@ async def test_idle_clients_keep_nobody_out(port: int) -> None:
         idle.append(await asyncio.open_connection("127.0.0.1", port))
         if number % 64 == 0:
             assert status(await ask(port, b"GET /page HTTP/1.0\r\n\r\n")) == 200
-    assert await asyncio.wait_for(idle[0][0].read(), 120) == b"", "the oldest made room"
+    assert await asyncio.wait_for(idle[0][0].read(), HANGS_S) == b"", "the oldest made room"
     await _still_open(idle[-1])
     for _, writer in idle:
         writer.close()
@@ -114,9 +115,9 @@ async def test_who_holds_most_makes_room_first(port: int) -> None:
     patient = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
     patient[1].write(b"GET /page HTTP/1.0\r\n")
     idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2 * CONNECTIONS_MAX)]
-    assert await asyncio.wait_for(idle[0][0].read(), 120) == b""
+    assert await asyncio.wait_for(idle[0][0].read(), HANGS_S) == b""
     patient[1].write(b"\r\n")
-    assert status(await asyncio.wait_for(patient[0].read(), 120)) == 200
+    assert status(await asyncio.wait_for(patient[0].read(), HANGS_S)) == 200
     for _, writer in (patient, *idle):
         writer.close()
 
@@ -124,7 +125,7 @@ async def test_who_holds_most_makes_room_first(port: int) -> None:
 async def _still_open(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
     reader, writer = connection
     writer.write(b"GET /page HTTP/1.0\r\n\r\n")
-    assert status(await asyncio.wait_for(reader.read(), 120)) == 200
+    assert status(await asyncio.wait_for(reader.read(), HANGS_S)) == 200
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ async def test_the_address_that_was_reached_is_a_name(listens: str, reached: str
     address = await server.start(listens, 0)
     reader, writer = await asyncio.open_connection(reached, int(address.rpartition(":")[2]))
     writer.write(f"GET /page HTTP/1.1\r\nHost: {f'[{reached}]' if ':' in reached else reached}\r\n\r\n".encode())
-    assert status(await asyncio.wait_for(reader.read(), 120)) == 200
+    assert status(await asyncio.wait_for(reader.read(), HANGS_S)) == 200
     writer.close()
     await server.stop()
 

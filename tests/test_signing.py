@@ -13,6 +13,7 @@ from models.artefacts import manifest
 from models.artefacts.signing import SIGNATURE_FILE, SignatureError, fingerprint, public_key, sign, signer
 from models.artefacts.store import SCHEMA, ArtefactError, inspect_artefacts, load_artefacts, save_artefacts
 from streams.fit import openssf
+from tests.pipeline import HANGS_S
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 SEED = bytes(32)
@@ -122,7 +123,9 @@ def test_openssl_agrees(folder: Path) -> None:
         "-sigfile",
         str(signature),
     ]
-    done = subprocess.run(["openssl", "pkeyutl", "-verify", *arguments], capture_output=True, check=False, timeout=240)
+    done = subprocess.run(
+        ["openssl", "pkeyutl", "-verify", *arguments], capture_output=True, check=False, timeout=HANGS_S
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.pipeline import HANGS_S
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "deploy"))
 from audit import OUT_OF_REACH, packages, verdict  # noqa: E402 a script, not a package
@@ -59,7 +61,7 @@ def test_a_database_out_of_reach_is_said_and_fails_nothing(tmp_path: Path) -> No
     """Nobody listens where the proxy should be."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9"}
     words = [sys.executable, str(ROOT / "deploy/audit.py"), str(SERVICE_LOCK)]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=HANGS_S)
     assert (done.returncode, done.stdout) == (0, OUT_OF_REACH + "\n"), done.stderr
 
 
@@ -67,7 +69,7 @@ def test_the_bill_of_materials_names_all_that_ships_with_its_hashes(tmp_path: Pa
     bill = tmp_path / "sbom.json"
     (line,) = re.findall(r"^\t\$\(BIN\)/(cyclonedx-py .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     words = [str(Path(sys.executable).parent / "cyclonedx-py"), *line.replace("out/sbom.json", str(bill)).split()[1:]]
-    subprocess.run(words, check=True, cwd=ROOT, timeout=300, capture_output=True)
+    subprocess.run(words, check=True, cwd=ROOT, timeout=HANGS_S, capture_output=True)
     made = json.loads(bill.read_text())
     assert made["bomFormat"] == "CycloneDX" and made["metadata"]["component"]["name"] == "probewatch"
     listed = {f"{part['name']}=={part['version']}": _hashes(part) for part in made["components"]}

@@ -21,7 +21,17 @@ from tests.history import benign, sweeps
 from tests.kafka.closed_broker import ROOT, Closed, as_user, change_acls
 from tests.kafka.roles import DOCS, Answers, measure, prepare, section
 from tests.kafka_config import kafka_config
-from tests.pipeline import RAW_PARTITIONS, Calibrated, all_handled, offline, read_events, read_topic, until, write_raw
+from tests.pipeline import (
+    HANGS_S,
+    RAW_PARTITIONS,
+    Calibrated,
+    all_handled,
+    offline,
+    read_events,
+    read_topic,
+    until,
+    write_raw,
+)
 from tests.test_worker import working
 
 pytestmark = pytest.mark.kafka
@@ -217,7 +227,7 @@ async def test_a_worker_without_a_right_ends_and_says_what_was_refused(
     await write_raw(as_user(config, closed, "gateway"), [*sweeps(2, 40, seed=6), {"client_id": "b", "ts": "never"}])
     running = Worker(worker, await probe(worker.kafka), fitted.artefacts, fitted.secrets, ("sketch", "judge"))
     with pytest.raises(RightsError) as caught:
-        await asyncio.wait_for(running.run(asyncio.Event()), 120)
+        await asyncio.wait_for(running.run(asyncio.Event()), HANGS_S)
     kind = "group" if resource.startswith("-") else "topic"
     assert str(caught.value).startswith(f"no right {operation} on {kind} {name} (")
 
@@ -240,5 +250,5 @@ async def test_a_right_that_is_withdrawn_ends_the_worker(closed: Closed, namespa
     )
     await write_raw(as_user(config, closed, "gateway"), sweeps(1, 40, seed=6))
     with pytest.raises(BaseException) as caught:
-        await asyncio.wait_for(ending, 120)
+        await asyncio.wait_for(ending, HANGS_S)
     assert config.topics.requests in reason(caught.value)

@@ -24,6 +24,7 @@ from tests.history import benign, sweeps
 from tests.kafka_broker import Cluster, kafka_cluster
 from tests.kafka_config import kafka_config
 from tests.pipeline import (
+    HANGS_S,
     RAW_PARTITIONS,
     Calibrated,
     all_handled,
@@ -129,7 +130,7 @@ async def test_a_worker_that_comes_first_waits_for_kafka(own: Cluster, capfd: py
     await asyncio.sleep(3)
     assert not arriving.done()
     node.start()
-    await asyncio.wait_for(arriving, 120)
+    await asyncio.wait_for(arriving, HANGS_S)
     said = capfd.readouterr()
     assert "Kafka is unavailable" in said.out + said.err and "Kafka is available again" in said.out + said.err
 
@@ -147,7 +148,7 @@ async def test_what_is_refused_ends_the_worker_before_anything_behind_it_and_goe
     await write_raw(config, ROWS)
     async with working(config, fitted) as (_, running):
         with pytest.raises((SendError, ExceptionGroup)) as caught:
-            await asyncio.wait_for(asyncio.shield(running), 120)
+            await asyncio.wait_for(asyncio.shield(running), HANGS_S)
     told = caught.value if isinstance(caught.value, SendError) else caught.value.exceptions[0]
     assert re.match(
         rf"{re.escape(name)}: a message of \d+ bytes was not taken: MessageSizeTooLarge.*max.message.bytes", str(told)
