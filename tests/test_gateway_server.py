@@ -24,9 +24,10 @@ class NoModel:
 
 
 class NoLog:
-    failures = 0
+    connected = True
+    waiting = dropped = failures = 0
 
-    async def write(self, client_id: str, record: bytes) -> None: ...
+    def write(self, client_id: str, record: bytes) -> None: ...
 
 
 @pytest.fixture

@@ -1,20 +1,26 @@
 """The example gateway: what it answers, what it refuses, what it logs; and that its traffic is what it says it is."""
 
+import argparse
+import asyncio
 import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 import msgspec
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaTimeoutError
 from starlette.testclient import TestClient
 
 from examples.attackers import PATIENCE, Box, FormulaSweep, GaveUpError, HopSkipJump, Prober
-from examples.loan_gateway.__main__ import KafkaLog
+from examples.loan_gateway import log as gateway_log
+from examples.loan_gateway.__main__ import application
 from examples.loan_gateway.app import MAX_BODY_BYTES, build_app
+from examples.loan_gateway.log import KafkaLog
 from examples.loan_gateway.model import (
     FIELDS,
     TRAINING_ROWS,
@@ -28,16 +34,20 @@ from examples.loan_gateway.model import (
 from examples.traffic import CLASS_OF_KIND, LIVE_SIZES, population
 from streams.adapters import native
 from streams.wire.rejects import Fault
+from tests.pipeline import until
 
 
 @dataclass
 class MemoryLog:
     """A request log that can be looked at."""
 
+    connected: bool = True
+    waiting: int = 0
+    dropped: int = 0
     failures: int = 0
     records: list[tuple[str, bytes]] = field(default_factory=list)
 
-    async def write(self, client_id: str, record: bytes) -> None:
+    def write(self, client_id: str, record: bytes) -> None:
         self.records.append((client_id, record))
 
 
@@ -155,10 +165,9 @@ def test_a_blank_may_stand_where_real_applications_have_one(people: list[Feature
 
 
 async def test_the_log_reaches_kafka_keyed_by_client(embedded_broker: str, namespace: str) -> None:
-    log = KafkaLog(embedded_broker, f"{namespace}-gateway-logs")
-    await log.start()
-    await log.write("acct-1", b"{}")
-    await log.stop()
+    async with KafkaLog(embedded_broker, f"{namespace}-gateway-logs") as log:
+        log.write("acct-1", b"{}")
+        await until(lambda: log.waiting == 0, "handed over")
     consumer = AIOKafkaConsumer(
         f"{namespace}-gateway-logs", bootstrap_servers=embedded_broker, auto_offset_reset="earliest"
     )
@@ -167,7 +176,60 @@ async def test_the_log_reaches_kafka_keyed_by_client(embedded_broker: str, names
         record = await consumer.getone()
     finally:
         await consumer.stop()
-    assert (record.key, record.value, log.failures) == (b"acct-1", b"{}", 0)
+    assert (record.key, record.value, log.failures, log.dropped) == (b"acct-1", b"{}", 0, 0)
+
+
+async def test_the_log_keeps_the_newest_while_kafka_is_away() -> None:
+    """Beyond its room it drops the oldest, and counts; nothing ever waits."""
+    async with KafkaLog("127.0.0.1:1", "nowhere", waiting_max=10) as log:
+        for number in range(25):
+            log.write("acct-1", b"%d" % number)
+        await asyncio.sleep(0)
+        assert (log.waiting, log.dropped, log.connected) == (10, 15, False)
+        assert [record for _, record in log._waiting] == [b"%d" % number for number in range(15, 25)]
+    assert log.dropped == 25, "what is left at the end is counted"
+
+
+def test_a_gateway_without_any_broker_answers(people: list[Features], tmp_path: Path) -> None:
+    """Its whole application, with a door: it starts, answers, and says what becomes of its log."""
+    (tmp_path / "key").write_text("ab" * 32)
+    options = argparse.Namespace(
+        bootstrap="127.0.0.1:1", topic="gateway-logs", registry=None, pseudonym_key=tmp_path / "key", decisions="none"
+    )
+    with TestClient(application(options)) as client:
+        assert {post(client, people[number]).status_code for number in range(200)} == {200}
+        health = client.get("/healthz")
+    assert (health.status_code, health.json()["status"]) == (200, "ok")
+    assert health.json()["log"] == {"connected": False, "waiting": 200, "dropped": 0, "failures": 0}
+
+
+async def test_a_broker_that_goes_away_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has not taken waits; the writer does not, even where the client library would."""
+    taken, open_again = [], asyncio.Event()
+
+    class Hanging:
+        def __init__(self, **_: object) -> None: ...
+        async def start(self) -> None: ...
+        async def stop(self) -> None: ...
+
+        async def send(self, topic: str, value: bytes, key: bytes) -> "asyncio.Future[None]":
+            if value == b"3" and not open_again.is_set():
+                await open_again.wait()
+                raise KafkaTimeoutError
+            taken.append(value)
+            sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            sent.set_result(None)
+            return sent
+
+    monkeypatch.setattr(gateway_log, "AIOKafkaProducer", Hanging)
+    async with KafkaLog("broker:9092", "gateway-logs", waiting_max=50) as log:
+        for number in range(40):
+            log.write("acct-1", b"%d" % number)
+        await until(lambda: len(taken) == 3, "the first three")
+        assert (log.waiting, log.dropped) == (37, 0)
+        open_again.set()
+        await until(lambda: log.waiting == 0, "the rest")
+    assert taken == [b"%d" % number for number in range(40)], "in order, the refused one tried again"
 
 
 def test_the_population_is_benign_varied_and_repeatable(people: list[Features]) -> None:

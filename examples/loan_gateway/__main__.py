@@ -4,52 +4,20 @@ import argparse
 import asyncio
 import contextlib
 import json
-import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
 from starlette.applications import Starlette
 
 from examples.loan_gateway.app import build_app
+from examples.loan_gateway.log import KafkaLog
 from examples.loan_gateway.model import NAME as MODEL
 from examples.loan_gateway.model import LoanModel, load_applications
 from examples.loan_gateway.server import server
 from probewatch_door.asgi import ProbewatchDoor, from_header
 from probewatch_door.decisions import KafkaDecisions
 from probewatch_door.pseudonym import PseudonymKey
-
-logger = logging.getLogger("loan_gateway")
-
-
-class KafkaLog:
-    """Request log on a Kafka topic, keyed by client so that one client's records keep their order."""
-
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self.failures = 0
-        self._bootstrap = bootstrap
-        self._topic = topic
-        self._producer: AIOKafkaProducer | None = None
-
-    async def start(self) -> None:
-        self._producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all", linger_ms=5)
-        await self._producer.start()
-
-    async def stop(self) -> None:
-        if self._producer is not None:
-            await self._producer.stop()
-
-    async def write(self, client_id: str, record: bytes) -> None:
-        """Hand the record over; the answer does not wait for the broker, but a lost record is counted."""
-        assert self._producer is not None
-        sent = await self._producer.send(self._topic, record, key=client_id.encode())
-        sent.add_done_callback(self._note)
-
-    def _note(self, sent: "asyncio.Future[object]") -> None:
-        if not sent.cancelled() and sent.exception() is not None:
-            self.failures += 1
-            logger.error("a log record was lost: %s", type(sent.exception()).__name__)
 
 
 def _arguments() -> argparse.Namespace:
@@ -64,7 +32,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def serve(options: argparse.Namespace) -> None:
+def application(options: argparse.Namespace) -> Any:
+    """The gateway behind its door. Neither its start nor any answer waits for Kafka."""
     registry = json.loads(options.registry.read_text()) if options.registry else {}
     training, _ = load_applications()
     log = KafkaLog(options.bootstrap, options.topic)
@@ -75,8 +44,7 @@ async def serve(options: argparse.Namespace) -> None:
         async with contextlib.AsyncExitStack() as stack:
             for decisions in followed:
                 await stack.enter_async_context(decisions)
-            await log.start()
-            stack.push_async_callback(log.stop)
+            await stack.enter_async_context(log)
             yield
 
     app: Any = build_app(LoanModel(training), log, registry, lifespan)
@@ -85,7 +53,11 @@ async def serve(options: argparse.Namespace) -> None:
         decisions = KafkaDecisions(options.bootstrap, options.decisions)
         followed.append(decisions)
         app = ProbewatchDoor(app, decisions, from_header("X-Client-Id", [key]), MODEL)
-    await server(app, options.host, options.port).serve()
+    return app
+
+
+async def serve(options: argparse.Namespace) -> None:
+    await server(application(options), options.host, options.port).serve()
 
 
 if __name__ == "__main__":

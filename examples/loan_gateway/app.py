@@ -22,11 +22,16 @@ MAX_CLIENT_ID_CHARS = 128
 
 
 class Log(Protocol):
-    """Where the gateway writes its request log."""
+    """Where the gateway writes its request log. An answer never waits for it."""
 
+    connected: bool
+    dropped: int
     failures: int
 
-    async def write(self, client_id: str, record: bytes) -> None: ...
+    @property
+    def waiting(self) -> int: ...
+
+    def write(self, client_id: str, record: bytes) -> None: ...
 
 
 def build_app(
@@ -78,14 +83,21 @@ class Gateway:
             "status": 200,
             "latency_ms": round((time.perf_counter() - started) * 1e3, 3),
         }
-        await self._log.write(client_id, msgspec.json.encode(record))
+        self._log.write(client_id, msgspec.json.encode(record))
         return Response(
             msgspec.json.encode({"request_id": request_id, "label": label, "score": score}),
             media_type="application/json",
         )
 
     async def healthz(self, _: Request) -> Response:
-        return JSONResponse({"status": "ok", "model": loans.NAME, "log_failures": self._log.failures})
+        """200 also while Kafka is away: the gateway answers, and says what it cannot log."""
+        log = {
+            "connected": self._log.connected,
+            "waiting": self._log.waiting,
+            "dropped": self._log.dropped,
+            "failures": self._log.failures,
+        }
+        return JSONResponse({"status": "ok", "model": loans.NAME, "log": log})
 
 
 async def _body(request: Request) -> bytes:
