@@ -33,6 +33,7 @@ from detector.state.packing import BODY_BYTES_MIN, pack, unpack
 from models.artefacts.store import Artefacts, ModelArtefact
 from models.client_table import ClientTable, by_name, no_tally
 from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls, Tally, block_of
+from models.pseudonym import client_of
 from models.reorder import joined
 from models.rows import I64
 
@@ -76,6 +77,10 @@ SHIFT_GAP_MS = 7 * 86_400_000
 """Between shifts further apart than this nobody knows how clients went along."""
 
 
+SHARED_QUIET_MS = 3_600_000
+"""A shared client is asked about again after so long, and may be decided on then if the configuration has changed."""
+
+
 class BlockError(Exception):
     """A stored block that cannot be read here; the text says what to do."""
 
@@ -105,6 +110,7 @@ class EngineSettings:
     """What decisions depend on besides the rows. Immutable; every event carries its hashes.
 
     off : detectors that decide nothing until the next calibration, since the artefacts of a model lack their tables.
+    shared : clients that are many people, by the configuration: nothing is decided on them.
     Raises ArtefactError for artefacts that were fitted with other kernels.
     """
 
@@ -113,6 +119,7 @@ class EngineSettings:
     spaces: dict[str, Space] = field(init=False)
     provenance: Provenance = field(init=False)
     off: frozenset[str] = field(init=False)
+    shared: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:
         spaces = {}
@@ -126,6 +133,7 @@ class EngineSettings:
         object.__setattr__(self, "spaces", spaces)
         off = (name for space in spaces.values() for name in evidence.not_fitted(space.artefact.reference))
         object.__setattr__(self, "off", frozenset(off))
+        object.__setattr__(self, "shared", frozenset(map(client_of, self.config.policy.shared_clients)))
         object.__setattr__(self, "provenance", Provenance(self.config.hash, self.artefacts.hash, __version__))
 
 
@@ -252,6 +260,8 @@ def _decide(state: PartitionState, frame: RowFrame, row: int, verdict: I64, watc
     space, table = state.settings.spaces[frame.space], state.tables[frame.space]
     allowed = max(state.allowed.get((key, ""), 0), state.allowed.get((key, frame.model), 0))
     client = table.table.clients[int(verdict[SLOT])]
+    if key in state.settings.shared:
+        allowed = int(client["clock_ms"]) + SHARED_QUIET_MS
     if int(client["clock_ms"]) < allowed:
         client["quiet_until_ms"] = allowed
         return []

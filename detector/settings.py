@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from models.pseudonym import client_of
 from probewatch_door.record import PolicyAction
 
 Word = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
@@ -80,13 +81,26 @@ class Policy(Section):
         (), description="Detectors whose decisions stay in shadow. In the environment: `a,b`."
     )
 
+    shared_clients: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Pseudonyms of ids that many people share (a default key): never decided on. `probewatch client-id"
+        " NAME` computes one. In the environment: `a,b`.",
+    )
+
     @field_validator("watch", "soft", "hard", "block", mode="before")
     @classmethod
     def _onto_default(cls, value: object, info: Any) -> object:
         """A level given in part keeps the rest of its own default."""
         return {**LEVEL_DEFAULTS[info.field_name], **value} if isinstance(value, dict) else value
 
-    @field_validator("shadow_detectors", mode="before")
+    @field_validator("shared_clients")
+    @classmethod
+    def _pseudonyms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            client_of(name)
+        return value
+
+    @field_validator("shadow_detectors", "shared_clients", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value

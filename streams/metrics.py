@@ -14,6 +14,9 @@ class Metrics:
         self.frames = self._counter("frames", "Frames written by sketch, or read by judge and link.", "stage")
         self.rows = self._counter("rows", "Rows written by sketch, or read by judge and link.", "stage")
         self.events = self._counter("events", "Events acknowledged by the broker.", "kind")
+        self.largest_share = self._gauge(
+            "largest_share", "Share of one undeclared client in the last rows of a model that sketch read.", "model"
+        )
         self.blocks = self._counter("blocks", "State blocks written.")
         self.block_bytes = self._counter("block_bytes", "State bytes written.")
         self.damaged = self._counter(

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+import functools
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, errors
@@ -18,7 +21,7 @@ FRAMING_BYTES = 64 * 2**10
 
 
 DELIVERY_S = 120.0
-"""For as long a message may lack its acknowledgement. A producer that numbers its batches would try for ever."""
+"""For as long a message may lack its acknowledgement while Kafka answers. The library itself would try for ever."""
 
 _REMEDIES = (
     (
@@ -49,13 +52,41 @@ class SendError(WorldError, RuntimeError):
         super().__init__(f"{topic}: a message of {size} bytes was not taken: {type(cause).__name__}: {found}")
 
 
+def never_away() -> float:
+    return 0.0
+
+
+class _Patience:
+    """DELIVERY_S from now on, but for the time in which Kafka is away."""
+
+    def __init__(self, away_s: Callable[[], float]) -> None:
+        self._away_s = away_s
+        self._begin = time.monotonic() - away_s()
+
+    @property
+    def left_s(self) -> float:
+        return DELIVERY_S - (time.monotonic() - self._away_s() - self._begin)
+
+
 class Producer(AIOKafkaProducer):  # type: ignore[misc]
-    """Raises SendError, after DELIVERY_S at the latest. The caller must not send to that partition again."""
+    """Raises SendError for what is refused, and for what is not acknowledged in DELIVERY_S in which Kafka was there.
+    The caller must not send to that partition again.
+
+    away_s : for how long Kafka has been away so far, all its absences together, s; never falls.
+    """
+
+    def __init__(self, away_s: Callable[[], float] = never_away, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._away_s = away_s
+        # The library gives up a message that finds no leader for 40 s, as during an orderly stop. But it is numbered:
+        # what is sent behind the gap would be refused. Only DELIVERY_S gives up, and the whole producer with it.
+        self._message_accumulator._batch_ttl = math.inf
 
     async def send(self, topic: str, value: bytes | None = None, *more: Any, **named: Any) -> "asyncio.Future[Any]":
         """A future of the acknowledgement."""
         size = len(value or b"")
-        taken = await self._taken(topic, size, super().send(topic, value, *more, **named))
+        send = functools.partial(super().send, topic, value, *more, **named)
+        taken = await self._taken(topic, size, send)
         return asyncio.ensure_future(self._told(topic, size, taken))
 
     async def send_in_order(
@@ -75,27 +106,34 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]
             await self._send_whole(batch, size, topic, partition)
 
     async def _send_whole(self, batch: BatchBuilder, size: int, topic: str, partition: int) -> None:
-        taken = await self._taken(topic, size, self.send_batch(batch, topic, partition=partition))
+        send = functools.partial(self.send_batch, batch, topic, partition=partition)
+        taken = await self._taken(topic, size, send)
         await self._told(topic, size, taken)
 
     async def _taken(
-        self, topic: str, size: int, sending: Coroutine[Any, Any, "asyncio.Future[Any]"]
+        self, topic: str, size: int, send: Callable[[], Coroutine[Any, Any, "asyncio.Future[Any]"]]
     ) -> "asyncio.Future[Any]":
-        try:
-            return await sending
-        except errors.KafkaError as error:
-            raise SendError(topic, size, error) from error
+        """The library stops waiting for room in its queue after 40 s; it has taken nothing then, and is asked again."""
+        patience = _Patience(self._away_s)
+        while True:
+            try:
+                return await send()
+            except errors.KafkaError as error:
+                if not isinstance(error, errors.KafkaTimeoutError) or patience.left_s <= 0:
+                    raise SendError(topic, size, error) from error
 
     async def _told(self, topic: str, size: int, sent: "asyncio.Future[Any]") -> Any:
-        try:
-            return await asyncio.wait_for(asyncio.shield(sent), DELIVERY_S)
-        except TimeoutError:
-            late = errors.KafkaTimeoutError(
-                f"no acknowledgement for {DELIVERY_S:.0f} s: too few replicas in step, a full disk, or Kafka is away"
-            )
-            raise SendError(topic, size, late) from late
-        except errors.KafkaError as error:
-            raise SendError(topic, size, error) from error
+        patience = _Patience(self._away_s)
+        while (left_s := patience.left_s) > 0:
+            if (await asyncio.wait({sent}, timeout=left_s))[0]:
+                try:
+                    return sent.result()
+                except errors.KafkaError as error:
+                    raise SendError(topic, size, error) from error
+        late = errors.KafkaTimeoutError(
+            f"no acknowledgement for {DELIVERY_S:.0f} s: too few replicas in step, a full disk, or Kafka is away"
+        )
+        raise SendError(topic, size, late)
 
 
 TURNS = 8
@@ -111,12 +149,19 @@ BATCH_BYTES = 16 * 2**10
 """The library's own bound for what travels together."""
 
 
-def producer(config: Config, features: Features, value_bytes_max: int, batch_bytes: int = BATCH_BYTES) -> Producer:
+def producer(
+    config: Config,
+    features: Features,
+    value_bytes_max: int,
+    batch_bytes: int = BATCH_BYTES,
+    away_s: Callable[[], float] = never_away,
+) -> Producer:
     """Not started. Callers await every send: a failure must stop them before the next record of that partition.
 
-    batch_bytes : most that is sent to a partition at one time, but for a single larger message.
+    batch_bytes : most that is sent to a partition at one time, but for a single larger message. away_s : of `Producer`.
     """
     return Producer(
+        away_s,
         max_batch_size=batch_bytes,
         bootstrap_servers=config.kafka.bootstrap,
         acks="all",

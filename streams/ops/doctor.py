@@ -1,23 +1,26 @@
 """Checks of an installation: what is wrong and how to fix it. Each check builds on the ones before it."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from detector.frame import RowFrame
 from models.artefacts import manifest
 from models.artefacts.store import ArtefactError, Artefacts, load_artefacts
 from streams.adapters import Formats
 from streams.config.config import Config
 from streams.config.keys import ConfigError
 from streams.fit import certify
-from streams.kafka import topics
+from streams.kafka import clients, topics
 from streams.kafka.acl import Role, grant, principals, rights
 from streams.kafka.acl_check import RightsCheck, refusal, standings
-from streams.kafka.broker import Features, probe
+from streams.kafka.broker import Features, log_ends, probe
 from streams.secrets.load import (
     FOLDER,
     Secrets,
@@ -28,6 +31,14 @@ from streams.secrets.load import (
     secret_files,
     trusted_keys,
 )
+from streams.sketch.shares import REMEDY, Share, Shares
+from streams.wire import frames
+
+NEWEST_MESSAGES = 500
+"""Of each partition of `requests`."""
+
+ROWS_MIN = 1_000
+"""Of a model, before anything is said about its clients."""
 
 State = Literal["ok", "warning", "fault"]
 
@@ -115,7 +126,10 @@ async def _broker(config: Config, role: Role) -> list[Check]:
     except (KafkaError, OSError) as error:
         finding = await refusal(config.kafka) or f"{config.kafka.bootstrap}: {type(error).__name__}"
         return [Check("broker", "fault", finding, "start it, or set kafka.bootstrap and the security keys of [kafka]")]
-    return [_features(config, features), *await _rights(config, role), *await _topics(config)]
+    found = [_features(config, features), *await _rights(config, role), *await _topics(config)]
+    if any(check.state == "fault" for check in found):
+        return found
+    return [*found, *await _shared_ids(config, features)]
 
 
 def _features(config: Config, features: Features) -> Check:
@@ -156,6 +170,32 @@ async def _topics(config: Config) -> list[Check]:
             Check("topics", "ok", f"all there; {config.topics.requests} has {config.topics.partitions} partitions", "")
         ]
     return [Check("topics", "fault", problem, _fix(problem)) for problem in problems]
+
+
+async def _shared_ids(config: Config, features: Features) -> list[Check]:
+    """One id that carries much of a model's traffic, in the newest messages of `requests`."""
+    shares = Shares((*config.policy.shared_clients, *config.input.registry))
+    places = [TopicPartition(config.topics.requests, number) for number in range(config.topics.partitions)]
+    found: list[Share | None] = []
+    async with clients.reader(config) as consumer:
+        ends, begins = await log_ends(consumer, places, features), await consumer.beginning_offsets(places)
+        for place in places:
+            begin = max(begins[place], ends[place] - NEWEST_MESSAGES)
+            consumer.assign([place])
+            consumer.seek(place, begin)
+            while await consumer.position(place) < ends[place]:
+                for records in (await consumer.getmany(place, timeout_ms=1_000)).values():
+                    for record in records:
+                        with contextlib.suppress(frames.FrameError):
+                            frame = frames.decode(record.value or b"", record.partition, record.offset)
+                            found.append(shares.add(frame) if isinstance(frame, RowFrame) else None)
+    newest = {(one.model, one.client): one for one in (*found, *shares.rest(ROWS_MIN)) if one is not None and one.large}
+    if not newest:
+        return [Check("shared ids", "ok", "no undeclared client carries much of a model's traffic", "")]
+    return [
+        Check("shared ids", "warning", f"{one.client} carries {one.share:.0%} of the traffic of {one.model}", REMEDY)
+        for one in newest.values()
+    ]
 
 
 def _fix(problem: str) -> str:

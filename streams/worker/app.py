@@ -115,23 +115,24 @@ class Worker:
         self.metrics = Metrics()
         self._config = config
         self._features = features
-        self.runners = [StageRunner(*self._stage(name, artefacts, secrets)) for name in STAGES if name in stages]
         self.liveness = Liveness(config, self._wanted, self._check_topics)
+        self.runners = [StageRunner(*self._stage(name, artefacts, secrets)) for name in STAGES if name in stages]
         self.health = Health(self.runners, self.metrics, self.liveness, config.web)
 
     def _stage(self, name: str, artefacts: Artefacts, secrets: Secrets) -> tuple[Any, str, dict[str, Any]]:
         stage: SketchStage | JudgeStage | LinkStage
+        away_s = self.liveness.away_s
         if name == "sketch":
             identity = identity_of(secrets, self._config.input.registry)
             sketcher = Sketcher(artefacts, identity, self._config)
-            stage = SketchStage(self._config, self._features, sketcher, self.metrics)
+            stage = SketchStage(self._config, self._features, sketcher, self.metrics, away_s)
         elif name == "link":
             from streams.worker import link  # with river, whose import takes seconds: only this stage needs it
 
-            stage = link.LinkStage(self._config, self._features, artefacts, self.metrics)
+            stage = link.LinkStage(self._config, self._features, artefacts, self.metrics, away_s)
         else:
             settings = EngineSettings(self._config, artefacts)
-            stage = JudgeStage(self._config, self._features, settings, self.metrics)
+            stage = JudgeStage(self._config, self._features, settings, self.metrics, away_s)
         return stage, self._config.kafka.group, stage.consumer_arguments
 
     @property

@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -137,7 +137,15 @@ class JudgeStage:
 
     name = "judge"
 
-    def __init__(self, config: Config, features: Features, settings: engine.EngineSettings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        config: Config,
+        features: Features,
+        settings: engine.EngineSettings,
+        metrics: Metrics,
+        away_s: Callable[[], float] = clients.never_away,
+    ) -> None:
+        """away_s : of `clients.Producer`."""
         self.topics: Sequence[str] = (config.topics.requests,)
         self.memory: Memory | None = None  # the id of the log is stored with each block
         self.remedy = (
@@ -150,7 +158,7 @@ class JudgeStage:
         self._features = features
         self._settings = settings
         self._metrics = metrics
-        self._producer = clients.producer(config, features, topics.state_bytes(config))
+        self._producer = clients.producer(config, features, topics.state_bytes(config), away_s=away_s)
         self._sink = Sink(self._producer, config.topics, metrics)
         self._state_topic = StateTopic(self._producer, config, features, metrics)
         self._dead = DeadLetterTopic(self._producer, config, metrics)

@@ -9,7 +9,7 @@ same ids and the same bytes.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,7 +64,15 @@ class LinkStage:
 
     name = "link"
 
-    def __init__(self, config: Config, features: Features, artefacts: Artefacts, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        config: Config,
+        features: Features,
+        artefacts: Artefacts,
+        metrics: Metrics,
+        away_s: Callable[[], float] = clients.never_away,
+    ) -> None:
+        """away_s : of `clients.Producer`."""
         self.topics: Sequence[str] = (config.topics.requests,)
         self.memory: Memory | None = None  # the id of the log is stored with the state
         self.remedy = (
@@ -76,7 +84,7 @@ class LinkStage:
         self._features = features
         self._artefacts = artefacts
         self._metrics = metrics
-        self._producer = clients.producer(config, features, topics.state_bytes(config))
+        self._producer = clients.producer(config, features, topics.state_bytes(config), away_s=away_s)
         self._sink = Sink(self._producer, config.topics, metrics)
         self._state = self._empty()
         self._owned: dict[TP, int] = {}  # -> offset that is safe

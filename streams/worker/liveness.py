@@ -1,7 +1,8 @@
 """Liveness of Kafka: is it reachable, are its topics still the same, how far do its logs reach?
 
 The check has a connection of its own, since a client that hangs cannot report that it hangs. While Kafka is unavailable
-nothing can be lost, so a worker waits without limit; only a message that was sent is limited, by `clients.DELIVERY_S`.
+nothing can be lost, so a worker waits without limit, also for what it has sent: `clients.DELIVERY_S` does not count
+that time.
 """
 
 import asyncio
@@ -43,11 +44,17 @@ class Outage:
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
         self._since: float | None = None
+        self._ended_s = 0.0
         self._logged = 0.0
 
     @property
     def seconds(self) -> float:
         return 0.0 if self._since is None else time.monotonic() - self._since
+
+    @property
+    def total_s(self) -> float:
+        """Of this outage and all before it."""
+        return self._ended_s + self.seconds
 
     def begins_or_lasts(self, error: BaseException) -> None:
         now = time.monotonic()
@@ -61,6 +68,7 @@ class Outage:
     def ends(self) -> None:
         if self._since is not None:
             log.info("Kafka is available again", after_s=round(self.seconds))
+            self._ended_s += self.seconds
             self._since = None
 
 
@@ -120,6 +128,10 @@ class Liveness:
     def unavailable_s(self) -> float:
         """Seconds since Kafka last responded; 0 while it is reachable."""
         return self._outage.seconds
+
+    def away_s(self) -> float:
+        """Seconds in which Kafka did not respond, in all."""
+        return self._outage.total_s
 
     async def run(self) -> None:
         """Never returns. Raises what `check` raises."""

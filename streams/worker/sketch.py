@@ -1,10 +1,11 @@
 """`sketch`, live: raw topics to frames in `requests`, unreadable records to the dead-letter topic."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import structlog
 from aiokafka import TopicPartition
 from faust.types import TP
 
@@ -15,6 +16,7 @@ from streams.kafka.broker import Features, log_ends
 from streams.kafka.faust_batches import Batch, Memory
 from streams.metrics import Metrics
 from streams.sketch.identity import source_id
+from streams.sketch.shares import REMEDY, Share, Shares
 from streams.sketch.sketcher import RawRange, Sketcher, SketchResult, chunks
 from streams.wire import frames
 from streams.wire.dead_letter import DeadLetterTopic
@@ -39,6 +41,8 @@ FETCH_BYTES = 4 * 2**20
 SENT_BYTES = 2**19
 """Bytes of frames sent to a partition as one batch; a single message may be twice as long."""
 
+log = structlog.get_logger("probewatch")
+
 
 class SketchStage:
     """Stateless: what a record becomes depends on the record. While the frames of one fetch are in flight, the next
@@ -51,7 +55,15 @@ class SketchStage:
     name = "sketch"
     tick_s = 0.2
 
-    def __init__(self, config: Config, features: Features, sketcher: Sketcher, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        config: Config,
+        features: Features,
+        sketcher: Sketcher,
+        metrics: Metrics,
+        away_s: Callable[[], float] = clients.never_away,
+    ) -> None:
+        """away_s : of `clients.Producer`."""
         self.topics: Sequence[str] = config.topics.raw
         self.memory: Memory | None = Memory(TP(config.topics.requests, 0), config.input.incarnation)
         self.remedy = (
@@ -62,8 +74,10 @@ class SketchStage:
         self._features = features
         self._sketcher = sketcher
         self._metrics = metrics
-        self._producer = clients.producer(config, features, topics.dead_letter_bytes(config), SENT_BYTES)
+        self._producer = clients.producer(config, features, topics.dead_letter_bytes(config), SENT_BYTES, away_s=away_s)
         self._dead = DeadLetterTopic(self._producer, config, metrics)
+        self._shares = Shares((*config.policy.shared_clients, *config.input.registry))
+        self._told: set[tuple[str, str]] = set()
         self._ends: dict[TP, int] = {}
         self._gathered: list[Batch] = []
         self._in_flight: asyncio.Task[None] | None = None
@@ -145,11 +159,24 @@ class SketchStage:
             for target, group in groupby(by_target, lambda frame: frame.partition):
                 sending.create_task(self._send_frames(target, list(group)))
             sending.create_task(self._send_rejects(result.rejects, batches))
+        for frame in result.frames:
+            if (share := self._shares.add(frame)) is not None:
+                self._tell(share)
         for batch in batches:
             self._ends[batch.partition] = batch.end
             self._metrics.records.labels(batch.partition.topic).inc(len(batch.records))
         for reason, rows in result.unjudged.items():
             self._metrics.unjudged.labels(reason).inc(rows)
+
+    def _tell(self, share: Share) -> None:
+        """The metric always, the log once."""
+        self._metrics.largest_share.labels(share.model).set(share.share)
+        if share.large and (share.model, share.client) not in self._told:
+            self._told.add((share.model, share.client))
+            log.warning(
+                "one client carries much of a model's traffic", model=share.model, client=share.client,
+                share=round(share.share, 3), remedy=REMEDY,
+            )  # fmt: skip
 
     async def _send_frames(self, partition: int, group: Sequence[RowFrame]) -> None:
         topic, headers = self._config.topics.requests, [(frames.KIND_HEADER, b"rows")]

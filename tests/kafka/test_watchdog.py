@@ -1,6 +1,7 @@
 """Apache Kafka away, asleep, restarted, full of nothing: a worker waits and says so, or ends and says why."""
 
 import asyncio
+import itertools
 import re
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +13,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.errors import KafkaError
 
 from streams.config.config import Config
 from streams.kafka import clients, topics
@@ -228,3 +230,49 @@ async def test_a_recovery_that_gets_nothing_ends_and_says_so(
             with pytest.raises(StageError, match="before the end of the log: recovery is stuck"):
                 async for _ in state_topic.read_log(consumer, places, await probe(config.kafka)):
                     pass
+
+
+DOWN_S = 60
+"""Longer than any timeout of the client libraries: 40 s for a request, 45 s for a session."""
+
+
+async def loaded(config: Config, enough: asyncio.Event) -> None:
+    """Writes as fast as it may until told, or until the broker is gone."""
+    with suppress(KafkaError):
+        for number in itertools.count():
+            await write_raw(config, benign(2_000, seed=number, day=number), pause_s=0.01)
+            if enough.is_set():
+                return
+
+
+@pytest.mark.parametrize("down_s", [DOWN_S, pytest.param(150, marks=pytest.mark.nightly)])
+async def test_an_orderly_stop_under_load_is_waited_out(
+    own: Cluster, namespace: str, fitted: Calibrated, down_s: int
+) -> None:
+    """The broker leaves as an operator stops it, and its clients are told so, while more is in flight than the producer
+    takes at a time. Nothing is lost, nothing doubled, and the worker is the same one."""
+    config = kafka_config(own.bootstrap, namespace, state={"blocks": 32})
+    (node,) = own.nodes
+    await topics.create(config, RAW_PARTITIONS)
+    async with working(config, fitted, "sketch", "judge", "link") as (worker, running):
+        await until(lambda: asyncio.sleep(0, worker.ready), "ready")
+        enough = asyncio.Event()
+        writing = asyncio.create_task(loaded(config, enough))
+        await until(
+            lambda: all(runner.lag() and sum(runner.stage.committable().values()) > 5 for runner in worker.runners),
+            "under load",
+        )
+        await asyncio.to_thread(node.stop)
+        await until(lambda: running.done() or worker.liveness.unavailable_s > down_s, "away")
+        assert not running.done(), running
+        enough.set()
+        node.start()
+        await asyncio.to_thread(node.await_accepting)
+        await writing
+        await until(lambda: ready(worker), "ready again")
+        await write_raw(config, sweeps(2, 60, seed=6, day=1_000))
+        await until(lambda: running.done() or all_handled(config), "all handled")
+        assert not running.done(), running
+    expected = await offline(config, fitted, config.topics.raw[0])
+    assert len(expected) > 4
+    assert (await read_events(config)).values == {name: {value} for name, value in expected.items()}
