@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-bench test-nightly test-kafka test-browser test-faults scaling soak roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full figures fuzz docs screenshots wheels lock audit sbom up down clean
+.PHONY: help setup run test test-bench test-nightly test-kafka test-browser test-faults scaling soak roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full figures fuzz docs screenshots wheels lock audit sbom pin-images up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,6 +117,9 @@ audit: setup ## Locked packages against published vulnerabilities; says so where
 sbom: setup ## What the service is made of, with hashes: out/sbom.json (CycloneDX)
 	@mkdir -p out
 	$(BIN)/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml --of JSON -o out/sbom.json requirements-service.lock
+
+pin-images: ## Today's digest behind the tag of each base image (needs docker with buildx, and its registry)
+	python3 deploy/pin_images.py
 
 up: ## Apache Kafka, topics, worker and the example gateway in containers (after `make run`)
 	PROBEWATCH_UID=$$(id -u) PROBEWATCH_GID=$$(id -g) docker compose up --build --detach

@@ -1,15 +1,18 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and that only their owner may read."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from models import private
 
 UNFINISHED = ".unfinished"
 """Suffix of a file that is being written; one that a crash left behind is overwritten."""
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace a file by this content; missing folders are made. Readers see the old file or the new one.
+    """Replace a file by this content; missing folders are made. Readers see the old file or the new one. Both are for
+    their owner alone.
 
     The content is on disk when this returns. Raises OSError.
     """
@@ -26,13 +29,23 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> None:
 
 
 def unfinished(path: Path) -> Path:
-    """The name under which to write a file that `finish` completes; its folder is made if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(path.name + UNFINISHED)
+    """An empty file, to be written, that `finish` completes; its folder is made if it is missing. Raises OSError."""
+    private.folder(path.parent)
+    private.create(_other_name(path))
+    return _other_name(path)
 
 
 def finish(path: Path) -> None:
     """Sync the file written as `unfinished(path)` and give it its own name. Raises OSError."""
-    with unfinished(path).open("rb") as file:
+    with _other_name(path).open("rb") as file:
         os.fsync(file.fileno())
-    unfinished(path).replace(path)
+    _other_name(path).replace(path)
+
+
+def discard(path: Path) -> None:
+    """Remove what was written as `unfinished(path)`, if anything. Raises OSError."""
+    _other_name(path).unlink(missing_ok=True)
+
+
+def _other_name(path: Path) -> Path:
+    return path.with_name(path.name + UNFINISHED)

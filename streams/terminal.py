@@ -71,6 +71,7 @@ def speaking(command: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
+            sys.stdout.flush()  # here, and not at the end of Python, which makes it exit code 120
         except BrokenPipeError as error:
             # The reader of standard output has left, as `head` does. What is still buffered must not be tried again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

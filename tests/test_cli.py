@@ -1,6 +1,7 @@
 """The commands as a user meets them: output, exit codes, errors, files."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -89,6 +90,22 @@ def test_the_service_demands_secrets_of_its_own(at: Path) -> None:
     )
     assert (result.returncode, result.stdout) == (2, "")
     assert "pseudonym_key: not set" in result.stderr
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("words", [("client-id", "acct-1"), ("topics", "acls"), ("topics", "acls", "--json")])
+def test_a_reader_that_leaves_is_no_error(at: Path, words: tuple[str, ...], buffered: bool) -> None:
+    """As `head` does, before anything is printed: the code that shells give SIGPIPE, and not a word."""
+    create_secrets(at / "artefacts")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streams.cli", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment | ({} if buffered else {"PYTHONUNBUFFERED": "1"}),
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(240)) == ("", 141)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What commands print with --json matches docs/schemas: every command is run, and every field is in its schema."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,29 @@ def validator(command: str) -> Draft202012Validator:
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory, embedded_broker: str) -> Iterator[list[Output]]:
+    """Run under a umask that keeps nobody out."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("outputs"))
         run = Runner()
-        offline(run)
-        online(run, embedded_broker, f"outputs-{id(run)}")
+        before = os.umask(0)
+        try:
+            offline(run)
+            online(run, embedded_broker, f"outputs-{id(run)}")
+        finally:
+            os.umask(before)
         yield run.outputs
+
+
+WRITTEN_BY_THE_TEST = {"benign.jsonl", "later.jsonl", "day.jsonl", "rows.csv", "strict.toml", "probewatch.toml", "old"}
+
+
+def test_what_commands_write_is_for_their_owner_alone(outputs: list[Output]) -> None:
+    """Files and folders, whatever the umask."""
+    written = [path for path in Path().rglob("*") if path.name not in WRITTEN_BY_THE_TEST]
+    names = {path.name for path in written}
+    assert {"artefacts.json", "signing_key", "highest.csv", "rejects.jsonl", "feedback.jsonl"} <= names
+    assert any(path.suffix == ".parquet" for path in written) or "archive" in names
+    assert [str(path) for path in written if path.stat().st_mode & 0o077] == []
 
 
 def test_every_command_with_json_has_a_schema_and_every_schema_a_command() -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from typer.testing import CliRunner
 
 from models.artefacts import manifest
 from models.artefacts.signing import SIGNATURE_FILE, SignatureError, fingerprint, public_key, sign, signer
-from models.artefacts.store import SCHEMA, ArtefactError, inspect_artefacts, load_artefacts, save_artefacts
+from models.artefacts.store import SCHEMA, ArtefactError, inspect_artefacts, load_artefacts, readable, save_artefacts
+from streams.cli import app
 from streams.fit import openssf
 from tests.pipeline import HANGS_S
 
@@ -102,6 +104,24 @@ def test_the_manifest_cannot_point_outside_its_folder(folder: Path) -> None:
     (folder / manifest.MANIFEST).write_text(json.dumps(altered))
     found = inspect_artefacts(folder, [public_key(KEY)])
     assert found.files[0].state == "missing"
+
+
+def test_verify_says_so_when_this_version_cannot_read_them(folder: Path) -> None:
+    """As `load_artefacts` does, and without the secrets: signed is not yet usable."""
+    assert readable(folder, inspect_artefacts(folder, [public_key(KEY)])) == ""
+    entry = {"model": "loan", "file": "model-0.npz", "encoder": {"kind": "hologram"}, "encoder_id": "0"}
+    later = {"certificate.json": b'{"of": "a later version"}'}
+    for models, files in (([entry], {}), ([{"name": "loan"}], {}), ([], later)):
+        manifest.seal(folder, files, {"schema": SCHEMA, "models": models, "provenance": {}}, KEY)
+        said = CliRunner().invoke(app, ["verify", str(folder), "--key", _key_file(folder)])
+        assert (said.exit_code, refusal(folder, public_key(KEY)) in said.stderr) == (1, True), said.output
+        assert "of another version of Probewatch" in said.stderr
+
+
+def _key_file(folder: Path) -> str:
+    file = folder.parent / "signer.pub"
+    file.write_text(public_key(KEY).hex())
+    return str(file)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")

@@ -14,6 +14,7 @@ from tests.pipeline import HANGS_S
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "deploy"))
 from audit import OUT_OF_REACH, packages, verdict  # noqa: E402 a script, not a package
+from pin_images import FILES, images, main, pinned  # noqa: E402
 
 SERVICE_LOCK = ROOT / "requirements-service.lock"
 CLEAN = {"name": "a", "version": "1", "vulns": []}
@@ -95,11 +96,40 @@ def test_containers_have_little_and_publish_on_loopback_only() -> None:
 def test_the_image_is_pinned_and_runs_as_nobody_in_particular() -> None:
     text = (ROOT / "Dockerfile").read_text()
     bases = {found for found in re.findall(r"^FROM (\S+)", text, re.MULTILINE) if ":" in found}
-    assert bases and all(re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base) for base in bases)
+    assert bases and all(re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+(@sha256:[0-9a-f]{64})?", base) for base in bases)
     assert text.index("USER 10001:10001") < text.index("ENTRYPOINT")
     assert text.count("--require-hashes") == text.count("pip install") - 1, (
         "all but our own package, without any others"
     )
+
+
+def test_foreign_images_have_exact_tags_and_get_their_digests_behind_them() -> None:
+    """Where the registry answers; see docs/security.md. Our own images, built here, have none."""
+    texts = {name: (ROOT / name).read_text() for name in FILES}
+    found = [image for text in texts.values() for image in images(text)]
+    assert [image.partition(":")[0] for image in found] == ["python", "apache/kafka"]
+    assert all(re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+[\w.-]*(@sha256:[0-9a-f]{64})?", image) for image in found)
+    asked: list[str] = []
+
+    def digest_of(image: str) -> str:
+        asked.append(image)
+        return f"sha256:{len(asked):064x}"
+
+    for text in texts.values():
+        once = pinned(text, digest_of)
+        assert all("@sha256:" in image for image in images(once))
+        assert re.sub("@sha256:[0-9a-f]{64}", "", once) == re.sub("@sha256:[0-9a-f]{64}", "", text)
+        assert pinned(once, lambda _: "sha256:" + "f" * 64).count("f" * 64) == len(images(text))
+    assert asked == [image.partition("@")[0] for image in found]
+
+
+def test_no_registry_changes_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Dockerfile").write_text("FROM python:3.11.14-slim-bookworm AS base\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main() == 1
+    assert "nothing was changed" in capsys.readouterr().err
+    assert "@" not in (tmp_path / "Dockerfile").read_text()
 
 
 def _service() -> list[str]:

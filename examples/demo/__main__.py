@@ -17,6 +17,7 @@ from examples.demo.processes import ChildError, Children
 from examples.demo.run import OUT, PARTITIONS, Demo
 from examples.demo.tape import Tape
 from examples.demo.view import View, as_table
+from models import private
 from streams.config.config import PREFIX
 from streams.kafka import topics
 from streams.kafka.embedded import EmbeddedBroker, EmbeddedError
@@ -31,7 +32,7 @@ def main() -> int:
     warnings.simplefilter("ignore")  # ART warns of every framework that is not installed
     view = View()
     shutil.rmtree(OUT, ignore_errors=True)
-    OUT.mkdir(parents=True)
+    private.folder(OUT)
     for name in [name for name in os.environ if name.startswith(PREFIX) and name != "PROBEWATCH_KERNEL_CACHE"]:
         del os.environ[name]  # the settings of an installation of the user's own would win over the demo's
     try:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from models import private
 from models.artefacts.signing import SIGNATURE_FILE, SignatureError, fingerprint, public_key, sign, signer
 from models.hashes import short_hash
 
@@ -36,15 +37,15 @@ class Inspection(NamedTuple):
     faults: tuple[str, ...]
 
 
-def seal(path: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any], private: bytes) -> str:
+def seal(path: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any], private_key: bytes) -> str:
     """Write files, the manifest with their hashes and its signature; the manifest's hash, 16 hex digits."""
-    path.mkdir(parents=True, exist_ok=True)
+    private.folder(path)
     for name, content in files.items():
-        (path / name).write_bytes(content)
+        private.write(path / name, content)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     text = (json.dumps({**manifest, "files": hashes}, indent=1, sort_keys=True) + "\n").encode()
-    (path / MANIFEST).write_bytes(text)
-    (path / SIGNATURE_FILE).write_bytes(sign(private, text))
+    private.write(path / MANIFEST, text)
+    private.write(path / SIGNATURE_FILE, sign(private_key, text))
     return manifest_hash(text)
 
 
@@ -88,9 +89,9 @@ def own_keys(path: Path) -> list[bytes]:
         return []
 
 
-def write_own_key(path: Path, private: bytes) -> None:
+def write_own_key(path: Path, private_key: bytes) -> None:
     """Write the public half of the private key in `path`/secrets next to it."""
-    (path / OWN_KEY).write_text(public_key(private).hex() + "\n", encoding="ascii")
+    private.write(path / OWN_KEY, public_key(private_key).hex().encode() + b"\n")
 
 
 def _signer(path: Path, text: bytes) -> tuple[bytes | None, list[str]]:

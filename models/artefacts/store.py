@@ -118,6 +118,20 @@ def load_artefacts(path: Path, seed: bytes, trusted: Collection[bytes] = ()) -> 
     found = inspect_artefacts(path, trusted)
     if found.faults:
         raise ArtefactError(found.faults[0])
+    return _load(path, found, seed)
+
+
+def readable(path: Path, found: manifest.Inspection) -> str:
+    """Why this version cannot read artefacts that are as they were signed; "" if it can, as far as can be told without
+    their secrets."""
+    try:
+        _load(path, found, None)
+    except ArtefactError as error:
+        return str(error)
+    return ""
+
+
+def _load(path: Path, found: manifest.Inspection, seed: bytes | None) -> Artefacts:
     try:
         certificate = read_certificate(path, found)
         about = "" if certificate is None else certificate.id
@@ -135,15 +149,16 @@ def read_certificate(path: Path, found: manifest.Inspection) -> Certificate | No
     return Certificate.from_json((path / CERTIFICATE).read_bytes()) if signed else None
 
 
-def _load_model(path: Path, entry: Mapping[str, Any], seed: bytes, certificate: str) -> ModelArtefact:
+def _load_model(path: Path, entry: Mapping[str, Any], seed: bytes | None, certificate: str) -> ModelArtefact:
+    """seed : None reads all that needs no secret."""
     file = path / entry["file"]
     with np.load(file, allow_pickle=False) as stored:
         arrays: Arrays = dict(stored)
     fitted = {
         name.removeprefix(ENCODER_PREFIX): array for name, array in arrays.items() if name.startswith(ENCODER_PREFIX)
     }
-    encoder = by_kind(entry["encoder"]["kind"]).from_arrays(entry["encoder"], fitted, seed)
-    if encoder.id != entry["encoder_id"]:
+    encoder = by_kind(entry["encoder"]["kind"]).from_arrays(entry["encoder"], fitted, seed or bytes(32))
+    if seed is not None and encoder.id != entry["encoder_id"]:
         raise ArtefactError(f"{path}: fitted with another projection seed; give that one, or calibrate again")
     return ModelArtefact(
         model=entry["model"],
@@ -153,5 +168,5 @@ def _load_model(path: Path, entry: Mapping[str, Any], seed: bytes, certificate: 
         labels={int(key): name for key, name in entry["labels"].items()},
         population=Population.from_arrays(encoder.id, arrays),
         certificate=certificate,
-        members=Members.from_arrays(arrays, seed),
+        members=None if seed is None else Members.from_arrays(arrays, seed),
     )

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from detector.events.escape import json_bytes
+from models import private
 from models.errors import UserError
 from streams.analyst.events import KAFKA, EventError, Place, read_lines
 from streams.config.config import Config
@@ -44,8 +45,7 @@ def keep(config: Config, key: str, record: msgspec.Struct, to: Path | None) -> s
         asyncio.run(_send(config, key.encode(), value))
         return config.topics.feedback
     try:
-        with to.open("ab") as file:
-            file.write(value + b"\n")
+        private.append(to, value + b"\n")
     except OSError as error:
         raise FeedbackError(f"{to}: {error.strerror}") from error
     return str(to)

@@ -238,17 +238,21 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show who signed artefacts, what they were fitted on, and whether a file was altered. Exit code 1 if one was.
+    """Show who signed artefacts, what they were fitted on, and whether a file was altered.
+
+    Exit code 1 if one was, or if this version cannot read them.
 
     Example: probewatch verify artefacts --key signer.pub
     """
-    from models.artefacts.store import inspect_artefacts
+    from models.artefacts.store import inspect_artefacts, readable
     from streams.fit import openssf as model_signing
     from streams.secrets.load import load_settings, read_public_key, trusted_keys
 
     trusted = trusted_keys(load_settings(config)) if key is None else (read_public_key(key),)
     found = inspect_artefacts(folder, trusted)
     faults = list(found.faults)
+    if not faults and (fault := readable(folder, found)):
+        faults.append(fault)
     if openssf is not None and (fault := model_signing.verify(folder, openssf)):
         faults.append(fault)
     if as_json:

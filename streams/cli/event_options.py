@@ -32,7 +32,13 @@ Level = Annotated[
     int, typer.Option("--level", min=0, max=4, help="This level or higher: 1 watch, 2 soft, 3 hard, 4 block.")
 ]
 Mode = Annotated[Literal["shadow", "enforce"] | None, typer.Option("--mode", help="Only decisions of this mode.")]
-Follow = Annotated[bool, typer.Option("--follow", help="Keep printing new events, one a line, until Ctrl-C.")]
+Follow = Annotated[
+    bool,
+    typer.Option(
+        "--follow",
+        help="Go on until Ctrl-C and print each new event as one line; for `clients`, each decision about one.",
+    ),
+]
 
 
 class EventOptions(NamedTuple):

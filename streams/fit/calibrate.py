@@ -20,7 +20,7 @@ from detector.calibrate.fit import COLD_ROWS, daily_maxima, fit_reference, is_fi
 from detector.calibrate.screening import suspicious
 from detector.events.wording import one_in
 from detector.evidence import PROCESSES
-from models import encoders
+from models import encoders, private
 from models.artefacts.certificate import Certificate, Grounds
 from models.artefacts.population import CLIENT_ROWS_MAX, ROWS_MAX, Population, fit_population
 from models.artefacts.reference import Reference
@@ -140,7 +140,8 @@ def calibrate(
         "training_rows": {name: model.members.rows for name, model in models.models.items() if model.members},
     }
     artefacts_hash = save_artefacts(out, fitted, provenance, signing_key, documents)
-    (out / HIGHEST).write_text("".join(_highest(fit_all.certification.days, kept, secrets.key_id)), encoding="utf-8")
+    highest = "".join(_highest(fit_all.certification.days, kept, secrets.key_id))
+    private.write(out / HIGHEST, highest.encode())
     return Report(artefacts_hash, certificate, whole.rejects)
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pydantic import SecretStr
 
+from models import private
 from models.artefacts import manifest
 from models.artefacts.signing import public_key
 from models.errors import UserError
@@ -117,7 +118,7 @@ def _configured_signing_key(config: Config) -> bytes | None:
 def create_secrets(folder: Path, names: Sequence[str] = NAMES) -> list[Path]:
     """Make the secrets that `folder`/secrets lacks, readable by their owner only. Returns the files made."""
     target = folder / FOLDER
-    target.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private.folder(target)
     made = []
     for name in names:
         path = target / name

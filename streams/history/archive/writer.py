@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from detector.frame import RowFrame
+from models import private
 from streams import files
 from streams.history.archive import layout
 from streams.history.archive.columns import table_of
@@ -34,7 +35,7 @@ class Writer:
     """
 
     def __init__(self, folder: Path, topic: str, log_id: str = "") -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        private.folder(folder)
         self.folder = folder
         self._lock = lock(folder)
         try:
@@ -191,7 +192,7 @@ class _Files:
     def drop(self) -> None:
         if self._writer is not None:
             self._writer.close()
-            files.unfinished(self._path("rows")).unlink(missing_ok=True)
+            files.discard(self._path("rows"))
 
     def _path(self, kind: str) -> Path:
         first = self._first if kind == "rows" else self._others[0].offset
