@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-bench test-nightly test-kafka test-browser test-faults scaling soak roles check fmt lint type scenarios accept bench bench-replay bench-detection bench-detection-full figures fuzz docs screenshots wheels lock audit sbom pin-images up down clean
+.PHONY: help setup run test test-bench test-nightly test-kafka test-browser test-faults scaling soak roles check fmt lint type hostile scenarios accept bench bench-replay bench-detection bench-detection-full figures fuzz docs screenshots wheels lock audit sbom pin-images up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ type: setup ## mypy, strict
 fmt: setup ## Format, and fix what can be fixed automatically
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+hostile: setup ## A probe under each of 700 tricks: judged, counted or unseen, and found at which request (3 minutes)
+	@$(BIN)/python -m tests.hostile_inputs $(ARGS)
 
 scenarios: setup ## What is said of each attack and of each look-alike
 	@$(BIN)/python -m tests.scenarios.run

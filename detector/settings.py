@@ -26,6 +26,9 @@ class Model(Section):
         allow_inf_nan=False,
         description="Score at which the answer turns; overrides the artefact's.",
     )
+    aliases: tuple[Annotated[str, Field(min_length=1, max_length=512)], ...] = Field(
+        (), description="Other names under which logs call the model. Case never matters."
+    )
 
 
 class LevelSettings(Section):

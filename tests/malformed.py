@@ -1,4 +1,4 @@
-"""Many ways to be no request, each with the field that its reject must name.
+"""Many ways to be no good request, each with the field that its reject must name, and what becomes of it.
 
 Every record carries planted words in its client id, prompt, label, feature names and values, and a planted number in
 its embedding: none may be found in what is said about it.
@@ -23,12 +23,20 @@ Body = dict[str, Any]
 
 class Kind(NamedTuple):
     """make : text of one bad element. field : what the reject names. inline : may stand in an array or a line, that is,
-    its brackets and quotes pair up and it is neither empty nor too large."""
+    its brackets and quotes pair up and it is neither empty nor too large. end : see below."""
 
     name: str
     field: str
     make: Callable[[random.Random], bytes]
     inline: bool = True
+
+    @property
+    def end(self) -> str:
+        """READ : nothing is lacking. JUDGED : without `field`. HELD : a dead letter, and a row without input. LOST : a
+        dead letter."""
+        if self.name in HELD_NAMES or (self in (*TIMES, *VECTORS) and self.name != "milliseconds"):
+            return HELD
+        return READ if self.name in READ_NAMES else LOST if self.name in LOST_NAMES else JUDGED
 
 
 def body(rng: random.Random, model: str = "loan") -> Body:
@@ -112,8 +120,8 @@ SYNTAX = [
     Kind("cut early", "record", cut(0.1), inline=False),
     Kind("cut in the middle", "record", cut(0.5), inline=False),
     Kind("cut late", "record", lambda rng: text(body(rng))[:-1], inline=False),
-    Kind("no quote", "record", swap(b'"model"', b'"model'), inline=False),
-    Kind("byte order mark", "record", lambda rng: b"\xef\xbb\xbf" + text(body(rng))),
+    Kind("no quote", "model", swap(b'"model"', b'"model'), inline=False),
+    Kind("byte order mark", "record", lambda rng: b"\xef\xbb\xbf" + text(body(rng)), inline=False),
     Kind("single quotes", "record", lambda rng: repr({"client_id": CLIENT}).encode()),
     Kind("trailing comma", "record", lambda rng: text(body(rng))[:-1] + b",}"),
     Kind("two colons", "record", swap(b":", b"::")),
@@ -240,5 +248,17 @@ DEEP = [
     Kind("only brackets", "record", lambda rng: b"{" * 5_000, inline=False),
     Kind("deep and open", "record", lambda rng: text(body(rng))[:-1] + b',"a":' + b"[" * 5_000, inline=False),
 ]
+
+READ, JUDGED, HELD, LOST = "read", "judged", "held", "lost"
+READ_NAMES = {"no request_id", "null request_id", "request_id number", "milliseconds", "byte order mark"}
+HELD_NAMES = {
+    "cut in the middle", "cut late", "no quote", "no ts", "null ts", "ts boolean", "ts object", "ts words",
+    "no model", "null model", "model number", "model too long", "features list", "features text", "infinite embedding",
+    *(kind.name for kind in TYPES if kind.name.startswith("embedding")),
+}  # fmt: skip
+LOST_NAMES = {
+    "empty", "blank", "cut early", "single quotes", "two colons", "bare word", "logfmt", "a string", "a number", "null",
+    "true", "binary", "no client_id", "null client_id", "client_id list", "client_id empty", "UTF-16", "only brackets",
+}  # fmt: skip
 
 KINDS = [*SYNTAX, *TYPES, *NUMBERS, *TIMES, *VECTORS, *UNICODE, *DEEP]

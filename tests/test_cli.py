@@ -118,7 +118,7 @@ def test_a_reader_that_leaves_is_no_error(at: Path, words: tuple[str, ...], buff
             "absent: no such folder; `probewatch calibrate",
         ),
         (("replay", "log.jsonl", "--out", "o", "--config", "bad.toml"), "policy.mode: expected one of"),
-        (("calibrate", "log.jsonl", "--out", "o"), "no model in this history"),
+        (("calibrate", "log.jsonl", "--out", "o"), "1 rejected"),
         (("allow", "x", "--until", "soon", "--reason", "r"), "--until: expected a date"),
     ],
 )

@@ -45,18 +45,19 @@ def twin_of(encoder: TabularEncoder) -> SlowTable:
         columns.append(
             Column(name, fit.categories[j], *numbers, known, fit.unknown[j].item(), fit.missing[j].item())
         )  # fmt: skip
-    return SlowTable(columns, encoder._order.tolist(), encoder._rotation.tolist(), SEED)
+    return SlowTable(columns, encoder._order.tolist(), encoder._rotation.tolist(), SEED, fit.present_min)
 
 
 def same(encoded: Encoded, row: int, slow: Code | None) -> None:
     ours = Code(
         encoded.values[row].tolist(), encoded.fields[row].tolist(), encoded.surprisal[row].tolist(),
-        int(encoded.offgrid[row]), int(encoded.exact[row]),
+        int(encoded.offgrid[row]), int(encoded.exact[row]), row not in {fault.row for fault in encoded.faults},
     )  # fmt: skip
-    faulty = row in {fault.row for fault in encoded.faults}
-    assert (None if faulty else ours) == slow
-    if faulty:
-        assert ours == Code([0] * len(ours.values), [0] * len(ours.fields), [0] * len(ours.fields), 0, 0)
+    if slow is None:
+        assert ours == Code([0] * len(ours.values), [0] * len(ours.fields), [0] * len(ours.fields), 0, 0, False)
+        assert not encoded.usable[row]
+    else:
+        assert ours == slow
 
 
 @pytest.mark.parametrize("fields", [1, 2, 7, 23, 64, 70, 130])
@@ -74,18 +75,58 @@ def test_tables(fields: int) -> None:
 _seven = encoder_of(7)
 _twin_of_seven = twin_of(_seven)
 anything = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(WORDS), st.text(max_size=5),
+    st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(WORDS), st.text(max_size=20),
+    st.sampled_from(["36", " 3.60 ", "-1e3", "1_0", "0x1", "1e999", "", "NaN", "٣"]),
     st.sampled_from([0.1 + 0.2, 59.99, 1e15, 2.0**63, 1e20, 1e300, -1.7e308, 5e-324, 10**400, -(10**20)]),
 )  # fmt: skip
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.lists(st.dictionaries(st.sampled_from([*_seven.field_names, "other"]), anything), max_size=5))
+@given(st.lists(st.dictionaries(st.sampled_from([*_seven.field_names, "other", "ünï", ""]), anything), max_size=5))
 def test_whatever_a_log_may_hold(inputs: list[dict[str, Any]]) -> None:
     """Values no history ever had, of any kind and size; and a fault in one row leaves its neighbours alone."""
     encoded = _seven.encode(inputs)
     for row, features in enumerate(inputs):
         same(encoded, row, _twin_of_seven.encode(features))
+
+
+BASE = {"f00": 36.0, "f02": 0.5, "f03": "car"}
+
+
+def test_numbers_in_quotes_are_numbers_and_what_cannot_be_read_is_missing() -> None:
+    encoder = encoder_of(7)
+    rows = [BASE | {"f01": 1.5}, BASE | {"f00": "36", "f01": " 1.50 "}, BASE, BASE | {"f01": float("nan")}]
+    plain, quoted, holed, bad = encoder.encode(rows).values.tolist()
+    assert plain == quoted and holed == bad != plain
+    encoded = encoder.encode([BASE | {"f01": value} for value in ([1], {"a": 1}, "x", "", float("inf"), None)])
+    assert [fault.row for fault in encoded.faults] == [0, 1, 2, 3, 4]
+    assert {fault.field for fault in encoded.faults} == {"features.f01"} and encoded.usable.all()
+    assert len(set(encoded.exact.tolist())) == 6, "another value that cannot be read is another input"
+    assert [fault.field for fault in encoder.encode([BASE | {"f03": [1], "x": [2]}]).faults] == [
+        "features",
+        "features.f03",
+    ]
+
+
+def test_what_is_no_field_belongs_to_the_identity_in_any_order() -> None:
+    encoder = encoder_of(7)
+    others = [{"x": number} for number in range(8_000)] + [{"y": 1}, {"x": "1"}, {"x": True, "y": 1}, {"x": "a" * 9}]
+    encoded = encoder.encode([BASE | other for other in others])
+    assert len(set(encoded.exact.tolist())) == len(others)
+    assert len(np.unique(encoded.values, axis=0)) == 1 and not encoded.faults
+    turned = {"y": "b", **BASE, "x": 2, "z": None}
+    one, other = encoder.encode([turned, dict(reversed(turned.items()))]).exact
+    assert one == other == encoder.encode([BASE | {"x": 2.0, "y": "b"}]).exact[0] != encoder.encode([BASE]).exact[0]
+
+
+def test_a_row_with_hardly_a_known_field_is_not_usable_and_renamed_ones_differ() -> None:
+    encoder = encoder_of(23)
+    rng = np.random.default_rng(8)
+    rows = [one_input(rng, 23) for _ in range(50)]
+    assert encoder.encode(rows).usable.all() and 1 < encoder.fitted.present_min <= 6
+    renamed = encoder.encode([{f"{name}X": value for name, value in row.items()} for row in rows] + [{}])
+    assert not renamed.usable.any() and not renamed.values.any() and not renamed.fields.any()
+    assert len(set(renamed.exact.tolist())) == 51 and not renamed.faults
 
 
 @pytest.mark.parametrize("fields", [2, 23, 64, 70])
@@ -134,6 +175,9 @@ def test_embeddings(dim: int) -> None:
     for row, vector in enumerate(vectors.tolist()):
         same(encoded, row, twin.encode(vector))
     assert {fault.row for fault in encoded.faults} >= {3, 4, 5}
+    assert [place for place, fine in enumerate(encoded.usable) if not fine] == sorted(
+        {fault.row for fault in encoded.faults}
+    )
     lists = encoder.encode([*vectors.tolist()[:3], [1.0] * (dim + 1)])
     assert np.array_equal(lists.values[:3], encoded.values[:3])
     assert [fault.row for fault in lists.faults] == [3]
@@ -155,6 +199,6 @@ def test_projection_estimates_cosine_distance() -> None:
 
 def test_whole_numbers_of_any_size_are_on_their_grid() -> None:
     encoder = encoder_of(7)
-    big = [{"f00": 10.0**power} for power in range(0, 300, 7)]
+    big = [BASE | {"f00": 10.0**power} for power in range(0, 300, 7)]
     assert not encoder.encode(big).offgrid.any()
-    assert encoder.encode([{"f00": 0.5}]).offgrid.all()
+    assert encoder.encode([BASE | {"f00": 0.5}]).offgrid.all()

@@ -143,7 +143,7 @@ def test_replay_of_files_with_hostile_names_and_lines(tmp_path: Path, fitted: Ca
     rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
     assert len(rejects) == 3 and {reject["topic"] for reject in rejects} == {name, "b\\udcff\\udcfe.jsonl"}
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["rows"] == len(lines) + 1 and summary["alerts"] > 0
+    assert summary["rows"] == len(lines) + 2 and summary["alerts"] > 0
 
 
 def test_errors_about_hostile_names_are_plain(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from models.encoders.embedding_reader import read_vectors
 from streams.adapters import REGISTRY, native
 from streams.adapters.json_shape import _PHRASES
 from streams.adapters.json_text import NESTING_MAX, UNREADABLE, is_deep, split
-from streams.adapters.request import EXPECTED, EmbeddingObject, Output, Request
+from streams.adapters.request import EXPECTED, EmbeddingObject, Output, Request, Salvaged
 from streams.wire.rejects import Fault
 from tests import sketching
 
@@ -22,8 +22,14 @@ GOOD = [json.dumps(sketching.record(random.Random(n), n, "loan" if n % 2 else "f
 
 
 def ids(value: bytes) -> list[str]:
-    """Request ids, and the field of each fault in brackets."""
-    return [f"<{item.field}>" if isinstance(item, Fault) else item.request_id for item in native.decode(value, ())]
+    """Request ids, with * where something could not be read; in brackets the field for which an element is refused."""
+    return [_id(item) for item in native.decode(value, ())]
+
+
+def _id(item: Request | Fault) -> str:
+    if isinstance(item, Salvaged):
+        return f"<{item.lost.field}>" if item.lost else f"{item.request_id}*"
+    return f"<{item.field}>" if isinstance(item, Fault) else str(item.request_id)
 
 
 def test_the_native_format_is_the_default() -> None:
@@ -59,13 +65,20 @@ def test_every_field_has_its_expectation() -> None:
         (b"[" + GOOD[0] + b"," + GOOD[1][:50], ["r-0", "<record>"]),
         (b"[" + GOOD[0] + b",," + GOOD[1] + b",]", ["r-0", "<record>", "r-1", "<record>"]),
         (b"[" + GOOD[0] + b"]]", ["r-0", "<record>"]),
-        (b"[" + GOOD[0] + b"]\n[" + GOOD[1] + b"]", ["r-0", "<record>"]),
+        (b"[" + GOOD[0] + b"]\n[" + GOOD[1] + b"]", ["r-0", "r-1"]),
+        (b"\n".join(b"[" + text + b"]" for text in GOOD), [f"r-{n}" for n in range(6)]),
+        (b"[" + GOOD[0] + b"," + GOOD[1] + b"]\r\n" + GOOD[2] + b"\n[]\n", ["r-0", "r-1", "r-2"]),
+        (b"[" + GOOD[0] + b"]\n[NaN," + GOOD[1] + b"]\n[" + GOOD[2], ["r-0", "<record>", "r-1", "r-2", "<record>"]),
+        (b"\xef\xbb\xbf" + GOOD[0], ["r-0"]),
+        (b"\xef\xbb\xbf[" + GOOD[0] + b"]", ["r-0"]),
+        (b"\xef\xbb\xbf" + b"\r\n".join(GOOD[:2]), ["r-0", "r-1"]),
         (b"[", ["<record>"]),
         (GOOD[0] + b"\nnothing\n" + GOOD[1], ["r-0", "<record>", "r-1"]),
         (b"nothing\n" + GOOD[1], ["<record>", "r-1"]),
         (GOOD[0][:40] + b"\n" + GOOD[1] + b"\n" + GOOD[2][:-1], ["<record>", "r-1", "<record>"]),
         (json.dumps(json.loads(GOOD[1]), indent=2).encode()[:-1], ["<record>"]),
-        (GOOD[0] + b"," + GOOD[1], ["<record>"]),
+        (GOOD[0] + b"," + GOOD[1], ["r-0*"]),
+        (GOOD[0] + b" " + GOOD[1], ["r-0*"]),
     ],
 )
 def test_forms(value: bytes, expected: list[str]) -> None:
@@ -79,6 +92,46 @@ def test_text_inside_a_broken_element_never_becomes_a_record() -> None:
     broken = json.dumps({"request_id": "x", "prompt": "},{" + forged + ",{"})
     for value in (f"[{broken[:-2]}]", f"[{broken[:-2]},{GOOD[0].decode()}]", broken[:-2], broken[1:]):
         assert "r-3" not in ids(value.encode())
+
+
+FORGED = json.dumps({"ts": 1.0, "client_id": "victim", "model": "loan", "features": {"income": 1}})
+FRAGMENTS = ['"', "\\", "{", "}", "[", "]", ",", ":", "\n", FORGED, '","client_id":"victim","x":"', "},{", "]\n[", "a"]
+GENUINE = {"ts": 1.74e9, "client_id": "sender", "model": "loan", "features": {"income": 1}}
+prompts = st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    prompts, prompts, st.integers(0, 400), st.booleans(), st.sampled_from(["cut", "NaN", "array", "lines", "merged"])
+)
+def test_no_text_of_one_client_counts_for_another(one: str, other: str, place: int, first: bool, how: str) -> None:
+    """Whatever users write, and however a log that escapes their quotes is broken: cut anywhere, with NaN, merged."""
+    texts = [{"prompt": text} | GENUINE if first else GENUINE | {"prompt": text, "z": text} for text in (one, other)]
+    written = [json.dumps(text).encode() for text in texts]
+    cut = written[0][: place % len(written[0])]
+    broken = {
+        "cut": cut,
+        "NaN": written[0].replace(b"1.74e9", b"NaN").replace(b"1740000000.0", b"NaN"),
+        "array": b"[" + cut + b"," + written[1] + b"]",
+        "lines": cut + b"\n" + written[1],
+        "merged": cut + written[1],
+    }[how]
+    for item in native.decode(broken, ()):
+        assert isinstance(item, Fault) or item.client_id == "sender"
+
+
+def test_what_is_cut_counts_for_its_sender_where_it_is_named() -> None:
+    whole = json.dumps(GENUINE | {"prompt": "long"}).encode()
+    seen = {"fault": 0, "lost": 0, "judged": 0}
+    for end in range(len(whole)):
+        [item] = native.decode(whole[:end], ())
+        if isinstance(item, Fault):
+            seen["fault"] += 1
+        else:
+            assert isinstance(item, Salvaged) and item.client_id == "sender" and item.unread == ("record",)
+            seen["lost" if item.lost else "judged"] += 1
+            assert item.lost or (item.features, item.ts) == ({"income": 1.0}, 1.74e9)
+    assert min(seen.values()) > 10
 
 
 @settings(max_examples=300, deadline=None)
@@ -104,7 +157,7 @@ def test_a_broken_array_splits_as_json_would(items: list[object]) -> None:
 def test_nesting_is_limited_wherever_the_caller_stands(depth: int) -> None:
     value = GOOD[0][:-1] + b',"x":' + b"[" * (depth - 1) + b'"]]]]"' + b"]" * (depth - 1) + b"}"
     assert is_deep(value) == (depth > NESTING_MAX)
-    expected = ["<record>"] if depth > NESTING_MAX else ["r-0"]
+    expected = ["r-0*"] if depth > NESTING_MAX else ["r-0"]
     assert ids(value) == ids(b"[" + value + b"]") == expected
 
     def deeper(calls: int) -> list[str]:

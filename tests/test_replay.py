@@ -156,8 +156,8 @@ def test_bad_records_are_rejects_and_strangers_are_unjudged(
     rejects = [json.loads(line) for line in (tmp_path / "out" / "rejects.jsonl").read_bytes().splitlines()]
     assert [reject["offset"] for reject in rejects] == [0, 1, 2]
     assert sum(outcome.summary["rejects"].values()) == 3
-    assert outcome.summary["unjudged"] == {"unknown_model": 1}
-    assert (outcome.summary["records"], outcome.summary["rows"]) == (5, 1)
+    assert outcome.summary["unjudged"] == {"unknown_model": 1, "unreadable": 1}
+    assert (outcome.summary["records"], outcome.summary["rows"]) == (5, 3)
     assert "secret-time" not in (tmp_path / "out" / "rejects.jsonl").read_text()
 
 

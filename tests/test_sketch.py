@@ -16,7 +16,16 @@ from detector.frame import RowFrame
 from models.artefacts.training_set import Members, add, empty_bits
 from models.encoders.table import TabularEncoder
 from models.pseudonym import pseudonym
-from models.rows import FLAG_EXPLAIN, FLAG_LABEL, FLAG_MEMBER, FLAG_REFUSED, Rows
+from models.rows import (
+    FLAG_EXPLAIN,
+    FLAG_LABEL,
+    FLAG_MEMBER,
+    FLAG_REFUSED,
+    FLAG_UNJUDGED,
+    FLAG_UNKNOWN_MODEL,
+    FLAG_UNREADABLE,
+    Rows,
+)
 from streams.config.config import Config
 from streams.sketch import columns
 from streams.sketch import sketcher as sketch_module
@@ -149,6 +158,50 @@ def test_threshold_of_the_artefact_holds_unless_configured() -> None:
     assert one(config, model="faces", output=output).margin[0] == pytest.approx(0.95)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tokens_in": -1}, {"tokens_out": 1.5}, {"tokens_in": 2**40}, {"output": {"label": True, "score": 0.5}},
+        {"output": {"score": float("nan")}}, {"output": {"score": 1e300}}, {"output": [1]}, {"client_class": "king"},
+        {"operation": 5}, {"prompt": "\udfff"}, {"request_id": "x" * 513}, {"request_id": [1]}, {"trace": [[1]] * 600},
+        {"trace": json.loads("[" * 600 + "]" * 600)}, {"latency": float("inf")},
+    ],
+    ids=range(15),
+)  # fmt: skip
+def test_what_cannot_be_read_but_is_not_needed_is_absent(change: dict[str, Any]) -> None:
+    plain, rows = one(), one(**change)
+    shallow = "trace" in change and change["trace"][0] == [1]  # read, or rather skipped
+    assert rows.flags[0] & ~np.uint16(FLAG_LABEL) == (0 if shallow else FLAG_UNREADABLE)
+    for name in ("client", "time_ms", "exact", "values", "fields"):
+        np.testing.assert_array_equal(getattr(rows, name), getattr(plain, name))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ts": "1740823200.5"}, {"ts": 1740823200500}, {"ts": 1740823200500000}, {"ts": 1740823200500000000},
+        {"ts": "1740823200500"}, {"model": "LOAN"}, {"model": "credit"}, {"model": "Credit"},
+    ],
+)  # fmt: skip
+def test_other_spellings_of_a_time_and_of_a_model_are_read(change: dict[str, Any]) -> None:
+    config = Config(models={"loan": {"aliases": ["credit"]}})
+    body = sketching.record(random.Random(1), 1) | {"ts": 1740823200.5} | change
+    result = sketch([body], config)
+    [frame] = result.frames
+    rows = frame.rows
+    assert not result.unjudged and not result.unread and frame.model == "loan"
+    assert rows.time_ms.tolist() == [1740823200500] and not rows.flags[0] & ~np.uint16(FLAG_LABEL)
+
+
+def test_a_missing_request_id_is_the_place_of_the_record() -> None:
+    for changes in ({"request_id": ""}, {"request_id": None}):
+        rows = one(**changes)
+        assert rows.request_id(0) == "gateway-logs[3]@100/0" and not rows.flags[0] & FLAG_UNREADABLE
+    assert one(request_id=77).request_id(0) == "77"
+    rows = one(client_id=12)
+    assert (int(rows.client[0]), rows.client_tail[0].tobytes()) == IDENTITY.client("12")
+
+
 def test_flags_and_tokens() -> None:
     rows = one(output={"label": "x", "refused": True}, operation="explain", tokens_in=7, tokens_out=2**32 - 1)
     assert rows.flags.tolist() == [FLAG_LABEL | FLAG_REFUSED | FLAG_EXPLAIN]
@@ -165,7 +218,7 @@ def test_class_is_declared_registered_or_consumer() -> None:
     assert one(client_id="client-1", client_class="system").client_class.tolist() == [2]
 
 
-def test_what_no_encoder_reads_is_counted_not_rejected() -> None:
+def test_what_no_encoder_reads_counts_against_its_client_and_is_not_rejected() -> None:
     rng = random.Random(1)
     bodies = [
         sketching.record(rng, 0),
@@ -173,11 +226,30 @@ def test_what_no_encoder_reads_is_counted_not_rejected() -> None:
         sketching.record(rng, 2) | {"features": None},
         sketching.record(rng, 3) | {"model": "faces"},
         sketching.record(rng, 4, "faces"),
+        sketching.record(rng, 5) | {"features": {"Income": 3_000, "Term": 12}},
     ]
     result = sketch(bodies)
-    assert result.unjudged == {"unknown_model": 1, "no_input": 2} and not result.rejects
-    assert sketching.request_ids(result.frames) == ["r-4", "r-0"]
+    assert result.unjudged == {"unknown_model": 1, "no_input": 2, "few_fields": 1} and not result.rejects
     assert [frame.model for frame in result.frames] == ["faces", "loan"]
+    told = {
+        frame.rows.request_id(row): (frame.model, int(frame.rows.flags[row]) & ~FLAG_LABEL)
+        for frame in result.frames
+        for row in range(frame.rows.count)
+    }
+    assert told == {
+        "r-0": ("loan", 0),
+        "r-1": ("faces", FLAG_UNKNOWN_MODEL | FLAG_UNJUDGED),
+        "r-2": ("loan", FLAG_UNJUDGED),
+        "r-3": ("faces", FLAG_UNJUDGED),
+        "r-4": ("faces", 0),
+        "r-5": ("loan", FLAG_UNJUDGED),
+    }
+    for frame in result.frames:
+        idle = frame.rows.flags & FLAG_UNJUDGED > 0
+        for name in ("values", "fields", "surprisal", "offgrid", "output", "cell"):
+            assert not getattr(frame.rows, name)[idle].any(), name
+        assert np.isnan([frame.rows.score[idle], frame.rows.margin[idle], frame.rows.novelty[idle]]).all()
+        assert frame.rows.exact.all() and len(set(frame.rows.exact.tolist())) == frame.rows.count
 
 
 def test_inputs_are_encoded_as_the_encoder_does() -> None:

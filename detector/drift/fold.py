@@ -22,7 +22,7 @@ from detector.link_fold import Closed, DamagedStateError
 from detector.settings import DetectionSettings
 from models.artefacts.store import Artefacts, ModelArtefact
 from models.kernels.drift.windows import GROUPS
-from models.rows import F64, I64, Rows
+from models.rows import F64, FLAG_UNJUDGED, I64, Rows
 
 GAP_WINDOWS = 2_100
 """Two weeks of ten minutes. After a longer silence windows continue where there are rows."""
@@ -177,6 +177,9 @@ class DriftFold:
             if not wanted.all():
                 self.late += rows.count - int(np.count_nonzero(wanted))
                 rows = chosen(rows, wanted)
+            judged = rows.flags & FLAG_UNJUDGED == 0
+            if not judged.all():
+                rows = chosen(rows, judged)
             if rows.count:
                 self._count(space, rows)
 

@@ -20,7 +20,7 @@ RowLayout = Mapping[str, Any]
 
 
 class EncodingFault(NamedTuple):
-    """An input that cannot be encoded. Names the field, never its value."""
+    """Something in an input that cannot be read, and counts as missing. Names the field, never its value."""
 
     row: int
     field: str
@@ -29,14 +29,17 @@ class EncodingFault(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """n encoded inputs; rows named in `faults` hold zeros, but for `plain`. f = 0 where there are no fields."""
+    """n encoded inputs; those that are not usable hold zeros, but for `exact` and `plain`. f = 0 where there are no
+    fields.
+    """
 
     values: I16  # (n, dim), 1/2048 standard units
     fields: U16  # (n, f)
     surprisal: U8  # (n, f), 1/16 nat
     offgrid: U32  # (n,)
-    exact: U64  # (n,) keyed hash of the whole input
+    exact: U64  # (n,) keyed hash of the whole input, 0 where nothing of it can be read
     plain: F64  # (n, f) of a table, as TableReader gives it; only the look-up of training rows reads it
+    usable: Flags  # (n,) False where too little can be read of an input to judge it
     faults: tuple[EncodingFault, ...]
 
 
@@ -135,7 +138,8 @@ class Encoder(ABC):
         """Encode n inputs.
 
         inputs : as in `fit`.
-        Returns n rows. An input that cannot be encoded is a fault in `Encoded.faults`, and its row holds zeros.
+        Returns n rows. What cannot be read of an input is a fault in `Encoded.faults`; if the rest of it does not
+        suffice, it is not usable and its row holds zeros.
         Raises nothing.
         """
 

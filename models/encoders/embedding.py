@@ -73,8 +73,7 @@ class EmbeddingEncoder(Encoder):
         """Numbers and base64 of the right length."""
         vectors, good = self._scanned_vectors(inputs)
         encoded = self._encode(vectors, [])
-        good[[fault.row for fault in encoded.faults]] = False
-        return encoded, good
+        return encoded, good & encoded.usable
 
     def standard(self, values: I16) -> F64:
         """See Encoder."""
@@ -133,8 +132,9 @@ class EmbeddingEncoder(Encoder):
                 got = "NaN or infinity" if faulty[row] == 1 else "only zeros"
                 faults.append(EncodingFault(int(row), "embedding", "finite numbers, not all zero", got))
         none = np.zeros((n, 0), np.uint16)
-        offgrid, plain = np.zeros(n, np.uint32), np.zeros((n, 0))
-        return Encoded(values, none, none.astype(np.uint8), offgrid, exact, plain, tuple(sorted(faults)))
+        offgrid, plain, usable = np.zeros(n, np.uint32), np.zeros((n, 0)), np.ones(n, np.bool_)
+        usable[[fault.row for fault in faults]] = False
+        return Encoded(values, none, none.astype(np.uint8), offgrid, exact, plain, usable, tuple(sorted(faults)))
 
     def _scanned_vectors(self, inputs: ScannedInputs) -> tuple[F32, Flags]:
         """(n, dim_in), and (n,) which of them were read."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.encoders import table_rows
 from models.encoders.base import Arrays, Encoded, Encoder, EncodingFault, Flags, KeyedRows, RowLayout, ScannedInputs
-from models.encoders.table_reader import TableReader, Value, derive
+from models.encoders.table_reader import ReadRows, TableReader, Unread, Value, derive, number_of
 from models.hashes import short_hash
 from models.kernels.encode.encode import EncodedRows, TableTables, encode_table, orthogonalise, transpose_blocks
 from models.rows import F64, I16, I64, SURPRISAL_UNIT, U8, U64, UNIT
@@ -20,6 +20,9 @@ KNOWN_VALUES_MAX = 4096
 REACH = 0.5
 """L2 in standard units: half of it misses synthetic extraction, twice of it triples the delay (docs/engine.md)."""
 AGREEMENT_NATS_PER_FIELD = 25.0 / 23.0
+
+PRESENT_PARTS, PRESENT_SHARE = 4, 0.01
+"""See `_present_min`: a renamed log has hardly a field left, and an ordinary one sometimes lacks many."""
 
 PROBE_SPAN = 3.0
 """Length of a probe's walk, in standard units of the field."""
@@ -37,6 +40,7 @@ class TabularFit:
     centre, scale, step : (f,); step > 0 a decimal grid, 0 none, -1 categories.
     known, known_surprisals, known_start : values seen at least twice, sorted within a field, with their surprisals.
     unknown, missing : (f,) surprisal of an unseen value, and of no value, in 1/16 nat.
+    present_min : rows with fewer values are not judged.
     """
 
     names: tuple[str, ...]
@@ -49,12 +53,13 @@ class TabularFit:
     known_start: I64
     unknown: U8
     missing: U8
+    present_min: int = 0
 
     def digest(self) -> str:
         h = hashlib.sha256(repr((self.names, self.categories)).encode())
         for array in (self.centre, self.scale, self.step, self.known, self.known_surprisals, self.known_start):
             h.update(np.ascontiguousarray(array).tobytes())
-        h.update(self.unknown.tobytes() + self.missing.tobytes())
+        h.update(self.unknown.tobytes() + self.missing.tobytes() + b"%d" % self.present_min)
         return h.hexdigest()
 
 
@@ -80,7 +85,15 @@ def fit_table(rows: Sequence[Mapping[str, Value]]) -> TabularFit:
         known_start=starts.astype(np.int64),
         unknown=np.array([field.unknown for field in fitted], np.uint8),
         missing=np.array([field.missing for field in fitted], np.uint8),
+        present_min=_present_min(rows, names),
     )
+
+
+def _present_min(rows: Sequence[Mapping[str, Value]], names: Sequence[str]) -> int:
+    """How many fields a row must have: a quarter of what half of history has, and no more than all but 1 % of it."""
+    present = np.array([sum(row.get(name) is not None for name in names) for row in rows])
+    few, usual = np.quantile(present, (PRESENT_SHARE, 0.5), method="inverted_cdf")
+    return min(int(few), -(-int(usual) // PRESENT_PARTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +109,7 @@ class _FieldFit:
 
 
 def _fit_field(column: Sequence[Value]) -> _FieldFit:
-    present = [value for value in column if value is not None]
+    present = [value for value in _as_numbers(column) if value is not None]
     categories: tuple[str, ...] = ()
     if any(isinstance(value, str) for value in present):
         counted = Counter(str(value) for value in present)
@@ -105,7 +118,7 @@ def _fit_field(column: Sequence[Value]) -> _FieldFit:
         numbers = np.array([codes[str(value)] for value in present])
         step = -1.0
     else:
-        numbers = np.array([float(value) for value in present])
+        numbers = np.array([number_of(value) for value in present])
         step = _decimal_step(numbers)
     known, counts = np.unique(numbers, return_counts=True)
     common = np.sort(np.argsort(-counts, kind="stable")[:KNOWN_VALUES_MAX])
@@ -122,6 +135,16 @@ def _fit_field(column: Sequence[Value]) -> _FieldFit:
         unknown=int(_surprisal(np.array([1.0 / total]))[0]),
         missing=int(_surprisal(np.array([(len(column) - len(present) + 0.5) / total]))[0]),
     )
+
+
+def _as_numbers(column: Sequence[Value]) -> list[Value]:
+    """Numbers in quotes as numbers, where most values are numbers without; what cannot be read as None."""
+    column = [None if isinstance(value, Unread) else value for value in column]
+    texts = [value for value in column if isinstance(value, str)]
+    plain = sum(value is not None for value in column) - len(texts)
+    if plain <= len(texts) or any(np.isnan(number_of(text)) for text in texts):
+        return column
+    return [number_of(value) if isinstance(value, str) else value for value in column]
 
 
 def _surprisal(p: F64) -> U8:
@@ -197,18 +220,15 @@ class TabularEncoder(Encoder):
         ]
 
     def encode(self, inputs: Sequence[Mapping[str, Value]]) -> Encoded:
-        """n mappings of field to number, string, bool or None. A field that history did not have is ignored."""
+        """n mappings of field to number, string, bool or None. A field that history did not have counts for `exact`
+        alone; an input that has hardly any other is not usable."""
         faults: list[EncodingFault] = []
-        encoded = self._encode(self._reader.read(inputs, faults), tuple(sorted(faults)))
-        for fault in faults:
-            for array in encoded[:5]:
-                array[fault.row] = 0
-        return encoded
+        return self._encode(self._reader.read(inputs, faults), faults)
 
     def encode_scanned(self, inputs: ScannedInputs) -> tuple[Encoded, Flags]:
         """Objects in which every number is one and every category a text."""
-        plain, clean = self._reader.read_members(inputs.text, inputs.start, inputs.end, inputs.members)
-        return self._encode(plain, ()), clean
+        read, clean = self._reader.read_members(inputs.text, inputs.start, inputs.end, inputs.members)
+        return self._encode(read, ()), clean
 
     def standard(self, values: I16) -> F64:
         """See Encoder: the rotation undone. Values beyond 4 units are compressed, as they were before the rotation."""
@@ -220,7 +240,8 @@ class TabularEncoder(Encoder):
         return turned
 
     def header(self) -> dict[str, Any]:
-        return {"names": self.fitted.names, "categories": self.fitted.categories}
+        fit = self.fitted
+        return {"names": fit.names, "categories": fit.categories, "present_min": fit.present_min}
 
     def to_arrays(self) -> Arrays:
         return {name: getattr(self.fitted, name) for name in _ARRAYS}
@@ -229,6 +250,7 @@ class TabularEncoder(Encoder):
     def from_arrays(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], seed: bytes) -> Self:
         columns: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
         categories = tuple(tuple(names) for names in header["categories"])
+        columns["present_min"] = int(header["present_min"])
         return cls(TabularFit(tuple(header["names"]), categories, **columns), seed)
 
     def probe(self, rng: np.random.Generator, count: int) -> Iterator[Any]:
@@ -264,18 +286,22 @@ class TabularEncoder(Encoder):
     def row_lookup(self, layout: RowLayout, seed: bytes) -> Callable[[Encoded], U64]:
         return table_rows.lookup(layout, dict(zip(self.field_names, self.fitted.categories, strict=True)), seed)
 
-    def _encode(self, plain: F64, faults: tuple[EncodingFault, ...]) -> Encoded:
-        n, f = plain.shape
+    def _encode(self, read: ReadRows, faults: Sequence[EncodingFault]) -> Encoded:
+        n, f = read.plain.shape
         encoded = Encoded(
             np.empty((n, f), np.int16),
             np.empty((n, f), np.uint16),
             np.empty((n, f), np.uint8),
             np.empty(n, np.uint32),
-            np.empty(n, np.uint64),
-            plain,
-            faults,
+            read.rest,
+            read.plain,
+            np.count_nonzero(~np.isnan(read.plain), axis=1) >= self.fitted.present_min,
+            tuple(sorted(faults)),
         )
-        encode_table(plain, self._tables, EncodedRows(*encoded[:5]))
+        encode_table(read.plain, self._tables, EncodedRows(*encoded[:5]))
+        if not encoded.usable.all():
+            for array in encoded[:4]:
+                array[~encoded.usable] = 0
         return encoded
 
 

@@ -1,7 +1,9 @@
 """Features as logs write them, to numbers: before anything is scaled or hashed."""
 
 import hashlib
+import json
 import math
+import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
@@ -10,14 +12,48 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.encoders.base import EncodingFault, Flags
-from models.kernels.json.columns import intern, place_names, read_fields
+from models.kernels.json.columns import hash_number, hash_text, intern, place_names, read_fields
 from models.kernels.json.scan import ObjectMembers
-from models.rows import F64, I32, I64, U8
+from models.rows import F64, I32, I64, U8, U64
 
-Value = float | int | str | bool | None
+
+class Unread(NamedTuple):
+    """The text of a value that is no number, string, true, false or null, or that cannot be read."""
+
+    text: str
+
+
+Value = float | int | str | bool | Unread | None
 
 UNSEEN_CODE = float(1 << 20)
 """An unknown category is read as this plus its digest."""
+
+FOREIGN_MAX = 32
+"""Members of one object that are no field's and that are read without a Python object; rows with more take that way."""
+
+_NUMBER = re.compile(r"\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
+_WORD = (1 << 64) - 1
+
+
+class ReadRows(NamedTuple):
+    """plain : (n, f), see TableReader.read. rest : (n,) hash of what is no field's or cannot be read, 0 for nothing."""
+
+    plain: F64
+    rest: U64
+
+
+def number_of(value: object) -> float:
+    """A number, or a text that holds one; NaN for anything else, and for what no finite 64-bit float holds."""
+    if isinstance(value, str):
+        if _NUMBER.fullmatch(value) is None:
+            return math.nan
+    elif not isinstance(value, bool | int | float):
+        return math.nan
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def derive(seed: bytes, *purpose: bytes) -> bytes:
@@ -37,6 +73,8 @@ class TableReader:
             None if known is None else {name: float(code) for code, name in enumerate(known)} for known in categories
         ]
         self._key = derive(seed, b"unseen")
+        self._salt = np.uint64(int.from_bytes(derive(seed, b"rest")[:8], "big"))
+        self._known_names = frozenset(names)
         self._number_fields: list[int] = [j for j, codes in enumerate(self._codes) if codes is None]
         self._number_names = [names[j] for j in self._number_fields]
         self._pick = _picker(self._number_names)
@@ -47,33 +85,42 @@ class TableReader:
         self._slots: I32 = np.full(4 << len(names).bit_length(), -1, np.int32)
         place_names(self._letters, self._letters_start, self._slots)
         self._expected: I32 = np.full(4 * len(names) + 16, -1, np.int32)
+        self._numeric: U8 = np.array([codes is None for codes in self._codes], np.uint8)
+        self._foreign: U64 = np.empty(FOREIGN_MAX, np.uint64)
 
-    def read(self, inputs: Sequence[Mapping[str, Value]], faults: list[EncodingFault]) -> F64:
-        """(n, f): numbers as they are, true as 1, categories as rank or digest, NaN for missing or bad ones. Unknown
-        fields are ignored."""
-        raw = np.empty((len(inputs), len(self.names)))
-        raw[:, self._number_fields] = self._numbers(inputs, faults)
+    def read(self, inputs: Sequence[Mapping[str, Value]], faults: list[EncodingFault]) -> ReadRows:
+        """Numbers as they are, also those in quotes, true as 1, categories as rank or digest, NaN for missing ones and
+        for those that cannot be read, which `faults` names."""
+        plain = np.empty((len(inputs), len(self.names)))
+        rest = np.zeros(len(inputs), np.uint64)
+        bad: dict[int, dict[str, str]] = {}
+        plain[:, self._number_fields] = self._numbers(inputs, bad)
         for j, name in enumerate(self.names):
             codes = self._codes[j]
             if codes is not None:
-                raw[:, j] = self._categories([row.get(name) for row in inputs], codes)
-        return raw
+                plain[:, j] = self._categories([row.get(name) for row in inputs], codes, name, bad)
+        for row, mapping in enumerate(inputs):
+            if row in bad or not mapping.keys() <= self._known_names:
+                self._foreign_values(mapping, bad.setdefault(row, {}), faults, row)
+                rest[row] = self._rest(mapping, bad[row])
+        return ReadRows(plain, rest)
 
-    def read_members(self, text: U8, begin: I32, end: I32, members: ObjectMembers) -> tuple[F64, Flags]:
-        """The same for n scanned objects with members begin[i] to end[i]. (n, f), and (n,) where it equals what `read`
-        gives: not where a field of numbers holds text, nor where a category holds a number."""
-        shape = len(begin), len(self.names)
+    def read_members(self, text: U8, begin: I32, end: I32, members: ObjectMembers) -> tuple[ReadRows, Flags]:
+        """The same for n scanned objects with members begin[i] to end[i], and (n,) where it equals what `read` gives
+        without a fault: not where a category holds a number."""
+        n, shape = len(begin), (len(begin), len(self.names))
         plain, start, stop = np.empty(shape), np.empty(shape, np.int32), np.empty(shape, np.int32)
+        rest, clean = np.empty(n, np.uint64), np.empty(n, np.uint8)
         read_fields(
             text, begin, end, members, self._letters, self._letters_start, self._slots, self._expected,
-            plain, start, stop,
+            self._numeric, self._salt, self._foreign, plain, start, stop, rest, clean,
         )  # fmt: skip
-        clean: Flags = np.logical_not((stop[:, self._number_fields] >= 0).any(axis=1))
+        good: Flags = clean > 0
         for j, codes in enumerate(self._codes):
             if codes is not None:
-                clean &= np.isnan(plain[:, j])
+                good &= np.isnan(plain[:, j])
                 self._place_texts(text, start[:, j], stop[:, j], codes, plain[:, j])
-        return plain, clean
+        return ReadRows(plain, rest), good
 
     def _place_texts(self, text: U8, start: I32, stop: I32, codes: Mapping[str, float], column: F64) -> None:
         rows = np.flatnonzero(stop >= 0)
@@ -87,9 +134,21 @@ class TableReader:
         text = category.encode("utf-8", "surrogatepass")
         return int.from_bytes(hashlib.blake2b(text, key=self._key, digest_size=4).digest(), "big")
 
-    def _categories(self, column: Sequence[Value], codes: Mapping[str, float]) -> list[float]:
-        plain = list(map(codes.get, column))  # type: ignore[arg-type]  # values that are no strings are not in it
-        return [self._category(column[row], codes) if code is None else code for row, code in enumerate(plain)]
+    def _categories(
+        self, column: Sequence[Value], codes: Mapping[str, float], name: str, bad: dict[int, dict[str, str]]
+    ) -> list[float]:
+        try:
+            plain = list(map(codes.get, column))  # type: ignore[arg-type]  # values that are no strings are not in it
+        except TypeError:  # a list or an object
+            plain = [None] * len(column)
+        found = []
+        for row, code in enumerate(plain):
+            value = column[row]
+            text = _unread(value) if code is None else None
+            if text is not None:
+                bad.setdefault(row, {})[name] = text
+            found.append(code if code is not None else self._category(None if text is not None else value, codes))
+        return found
 
     def _category(self, value: Value, codes: Mapping[str, float]) -> float:
         if value is None:
@@ -97,7 +156,7 @@ class TableReader:
         name = str(value)
         return codes[name] if name in codes else UNSEEN_CODE + self.digest(name)
 
-    def _numbers(self, inputs: Sequence[Mapping[str, Value]], faults: list[EncodingFault]) -> F64:
+    def _numbers(self, inputs: Sequence[Mapping[str, Value]], bad: dict[int, dict[str, str]]) -> F64:
         """(n, number fields), NaN where one is missing. Whole rows at once where every field holds a number: 0.5 us for
         23 fields, where a list and an array per field take 3. `pack` takes neither strings nor None."""
         packed, careful = [], set()
@@ -106,32 +165,47 @@ class TableReader:
                 packed.append(self._pack(*self._pick(mapping)))
             except (KeyError, struct.error, OverflowError):
                 careful.add(row)
-                packed.append(self._pack(*self._one_by_one(mapping, row, faults)))
+                packed.append(self._pack(*self._one_by_one(mapping, row, bad)))
         table: F64 = np.frombuffer(b"".join(packed), "<f8").reshape(len(inputs), len(self._number_names)).copy()
         for row in np.flatnonzero(~np.isfinite(table).all(axis=1)).tolist():
             if row not in careful:
-                table[row] = self._one_by_one(inputs[row], row, faults)
+                table[row] = self._one_by_one(inputs[row], row, bad)
         return table
 
-    def _one_by_one(self, mapping: Mapping[str, Value], row: int, faults: list[EncodingFault]) -> list[float]:
-        return [self._number(mapping.get(name), row, name, faults) for name in self._number_names]
+    def _one_by_one(self, mapping: Mapping[str, Value], row: int, bad: dict[int, dict[str, str]]) -> list[float]:
+        numbers = []
+        for name in self._number_names:
+            value = mapping.get(name)
+            number = number_of(value)
+            if math.isnan(number) and value is not None:
+                bad.setdefault(row, {})[name] = value if isinstance(value, str) else _unread(value) or str(value)
+            numbers.append(number)
+        return numbers
 
-    def _number(self, value: Any, row: int, name: str, faults: list[EncodingFault]) -> float:
-        if value is None:
-            return math.nan
-        if isinstance(value, bool | int | float):
-            try:
-                number = float(value)
-            except OverflowError:
-                number = math.inf
-            if math.isfinite(number):
-                return number
-            faults.append(
-                EncodingFault(row, f"features.{name}", "a finite number", "NaN, infinity or beyond 64-bit floats")
-            )
-        else:
-            faults.append(EncodingFault(row, f"features.{name}", "a number", f"a {_kind(value)}"))
-        return math.nan
+    def _foreign_values(
+        self, mapping: Mapping[str, Value], bad: dict[str, str], faults: list[EncodingFault], row: int
+    ) -> None:
+        """Adds what cannot be read of members that are no field's to what is bad of a row, and tells all of it."""
+        faults += [EncodingFault(row, f"features.{name}", "a finite number or text", "something else") for name in bad]
+        foreign = {name: _unread(mapping[name]) for name in mapping.keys() - self._known_names}
+        unread = {name: text for name, text in foreign.items() if text is not None}
+        if unread:
+            faults.append(EncodingFault(row, "features", "numbers, strings, booleans and nulls", "something else"))
+            bad |= unread
+
+    def _rest(self, mapping: Mapping[str, Value], bad: Mapping[str, str]) -> int:
+        """Hash of members that are no field's and of those that cannot be read, in any order."""
+        total = 0
+        for name, value in mapping.items():
+            text = bad.get(name)
+            if text is None and (value is None or name in self._known_names):
+                continue
+            key = _hashed(name, self._salt)
+            if text is not None or isinstance(value, str):
+                total += int(_hashed(str(value) if text is None else text, key))
+            else:
+                total += int(hash_number(float(value), key))  # type: ignore[arg-type]  # what is none is in `bad`
+        return total & _WORD
 
 
 class Interned(NamedTuple):
@@ -160,6 +234,18 @@ def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Value]], Sequence[Va
     return lambda mapping: [mapping[name] for name in names]
 
 
-def _kind(value: object) -> str:
-    names: dict[type, str] = {str: "string", list: "list", dict: "object"}
-    return names.get(type(value), type(value).__name__)
+def _unread(value: Any) -> str | None:
+    """The text of a value that cannot be read, None for every other one."""
+    if isinstance(value, Unread):
+        return value.text
+    if value is None or isinstance(value, str) or not math.isnan(number_of(value)):
+        return None
+    return json.dumps(value, default=str, sort_keys=True) if isinstance(value, list | dict) else str(value)
+
+
+def _hashed(text: str, salt: np.uint64) -> np.uint64:
+    try:
+        letters = text.encode()
+    except UnicodeEncodeError:
+        letters = text.encode("utf-16-le", "surrogatepass")
+    return np.uint64(hash_text(np.frombuffer(letters, np.uint8), 0, len(letters), salt))

@@ -49,8 +49,8 @@ def keys(layout: RowLayout, seed: bytes) -> Callable[[Sequence[Any]], KeyedRows]
     keyed = keying(names, range(len(names)), categories, seed)
 
     def of_rows(rows: Sequence[Any]) -> KeyedRows:
-        faults: list[EncodingFault] = []
-        plain = reader.read(rows, faults)
+        faults: list[EncodingFault] = []  # a row of which something cannot be read is no row to look for
+        plain = reader.read(rows, faults).plain
         return KeyedRows(keyed.keys(plain), tuple(sorted(faults)))
 
     return of_rows

@@ -18,9 +18,10 @@ def whole(value: bytes) -> Sequence[bytes]:
 class Adapter(NamedTuple):
     """One log format. `input.formats` names the format of a raw topic.
 
-    `decode` and `elements` never raise, whatever the bytes: what cannot be read is a Fault. A Fault names a field of
-    the format, never a value from the record. Results depend on the arguments alone: no clock, no files, no state.
-    `tests/adapters/test_conformance.py` checks all of this for every adapter of the registry.
+    `decode` and `elements` never raise, whatever the bytes. Nothing that a client may send hides it: where the client
+    can be named, the result is a request without what cannot be read (`Salvaged`), and only else a Fault. A Fault names
+    a field of the format, never a value from the record. Results depend on the arguments alone: no clock, no files, no
+    state. `tests/adapters/test_conformance.py` checks all of this for every adapter of the registry.
 
     Example, a format of one JSON object per message:
 
@@ -35,8 +36,11 @@ class Adapter(NamedTuple):
         def decode(value: bytes, headers: Headers, features: frozenset[str]) -> list[Request | Fault]:
             line = SHAPE.decode(value, features)
             if isinstance(line, Fault):
-                return [line]
-            return [Request(line.at, line.request, line.user, "chat", output=Output(label=line.answer))]
+                found = members(value)
+                known = {"ts": "at", "client_id": "user", "request_id": "request"}
+                texts = {name: found.values[own] for name, own in known.items() if own in found.values}
+                return [request_of(texts | {"model": b'"chat"'}, lambda: line, is_whole=found.is_whole)]
+            return [Request(line.at, line.user, "chat", line.request, output=Output(label=line.answer))]
 
         ADAPTER = Adapter("chat-log", decode)
     """

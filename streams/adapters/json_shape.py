@@ -81,9 +81,10 @@ class JsonShape(Generic[T]):
         try:
             return self.decode_one(text)
         except UNREADABLE as error:
-            return self._explained(error, text, features)
+            return self.explained(error, text, features)
 
-    def _explained(self, error: Exception, text: bytes, features: Collection[str]) -> Fault:
+    def explained(self, error: Exception, text: bytes, features: Collection[str]) -> Fault:
+        """What is wrong with an element for which `decode_one` raised this error. Never raises."""
         if not text.strip():
             return Fault("record", JSON_EXPECTED, "nothing", "malformed")
         if is_deep(text):

@@ -19,6 +19,7 @@ SHALLOW_BYTES = 2 * NESTING_MAX
 _STEP = np.zeros(256, np.int8)
 _STEP[[ord("["), ord("{")]] = 1
 _STEP[[ord("]"), ord("}")]] = -1
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _START = re.compile(rb"[ \t\r\n]*+(.?)", re.DOTALL)
 
@@ -38,26 +39,40 @@ def is_deep(value: bytes) -> bool:
         return False
     if 2 * len(value) - len(value.replace(b"[", b"")) - len(value.replace(b"{", b"")) <= NESTING_MAX:
         return False
-    return int(_structure(value)[1].max()) > NESTING_MAX
+    return int(structure(value)[1].max()) > NESTING_MAX
 
 
 def split(value: bytes) -> Sequence[bytes]:
     """A message's elements: of an array its items, of NDJSON its lines, else the message itself.
 
-    Never raises. Where a bracket or quote is missing, the element that lacks it takes the rest of the array with it: to
-    look for the next beginning inside it would let text that a user sent pose as a record of somebody else.
+    A line may hold an array too. Never raises. Where a bracket or quote is missing, the element that lacks it takes the
+    rest of the array with it: to look for the next beginning inside it would let text that a user sent pose as a record
+    of somebody else.
     """
+    value = value.removeprefix(BYTE_ORDER_MARK)
     start = _START.match(value)
     if start is not None and start[1] == b"[":
-        return _split_array(value)
+        whole = _items(value)
+        if whole is not None:
+            return whole
     lines = [line for line in value.split(b"\n") if line.strip(_SPACE)]
-    return lines if _is_lines(lines) else [value]
+    if _is_lines(lines):
+        return [element for line in lines for element in (_split_array(line) if line[:1] == b"[" else (line,))]
+    return _split_broken_array(value) if start is not None and start[1] == b"[" else [value]
 
 
 def _is_lines(lines: Sequence[bytes]) -> bool:
-    """NDJSON, though perhaps with bad lines: several begin an object, or one is complete. Indented JSON is neither."""
+    """NDJSON, though perhaps with bad lines: several begin an object, or one is complete. Indented JSON is neither.
+
+    Behind a first line that begins an array, every line must begin one or an object, and one array must be complete.
+    """
+    if len(lines) < 2:
+        return False
+    if lines[0].lstrip(_SPACE)[:1] == b"[":
+        arrays = (line for line in lines if line[:1] == b"[")
+        return all(line[:1] in b"[{" for line in lines) and any(map(_is_json, arrays))
     starts = [line for line in lines if line.startswith(b"{")]
-    return len(lines) > 1 and (len(starts) > 1 or any(map(_is_json, starts)))
+    return len(starts) > 1 or any(map(_is_json, starts))
 
 
 def _is_json(text: bytes) -> bool:
@@ -69,16 +84,22 @@ def _is_json(text: bytes) -> bool:
 
 
 def _split_array(value: bytes) -> Sequence[bytes]:
+    whole = _items(value)
+    return _split_broken_array(value) if whole is None else whole
+
+
+def _items(value: bytes) -> Sequence[bytes] | None:
+    """The items of a whole array."""
     try:
         return [bytes(raw) for raw in _raw_list.decode(value)]
     except UNREADABLE:
-        return _split_broken_array(value)
+        return None
 
 
 def _split_broken_array(value: bytes) -> Sequence[bytes]:
     """By commas at the first level. What stands behind the end, or an end that is missing, is one more element, a bad
     one: so that it is reported, and alone."""
-    text, depth = _structure(value)
+    text, depth = structure(value)
     first = value.index(b"[") + 1
     ends = np.flatnonzero(depth[first:] <= 0)
     end = first + int(ends[0]) if len(ends) else len(value)
@@ -91,7 +112,7 @@ def _split_broken_array(value: bytes) -> Sequence[bytes]:
     return elements
 
 
-def _structure(value: bytes) -> tuple[U8, I32]:
+def structure(value: bytes) -> tuple[U8, I32]:
     """The text with strings blanked, and the nesting depth after each byte; (len(value),) each."""
     if b"\\" in value:
         value = value.replace(b"\\\\", b"  ").replace(b'\\"', b"  ")

@@ -10,7 +10,7 @@ from models.kernels.json.scan import Keys, ObjectMembers, Values
 from models.rows import F64, U8
 from streams.adapters.request import Output, Request
 
-(TS, REQUEST_ID, CLIENT_ID, MODEL, FEATURES, EMBEDDING, OUTPUT, CLIENT_CLASS, OPERATION, TOKENS_IN, TOKENS_OUT) = range(
+(TS, CLIENT_ID, MODEL, REQUEST_ID, FEATURES, EMBEDDING, OUTPUT, CLIENT_CLASS, OPERATION, TOKENS_IN, TOKENS_OUT) = range(
     11
 )
 LABEL, SCORE, SCORES, REFUSED = range(11, 15)
@@ -105,11 +105,12 @@ def _keys(names: Sequence[str], kinds: Sequence[Sequence[int]]) -> Keys:
 
 
 _NAME, _ANY_NAME = (scan.TEXT,), (scan.NULL, scan.TEXT)
+_ID = (scan.TEXT, scan.WHOLE)
 _COUNT = (scan.NULL, scan.WHOLE)
 _REQUEST = _keys(
     Request.__struct_fields__,
     (
-        (scan.TEXT, scan.WHOLE, scan.NUMBER), _NAME, _NAME, _NAME,
+        (scan.TEXT, scan.WHOLE, scan.NUMBER), _ID, _NAME, (scan.NULL, *_ID),
         (scan.NULL, scan.OBJECT), (scan.NULL, scan.TEXT, scan.NUMBERS), (scan.NULL, scan.OBJECT),
         _ANY_NAME, _ANY_NAME, _COUNT, _COUNT,
     ),

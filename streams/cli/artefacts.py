@@ -88,12 +88,17 @@ def calibrate(
     cold: Annotated[
         bool, typer.Option("--cold", help="The history may contain attackers: raise thresholds, promise nothing.")
     ] = False,
+    max_rejected: Annotated[
+        float,
+        typer.Option("--max-rejected", min=0.0, max=1.0, help="Share of records that may be unreadable."),
+    ] = 0.01,
     as_json: AsJson = False,
 ) -> None:
     """Fit encoders and thresholds on benign history, and certify the false-alarm rate.
 
     Three in eight clients fit encoders, tables and populations; the others set the thresholds. "~" marks levels with
-    too few clients to certify their budget; `promised` is what is certified. DIR/certificate.md has the details.
+    too few clients to certify their budget; `promised` is what is certified. DIR/certificate.md has the details, and
+    DIR/rejects.jsonl what could not be read.
     Secrets that are not configured are created in DIR/secrets, once; `replay` finds them there.
 
     Example: probewatch calibrate logs/may/ --out artefacts --classes clients.csv
@@ -111,7 +116,12 @@ def calibrate(
     declared, removed = with_classes(settings, classes, secrets), removal(exclude, secrets)
     with Bars() as bars:
         sets = training_sets or ()
-        report = fit(opened, out, declared, secrets, bars, cold=cold, removed=removed, training_sets=sets)
+        report = fit(
+            opened, out, declared, secrets, bars,
+            cold=cold, removed=removed, training_sets=sets, max_rejected=max_rejected,
+        )  # fmt: skip
+    if report.unread:
+        say(report.unread)
     for warning in report.certificate.warnings:
         say(f"WARNING: {warning}")
     if as_json:

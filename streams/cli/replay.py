@@ -217,7 +217,7 @@ def _fitted(
         say("COLD: no artefacts; fitted on the replayed history itself, so thresholds are conditional on it")
         folder = out / "artefacts"
         secrets = secrets_or_new(config, folder)
-        fit(sources, folder, with_classes(config, classes, secrets), secrets, reporter, cold=True)
+        fit(sources, folder, with_classes(config, classes, secrets), secrets, reporter, cold=True, max_rejected=1.0)
     else:
         secrets = load_secrets(config, folder)
     loaded = load_artefacts(folder, secrets.projection_seed, trusted_keys(config))
@@ -314,9 +314,14 @@ def _publish(config: "Config", topic: str, outcome: "Outcome", bars: "Bars") -> 
 
 def _print_summary(outcome: "Outcome", out: Path, as_json: bool, *, alone: bool) -> None:
     """alone : nothing else is printed, since --json prints one value."""
+    from streams.wire.rejects import told
+
     summary = outcome.summary
-    if not summary["rows"]:
-        say("no row was judged; see rejects.jsonl and `unjudged` in summary.json")
+    unread = told(summary["records"], outcome.rejects, summary["unjudged"])
+    if unread:
+        say(f"{unread}; see {out / 'rejects.jsonl'}" if outcome.rejects else unread)
+    if summary["rows"] <= sum(summary["unjudged"].values()):
+        say("no row was judged")
     if summary["evicted_clients"]:
         say(f"{summary['evicted_clients']:,} clients were evicted for lack of room: raise state.block_bytes")
     if summary["cold_start_events"]:

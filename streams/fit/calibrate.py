@@ -18,6 +18,7 @@ from detector.calibrate.certify import Certification, certify, class_parts
 from detector.calibrate.client_days import DailyMaxima, first_rows, select
 from detector.calibrate.fit import COLD_ROWS, daily_maxima, fit_reference, is_fitting, with_drift_limits
 from detector.calibrate.screening import suspicious
+from detector.events.escape import json_bytes
 from detector.events.wording import one_in
 from detector.evidence import PROCESSES
 from models import encoders, private
@@ -29,6 +30,7 @@ from models.artefacts.training_set import Members
 from models.encoders.base import Encoder
 from models.pseudonym import pseudonym
 from models.rows import CLASSES, U64, distinct
+from streams import files
 from streams.adapters import Formats
 from streams.adapters.request import Request
 from streams.config.config import Config
@@ -40,7 +42,9 @@ from streams.progress import Reporter
 from streams.secrets.load import Secrets, load_signing_key
 from streams.sketch.identity import Identity, identity_of
 from streams.sketch.sketcher import read_records
+from streams.wire.rejects import REJECTS_FILE
 
+REJECTED_SHARE_MAX = 0.01
 ENCODER_ROWS_MAX = 50_000
 """Rows of a model that its encoder is fitted on; more do not change the fit."""
 LABELS_MAX = 64
@@ -75,11 +79,11 @@ class Calibration(msgspec.Struct, frozen=True):
 
 
 class Report(NamedTuple):
-    """Result of a calibration, for printing."""
+    """Result of a calibration, for printing. unread : what could not be read of the history, "" for nothing."""
 
     artefacts_hash: str
     certificate: Certificate
-    rejects: Counter[str]
+    unread: str
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One line per class and level. Thresholds in tail lengths; "~" marks a conditional one."""
@@ -106,12 +110,14 @@ def calibrate(
     cold: bool = False,
     removed: Removal = NO_REMOVAL,
     training_sets: Sequence[Path] = (),
+    max_rejected: float = REJECTED_SHARE_MAX,
 ) -> Report:
     """Fit and write signed artefacts to `out`.
 
     cold : the history may hold attackers, so each client contributes little and nothing is promised. removed : clients
-    that neither fit nor certify. training_sets : files of `probewatch training-set`. Raises SecretsError, and
-    SourceError if nothing can be fitted on the history or a training set does not fit.
+    that neither fit nor certify. training_sets : files of `probewatch training-set`. max_rejected : share of records
+    that may be unreadable; `out`/rejects.jsonl lists those that are. Raises SecretsError, and SourceError if more are,
+    if nothing can be fitted on the history, or if a training set does not fit.
     """
     identity = identity_of(secrets, config.input.registry)
     signing_key = load_signing_key(config, out)
@@ -119,6 +125,7 @@ def calibrate(
     samples = _sample(sources, config, identity, removed, reporter)
     models = _models(samples, sets, config, secrets.projection_seed)
     whole = history.read(sources, config, identity, models, reporter)
+    _check_rejected(whole, max_rejected, out)
     kept = whole.without(removed.reasons)
     fit_all = _fit(models, kept, reporter, cold=cold)
     certificate = _certificate(config, models, whole, kept, fit_all, removed, cold=cold)
@@ -136,19 +143,30 @@ def calibrate(
         "engine_version": __version__,
         "code_sha256": certificate.grounds.code_sha256,
         "processes": [process.name for process in PROCESSES],
-        "rejects": dict(sorted(whole.rejects.items())),
+        "rejects": dict(sorted(Counter(reject.reason for reject in whole.rejects).items())),
         "training_rows": {name: model.members.rows for name, model in models.models.items() if model.members},
     }
     artefacts_hash = save_artefacts(out, fitted, provenance, signing_key, documents)
     highest = "".join(_highest(fit_all.certification.days, kept, secrets.key_id))
     private.write(out / HIGHEST, highest.encode())
-    return Report(artefacts_hash, certificate, whole.rejects)
+    return Report(artefacts_hash, certificate, whole.told)
+
+
+def _check_rejected(whole: History, most: float, out: Path) -> None:
+    """Lists what was rejected; raises SourceError if it was more than a share of the records, or if no row is left."""
+    files.write_lines(out / REJECTS_FILE, map(json_bytes, whole.rejects))
+    if len(whole.rejects) > most * whole.records:
+        raise SourceError(
+            f"{whole.told}: more than {most:.0%} of the records. {out / REJECTS_FILE} lists them; --max-rejected SHARE"
+            " takes the others all the same; no artefacts were written"
+        )
+    if not whole.row_count:
+        about = whole.told or f"{whole.records:,} records"
+        raise SourceError(f"{about}: no model has features or embeddings to fit on; no artefacts were written")
 
 
 def _models(samples: Mapping[str, "_Sample"], sets: Mapping[str, Members], config: Config, seed: bytes) -> FittedModels:
     fits = {name: fit for name, sample in sorted(samples.items()) if (fit := sample.fit(seed)) is not None}
-    if not fits:
-        raise SourceError("no model in this history has features or embeddings to fit on; nothing was written")
     members = training_set.assign(sets, {name: encoder for name, (encoder, _) in fits.items()})
     models = {}
     for name, (encoder, population) in fits.items():
@@ -285,7 +303,7 @@ class _Sample:
 
 def _fit_population(encoder: Encoder, inputs: _Inputs) -> Population | None:
     encoded = encoder.encode([inputs.items[place] for place in inputs.modest])
-    good = np.setdiff1d(np.arange(len(inputs.modest)), [fault.row for fault in encoded.faults])
+    good = np.flatnonzero(encoded.usable)
     return fit_population(encoded.values[good], encoder.id) if len(good) else None
 
 

@@ -17,21 +17,28 @@ from streams.history.base import RawBatch, Source, SourceError
 from streams.progress import Reporter
 from streams.sketch.identity import Identity
 from streams.sketch.sketcher import SketchedModels, Sketcher
+from streams.wire.rejects import Reject, told
 
 DAY_S = 86_400
 
 
 class History(NamedTuple):
-    """rows : of each model, one batch of one source each, in the order of the sources. rejects : by reason."""
+    """rows : of each model, one batch of one source each, in the order of the sources. unjudged : rows by reason."""
 
     rows: dict[str, list[Rows]]
-    rejects: Counter[str]
+    rejects: list[Reject]
+    unjudged: Counter[str]
     records: int
     sha256: str
 
     @property
     def row_count(self) -> int:
         return sum(part.count for parts in self.rows.values() for part in parts)
+
+    @property
+    def told(self) -> str:
+        """What could not be read, in a sentence; "" if everything was."""
+        return told(self.records, self.rejects, self.unjudged)
 
     def period(self) -> tuple[str, str]:
         """Times of the first and the last row, RFC 3339; "" without rows."""
@@ -71,17 +78,19 @@ def read(
     """Read history through the same sketch that runs live."""
     sketcher = Sketcher(models, identity, config)
     rows: dict[str, list[Rows]] = {name: [] for name in models.models}
-    rejects: Counter[str] = Counter()
+    rejects: list[Reject] = []
+    unjudged: Counter[str] = Counter()
     digest, records = hashlib.sha256(), 0
     for batch in raw_batches(sources, reporter, "sketching"):
         records += len(batch.records)
         for record in batch.records:
             digest.update(record.value or b"")
         result = sketcher.frames(batch.topic, batch.partition, config.input.incarnation, batch.records, 1)
-        rejects.update(reject.reason for reject in result.rejects)
+        rejects += result.rejects
+        unjudged += result.unjudged
         for frame in result.frames:
             rows[frame.model].append(frame.rows)
-    return History(rows, rejects, records, digest.hexdigest())
+    return History(rows, rejects, unjudged, records, digest.hexdigest())
 
 
 def date(day: int) -> str:

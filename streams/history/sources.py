@@ -12,7 +12,7 @@ from typing import IO, Annotated
 import msgspec
 import pyarrow as pa
 
-from streams.adapters.json_text import UNREADABLE
+from streams.adapters.json_text import BYTE_ORDER_MARK, UNREADABLE
 from streams.config.config import Config
 from streams.history import archive
 from streams.history.base import BATCH_RECORDS, FrameBatch, RawBatch, Source, SourceError
@@ -110,7 +110,7 @@ class RecordFile:
         """By raw partition, in order of appearance; blank lines are skipped."""
         parts: dict[tuple[str, int], list[RawRecord]] = {}
         for number, line in lines:
-            text = line.strip()
+            text = line.removeprefix(BYTE_ORDER_MARK).strip()
             if text:
                 place = _place(text) if b'"_kafka"' in text else None
                 topic, partition, offset = place or (self.name, 0, number)

@@ -22,10 +22,9 @@ from streams.history.base import RawBatch, Source, SourceError
 from streams.history.kafka_source import KafkaSource
 from streams.kafka import clients, topics
 from streams.kafka.broker import probe
-from streams.replay.outcome import REJECTS_FILE
 from streams.sketch.sketcher import RawRecord, Sketcher
 from streams.wire.dead_letter import OMITTED_HEADER
-from streams.wire.rejects import PREFIXES, WHOLE_RECORD, Record, Reject
+from streams.wire.rejects import PREFIXES, REJECTS_FILE, WHOLE_RECORD, Record, Reject
 
 RETRIED_HEADER = "probewatch-retried"
 """Of a record without value in the dead-letter topic: the letter of this place was sent again."""
@@ -263,7 +262,8 @@ def _target(letter: Letter, formats: Formats) -> tuple[str, int | None]:
 def _client_id(value: bytes | None, adapter: Adapter) -> bytes | None:
     """The client id of a record's first request."""
     items = adapter.decode(value or b"", (), frozenset())
-    return next((item.client_id.encode() for item in items if isinstance(item, Request)), None)
+    ids = (item.client_id.encode("utf-8", "surrogatepass") for item in items if isinstance(item, Request))
+    return next(ids, None)
 
 
 async def _send(letters: Sequence[tuple[Letter, tuple[str, int | None]]], config: Config, formats: Formats) -> None:

@@ -19,9 +19,10 @@ these clients.
 """
 
 from streams.replay.inputs import Plan
-from streams.replay.outcome import FILES, REJECTS_FILE, SUMMARY_FILE, Outcome, write
+from streams.replay.outcome import FILES, SUMMARY_FILE, Outcome, write
 from streams.replay.run import StoppedError, replay
 from streams.replay.selection import Selection
+from streams.wire.rejects import REJECTS_FILE
 
 __all__ = [
     "FILES",

@@ -18,10 +18,10 @@ from streams import files
 from streams.replay.fold import Findings
 from streams.replay.settings_changes import SettingsHistory
 from streams.replay.summary import ReachedLevel, SpaceSummary, Summary
-from streams.wire.rejects import Reject
+from streams.wire.rejects import REJECTS_FILE, Reject
 
 FILES = {"alert": "alerts.jsonl", "throttle": "throttle.jsonl", "drift": "drift.jsonl"}
-REJECTS_FILE, SUMMARY_FILE, COLD_FILE = "rejects.jsonl", "summary.json", "cold_start.jsonl"
+SUMMARY_FILE, COLD_FILE = "summary.json", "cold_start.jsonl"
 
 
 class ClassCounts(TypedDict):

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.artefacts.population import Population
-from models.encoders.base import Encoded, Encoder
+from models.encoders.base import Encoded, Encoder, Flags
 from models.reorder import take
 from models.rows import (
     CLASSES,
@@ -18,6 +17,7 @@ from models.rows import (
     FLAG_EXPLAIN,
     FLAG_LABEL,
     FLAG_REFUSED,
+    FLAG_UNJUDGED,
     I16,
     I32,
     I64,
@@ -45,7 +45,10 @@ UNDECLARED = 255
 CLASS_CODES: dict[str | None, int] = {None: UNDECLARED, **{name: code for code, name in enumerate(CLASSES)}}
 
 Faults = dict[int, Fault]
-"""Row to its first fault."""
+"""Row to why it cannot be judged."""
+
+SECOND_PARTS = 1e3, 1e6, 1e9
+"""Milli-, micro- and nanoseconds."""
 
 
 class RecordColumns(NamedTuple):
@@ -76,31 +79,34 @@ class Answers(NamedTuple):
     flags: U16
 
 
-def inputs_of(encoder: Encoder, requests: Sequence[Request]) -> list[object]:
-    """What the encoder reads of each request; None where it is missing."""
-    return list(map(attrgetter(encoder.reads), requests))
-
-
-def encode(encoder: Encoder, inputs: Sequence[object], faults: Faults) -> Encoded:
-    """n inputs, none of them None. Faulty rows hold zeros and stand in `faults`."""
-    encoded = encoder.encode(inputs)
-    for row, field, expected, got in encoded.faults:
-        faults.setdefault(row, Fault(field, expected, got, "input"))
-    return encoded
-
-
-def concatenate(parts: Sequence[Encoded]) -> Encoded:
-    """All inputs, in the order of the parts, without faults; at least one part."""
-    values, fields, surprisal, offgrid, exact, plain = (
-        np.concatenate(column) for column in zip(*(part[:6] for part in parts), strict=True)
-    )
-    return Encoded(values, fields, surprisal, offgrid, exact, plain, ())
+def encode(encoder: Encoder, inputs: Sequence[object]) -> Encoded:
+    """n inputs. None is one that cannot be used, and a fault is told by its place among all of them."""
+    rows = np.array([row for row, item in enumerate(inputs) if item is not None], np.int64)
+    encoded = encoder.encode([item for item in inputs if item is not None])
+    if len(rows) == len(inputs):
+        return encoded
+    spread: list[NDArray[np.generic]] = []
+    for column in encoded[:-1]:
+        wider = np.zeros((len(inputs), *column.shape[1:]), column.dtype)
+        wider[rows] = column
+        spread.append(wider)
+    faults = tuple(fault._replace(row=int(rows[fault.row])) for fault in encoded.faults)
+    return Encoded._make([*spread, faults])
 
 
 def take_encoded(encoded: Encoded, rows: NDArray[np.bool_]) -> Encoded:
     """Those inputs, without faults."""
-    values, fields, surprisal, offgrid, exact, plain = (column[rows] for column in encoded[:6])
-    return Encoded(values, fields, surprisal, offgrid, exact, plain, ())  # type: ignore[arg-type]  # dtypes stay
+    return Encoded._make([*(column[rows] for column in encoded[:-1]), ()])
+
+
+def without_answers(said: RecordColumns, unusable: Flags) -> RecordColumns:
+    """Marks rows whose input is not usable: their answers mean nothing either."""
+    return said._replace(
+        output=np.where(unusable, 0, said.output).astype(np.uint32),
+        score=np.where(unusable, np.nan, said.score).astype(np.float32),
+        margin=np.where(unusable, np.nan, said.margin).astype(np.float32),
+        flags=np.where(unusable, said.flags & ~np.uint16(FLAG_LABEL) | FLAG_UNJUDGED, said.flags).astype(np.uint16),
+    )
 
 
 def describe(population: Population | None, values: I16) -> tuple[F32, U32]:
@@ -110,19 +116,38 @@ def describe(population: Population | None, values: I16) -> tuple[F32, U32]:
     return population.describe(values)
 
 
-def times(requests: Sequence[Request]) -> F64:
+def times(requests: Sequence[Request], early_ms: float, late_ms: float) -> F64:
     """Milliseconds since 1970, rounded to the nearest; floats, since nothing has bounded them yet."""
     stamps = [request.ts for request in requests]
     try:
-        seconds = list(map(datetime.timestamp, stamps))  # type: ignore[arg-type]
+        seconds, are_numbers = list(map(datetime.timestamp, stamps)), False  # type: ignore[arg-type]
     except TypeError:
+        are_numbers = [isinstance(ts, float) for ts in stamps]  # type: ignore[assignment]
         seconds = [ts if isinstance(ts, float) else ts.timestamp() for ts in stamps]
-    with np.errstate(over="ignore"):
-        return np.rint(np.array(seconds, np.float64) * 1000.0)
+    return milliseconds(np.array(seconds, np.float64), np.asarray(are_numbers), early_ms, late_ms)
 
 
-def answers(requests: Sequence[Request], threshold: float, identity: Identity, faults: Faults) -> Answers:
-    """threshold : the score at which the model's answer turns; margins of single scores are distances to it."""
+def milliseconds(numbers: F64, are_numbers: Flags, early_ms: float, late_ms: float) -> F64:
+    """Numbers as times, ms since 1970: seconds, or if these lie outside [early, late) the largest of milli-, micro- and
+    nanoseconds that do not. are_numbers : (n,) or (1,), False for what was read from a date, whose unit is known."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.rint(numbers * 1000.0)
+        outside = ~((found >= early_ms) & (found < late_ms)) & are_numbers
+        if outside.any():
+            for parts in SECOND_PARTS:
+                other = np.rint(numbers / parts * 1000.0)
+                fits = outside & (other >= early_ms) & (other < late_ms)
+                found[fits], outside = other[fits], outside & ~fits
+    return found
+
+
+def answers(
+    requests: Sequence[Request], threshold: float, identity: Identity, unread: dict[int, tuple[str, ...]]
+) -> Answers:
+    """threshold : the score at which the model's answer turns; margins of single scores are distances to it.
+
+    unread : row to fields that could not be read; scores that no 32-bit float holds are added.
+    """
     outputs = [request.output or _NO_OUTPUT for request in requests]
     labels = [output.label for output in outputs]
     score = np.array([output.score for output in outputs], np.float64)  # None becomes NaN
@@ -131,8 +156,8 @@ def answers(requests: Sequence[Request], threshold: float, identity: Identity, f
         _several(outputs[row].scores or {}, row, threshold, labels, score, margin)
     for row in np.flatnonzero((np.abs(score) > FLOAT32_MAX) | (margin > FLOAT32_MAX)).tolist():
         field = "output.scores" if outputs[row].scores else "output.score"
-        faults.setdefault(row, Fault(field, "numbers within 32-bit floats", "one beyond them", "range"))
-        score[row] = margin[row] = 0.0
+        unread[row] = (*unread.get(row, ()), field)
+        score[row] = margin[row] = np.nan
     output = identity.labels(labels)
     flags = np.where(output != 0, FLAG_LABEL, 0)
     flags |= np.where([output.refused is True for output in outputs], FLAG_REFUSED, 0)

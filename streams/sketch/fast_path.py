@@ -19,6 +19,7 @@ from streams.adapters.scanner import Scanned
 from streams.sketch import columns
 from streams.sketch.columns import CLASS_CODES, FLOAT32_MAX, UNDECLARED, RecordColumns
 from streams.sketch.identity import Identity
+from streams.sketch.model_names import ModelNames
 
 WHOLE_DIGITS = 18
 """Labels that are longer numbers may not fit 64 bits."""
@@ -32,15 +33,12 @@ class Window(NamedTuple):
 
 
 class PlainRows(NamedTuple):
-    """Plain records of one model. rows : (n,) their places. given : (m,) the places of those that have an input, and
-    encoded and said are of these; None where the model has no encoder.
-    """
+    """Plain records of one model. rows : (n,) their places."""
 
     model: str
     rows: I64
-    given: I64
-    encoded: Encoded | None
-    said: RecordColumns | None
+    encoded: Encoded
+    said: RecordColumns
 
 
 def plain_rows(
@@ -49,26 +47,27 @@ def plain_rows(
     encoders: Mapping[str, Encoder],
     thresholds: Mapping[str, float],
     identity: Identity,
+    names: ModelNames,
     window: Window,
 ) -> Iterator[PlainRows]:
     """Models in order of appearance. offsets : (n,) of the messages.
 
-    A model without an encoder gets no rows; a model whose encoder takes decoded inputs only is left over.
+    Left over is what has no input, no request id or no calibrated model, and a model whose encoder takes decoded inputs
+    only.
     """
     time_ms, in_time = _times(found, window)
     clean = found.plain & in_time & _are_short(found)
     codes, coded = _classes(found, clean)
     clean &= coded
     clean &= _labels_fit(found)
-    for name, rows in _by_model(found, clean):
-        encoder = encoders.get(name)
-        if encoder is None:
-            yield PlainRows(name, rows, rows[:0], None, None)
+    for spelling, rows in _by_model(found, clean):
+        name = names.of(spelling)
+        if name is None:
             continue
+        encoder = encoders[name]
         score, margin, fits = _scores(found, rows, thresholds[name])
         rows, score, margin = rows[fits], score[fits], margin[fits]
         given = np.isin(found.values.kind[scanner.FIELDS.index(encoder.reads)][rows], (OBJECT, TEXT, NUMBERS))
-        without = rows[~given]
         rows, score, margin = rows[given], score[given], margin[given]
         scanned = encoder.encode_scanned(_inputs(encoder, found, rows))
         if scanned is None:
@@ -78,7 +77,7 @@ def plain_rows(
             encoded = columns.take_encoded(encoded, good)
             rows, score, margin = rows[good], score[good], margin[good]
         said = _said(found, rows, offsets, time_ms, codes, score, margin, identity)
-        yield PlainRows(name, np.concatenate((rows, without)), rows, encoded, said)
+        yield PlainRows(name, rows, encoded, said)
 
 
 def _times(found: Scanned, window: Window) -> tuple[I64, Flags]:
@@ -86,17 +85,18 @@ def _times(found: Scanned, window: Window) -> tuple[I64, Flags]:
     seconds = values.number[scanner.TS]
     kind = np.where(found.plain, values.kind[scanner.TS], 0).astype(np.uint8)
     read_times(found.text, kind, values.start[scanner.TS], values.end[scanner.TS], seconds)
-    with np.errstate(over="ignore", invalid="ignore"):
-        time_ms = np.rint(seconds * 1000.0)
+    time_ms = columns.milliseconds(seconds, kind != TEXT, window.early_ms, window.late_ms)
+    with np.errstate(invalid="ignore"):
         inside = (kind > 0) & (time_ms >= window.early_ms) & (time_ms < window.late_ms)
-        return np.where(inside, time_ms, 0.0).astype(np.int64), inside
+    return np.where(inside, time_ms, 0.0).astype(np.int64), inside
 
 
 def _are_short(found: Scanned) -> Flags:
     """Names are there, and not too long: in bytes, of which there are at least as many as characters."""
-    some = slice(scanner.REQUEST_ID, scanner.MODEL + 1)
+    some = slice(scanner.CLIENT_ID, scanner.REQUEST_ID + 1)
     lengths = found.values.end[some] - found.values.start[some]
-    named = (found.values.kind[some] == TEXT) & (lengths >= 1) & (lengths <= IDENTIFIER_CHARS)
+    kinds = found.values.kind[some]  # numbers are read as the digits that stand there
+    named = ((kinds == TEXT) | (kinds == WHOLE)) & (lengths >= 1) & (lengths <= IDENTIFIER_CHARS)
     short: Flags = named.all(axis=0)
     counts = found.values.number[scanner.TOKENS_IN : scanner.TOKENS_OUT + 1]
     kinds = found.values.kind[scanner.TOKENS_IN : scanner.TOKENS_OUT + 1]

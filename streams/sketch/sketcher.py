@@ -15,8 +15,8 @@ from models.artefacts.population import Population
 from models.artefacts.training_set import Members
 from models.encoders.base import Encoded, Encoder
 from models.pseudonym import client_of
-from models.reorder import joined, take
-from models.rows import CLASSES, FLAG_MEMBER, I64, U8, U32, U64, Rows, distinct
+from models.reorder import joined
+from models.rows import CLASSES, FLAG_MEMBER, U8, U32, U64, Rows, distinct
 from streams.adapters import Formats
 from streams.adapters.base import Adapter
 from streams.adapters.json_text import UNREADABLE
@@ -24,9 +24,11 @@ from streams.adapters.request import Request
 from streams.adapters.scanner import Scanner
 from streams.config.config import Config
 from streams.sketch import columns
-from streams.sketch.columns import UNDECLARED, Faults, RecordColumns
+from streams.sketch.columns import UNDECLARED, RecordColumns
 from streams.sketch.fast_path import Window, plain_rows
 from streams.sketch.identity import Identity, source_id
+from streams.sketch.model_names import ModelNames
+from streams.sketch.slow_path import FEW_FIELDS, Elements, Place, Space, lost_ones, slow_rows
 from streams.wire.rejects import WHOLE_RECORD, Fault, Headers, Reject
 
 DECISION_THRESHOLD = 0.5
@@ -38,8 +40,8 @@ DECODED_RECORDS = 256
 """Those of them whose inputs exist as Python objects at one time: half a megabyte. All of a fetch (4,096) at once made
 a row of 23 features cost 8.4 us instead of 6.9."""
 
-UNKNOWN_MODEL = "unknown_model"
-NO_INPUT = "no_input"
+SALVAGED_PARTS = 2
+"""Of a record that is too long, the first so many times `input.max_record_bytes` are looked at."""
 
 
 class RawMessage(Protocol):
@@ -54,25 +56,30 @@ class RawMessage(Protocol):
     @property
     def headers(self) -> Headers: ...
 
+    @property
+    def timestamp(self) -> int: ...
+
 
 class RawRecord(NamedTuple):
-    """One message of a raw topic. key, headers and timestamp are not trusted; timestamp_ms -1 means none."""
+    """One message of a raw topic. key, headers and timestamp are not trusted; timestamp -1, in ms, means none."""
 
     offset: int
     value: bytes | None
     key: bytes | None
     headers: Headers
-    timestamp_ms: int
+    timestamp: int
 
 
 class SketchResult(NamedTuple):
     """frames : sorted by model and partition, rows in raw order, offset -1 since none is known before they are written.
-    rejects : sorted by place. unjudged : rows by reason, of models without artefact or without input.
+    rejects : sorted by place. unjudged : rows that are not judged, by reason. unread : fields that could not be read of
+    rows that are judged, by name.
     """
 
     frames: list[RowFrame]
     rejects: list[Reject]
     unjudged: Counter[str]
+    unread: Counter[str]
 
 
 class SketchedModel(Protocol):
@@ -100,11 +107,10 @@ class SketchedModels(Protocol):
 
 
 class DecodedRecords(NamedTuple):
-    """requests, with the offset of the record and the index inside it. faults : (offset, index, fault)."""
+    """requests, some of them Salvaged, and their places. faults : (offset, index, fault) of what names no client."""
 
     requests: list[Request]
-    offsets: list[int]
-    indexes: list[int]
+    places: list[Place]
     faults: list[tuple[int, int, Fault]]
 
 
@@ -115,8 +121,8 @@ def read_records(
 
     features : names of table fields that a Fault may contain.
     """
-    read = DecodedRecords([], [], [], [])
-    requests, offsets, indexes, _ = read
+    read = DecodedRecords([], [], [])
+    requests, places, _ = read
     decode_one, bytes_max = adapter.decode_one, config.input.max_record_bytes
     for record in records:
         value = record.value
@@ -127,8 +133,7 @@ def read_records(
                 pass
             else:
                 requests.append(request)
-                offsets.append(record.offset)
-                indexes.append(0)
+                places.append(Place(record.offset, 0, record.timestamp))
                 continue
         _read_unusual(record, adapter, config, features, read)
     return read
@@ -143,6 +148,10 @@ def _read_unusual(
     if len(value) > limits.max_record_bytes:
         expected = f"at most {limits.max_record_bytes} bytes (input.max_record_bytes)"
         read.faults.append((record.offset, WHOLE_RECORD, Fault("record", expected, f"{len(value)} bytes", "size")))
+        head = adapter.decode(value[: SALVAGED_PARTS * limits.max_record_bytes], record.headers, features)
+        if len(head) == 1 and isinstance(head[0], Request):
+            read.requests.append(head[0])
+            read.places.append(Place(record.offset, WHOLE_RECORD, record.timestamp))
         return
     items = adapter.decode(value, record.headers, features)
     if len(items) > limits.max_rows:
@@ -154,8 +163,7 @@ def _read_unusual(
             read.faults.append((record.offset, index, item))
         else:
             read.requests.append(item)
-            read.offsets.append(record.offset)
-            read.indexes.append(index)
+            read.places.append(Place(record.offset, index, record.timestamp))
 
 
 class RawRange(NamedTuple):
@@ -173,6 +181,7 @@ class Piece(NamedTuple):
     rows: dict[str, list[Rows]]
     rejects: list[Reject]
     unjudged: Counter[str]
+    unread: Counter[str]
 
 
 class Sketcher:
@@ -184,6 +193,8 @@ class Sketcher:
         self._config = config
         self.formats = Formats(config)
         self._scanners: dict[str, Scanner] = {}
+        self._names = ModelNames(self._models, config.models)
+        self._first = min(self._models, default=None)
         self._window = Window(config.input.earliest_ms, config.input.latest_ms)
         self._spaces = {name: model.space for name, model in self._models.items()}
         self._encoders = {name: model.encoder for name, model in self._models.items()}
@@ -209,7 +220,7 @@ class Sketcher:
 
     def piece(self, stretches: Sequence[RawRange]) -> Piece:
         """Rows of a few records. This takes the time, so that a caller can do other work between two pieces."""
-        piece = Piece({}, [], Counter())
+        piece = Piece({}, [], Counter(), Counter())
         by_format: dict[str, tuple[Adapter, list[RawRange]]] = {}
         for one in stretches:
             adapter = self.formats.of(one.topic)
@@ -231,13 +242,14 @@ class Sketcher:
         names = {one.source: f"{one.topic}[{one.partition}]" for one in stretches}
         rejects = sorted((one for piece in pieces for one in piece.rejects), key=_place)
         unjudged = sum((piece.unjudged for piece in pieces), Counter[str]())
+        unread = sum((piece.unread for piece in pieces), Counter[str]())
         frames: list[RowFrame] = []
         for name in sorted({name for piece in pieces for name in piece.rows}):
             rows = joined([part for piece in pieces for part in piece.rows.get(name, ())])
             sources = label({source: names[source] for source in distinct(rows.source).tolist()})
             about = name, self._spaces[name], sources, self._identity.key_id
             frames += [RowFrame(target, -1, *about, part) for target, part in columns.cut(rows, n_partitions)]
-        return SketchResult(frames, rejects, unjudged)
+        return SketchResult(frames, rejects, unjudged, unread)
 
     def _plain(self, stretches: Sequence[RawRange], scanner: Scanner, piece: Piece) -> Sequence[RawRange]:
         """Rows of the records that the scanner takes; returns the other records."""
@@ -247,15 +259,12 @@ class Sketcher:
         offsets = np.array([record.offset for record in records], np.int64)
         lengths = [len(one.records) for one in stretches]
         sources = np.repeat(np.array([one.source for one in stretches], np.uint32), lengths)
-        for part in plain_rows(scanned, offsets, self._encoders, self._thresholds, self._identity, self._window):
+        about = self._encoders, self._thresholds, self._identity, self._names, self._window
+        for part in plain_rows(scanned, offsets, *about):
             left[part.rows] = False
-            if part.said is None or part.encoded is None:
-                piece.unjudged[UNKNOWN_MODEL] += len(part.rows)
-                continue
-            piece.unjudged[NO_INPUT] += len(part.rows) - len(part.given)
-            if len(part.given):
-                rows = self._rows(part.model, sources[part.given], part.said, part.encoded)
-                piece.rows.setdefault(part.model, []).append(rows)
+            piece.unjudged[FEW_FIELDS] += int(np.count_nonzero(~part.encoded.usable))
+            rows = self._rows(part.model, sources[part.rows], part.said, part.encoded)
+            piece.rows.setdefault(part.model, []).append(rows)
         if not left.any():
             return []
         left_of = np.split(left, np.cumsum(lengths)[:-1])
@@ -268,58 +277,36 @@ class Sketcher:
         """Records one by one; faults are explained here."""
         read = read_records(records, adapter, self._config, self._features)
         piece.rejects.extend(_reject(of, *fault) for fault in read.faults)
-        for name, places in _by_model(read.requests):
-            if name not in self._models:
-                piece.unjudged[UNKNOWN_MODEL] += len(places)
+        elements = Elements(f"{of.topic}[{of.partition}]", records, adapter)
+        for spelling, chosen in _by_model(read.requests):
+            requests, places = [read.requests[n] for n in chosen], [read.places[n] for n in chosen]
+            named = self._names.of(spelling)
+            name = named or self._first
+            if name is None:
+                piece.rejects.extend(_reject(of, *places[row][:2], fault) for row, fault in lost_ones(requests).items())
                 continue
-            encoder = self._encoders[name]
-            inputs = columns.inputs_of(encoder, [read.requests[place] for place in places])
-            kept = [place for place, item in zip(places, inputs, strict=True) if item is not None]
-            piece.unjudged[NO_INPUT] += len(places) - len(kept)
-            if not kept:
-                continue
-            faults: Faults = {}
-            encoded = columns.encode(encoder, [item for item in inputs if item is not None], faults)
-            source = np.full(len(kept), of.source, np.uint32)
-            rows = self._rows(name, source, self._said(name, read, kept, faults), encoded)
-            if faults:
-                at = ((read.offsets[kept[row]], read.indexes[kept[row]], faults[row]) for row in faults)
-                piece.rejects.extend(_reject(of, *fault) for fault in at)
-                rows = take(rows, np.setdiff1d(np.arange(rows.count), list(faults)))
-            piece.rows.setdefault(name, []).append(rows)
-
-    def _said(self, name: str, read: DecodedRecords, places: Sequence[int], faults: Faults) -> RecordColumns:
-        """Columns of some requests of one model. Adds to `faults`; the caller drops the rows in it."""
-        requests = [read.requests[place] for place in places]
-        time_ms = self._times(requests, faults)
-        answers = columns.answers(requests, self._thresholds[name], self._identity, faults)
-        client, client_tail = self._identity.clients([request.client_id for request in requests])
-        id_offsets, id_bytes = columns.join([request.request_id for request in requests])
-        return RecordColumns(
-            offset=np.array([read.offsets[place] for place in places], np.int64),
-            index=np.array([read.indexes[place] for place in places], np.int32),
-            client=client,
-            client_tail=client_tail,
-            client_class=np.array([columns.CLASS_CODES[request.client_class] for request in requests], np.uint8),
-            time_ms=time_ms,
-            id_offsets=id_offsets,
-            id_bytes=id_bytes,
-            output=answers.output,
-            score=answers.score,
-            margin=answers.margin,
-            tokens_in=columns.counts([request.tokens_in for request in requests]),
-            tokens_out=columns.counts([request.tokens_out for request in requests]),
-            flags=answers.flags,
-        )
+            space = Space(self._encoders[name], self._thresholds[name], named is not None)
+            made = slow_rows(requests, places, space, elements, self._identity, self._config.input)
+            piece.rejects.extend(
+                _reject(of, places[row].offset, places[row].element, fault)
+                for row, fault in made.faults.items()
+                if places[row].element != WHOLE_RECORD  # has its letter already
+            )
+            piece.unjudged.update(made.unjudged)
+            piece.unread.update(made.unread)
+            source = np.full(len(requests), of.source, np.uint32)
+            piece.rows.setdefault(name, []).append(self._rows(name, source, made.said, made.encoded))
 
     def _rows(self, name: str, source: U32, said: RecordColumns, encoded: Encoded) -> Rows:
-        flags = said.flags
         if name in self._members:
-            flags = flags | np.where(self._members[name].contains(encoded), FLAG_MEMBER, 0).astype(np.uint16)
+            said.flags[self._members[name].contains(encoded)] |= FLAG_MEMBER
         novelty, cell = columns.describe(self._models[name].population, encoded.values)
+        if not encoded.usable.all():
+            said = columns.without_answers(said, ~encoded.usable)
+            novelty, cell = np.where(encoded.usable, novelty, np.float32(np.nan)), np.where(encoded.usable, cell, 0)
         return Rows(
             source=source,
-            **said._replace(client_class=self._classes(said.client_class, said.client), flags=flags)._asdict(),
+            **said._replace(client_class=self._classes(said.client_class, said.client))._asdict(),
             exact=encoded.exact,
             values=encoded.values,
             fields=encoded.fields,
@@ -329,17 +316,6 @@ class Sketcher:
             guard=np.full(len(source), np.nan, np.float32),
             cell=cell,
         )
-
-    def _times(self, requests: Sequence[Request], faults: Faults) -> I64:
-        time_ms = columns.times(requests)
-        limits = self._config.input
-        early, late = time_ms < self._window.early_ms, time_ms >= self._window.late_ms
-        for row in np.flatnonzero(early | late).tolist():
-            window = f"{limits.earliest:%Y-%m-%d} (input.earliest) to {limits.latest:%Y-%m-%d} (input.latest)"
-            got = "an earlier one" if early[row] else "a later one"
-            faults.setdefault(row, Fault("ts", f"a time from {window}", got, "time"))
-            time_ms[row] = 0.0
-        return time_ms.astype(np.int64)
 
     def _classes(self, codes: U8, clients: U64) -> U8:
         """The class that the record declares, else the registry, else consumer."""

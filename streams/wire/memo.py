@@ -1,7 +1,11 @@
 """A bounded memo."""
 
+import sys
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+KEY_BYTES_MAX = 4_096
+"""Larger keys are not kept: nobody's names of a megabyte fill the memory."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -20,6 +24,8 @@ class TwoGenerations(dict[K, V], Generic[K, V]):
         self._old: dict[K, V] = {}
 
     def __missing__(self, key: K) -> V:
+        if sys.getsizeof(key) > KEY_BYTES_MAX:
+            return self._compute(key)
         if len(self) >= self._limit:
             self._old = dict(self)
             self.clear()

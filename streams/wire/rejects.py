@@ -1,5 +1,6 @@
 """Rejects, as values: position, field, what was expected, what kind of value came; never the value."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -14,6 +15,12 @@ WHOLE_RECORD = -1
 """`index` of a fault that is not one row's: too large, too many rows, not JSON at all."""
 
 Headers = Sequence[tuple[str, bytes]]
+
+REJECTS_FILE = "rejects.jsonl"
+"""Rejects of a replay or a calibration, one a line."""
+
+KINDS_TOLD = 5
+"""Kinds of rejects that a sentence names."""
 
 PREFIXES = ("__streams.errors.", "probewatch-")
 """Prefixes of our headers. They are dropped from raw records: a dead letter that was sent again has them."""
@@ -49,6 +56,24 @@ class Reject(msgspec.Struct, frozen=True, gc=False):
         row = f"#{self.index}" if self.index > 0 else ""
         place = f"{self.topic}[{self.partition}]@{self.offset}{row}"
         return f"{place}: {self.field}: expected {self.expected}; got {self.got}"
+
+
+def told(records: int, rejects: Iterable[Reject], unjudged: Mapping[str, int]) -> str:
+    """`6,000 records: 858 rejected (ts: a time without an offset 858)`, the most frequent ones; "" if all were read.
+
+    unjudged : rows by reason.
+    """
+    kinds = Counter(f"{reject.field}: {reject.got}" for reject in rejects)
+    parts = [f"{sum(counts.values()):,} {what} ({_most(counts)})" for what, counts in (
+        ("rejected", kinds), ("not judged", Counter(unjudged) + Counter()),
+    ) if counts]  # fmt: skip
+    return f"{records:,} records: {'; '.join(parts)}" if parts else ""
+
+
+def _most(counts: Mapping[str, int]) -> str:
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{name} {count:,}" for name, count in ranked[:KINDS_TOLD]]
+    return ", ".join([*shown, *(["…"] if len(ranked) > KINDS_TOLD else [])])
 
 
 class DeadLetter(NamedTuple):

@@ -167,6 +167,8 @@ class SketchStage:
             self._metrics.records.labels(batch.partition.topic).inc(len(batch.records))
         for reason, rows in result.unjudged.items():
             self._metrics.unjudged.labels(reason).inc(rows)
+        for field, count in result.unread.items():
+            self._metrics.unread.labels(field).inc(count)
 
     def _tell(self, share: Share) -> None:
         """The metric always, the log once."""

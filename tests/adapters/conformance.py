@@ -14,7 +14,7 @@ import msgspec
 from streams.adapters import REGISTRY
 from streams.adapters.base import Adapter
 from streams.adapters.json_text import UNREADABLE
-from streams.adapters.request import Request
+from streams.adapters.request import EXPECTED, UNKNOWN_MODEL, UNKNOWN_TIME, Request, Salvaged
 from streams.wire.rejects import Fault, Reason
 from tests.adapters import scoring_log
 
@@ -41,11 +41,24 @@ def check_message(adapter: Adapter, value: bytes) -> Sequence[Request | Fault]:
         if isinstance(result, Fault):
             check_fault(result)
         else:
-            assert _is_valid(result), "not a Request within its limits"
+            check_request(result)
             assert list(_decoded(adapter, element)[0]) == [result], "an element alone gives another request"
     assert list(_decoded(adapter, value)[0]) == list(results), "the same message gives another result"
     _check_fast_paths(adapter, value, results)
     return results
+
+
+def check_request(request: Request) -> None:
+    if not isinstance(request, Salvaged):
+        assert _is_valid(request), "not a Request within its limits"
+        return
+    assert request.client_id, "nobody to hold it against"
+    assert request.unread or request.lost, "all of it was read: a Request"
+    assert all(name in EXPECTED or name == "record" for name in request.unread), "no field of a Request"
+    if request.lost is not None:
+        check_fault(request.lost)
+    else:
+        assert request.ts != UNKNOWN_TIME and request.model != UNKNOWN_MODEL, "cannot be judged, and nothing says why"
 
 
 def check_fault(fault: Fault) -> None:
@@ -60,16 +73,16 @@ def check_good(adapter: Adapter, path: Path) -> None:
     value = path.read_bytes()
     assert all(planted.encode() in value for planted in PLANTED), f"{path}: holds no planted values"
     results = check_message(adapter, value)
-    assert results and all(isinstance(result, Request) for result in results), f"{path}: not all of it is read"
+    assert results and all(type(result) is Request for result in results), f"{path}: not all of it is read"
     assert plain(results) == json.loads(golden(path).read_text())
 
 
 def check_bad(adapter: Adapter, path: Path) -> None:
-    """At least one element is a Fault; each names the field in the golden beside the message."""
+    """At least one element is a Fault or Salvaged; what of it was read is in the golden beside the message."""
     value = path.read_bytes()
     assert any(planted.encode() in value for planted in PLANTED), f"{path}: holds no planted values"
     results = check_message(adapter, value)
-    assert any(isinstance(result, Fault) for result in results), f"{path}: all of it is read"
+    assert any(type(result) is not Request for result in results), f"{path}: all of it is read"
     assert plain(results) == json.loads(golden(path).read_text())
 
 
@@ -79,12 +92,21 @@ def golden(path: Path) -> Path:
 
 def plain(results: Sequence[Request | Fault]) -> list[Any]:
     """Requests without what they do not give; of faults field and reason."""
-    return [
-        {"field": result.field, "reason": result.reason}
-        if isinstance(result, Fault)
-        else {name: item for name, item in msgspec.to_builtins(result).items() if item is not None}
-        for result in results
-    ]
+    found = [_about(result) if isinstance(result, Fault) else _members(result) for result in results]
+    built: list[Any] = json.loads(json.dumps(found))
+    return built
+
+
+def _about(fault: Fault) -> dict[str, str]:
+    return {"field": fault.field, "reason": fault.reason}
+
+
+def _members(request: Request) -> dict[str, Any]:
+    given = {name: getattr(request, name) for name in request.__struct_fields__}
+    lost = given.pop("lost", None)
+    kept = {name: item for name, item in given.items() if item not in (None, (), UNKNOWN_TIME, UNKNOWN_MODEL)}
+    built: dict[str, Any] = msgspec.to_builtins(kept)
+    return built | ({"lost": _about(lost)} if lost else {})
 
 
 def _decoded(adapter: Adapter, value: bytes) -> tuple[Sequence[Request | Fault], Sequence[bytes]]:
@@ -118,7 +140,7 @@ def write_goldens() -> None:
         for path in (*fixtures(adapter, "good"), *fixtures(adapter, "bad")):
             if not golden(path).exists():
                 results = plain(adapter.decode(path.read_bytes(), (), FEATURES))
-                golden(path).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+                golden(path).write_text(json.dumps(results, indent=1) + "\n")
                 print(golden(path).relative_to(FOLDER))
 
 

@@ -5,9 +5,11 @@ from datetime import datetime
 import msgspec
 
 from streams.adapters.base import Adapter
+from streams.adapters.json_members import members
 from streams.adapters.json_shape import JsonShape
 from streams.adapters.json_text import split
 from streams.adapters.request import Identifier, Label, Output, Request, Time
+from streams.adapters.salvage import request_of
 from streams.wire.rejects import Fault, Headers
 
 
@@ -47,15 +49,36 @@ SHAPE = JsonShape(
 
 
 def decode(value: bytes, headers: Headers, features: frozenset[str] = frozenset()) -> list[Request | Fault]:
-    return [_request(SHAPE.decode(text, features)) for text in split(value)]
+    return [_request(text, SHAPE.decode(text, features)) for text in split(value)]
 
 
-def _request(line: Line | Fault) -> Request | Fault:
+def _request(text: bytes, line: Line | Fault) -> Request | Fault:
     if isinstance(line, Fault):
-        return line
+        return _salvaged(text, line)
     at = line.at.timestamp() if isinstance(line.at, datetime) else line.at
     output = Output(line.answer, line.p)
-    return Request(at, line.call, line.caller.name, line.scored.model, line.scored.fields, output=output)
+    return Request(at, line.caller.name, line.scored.model, line.call, line.scored.fields, output=output)
+
+
+def _salvaged(text: bytes, fault: Fault) -> Request | Fault:
+    """The same members under the names of Request's fields."""
+    whole = members(text)
+    caller, scored = (members(whole.values.get(name, b"")) for name in ("caller", "scored"))
+    answer = b",".join(
+        b'"%b":%b' % (name, whole.values[own])
+        for name, own in ((b"label", "class"), (b"score", "p"))
+        if own in whole.values
+    )
+    texts = {
+        "ts": whole.values.get("at"),
+        "request_id": whole.values.get("call"),
+        "client_id": caller.values.get("name"),
+        "model": scored.values.get("model"),
+        "features": scored.values.get("fields"),
+        "output": b"{%b}" % answer,
+    }
+    known = {name: value for name, value in texts.items() if value is not None}
+    return request_of(known, lambda: fault, is_whole=whole.is_whole and caller.is_whole and scored.is_whole)
 
 
 ADAPTER = Adapter("scoring-log", decode, split)

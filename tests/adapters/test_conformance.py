@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streams.adapters import REGISTRY, native
 from streams.adapters.base import Adapter
-from streams.adapters.request import Request
+from streams.adapters.request import UNKNOWN_TIME, Request, Salvaged
 from streams.wire.rejects import Fault
 from tests.adapters import conformance
 from tests.adapters.conformance import ADAPTERS, FOLDER, check_bad, check_good, check_message, fixtures
@@ -71,7 +71,7 @@ def test_names_are_distinct_and_each_format_has_its_page_and_its_fixtures() -> N
     assert not [page for page in pages.values() if not (DOCS / f"{page}.md").is_file()]
 
 
-GOOD = Request(1.0, "r", "c", "m")
+GOOD = Request(1.0, "c", "m", "r")
 FAULT = Fault("record", "JSON", "nothing", "malformed")
 NUMBERS = count()
 
@@ -84,14 +84,19 @@ BROKEN = {
     "it raises": decoding(lambda value: [FAULT] if value[5] else []),
     "it quotes the record": decoding(lambda value: [FAULT._replace(got=value.decode())]),
     "it loses an element": decoding(lambda value: []),
-    "it gives a client without a name": decoding(lambda value: [Request(1.0, "r", "", "m")]),
+    "it gives a client without a name": decoding(lambda value: [Request(1.0, "", "m", "r")]),
+    "it salvages a request of nobody": decoding(lambda value: [Salvaged(1.0, "", "m", unread=("ts",))]),
+    "it salvages what it cannot judge and does not say why": decoding(
+        lambda value: [Salvaged(UNKNOWN_TIME, "c", "m", unread=("ts",))]
+    ),
+    "it names a field of the record": decoding(lambda value: [Salvaged(1.0, "c", "m", unread=(value.decode(),))]),
     "it gives a reason that is not in the list": decoding(lambda value: [FAULT._replace(reason="odd")]),  # type: ignore[arg-type]
-    "it has a state": decoding(lambda value: [Request(float(next(NUMBERS)), "r", "c", "m")]),
+    "it has a state": decoding(lambda value: [Request(float(next(NUMBERS)), "c", "m", "r")]),
     "its elements are not the messages of its requests": decoding(
         lambda value: [GOOD] if value.startswith(b"a") else [FAULT]
     )._replace(elements=lambda value: [value[1:]]),
     "its fast path reads another request": decoding(lambda value: [GOOD])._replace(
-        decode_one=lambda value: Request(2.0, "r", "c", "m")
+        decode_one=lambda value: Request(2.0, "c", "m", "r")
     ),
 }
 

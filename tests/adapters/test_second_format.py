@@ -102,12 +102,12 @@ def test_topics_of_both_formats_share_a_fetch_and_their_frames(fitted: Calibrate
 
 def test_of_several_requests_in_a_message_the_bad_one_travels(fitted: Calibrated) -> None:
     config = Config.model_validate(MIXED)
-    good, bad = scored(ROWS[0]), scored(ROWS[1]).replace(b'"p"', b'"q"')
+    good, bad = scored(ROWS[0]), scored(ROWS[1]).replace(b'"caller"', b'"collar"')
     [record] = raw([b"[%b,%b]" % (good, bad)])
     result = sketcher_of(config, fitted).frames("scores", 0, "0", [record], 1)
     elements = Formats(config).of("scores").elements
     [letter] = dead_letters(result.rejects, {0: Record(None, record.value, ())}, elements)
-    assert letter.value == bad and letter.reject.field == "p" and result.frames[0].rows.count == 1
+    assert letter.value == bad and letter.reject.field == "caller" and result.frames[0].rows.count == 1
 
 
 def test_files_have_the_format_that_all_raw_topics_share() -> None:

@@ -41,7 +41,7 @@ def has_the_shapes(kind: type[Encoder]) -> None:
         encoded, f = encoder.encode(examples[:n]), len(encoder.field_names)
         assert [column.shape for column in encoded[:6]] == [(n, encoder.dim), (n, f), (n, f), (n,), (n,), (n, f)]
         assert [column.dtype for column in encoded[:6]] == ["<i2", "<u2", "u1", "<u4", "<u8", "<f8"]
-        assert not encoded.faults
+        assert not encoded.faults and encoded.usable.all() and encoded.usable.dtype == np.bool_
         assert encoder.standard(encoded.values).shape == (n, encoder.dim)
 
 
@@ -86,7 +86,8 @@ def faults_are_values(kind: type[Encoder]) -> None:
         assert {fault.row for fault in encoded.faults} <= {1}
         for fault in encoded.faults:
             assert SECRET not in repr(fault) and fault.field.split(".")[0] == kind.reads
-            assert not encoded.values[1].any() and not encoded.exact[1]
+        if not encoded.usable[1]:
+            assert not encoded.values[1].any() and not encoded.fields[1].any()
     assert list(encoder.encode([good, good]).faults) == []
 
 

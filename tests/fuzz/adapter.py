@@ -4,8 +4,9 @@ import re
 
 import msgspec
 
+from models.rows import FLAG_UNJUDGED
 from streams.adapters import native
-from streams.adapters.request import EXPECTED, Request
+from streams.adapters.request import EXPECTED, Request, Salvaged
 from streams.sketch.sketcher import RawRecord
 from streams.wire import frames
 from streams.wire.frames import FrameError
@@ -50,17 +51,23 @@ def _known(field: str) -> bool:
 
 def _check_request(request: Request, text: bytes) -> None:
     """What was read is read again, from the text and from what it says."""
-    assert native.decode_one(text) == request
-    assert native.decode_one(msgspec.json.encode(request)) == request
+    assert native.decode(text, (), FEATURES) == [request]
+    if isinstance(request, Salvaged):
+        assert request.client_id and (request.unread or request.lost)
+        if request.lost is not None:
+            _check_fault(request.lost)
+    else:
+        assert native.decode_one(msgspec.json.encode(request)) == request
 
 
 def _check_sketch(value: bytes, count: int) -> None:
-    """Each element becomes one row, one reject or one that is not judged; alone in its message or not."""
+    """Each element becomes a row, or a reject if it names no client; alone in its message or not."""
     record = RawRecord(7, value, b"key", (), -1)
     result = world.sketcher().frames("gateway-logs", 3, "0", [record], 12)
     rows = sum(frame.rows.count for frame in result.frames)
     whole = any(reject.index < 0 for reject in result.rejects)
-    assert whole or rows + len(result.rejects) + sum(result.unjudged.values()) == count
+    assert whole or rows <= count <= rows + len(result.rejects)
+    assert sum(result.unjudged.values()) <= rows
     for reject in result.rejects:
         assert GOT.fullmatch(reject.got), reject.got
         assert (reject.topic, reject.partition, reject.offset) == ("gateway-logs", 3, 7)
@@ -86,4 +93,9 @@ def _check_alone(value: bytes) -> None:
     ]
     assert alone.unjudged == among.unjudged and len(alone.frames) == len(among.frames)
     for one, other in zip(alone.frames, among.frames, strict=True):
-        assert [column.tobytes() for column in one.rows] == [column.tobytes() for column in other.rows]
+        judged = one.rows.flags & FLAG_UNJUDGED == 0
+        for name, column in one.rows._asdict().items():
+            again = getattr(other.rows, name)
+            if name == "exact":  # of what cannot be judged a hash of the text, which may lack its bracket
+                column, again = column[judged], again[judged]
+            assert column.tobytes() == again.tobytes(), name

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,17 +10,19 @@ from typing import Any
 
 WORD = (1 << 64) - 1
 UNSEEN = 1 << 20
+NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
 
 
 @dataclass
 class Code:
-    """An encoded input; None in its place for one that cannot be encoded."""
+    """An encoded input; None in its place for one that cannot be encoded. is_read : nothing in it is unreadable."""
 
     values: list[int]
     fields: list[int]
     surprisal: list[int]
     offgrid: int
     exact: int
+    is_read: bool = True
 
 
 def mix64(word: int) -> int:
@@ -37,6 +40,16 @@ def derive(seed: bytes, *purpose: bytes) -> bytes:
 def bits_of(number: float, kind: str) -> int:
     """A float's bits as an integer; kind: "d" or "f"."""
     return int.from_bytes(struct.pack(f">{kind}", number), "big")
+
+
+def readable(value: Any) -> bool:
+    """Whether a value is a text, or a number that floats hold, or nothing."""
+    if value is None or isinstance(value, str):
+        return True
+    try:
+        return isinstance(value, bool | int | float) and math.isfinite(float(value))
+    except OverflowError:
+        return False
 
 
 def quantise(number: float) -> int:
@@ -61,17 +74,18 @@ class Column:
 class SlowTable:
     """columns : as fitted. order, rotation : the secret order of the fields and the rows of their rotation."""
 
-    def __init__(self, columns: Sequence[Column], order: list[int], rotation: list[list[float]], seed: bytes) -> None:
+    def __init__(
+        self, columns: Sequence[Column], order: list[int], rotation: list[list[float]], seed: bytes, present_min: int
+    ) -> None:
         self.columns, self.order, self.rotation, self.seed = columns, order, rotation, seed
+        self.present_min = present_min
         self.salts = [
             int.from_bytes(derive(seed, b"field", column.name.encode())[:8], "big") for column in columns
         ]  # fmt: skip
 
-    def encode(self, row: Mapping[str, Any]) -> Code | None:
+    def encode(self, row: Mapping[str, Any]) -> Code:
         numbers = [self.number(column, row.get(column.name)) for column in self.columns]
-        if any(number is not None and not math.isfinite(number) for number in numbers):
-            return None
-        fields, surprisal, standard, offgrid, exact = [], [], [], 0, 0
+        fields, surprisal, standard, offgrid, exact = [], [], [], 0, self.rest(row)
         for place, (column, number) in enumerate(zip(self.columns, numbers, strict=True)):
             if number is None:
                 hashed = mix64(self.salts[place] ^ 0x5BD1E9955BD1E995)
@@ -84,11 +98,16 @@ class SlowTable:
                 offgrid |= self.off_grid(number, column.step) << min(place, 31)
             fields.append(hashed & 0xFFFF)
             exact = mix64(exact ^ hashed)
-        return Code(self.rotate(standard), fields, surprisal, offgrid, exact)
+        is_read = not any(map(self.is_unread, self.columns, (row.get(column.name) for column in self.columns)))
+        is_read &= all(readable(value) for value in row.values())
+        if sum(number is not None for number in numbers) < self.present_min:
+            none = [0] * len(self.columns)
+            return Code(none, none, none, 0, exact, is_read)
+        return Code(self.rotate(standard), fields, surprisal, offgrid, exact, is_read)
 
     def number(self, column: Column, value: Any) -> float | None:
-        """A value as a float; None if there is none, NaN for what cannot be read."""
-        if value is None:
+        """A value as a float; None if there is none, or none that can be read."""
+        if value is None or not readable(value):
             return None
         if column.categories:
             name = str(value)
@@ -98,12 +117,37 @@ class SlowTable:
             return float(
                 UNSEEN + int.from_bytes(hashlib.blake2b(name.encode(), key=key, digest_size=4).digest(), "big")
             )
-        if not isinstance(value, bool | int | float):
-            return math.nan
         try:
-            return float(value) + 0.0  # -0.0 is 0.0
+            number = float(value) if not isinstance(value, str) or NUMBER.fullmatch(value) else math.nan
         except OverflowError:
-            return math.nan
+            return None
+        return number + 0.0 if math.isfinite(number) else None  # -0.0 is 0.0
+
+    def is_unread(self, column: Column, value: Any) -> bool:
+        return value is not None and self.number(column, value) is None
+
+    def rest(self, row: Mapping[str, Any]) -> int:
+        """A sum over what belongs to no field, and over what cannot be read."""
+        columns = {column.name: column for column in self.columns}
+        total = 0
+        for name, value in row.items():
+            if value is None or (name in columns and not self.is_unread(columns[name], value)):
+                continue
+            key = self.keyed(name, int.from_bytes(derive(self.seed, b"rest")[:8], "big"))
+            if name not in columns and readable(value) and not isinstance(value, str):
+                total += mix64(key ^ mix64(bits_of(float(value) + 0.0, "d")))
+            else:
+                total += self.keyed(str(value), key)
+        return total & WORD
+
+    @staticmethod
+    def keyed(text: str, salt: int) -> int:
+        """Eight bytes at a time, the last ones filled up with zeros, then the length."""
+        letters = text.encode()
+        for start in range(0, len(letters) // 8 * 8, 8):
+            salt = mix64(salt ^ int.from_bytes(letters[start : start + 8], "little"))
+        left = letters[len(letters) // 8 * 8 :]
+        return mix64(mix64(salt ^ int.from_bytes(left, "little")) ^ len(letters))
 
     @staticmethod
     def shorten(z: float) -> float:

@@ -35,7 +35,7 @@ class EncodedRows(NamedTuple):
     fields: U16  # (n, f)
     surprisal: U8  # (n, f)
     offgrid: U32  # (n,)
-    exact: U64  # (n,)
+    exact: U64  # (n,) a hash of what is no field's on entry, of the whole row on return
 
 
 @kernel
@@ -104,7 +104,7 @@ def encode_table(raw: F64, table: TableTables, into: EncodedRows) -> None:
     n, f = raw.shape
     standard, sums = np.empty(f), np.empty(table.rotation.shape[1])
     for i in range(n):
-        whole = np.uint64(0)
+        whole = into.exact[i]
         off = np.uint32(0)
         for j in range(f):
             value = raw[i, j]

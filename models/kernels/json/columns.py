@@ -3,9 +3,10 @@
 import numpy as np
 
 from models.kernels.jit import kernel
+from models.kernels.json.decimals import read_decimal
 from models.kernels.json.scan import NULL, TEXT, ObjectMembers
-from models.kernels.numbers import byte_at
-from models.rows import F32, F64, I32, I64, U8
+from models.kernels.numbers import byte_at, mix64
+from models.rows import F32, F64, I32, I64, U8, U64
 
 MINUS, PLUS, DOT, COLON, UPPER_T, UPPER_Z, PAD = b"-+.:TZ="
 
@@ -186,20 +187,24 @@ def sextets(text: U8, at: int) -> int:
 @kernel
 def read_fields(
     text: U8, begin: I32, end: I32, members: ObjectMembers, letters: U8, name_start: I64, slots: I32, names: I32,
-    plain: F64,
-    text_start: I32, text_end: I32,
+    numeric: U8, salt: np.uint64, foreign: U64, plain: F64, text_start: I32, text_end: I32, rest: U64, clean: U8,
 ) -> None:  # fmt: skip
     """Members of n objects to columns. The last of several members of one name counts.
 
     begin, end : (n,) places among members   letters, name_start : (f + 1,) the fields' names, one behind the other
     slots : (2 ** k,) names by hash, -1 for none   names : (m,) scratch, field expected at each place, -1 each
-    plain : (n, f) numbers, true and false as 1 and 0, NaN for none   text_start, text_end : (n, f), end -1 without text
+    numeric : (f,) 1 for fields of numbers   foreign : (w,) scratch, names of a row that are no field's
+    plain : (n, f) numbers, also those in quotes, true and false as 1 and 0, NaN for none
+    text_start, text_end : (n, f), end -1 without text   rest : (n,) sum of `hash_number` and `hash_text` of all members
+    that are no field's   clean : (n,) 0 where a field of numbers holds other text, where a name that is no field's is
+    there twice, and with more than w of these
     """
     f = len(name_start) - 1
     for i in range(len(begin)):
         for j in range(f):
             plain[i, j] = np.nan
             text_end[i, j] = -1
+        rest[i], clean[i], others = np.uint64(0), 1, 0
         for member in range(begin[i], end[i]):
             place = min(member - begin[i], len(names) - 1)
             key, length = members.key[member], members.key_end[member] - members.key[member]
@@ -207,15 +212,59 @@ def read_fields(
             if field < 0 or not is_name(text, key, length, letters, name_start, field):
                 field = find_name(text, key, length, letters, name_start, slots)
                 names[place] = field
+            kind, first, last = members.kind[member], members.start[member], members.end[member]
             if field < 0:
+                name = hash_text(text, key, key + length, salt)
+                if others == len(foreign) or is_among(foreign, others, name):
+                    clean[i] = 0
+                    continue
+                foreign[others] = name
+                others += 1
+                if kind == TEXT:
+                    rest[i] += hash_text(text, first, last, name)
+                elif kind != NULL:
+                    rest[i] += hash_number(members.number[member], name)
                 continue
-            kind = members.kind[member]
             plain[i, field] = np.nan
             text_end[i, field] = -1
             if kind == TEXT:
-                text_start[i, field], text_end[i, field] = members.start[member], members.end[member]
+                text_start[i, field], text_end[i, field] = first, last
             elif kind != NULL:
                 plain[i, field] = members.number[member]
+        for j in range(f):
+            if numeric[j] and text_end[i, j] >= 0:
+                found = read_decimal(text, text_start[i, j])
+                if found.end == text_end[i, j]:
+                    plain[i, j] = found.value
+                else:
+                    clean[i] = 0
+
+
+@kernel
+def is_among(known: U64, count: int, wanted: np.uint64) -> bool:
+    for place in range(count):  # noqa: SIM110  # kernels have no generators
+        if known[place] == wanted:
+            return True
+    return False
+
+
+@kernel
+def hash_text(text: U8, start: int, end: int, salt: np.uint64) -> np.uint64:
+    """A hash of text[start:end] for those who know the salt, eight bytes at a time and the length; others cannot look
+    for two texts that share it."""
+    hashed, word = salt, np.uint64(0)
+    for place in range(start, end):
+        shift = np.uint64(8 * ((place - start) & 7))
+        word |= np.uint64(text[place]) << shift
+        if shift == np.uint64(56):
+            hashed, word = mix64(hashed ^ word), np.uint64(0)
+    return mix64(mix64(hashed ^ word) ^ np.uint64(end - start))
+
+
+@kernel
+def hash_number(number: float, salt: np.uint64) -> np.uint64:
+    """The same of a number; -0.0 is 0.0."""
+    return mix64(salt ^ mix64(np.float64(number + 0.0).view(np.uint64)))
 
 
 @kernel
