@@ -7,7 +7,8 @@
       shift   -> how far the population has moved, taken off from its offset on
 
 State is cut into blocks by client. A block carries its own marks: the `requests` offset it has reached, and per source
-the position it has applied. Whatever comes again, doubled or late, lies below a mark and changes nothing.
+the position it has applied. Whatever comes again, doubled or late, lies below a mark and changes nothing. What the log
+itself holds twice stands at another position: for that, clients keep receipts of their latest rows.
 """
 
 import struct
@@ -38,7 +39,7 @@ from models.reorder import joined
 from models.rows import I64
 
 BLOCK_MAGIC = b"PWBK"
-BLOCK_LAYOUT = 1
+BLOCK_LAYOUT = 2
 """Raise it when the body of a block or a record of the client table changes: other layouts are refused, with a way out.
 Detectors need no new one: columns with a part for each process carry the processes' names."""
 
@@ -164,6 +165,10 @@ class PartitionState:
     @property
     def skipped(self) -> int:
         return sum(table.skipped for table in self.tables.values())
+
+    @property
+    def redelivered(self) -> int:
+        return sum(table.redelivered for table in self.tables.values())
 
     @property
     def evicted(self) -> int:

@@ -34,6 +34,12 @@ from models.kernels.layout import (
     PAGE,
     PAGE_BUMP,
     PAGE_FREE,
+    RECEIPT,
+    RECEIPT_BUMP,
+    RECEIPT_FREE,
+    RECEIPT_MAX,
+    RECEIPT_SIZES,
+    REDELIVERED,
     REFERENCES,
     RING_BUMP,
     RING_FREE,
@@ -56,13 +62,19 @@ from models.validate import check_clients, check_entries
 MOVED_MAX = 1 << 22
 """A forged frame could otherwise move averages out of their 32 bits."""
 
+_SPEAKING = (
+    "offgrid_rows", "offgrid_fields", "low_margin_rows", "member_rows", "explained_rows", "unreadable_rows",
+    "unjudged_rows",
+)  # fmt: skip
+"""Counts that speak against a client."""
 _CLIENT_COLUMNS = ("clients", "bets")
 _RING_COLUMNS = ("ring", "ring_values", "ring_fields", "ring_ids")
 _ANCHOR_COLUMNS = (
     "anchors", "anchor_values", "anchor_fields", "anchor_exact", "anchor_ids", "wealth", "parts", "seen", "changed",
 )  # fmt: skip
 _PAGE_COLUMNS = ("pages", "averages")
-_POOLS = (_RING_COLUMNS, _ANCHOR_COLUMNS, _PAGE_COLUMNS)
+_RECEIPT_COLUMNS = ("receipts",)
+_POOLS = (_RING_COLUMNS, _ANCHOR_COLUMNS, _PAGE_COLUMNS, _RECEIPT_COLUMNS)
 
 
 def no_tally(fields: int, processes: int) -> Tally:
@@ -90,6 +102,7 @@ class ClientTable:
         heads[PAGE_FREE] = -1
         heads[RING_FREE : RING_FREE + len(RING_SIZES)] = -1
         heads[ANCHOR_FREE : ANCHOR_FREE + len(ANCHOR_SIZES)] = -1
+        heads[RECEIPT_FREE : RECEIPT_FREE + len(RECEIPT_SIZES)] = -1
         client = CLIENT.itemsize + 4 * len(CLIENT_PROCESSES)
         d, f = lanes(dim), lanes(fields)
         entry = ENTRY.itemsize + 2 * d + 2 * f + ID_BYTES
@@ -103,7 +116,8 @@ class ClientTable:
             + 10 * fields
         )
         page = PAGE.itemsize + 8 * dim
-        self.capacity = max(capacity, client + RING_MAX * entry + ANCHOR_MAX * anchor + page)
+        receipts = RECEIPT_MAX * RECEIPT.itemsize
+        self.capacity = max(capacity, client + RING_MAX * entry + ANCHOR_MAX * anchor + page + receipts)
         self.dim, self.fields = dim, fields
         self.sources: list[int] = []
         self.table = Table(
@@ -111,7 +125,7 @@ class ClientTable:
             bets=np.zeros((16, len(CLIENT_PROCESSES)), np.int32),
             places=np.full(32, -1, np.int32),
             heads=heads,
-            costs=np.array([client, entry, anchor, page], np.int64),
+            costs=np.array([client, entry, anchor, page, RECEIPT.itemsize], np.int64),
             block_head=np.full(blocks, -1, np.int32),
             block_bytes=np.zeros(blocks, np.int64),
             mark_offset=np.full((blocks, 0), -1, np.int64),
@@ -132,6 +146,7 @@ class ClientTable:
             changed=np.zeros((32, fields), np.uint16),
             pages=np.zeros(16, PAGE),
             averages=np.zeros((16, 2, dim), np.int32),
+            receipts=np.zeros(RECEIPT_MAX, RECEIPT),
             leaving=np.zeros(LEAVING, np.int32),
         )
 
@@ -148,6 +163,11 @@ class ClientTable:
         return int(self.table.heads[SKIPPED])
 
     @property
+    def redelivered(self) -> int:
+        """Rows known again by time and input, at positions that were new."""
+        return int(self.table.heads[REDELIVERED])
+
+    @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self.table)
 
@@ -158,8 +178,8 @@ class ClientTable:
     def batch(self, rows: Rows) -> RowBatch:
         """The columns the fold reads."""
         return RowBatch(
-            rows.offset, rows.index, rows.client, rows.client_class, rows.time_ms, rows.id_offsets, rows.id_bytes,
-            rows.exact,
+            rows.source, rows.offset, rows.index, rows.client, rows.client_class, rows.time_ms,
+            rows.id_offsets, rows.id_bytes, rows.exact,
             _in_lanes(rows.values), _in_lanes(rows.fields), _in_lanes(rows.surprisal), rows.offgrid, rows.output,
             rows.score, rows.margin, rows.novelty, rows.cell, rows.tokens_in, rows.tokens_out, rows.flags,
             self._marks(rows.source),
@@ -198,7 +218,14 @@ class ClientTable:
             )
         return self.sources.index(source)
 
-    def _grow(self, clients: int = 1, ring: int = RING_MAX, anchors: int = ANCHOR_MAX, pages: int = 1) -> None:
+    def _grow(
+        self,
+        clients: int = 1,
+        ring: int = RING_MAX,
+        anchors: int = ANCHOR_MAX,
+        pages: int = 1,
+        receipts: int = RECEIPT_MAX,
+    ) -> None:
         """Double whatever has no room for this many more."""
         heads, table = self.table.heads, self.table
         grown: dict[str, NDArray[Any]] = {}
@@ -215,6 +242,9 @@ class ClientTable:
         if heads[PAGE_BUMP] + pages > len(table.pages):
             for name in _PAGE_COLUMNS:
                 grown[name] = _longer(getattr(table, name), int(heads[PAGE_BUMP]) + pages)
+        if heads[RECEIPT_BUMP] + receipts > len(table.receipts):
+            for name in _RECEIPT_COLUMNS:
+                grown[name] = _longer(getattr(table, name), int(heads[RECEIPT_BUMP]) + receipts)
         self.table = table._replace(**grown)
         if "places" in grown:
             reindex(self.table, table.places)
@@ -228,7 +258,7 @@ class ClientTable:
         """Drop what speaks against a client, not what is known of its inputs: a person judged it benign."""
         client = self.table.clients[slot]
         client["statistic"] = self.table.bets[slot] = NEVER
-        for count in ("offgrid_rows", "offgrid_fields", "low_margin_rows", "member_rows", "explained_rows"):
+        for count in _SPEAKING:
             client[count] = 0
         families = slice(int(client["anchor_start"]), int(client["anchor_start"]) + int(client["anchor_count"]))
         self.table.wealth[families] = NEVER
@@ -241,13 +271,13 @@ class ClientTable:
         block_slots(table, block, slots)
         slots = slots[np.argsort(table.clients["key"][slots], kind="stable")]
         records = table.clients[slots]
-        for name in ("next", "previous", "ring_start", "anchor_start"):
+        for name in ("next", "previous", "ring_start", "anchor_start", "receipt_start"):
             records[name] = 0
         records["page"] = np.minimum(records["page"], 0)
         saved: dict[str, Any] = {"clients": records.tobytes(), "bets": table.bets[slots].tobytes()}
         for name, places in self._entries(slots):
             column = getattr(table, name)[places]
-            if column.dtype.names:
+            if column.dtype.names and "link" in column.dtype.names:
                 column["link"] = 0  # of the pool, not of the client: a block is a function of the log alone
             saved[name] = column.tobytes()
         saved["moved"] = table.moved[block].tobytes()
@@ -261,8 +291,9 @@ class ClientTable:
         ring = np.zeros(int(records["ring_size"].sum()), np.int64)
         anchors = np.zeros(int(records["anchor_size"].sum()), np.int64)
         pages = np.zeros(len(slots), np.int64)
-        counts = entries_of(self.table, slots, ring, anchors, pages)
-        for names, places, count in zip(_POOLS, (ring, anchors, pages), counts, strict=True):
+        receipts = np.zeros(int(records["receipt_size"].sum()), np.int64)
+        counts = entries_of(self.table, slots, ring, anchors, pages, receipts)
+        for names, places, count in zip(_POOLS, (ring, anchors, pages, receipts), counts, strict=True):
             for name in names:
                 yield name, places[:count]
 
@@ -281,7 +312,8 @@ class ClientTable:
         records = np.frombuffer(saved["clients"], CLIENT)
         check_clients(records, block, len(self.table.block_head))
         self._grow(
-            len(records), int(records["ring_size"].sum()) + 1, int(records["anchor_size"].sum()) + 1, len(records)
+            len(records), int(records["ring_size"].sum()) + 1, int(records["anchor_size"].sum()) + 1, len(records),
+            int(records["receipt_size"].sum()),
         )  # fmt: skip
         slots = np.zeros(len(records), np.int64)
         restore(self.table, records, slots)
@@ -303,7 +335,7 @@ def without(saved: dict[str, Any], keys: Collection[int]) -> dict[str, Any]:
     records = np.frombuffer(saved["clients"], CLIENT)
     kept = ~np.isin(records["key"], np.fromiter(sorted(keys), np.uint64))
     rings = np.bitwise_count(records["ring_mask"])
-    per_client = (rings, records["anchor_count"], (records["page"] >= 0).astype(np.int64))
+    per_client = (rings, records["anchor_count"], (records["page"] >= 0).astype(np.int64), records["receipt_count"])
     changed: dict[str, Any] = {"clients": records[kept].tobytes(), "bets": _kept_of(saved["bets"], kept)}
     for names, counts in zip(_POOLS, per_client, strict=True):
         for name in names:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels.layout import ANCHOR_SIZES, DECISION_LEVELS, RING_SIZES, block_of
+from models.kernels.layout import ANCHOR_SIZES, DECISION_LEVELS, RECEIPT_MAX, RECEIPT_SIZES, RING_SIZES, block_of
 from models.rows import TIME_MS_MAX, TIME_MS_MIN
 
 LONGEST_HOLD_MS = 2**39
@@ -17,6 +17,7 @@ _TIMES = ("clock_ms", "expires_ms", "decided_ms")
 _COUNTS = (
     "rows", "distinct", "gap_ms", "tokens_today", "rows_today", "distinct_today", "explained_today", "rows_minute",
     "member_rows", "explained_rows", "repeats", "variants", "offgrid_rows", "low_margin_rows", "alerts",
+    "unreadable_rows", "unjudged_rows",
 )  # fmt: skip
 
 
@@ -35,6 +36,11 @@ def check_clients(records: NDArray[np.void], block: int, blocks: int) -> None:
     _demand("anchor_size", bool(np.isin(anchors, (0, *ANCHOR_SIZES)).all()))
     _within(records, "anchor_count", 0, anchors)
     _within(records, "page", -1, 0)
+    receipts, count = records["receipt_size"], records["receipt_count"]
+    _demand("receipt_size", bool(np.isin(receipts, (0, *RECEIPT_SIZES)).all()))
+    _within(records, "receipt_count", 0, receipts)
+    _within(records, "receipt_first", 0, np.where(count == RECEIPT_MAX, RECEIPT_MAX - 1, 0))
+    _within(records, "forgotten_ms", TIME_MS_MIN - 1, TIME_MS_MAX)
     _within(records, "level", 0, DECISION_LEVELS - 1)
     _within(records, "revision", 0, REVISION_MAX)
     _within(records, "doublings", 0, DOUBLINGS_MAX)

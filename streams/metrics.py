@@ -25,6 +25,9 @@ class Metrics:
         )
         self.clients = self._gauge("clients", "Clients in memory.")
         self.skipped = self._gauge("skipped_rows", "Duplicate or late rows skipped since the partition was assigned.")
+        self.redelivered = self._gauge(
+            "redelivered_rows", "Rows known again by time and input, not counted, since the partition was assigned."
+        )
         self.evicted = self._gauge(
             "evicted_clients", "Clients evicted for lack of room since the partition was assigned."
         )

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 
 from detector import engine
-from detector.detectors import REGISTRY
 from detector.events.finding import Event
 from detector.frame import Frame, RowFrame, label
 from models.rows import FLAG_EXPLAIN, FLAG_MEMBER, Rows
@@ -66,7 +65,7 @@ def settings() -> engine.EngineSettings:
 def history() -> tuple[Unit, ...]:
     """Rows in the order of `requests`: every detector's attack, people, retries; two raw partitions in turn."""
     lines = world.benign(60, seed=9) + run.records("variants", "lookalike")[:40]
-    for detector in REGISTRY:
+    for detector in run.PLAYED:
         lines += run.records(detector.name, "attack")
     lines += [line | {"ts": line["ts"] + 86_400 * 9} for line in run.records("sweep", "attack")]  # again, after expiry
     return tuple(described(unit) for unit in units(sorted(lines, key=lambda line: line["ts"])))

@@ -27,7 +27,7 @@ from models.rows import COLUMNS, Rows, blank_rows
 from tests.reference.features import Row, Tables
 from tests.reference.fold import SlowFold, Verdict
 
-SINGLES, JOINT, OF_CLIENT, COUNTS = 7, 4, 8, 4
+SINGLES, JOINT, OF_CLIENT, COUNTS = 7, 4, 11, 4
 PROCESSES = SINGLES + JOINT + OF_CLIENT + COUNTS
 TOKENS = PROCESSES - 2
 START_MS = 1_700_000_000_000
@@ -205,6 +205,7 @@ def _extra_columns(extra: int) -> Row:
         extra % 8
     ]
     flags = 4 * (extra % 5 == 2) | 8 * (extra % 7 == 3) | extra // 32 % 4 | (1 << 15) * (extra % 11 == 5)
+    flags |= 16 * (extra % 13 == 4) | 32 * (extra % 17 == 6) | 64 * (extra % 19 == 7) | 128 * (extra % 23 == 8)
     few = extra // 64 % 16
     tokens = (few * 13, few * 997) if extra % 3 == 1 else (0, 0)
     if extra % 512 == 510:

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
 from models.client_table import ClientTable
+from models.kernels.fold.slots import NOTHING_FORGOTTEN
 from tests.reference.client import Client
 from tests.reference.fold import SlowFold
 
@@ -10,7 +13,7 @@ _OF_CLIENT = (
     "key", "clock_ms", "decay_from_ms", "gap_ms", "expires_ms", "quiet_until_ms", "rows", "distinct", "day", "minute",
     "rows_today", "rows_minute", "distinct_today", "explained_today", "tokens_today", "repeats", "variants",
     "offgrid_rows", "offgrid_fields", "low_margin_rows", "member_rows", "explained_rows", "cells", "ring_size",
-    "ring_next", "statistic", "level",
+    "unreadable_rows", "unjudged_rows", "ring_next", "statistic", "level",
 )  # fmt: skip
 _OF_FAMILY = (
     "mask", "step2", "touched_row", "first_ms", "last_ms", "variants", "flips", "label", "label_a", "label_b", "rows_a",
@@ -37,7 +40,21 @@ def _client_picture(table: ClientTable, slot: int) -> dict[str, Any]:
     assert slot < len(arrays.clients) == len(arrays.bets)
     plain["bets"] = arrays.bets[slot].tolist()
     plain["averages"] = _averages_picture(table, int(client["page"]))
+    plain |= _receipts_picture(table, slot)
     return plain | {"ring": ring, "families": families, "family_room": int(client["anchor_size"])}
+
+
+def _receipts_picture(table: ClientTable, slot: int) -> dict[str, Any]:
+    client = table.table.clients[slot]
+    start, size, first = (int(client[f"receipt_{name}"]) for name in ("start", "size", "first"))
+    page = table.table.receipts[start : start + int(client["receipt_count"])]
+    forgotten = int(client["forgotten_ms"])
+    return {
+        "receipts": [(int(one["time_ms"]), int(one["exact"])) for one in np.roll(page, -first)],
+        "receipt_room": size,
+        "forgotten_ms": None if forgotten == NOTHING_FORGOTTEN else forgotten,
+        "record": (int(client["record_source"]), int(client["record_offset"])),
+    }
 
 
 def _entry_picture(table: ClientTable, e: int) -> tuple[Any, ...]:
@@ -96,6 +113,7 @@ def _slow_client(client: Client) -> dict[str, Any]:
         }
         for family in client.families
     ]
-    plain = {name: getattr(client, name) for name in (*_OF_CLIENT, "bets")}
+    own = (*_OF_CLIENT, "bets", "receipts", "receipt_room", "forgotten_ms", "record")
+    plain = {name: getattr(client, name) for name in own}
     plain["averages"] = client.averages and vars(client.averages)
     return plain | {"ring": ring, "families": families, "family_room": client.family_room}

@@ -23,7 +23,7 @@ from tests.findings import FINDING, FINDINGS, SWEPT, finding
 
 ROOT = Path(__file__).parents[1]
 THROTTLE_SCHEMA = Draft202012Validator(json.loads((ROOT / "docs/formats/throttle.schema.json").read_text()))
-NAMES = ("variants", "boundary", "ascent", "sweep", "extraction", "membership", "offgrid", "volume")
+NAMES = ("variants", "boundary", "ascent", "sweep", "extraction", "membership", "offgrid", "volume", "unreadable")
 ACTIONS = ("observe", "delay", "cap", "challenge", "block")
 
 
@@ -47,7 +47,7 @@ def test_every_kind_of_alert_is_valid_ocsf() -> None:
     checked = list(kinds())
     faults = [validate_alert(alert_of(found).value) for found in checked]
     assert not [(found, fault) for found, fault in zip(checked, faults, strict=True) if fault]
-    assert len({alert_of(found).value for found in checked}) == len(checked) == 640
+    assert len({alert_of(found).value for found in checked}) == len(checked) == 720
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from models.client_table import ClientTable
+from models.rows import FLAG_AHEAD, FLAG_UNJUDGED, FLAG_UNKNOWN_MODEL, FLAG_UNREADABLE
 from tests import fold_cases as cases
 from tests.fold_cases import COUNTS, START_MS, Move, Shape
 from tests.reference.features import Row
 
 SHAPE = Shape(5, 5)
-NOVELTY, NOVELTY_ROBUST, COVERAGE, MEMBERSHIP, EXPLAIN, TIMING = range(2, 8)
+NOVELTY, NOVELTY_ROBUST, COVERAGE, MEMBERSHIP, EXPLAIN, TIMING, UNREADABLE, UNJUDGED, UNKNOWN_MODEL = range(2, 11)
 EXPLAINED, MEMBER = 4, 8
 DAY_MS = 86_400_000
 
@@ -85,7 +86,7 @@ def test_a_repeat_is_not_bet_on_but_its_gap_counts() -> None:
     first, again, third = fresh(after([5_000, 5_000]))
     again["exact"] = first["exact"]
     done = run([first, again, third])
-    assert done.of(TIMING) == [None, None, 7] and done.levels[1] == {}
+    assert done.of(TIMING) == [None, None, 7] and done.levels[1].keys() == {UNREADABLE, UNJUDGED, UNKNOWN_MODEL}
     assert done.levels[2][TIMING][0] == 1  # one distinct row before it
 
 
@@ -103,13 +104,13 @@ def test_cells_are_new_once() -> None:
 
 
 def test_a_repeat_visits_no_cell() -> None:
-    rows = fresh(after([0, 0]), cell=[1, 2, 2])
+    rows = fresh(after([1, 1]), cell=[1, 2, 2])
     rows[1]["exact"] = rows[0]["exact"]
     assert run(rows).of(COVERAGE) == [1, None, 1]
 
 
 def test_members_and_explanations() -> None:
-    done = run(fresh(after([0] * 4), flags=[0, 3, EXPLAINED, MEMBER, 0xFFFF]))
+    done = run(fresh(after([0] * 4), flags=[0, 3, EXPLAINED, MEMBER, 0xFFFF & ~FLAG_UNJUDGED]))
     assert done.of(MEMBERSHIP) == [0, 0, 0, 1, 1] and done.of(EXPLAIN) == [0, 0, 1, 0, 1]
     client = done.table.table.clients[0]
     assert (client["member_rows"], client["explained_rows"], client["explained_today"]) == (2, 2, 2)
@@ -170,6 +171,38 @@ def test_the_ring_grows_to_64_places_and_goes_round() -> None:
     ]
 
 
+def test_every_row_is_bet_on_for_whether_it_could_be_read() -> None:
+    """Repeats too. What has no input ticks the clock and counts, and that is all."""
+    flags = [0, FLAG_UNREADABLE, FLAG_UNJUDGED | FLAG_UNKNOWN_MODEL, FLAG_AHEAD, FLAG_UNREADABLE | FLAG_UNJUDGED]
+    rows = fresh(after([1_000] * 4), flags=flags, tokens_in=[500] * 5, cell=[1] * 5)
+    rows[1]["exact"] = rows[0]["exact"]
+    done = run(rows)
+    assert done.of(UNREADABLE) == [0, 1, 0, 1, 1]
+    assert done.of(UNJUDGED) == [0, 0, 1, 0, 1]
+    assert done.of(UNKNOWN_MODEL) == [0, 0, 1, 0, 0]
+    assert [levels[UNREADABLE][0] for levels in done.levels] == [0, 1, 2, 3, 3], "buckets of all rows"
+    assert [len(levels) for levels in done.levels][2::2] == [3, 3] and done.of(COVERAGE)[::2] == [1, None, None]
+    client = done.table.table.clients[0]
+    assert (client["rows"], client["distinct"], client["repeats"], client["ring_next"]) == (5, 2, 1, 2)
+    assert (client["unreadable_rows"], client["unjudged_rows"], client["clock_ms"]) == (3, 2, rows[-1]["time_ms"])
+    assert [counts[1:3] for counts in done.counts] == [(n * 1000, n * 500) for n in (1, 2, 3, 4, 5)]
+
+
+def test_repeats_alone_call_for_decisions() -> None:
+    """By their number in a minute and their tokens; nothing else of them is evidence."""
+    nulls = cases.random_nulls(1, SHAPE.f)
+    nulls.tail_scale[:], nulls.tail_scale[:, -COUNTS:], nulls.growth[:] = 0, 1_000, 0
+    nulls.tail[:], nulls.thresholds[:] = 0, [0, 5_000, 40_000, 300_000, 1 << 40]
+    for tokens, expected in ((0, [(5, 1), (40, 2), (300, 3)]), (20_000, [(1, 1), (2, 2), (15, 3)])):
+        rows = fresh(after([100] * 399), tokens_in=[tokens] * 400)
+        for row in rows:
+            row |= {"exact": rows[0]["exact"], "client": cases.client_key(0) & 0x1FFFF}  # no offset of its own
+        table = cases.new_table(SHAPE, 1, 1 << 24)
+        seen = cases.run_kernel(table, nulls, [rows], cases.new_tally(SHAPE.f))
+        assert [(place + 1, one.level) for place, one in enumerate(seen) if one and one.level] == expected
+        assert table.table.clients[0]["repeats"] == 399
+
+
 def test_a_client_costs_what_its_columns_hold() -> None:
     table = cases.new_table(SHAPE, 1, 0).table
     own = [table.clients, table.bets]
@@ -179,4 +212,5 @@ def test_a_client_costs_what_its_columns_hold() -> None:
         table.parts, table.seen, table.changed,
     ]  # fmt: skip
     pages = [table.pages, table.averages]
-    assert table.costs.tolist() == [sum(column[0].nbytes for column in part) for part in (own, ring, families, pages)]
+    parts = (own, ring, families, pages, [table.receipts])
+    assert table.costs.tolist() == [sum(column[0].nbytes for column in part) for part in parts]

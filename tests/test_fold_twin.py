@@ -54,11 +54,11 @@ def compare_frames(
     tally = cases.new_tally(shape.f)
     fast: list[cases.Seen | None] = []
     slow: list[cases.Seen | None] = []
-    gone = skipped = 0
+    gone = skipped = again = 0
     third = len(frames) // 3
     for part, of_part in enumerate((frames[:third], frames[third : 2 * third], frames[2 * third :])):
         if part == 1:
-            gone, skipped = table.evicted, table.skipped
+            gone, skipped, again = table.evicted, table.skipped, table.redelivered
             push(table, twin, seed)
             table = restored(table, shape, room)
         if part == 2:
@@ -74,6 +74,7 @@ def compare_frames(
         twin.evicted,
         twin.skipped,
     )
+    assert table.redelivered + again == twin.redelivered
     assert table.table.block_bytes.tolist() == [twin.block_bytes(block) for block in range(BLOCKS)]
     followed = sum(client.averages is not None for client in twin.clients.values())
     assert followed + free_pages(table) == table.table.heads[PAGE_BUMP]
@@ -171,6 +172,22 @@ def test_many_families_push_each_other_out() -> None:
     assert told["full"] >= 4 and told["rings_of_64"] >= 4 and told["ring inputs overwritten"] > 100
 
 
+def test_rows_delivered_again_at_new_offsets() -> None:
+    """More of them than a client has receipts for; late ones; more inputs of one time in one record than it has."""
+    shape, rng = SHAPES[1], np.random.default_rng(8)
+    rows = cases.history(shape, cases.moves(rng, 900, clients=2, wild_clocks=False), sources=1)
+    end_ms = max(row["time_ms"] for row in rows)
+    batch = cases.history(shape, [Move(1, 0, i, 0, 0, i) for i in range(400)], sources=1)
+    for place, row in enumerate(batch):
+        row |= {"offset": 5_000, "index": place, "time_ms": end_ms + 1}
+    moved = [row | {"offset": row["offset"] + 10_000} for row in [*rows, *batch]]
+    late = [row | {"offset": 40_000 + n, "time_ms": row["time_ms"] - n % 90_000} for n, row in enumerate(rows[::3])]
+    told = compare_frames(shape, cases.cut([*rows, *batch, *moved, *late], [9, 70]), seed=4, room=1 << 24)
+    for what in ("known by a receipt", "known by no receipt", "late and new", "receipts given up"):
+        assert told[what] > 20, what
+    assert told["more than a page in one record"] == 400 - 256 - 1  # the first beyond a page finds nothing given up yet
+
+
 @pytest.mark.parametrize("room", [20_000, 1 << 24])
 def test_many_clients(room: int) -> None:
     """Tables grow, the index is hashed anew, and look-ups survive the clients that leave."""
@@ -215,14 +232,14 @@ def test_every_level_of_every_feature_occurs_in_these_histories() -> None:
     for feature, levels in enumerate((3, 13, 3, 3, 4, 7, 3)):
         missing = [level for level in range(levels) if not told[f"family {feature} level {level}"]]
         assert missing in ([], [7, 9, 11]), f"feature {feature}"  # "the same" exists up to three fields only
-    for process, levels in enumerate((2, 2, 16, 16, 2, 2, 2, 16)):
+    for process, levels in enumerate((2, 2, 16, 16, 2, 2, 2, 16, 2, 2, 2)):
         missing = [level for level in range(levels) if not told[f"client {process} level {level}"]]
         assert not missing, f"process {process} of clients"
 
 
 def test_every_edge_and_every_leader_occurs_in_these_histories() -> None:
     told: Counter[str] = Counter()
-    for seed in range(16):
+    for seed in range(32):
         moves = cases.moves(np.random.default_rng(seed), 500, clients=3)
         told += compare(SHAPES[1 + seed % 2], moves, seed=seed, room=1 << 24)
     for what in (
@@ -230,8 +247,9 @@ def test_every_edge_and_every_leader_occurs_in_these_histories() -> None:
         "gaps a twentieth apart, shorter", "gaps just over a twentieth apart", "minutes turned",
         "minutes turned on the stroke", "days turned", "days turned on the stroke", "tokens at the ceiling",
         "evidence forgotten", "drift told", "drift not told again", "drift told on another day", "decided and drifted",
-        "averages of a moved population", *[f"bet {p} faded" for p in range(8)],
-        *[f"bet {p} faded to nothing" for p in range(8)],
+        "averages of a moved population", *[f"bet {p} faded" for p in range(cases.OF_CLIENT)],
+        *[f"bet {p} faded to nothing" for p in range(cases.OF_CLIENT)], "rows without an input", "known by a receipt",
+        "late and new",
     ):  # fmt: skip
         assert told[what] >= 3, what
     of_families = cases.SINGLES + cases.JOINT
@@ -249,7 +267,7 @@ PLAIN = """
 import sys
 import numpy as np
 from models.kernels import layout
-for name in ("CLIENT", "ENTRY", "ANCHOR", "PAGE"):  # records of plain numpy have no attributes; recarrays' have
+for name in ("CLIENT", "ENTRY", "ANCHOR", "PAGE", "RECEIPT"):  # records of plain numpy have no attributes
     setattr(layout, name, np.dtype((np.record, getattr(layout, name))))
 import warnings
 warnings.simplefilter("ignore", RuntimeWarning)  # hashes overflow by design

@@ -16,7 +16,10 @@ from models.rows import F32, F64, I32, I64, Rows
 LOW_MARGIN_SHARE = 0.1
 OWN_MARGINS_MIN = 200
 OWN_DAYS_MIN = 50
-TAIL_SCALE_MIN = {"offgrid": 2000, "membership": 2000, "explain": 2000, "timing": 1000} | dict.fromkeys(COUNTS, 1000)
+TAIL_SCALE_MIN = {
+    "offgrid": 2000, "membership": 2000, "explain": 2000, "timing": 1000, "unreadable": 1000, "unjudged": 1000,
+    "unknown_model": 1000,
+} | dict.fromkeys(COUNTS, 1000)  # fmt: skip
 """Milli-nats; of counts, thousandths. Large where a single odd row carries much evidence."""
 TAIL_SCALE_MIN_OTHERS = 300
 OUTCOMES_MIN = 200

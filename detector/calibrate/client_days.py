@@ -49,6 +49,19 @@ def select(rows: Rows, chosen: NDArray[np.bool_]) -> Rows:
     return Rows(id_offsets=ids[0], id_bytes=ids[1], **columns)
 
 
+def once(batches: Sequence[Rows]) -> list[Rows]:
+    """Without what was delivered again, as the fold knows it: of one client, time and input only the first row."""
+    if not batches:
+        return []
+    columns = [np.concatenate([getattr(rows, name) for rows in batches]) for name in ("exact", "time_ms", "client")]
+    order = np.lexsort(columns)  # stable: the first of equals stays the first
+    same = np.logical_and.reduce([column[order][1:] == column[order][:-1] for column in columns])
+    again = np.zeros(len(order), np.bool_)
+    again[order[1:][same]] = True
+    parts = np.split(again, np.cumsum([rows.count for rows in batches])[:-1])
+    return [select(rows, ~part) if part.any() else rows for rows, part in zip(batches, parts, strict=True)]
+
+
 def first_rows(batches: Sequence[Rows], most: int) -> list[Rows]:
     """The first rows of each client."""
     if not batches:

@@ -42,10 +42,10 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class ClientBet:
-    """A bet on the client's own rows, one outcome a distinct row (models/kernels/fold/client.py).
+    """A bet on the client's own rows, one outcome a distinct row or a row (models/kernels/fold/client.py).
 
     process : one of layout.CLIENT_PROCESSES. attack : weights of its outcomes under attack, by bucket of the client's
-    distinct rows so far, or one row of weights for all buckets. null_min : no outcome is held rarer than this among
+    rows so far, or one row of weights for all buckets. null_min : no outcome is held rarer than this among
     ordinary clients; it bounds what a single row can say. given : outcomes come in groups of this size, and the bet is
     on which of its group it is, given the group; 0 for one group of all. meaning : what it looks for, in the words of
     alerts and `explain`. feature : name of its evidence in alerts, "" for that of the process.
@@ -98,3 +98,5 @@ EVENLY = ((0.5, 0.5),)
 """Of a yes-no outcome that an attacker produces every other time."""
 ODD_ROW = 0.01
 """Floor under the null of what ordinary clients never do: one odd value is a typing error, not an attack."""
+BAD_ROW = 0.1
+"""The same for rows that cannot be read: clients have faults, and faults come in runs. It takes about ten."""

@@ -260,5 +260,7 @@ def _counts(client: Any, artefact: ModelArtefact) -> Counts:
         low_margin_rows=int(client["low_margin_rows"]),
         member_rows=int(client["member_rows"]),
         explained_rows=int(client["explained_rows"]),
+        unreadable_rows=int(client["unreadable_rows"]),
+        unjudged_rows=int(client["unjudged_rows"]),
         cells=int(client["cells"]).bit_count(),
     )

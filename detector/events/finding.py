@@ -64,6 +64,8 @@ class Counts:
     low_margin_rows: int
     member_rows: int = 0
     explained_rows: int = 0
+    unreadable_rows: int = 0
+    unjudged_rows: int = 0
     cells: int = 0
 
 

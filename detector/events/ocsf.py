@@ -216,6 +216,8 @@ def _figures(finding: Finding) -> Json:
         "low_margin_rows": counts.low_margin_rows,
         "member_rows": counts.member_rows,
         "explained_rows": counts.explained_rows,
+        "unreadable_rows": counts.unreadable_rows,
+        "unjudged_rows": counts.unjudged_rows,
         "cells": counts.cells,
     }
     if family is None:

@@ -101,6 +101,8 @@ def _seen(finding: Finding) -> str:
         parts.append(f"{_count(counts.low_margin_rows, 'row')} close to the decision threshold")
     parts += [f"{_count(counts.member_rows, 'record')} of the training set"] if counts.member_rows else []
     parts += [f"{_count(counts.explained_rows, 'explanation')} asked for"] if counts.explained_rows else []
+    parts += [f"{_count(counts.unreadable_rows, 'row')} not read in full"] if counts.unreadable_rows else []
+    parts += [f"{_count(counts.unjudged_rows, 'row')} without a usable input"] if counts.unjudged_rows else []
     return "; ".join(part for part in parts if part)
 
 

@@ -1,7 +1,7 @@
 """Columns of the client table, and the names of what a kernel is handed.
 
-A client is one record plus, on demand, a page of its last distinct inputs (the ring), a page of families (anchors) and
-a page of two averages. Pages come in a few sizes, so that a client of one request stays small.
+A client is one record plus a page of receipts and, on demand, a page of its last distinct inputs (the ring), a page of
+families (anchors) and a page of two averages. Pages come in a few sizes, so that a client of one request stays small.
 """
 
 from typing import Any, NamedTuple
@@ -15,8 +15,10 @@ ID_BYTES = 40
 """Request ids are kept for explanations, cut to this length."""
 RING_SIZES = (1, 4, 12, 32, 64)
 ANCHOR_SIZES = (2, 16)
+RECEIPT_SIZES = (4, 16, 64, 256)
 RING_MAX = RING_SIZES[-1]
 ANCHOR_MAX = ANCHOR_SIZES[-1]
+RECEIPT_MAX = RECEIPT_SIZES[-1]
 LEAVING = 32
 BUCKETS = 8
 CLASS_COUNT = 3
@@ -39,9 +41,13 @@ NO_RECORD, FORWARD, NO_SCORE, BACKWARD = 0, 1, 2, 3
 
 CLIENT_PROCESSES = (
     "margin_seek", "offgrid", "novelty", "novelty_robust", "coverage", "membership", "explain", "timing",
+    "unreadable", "unjudged", "unknown_model",
 )  # fmt: skip
-"""Bets on the client itself, one outcome a distinct row."""
-MARGIN_SEEK, OFFGRID, NOVELTY, NOVELTY_ROBUST, COVERAGE, MEMBERSHIP, EXPLAIN, TIMING = range(len(CLIENT_PROCESSES))
+"""Bets on the client itself: one outcome a distinct row, of the last three one on every row."""
+(
+    MARGIN_SEEK, OFFGRID, NOVELTY, NOVELTY_ROBUST, COVERAGE, MEMBERSHIP, EXPLAIN, TIMING,
+    UNREADABLE, UNJUDGED, UNKNOWN_MODEL,
+) = range(len(CLIENT_PROCESSES))  # fmt: skip
 CLIENT_LEVELS = 16
 """Most outcomes of any of them."""
 NOVELTY_EDGES = CLIENT_LEVELS - 1
@@ -57,11 +63,14 @@ CLIENT = np.dtype(
         ("cells", "u8"), ("clock_ms", "i8"), ("decay_from_ms", "i8"), ("expires_ms", "i8"), ("decided_ms", "i8"),
         ("quiet_until_ms", "i8"), ("incident_offset", "i8"), ("gap_ms", "i8"),
         ("minute", "i8"), ("tokens_today", "i8"), ("rows", "i8"), ("distinct", "i8"),
+        ("forgotten_ms", "i8"), ("record_offset", "i8"),
         ("next", "i4"), ("previous", "i4"),
         ("day", "i4"), ("rows_today", "i4"), ("distinct_today", "i4"), ("explained_today", "i4"),
         ("rows_minute", "i4"), ("member_rows", "i4"), ("explained_rows", "i4"),
         ("repeats", "i4"), ("variants", "i4"), ("offgrid_rows", "i4"), ("low_margin_rows", "i4"),
-        ("offgrid_fields", "u4"), ("incident_source", "u4"), ("incident_index", "i4"),
+        ("unreadable_rows", "i4"), ("unjudged_rows", "i4"),
+        ("offgrid_fields", "u4"), ("incident_source", "u4"), ("incident_index", "i4"), ("record_source", "u4"),
+        ("receipt_start", "i4"), ("receipt_size", "i4"), ("receipt_first", "i4"), ("receipt_count", "i4"),
         ("ring_start", "i4"), ("ring_size", "i4"), ("ring_next", "i4"),
         ("anchor_start", "i4"), ("anchor_size", "i4"), ("anchor_count", "i4"),
         ("page", "i4"), ("statistic", "i4"),
@@ -83,6 +92,10 @@ ANCHOR = np.dtype(
 PAGE = np.dtype([("since_ms", "i8"), ("rows", "i8"), ("told_day", "i4"), ("link", "i4")])
 """Of a client's two averages (fold/client.py): when they began, rows in them, the day of the last drift record."""
 
+RECEIPT = np.dtype([("time_ms", "i8"), ("exact", "u4")])
+"""Of a row that was applied: its time, and the low half of its input's hash. Of a free page the first time is the link
+to the next one."""
+
 VARIANTS_KNOWN = 12
 """Variants that a family knows again, beside its references: a machine that goes round a few inputs repeats, and does
 not probe."""
@@ -93,7 +106,7 @@ REFERENCES, JOINABLE = 4, 3
 ORIGIN_ID, LAST_ID = 0, 1
 """Of the two request ids of a family."""
 
-CLIENT_COST, ENTRY_COST, ANCHOR_COST, PAGE_COST = 0, 1, 2, 3
+CLIENT_COST, ENTRY_COST, ANCHOR_COST, PAGE_COST, RECEIPT_COST = 0, 1, 2, 3, 4
 """Slots of Table.costs."""
 
 # Slots of Table.heads
@@ -102,7 +115,9 @@ RING_FREE = 4  # one per ring size
 ANCHOR_FREE = 9  # one per anchor size
 CLIENTS, EVICTED, SKIPPED = 11, 12, 13
 PAGE_BUMP, PAGE_FREE = 14, 15
-HEADS = 16
+RECEIPT_BUMP, RECEIPT_FREE = 16, 17  # the latter one per receipt size
+REDELIVERED = 21
+HEADS = 22
 
 # What one call of the fold ends with; the last two may fall together
 DONE, GROW, CROSSED, MOVED = 0, 1, 2, 4
@@ -132,7 +147,8 @@ class Table(NamedTuple):
 
     places : (2**k,) slot or -1, open addressing by key. block_head, block_bytes : (blocks,).
     mark_offset, mark_index : (blocks, sources), the position up to which a source has been applied.
-    costs : bytes of a client, a ring entry, an anchor, a page of averages. d, f : in lanes, but for the last columns.
+    costs : bytes of a client, a ring entry, an anchor, a page of averages, a receipt. d, f : in lanes, but for the last
+    columns.
     moved : (blocks, dim), how far the population has moved as far as each block knows, 1/64 value unit.
     leaving : (LEAVING,) room for the slots that leave a full block next.
     """
@@ -162,6 +178,7 @@ class Table(NamedTuple):
     changed: U16  # (anchors, f), variants in which a field changed
     pages: NDArray[np.void]  # (pages,)
     averages: I32  # (pages, 2, d), fast and slow, 1/64 value unit
+    receipts: NDArray[np.void]  # (receipts,)
     leaving: I32
 
 
@@ -226,6 +243,7 @@ class RowBatch(NamedTuple):
     mark : column of the row's source in Table.mark_offset.
     """
 
+    source: U32
     offset: I64
     item: I32
     client: U64

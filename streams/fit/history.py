@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detector.calibrate.client_days import select
+from detector.calibrate.client_days import once, select
 from detector.events.encode import moment, rfc3339
 from models.rows import Rows, distinct
 from streams.config.config import Config
@@ -75,7 +75,7 @@ def raw_batches(sources: Sequence[Source], reporter: Reporter, doing: str) -> It
 def read(
     sources: Sequence[Source], config: Config, identity: Identity, models: SketchedModels, reporter: Reporter
 ) -> History:
-    """Read history through the same sketch that runs live."""
+    """Read history through the same sketch that runs live. Rows that it holds more than once count once, as there."""
     sketcher = Sketcher(models, identity, config)
     rows: dict[str, list[Rows]] = {name: [] for name in models.models}
     rejects: list[Reject] = []
@@ -90,7 +90,8 @@ def read(
         unjudged += result.unjudged
         for frame in result.frames:
             rows[frame.model].append(frame.rows)
-    return History(rows, rejects, unjudged, records, digest.hexdigest())
+    once_only = {name: once(parts) for name, parts in rows.items()}
+    return History(once_only, rejects, unjudged, records, digest.hexdigest())
 
 
 def date(day: int) -> str:

@@ -128,4 +128,5 @@ class Fold:
         summary = self._findings.summary
         summary.unjudged["unknown_space"] += state.unjudged
         summary.skipped += state.skipped
+        summary.redelivered += state.redelivered
         summary.evicted += state.evicted

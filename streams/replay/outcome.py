@@ -59,6 +59,7 @@ class ReplaySummary(TypedDict):
     rejects: dict[str, int]
     unjudged: dict[str, int]
     skipped_rows: int
+    redelivered_rows: int
     evicted_clients: int
     clients: int
     clients_in_several_raw_partitions: int
@@ -119,6 +120,7 @@ def outcome(findings: Findings, settings: SettingsHistory, seconds: float) -> Ou
         "rejects": _counted(reject.reason for reject in rejects),
         "unjudged": dict(sorted((counts.unjudged + Counter()).items())),
         "skipped_rows": counts.skipped,
+        "redelivered_rows": counts.redelivered,
         "evicted_clients": counts.evicted,
         "clients": counts.clients,
         "clients_in_several_raw_partitions": counts.scattered,

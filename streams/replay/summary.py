@@ -52,13 +52,15 @@ class SpaceSummary(NamedTuple):
 class Summary:
     """Counts over frames. Summaries of different partitions add up, since a client's rows are all in one.
 
-    records : raw records, or messages of `requests`. unjudged : rows by reason. skipped : rows delivered again.
-    evicted : clients dropped for lack of room. spaces : complete after `flush`.
+    records : raw records, or messages of `requests`. unjudged : rows by reason. skipped : rows read again,
+    at positions that were applied. redelivered : rows known again by time and input. evicted : clients dropped for lack
+    of room. spaces : complete after `flush`.
     """
 
     records: int = 0
     unjudged: Counter[str] = field(default_factory=Counter)
     skipped: int = 0
+    redelivered: int = 0
     evicted: int = 0
     rows_by_class: I64 = field(default_factory=lambda: np.zeros(len(CLASSES), np.int64))
     keys: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))
@@ -100,6 +102,7 @@ class Summary:
         self.records += other.records
         self.unjudged += other.unjudged
         self.skipped += other.skipped
+        self.redelivered += other.redelivered
         self.evicted += other.evicted
         self.rows_by_class = self.rows_by_class + other.rows_by_class
         self._add_clients(other.keys, other.classes)

@@ -236,5 +236,5 @@ def _facts(data: ReportData, config: Config) -> list[tuple[str, str]]:
         *levels,
         ("Records read", f"{summary['records']:,}"),
         ("Rows judged", f"{summary['rows']:,}"),
-        ("Rows delivered again", f"{summary['skipped_rows']:,}"),
+        ("Rows delivered again", f"{summary['skipped_rows'] + summary['redelivered_rows']:,}"),
     ]

@@ -330,9 +330,11 @@ class JudgeStage:
         for partition in self._partitions.values():
             counts["clients"] += partition.state.clients
             counts["skipped"] += partition.state.skipped
+            counts["redelivered"] += partition.state.redelivered
             counts["evicted"] += partition.state.evicted
         self._metrics.clients.set(counts["clients"])
         self._metrics.skipped.set(counts["skipped"])
+        self._metrics.redelivered.set(counts["redelivered"])
         self._metrics.evicted.set(counts["evicted"])
         self._log_evictions(counts["evicted"])
 

@@ -9,7 +9,7 @@ from tests.reference.features import Family, Input, Row, Tables
 NEVER = -100_000
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
 GAP_EDGES_MS = (100, 1_000, 3_000, 10_000, 60_000, 600_000, 3_600_000)
-EXPLAIN, MEMBER = 4, 8
+EXPLAIN, MEMBER, UNREADABLE, UNJUDGED, UNKNOWN_MODEL, AHEAD = 4, 8, 16, 32, 64, 128
 MEMBERSHIP_OUTCOME, EXPLAIN_OUTCOME = 5, 6
 
 
@@ -28,7 +28,9 @@ class Averages:
 class Client:
     """ring : place -> input; a place stays empty after its input founded a family.
 
-    bets : margin_seek, offgrid, novelty, novelty_robust, coverage, membership, explain, timing.
+    bets : margin_seek, offgrid, novelty, novelty_robust, coverage, membership, explain, timing, and on every row
+    unreadable, unjudged, unknown_model. receipts : (time, low half of `exact`) of the latest rows, earliest first.
+    forgotten_ms : the latest time of any receipt that was given up. record : source and offset of the last new row.
     """
 
     key: int
@@ -51,8 +53,10 @@ class Client:
     low_margin_rows: int = 0
     member_rows: int = 0
     explained_rows: int = 0
+    unreadable_rows: int = 0
+    unjudged_rows: int = 0
     cells: int = 0
-    bets: list[int] = field(default_factory=lambda: [NEVER] * 8)
+    bets: list[int] = field(default_factory=lambda: [NEVER] * 11)
     statistic: int = NEVER
     level: int = 0
     expires_ms: int = 0
@@ -63,6 +67,20 @@ class Client:
     families: list[Family] = field(default_factory=list)
     family_room: int = 0
     averages: Averages | None = None
+    receipts: list[tuple[int, int]] = field(default_factory=list)
+    receipt_room: int = 0
+    forgotten_ms: int | None = None
+    record: tuple[int, int] = (0, -1)
+
+
+def reading_outcomes(row: Row) -> list[int]:
+    """Level of each bet on whether a row could be read."""
+    flags = row["flags"]
+    return [
+        int(flags & (UNREADABLE | AHEAD) != 0),
+        int(flags & UNJUDGED != 0),
+        int(flags & UNKNOWN_MODEL != 0),
+    ]
 
 
 def outcomes(

@@ -16,9 +16,11 @@ from tests.reference.client import (
     MEMBERSHIP_OUTCOME,
     MINUTE_MS,
     NEVER,
+    UNJUDGED,
     Averages,
     Client,
     outcomes,
+    reading_outcomes,
 )
 from tests.reference.features import (
     BEFORE,
@@ -40,7 +42,7 @@ from tests.reference.features import (
 CEILING, COUNT_CEILING = 2_000_000, 2_000_000_000
 HALF_LIFE_MS, FORGET_MS = 7 * DAY_MS, 30 * DAY_MS
 LN2_MICRO = 693_147
-RING, FAMILIES = 64, 16
+RING, FAMILIES, RECEIPTS = 64, 16, 256
 
 
 def log_one_plus(evidence: int) -> int:
@@ -74,7 +76,7 @@ class SlowFold:
     counts : ("family", class, bucket, feature, level), ("field", class, field) or ("client", class, process, bucket,
     level) -> rows, as calibration counts them. met : how often something worth meeting was met, for guards of tests.
     tables : the columns of the fold's tables by name, nested lists. costs : bytes of a client, a ring entry, a family,
-    averages. moved : block -> how far the population has moved, 64ths of a value unit.
+    averages, a receipt. moved : block -> how far the population has moved, 64ths of a value unit.
     """
 
     def __init__(self, tables: Tables, blocks: int, capacity: int, costs: list[int]) -> None:
@@ -84,14 +86,14 @@ class SlowFold:
         self.clients: dict[int, Client] = {}
         self.moved: dict[int, list[int]] = {}
         self.marks: dict[tuple[int, int], tuple[int, int]] = {}
-        self.skipped = self.evicted = 0
+        self.skipped = self.redelivered = self.evicted = 0
         self.counts: Counter[tuple[str | int, ...]] = Counter()
         self.met: Counter[str] = Counter()
 
     # ---- one row
 
     def apply(self, row: Row, closed: frozenset[int] = frozenset()) -> Verdict | None:
-        """None for a row that its block has applied already."""
+        """None for a row that its block has applied already, or that the client has delivered before."""
         block = row["client"] % self.blocks
         position = (row["offset"], row["index"])
         if block in closed or position <= self.marks.get((block, row["source"]), (-1, -1)):
@@ -103,16 +105,22 @@ class SlowFold:
             self.clients[row["client"]] = Client(row["client"])
         client = self.clients[row["client"]]
         client_class = min(2, row["client_class"])
+        if self.is_delivered_again(client, row):
+            self.redelivered += 1
+            return None
         gap_before = client.gap_ms
         self.tick(client, row)
-        if self.is_repeat(client, row["exact"]):
+        self.receive(client, row)
+        self.bet_on_reading(client, client_class, row)
+        drift = -1
+        if row["flags"] & UNJUDGED:
+            self.met["rows without an input"] += 1
+        elif self.is_repeat(client, row["exact"]):
             client.repeats += 1
-            verdict = self.weigh(client, client_class)
-            verdict.statistic_kept = verdict.statistic
-            return verdict
-        self.bet_on_client(client, client_class, row, gap_before)
-        drift = self.average(client, row)
-        self.place(client, client_class, row)
+        else:
+            self.bet_on_client(client, client_class, row, gap_before)
+            drift = self.average(client, row)
+            self.place(client, client_class, row)
         verdict = self.weigh(client, client_class)
         verdict.drift, verdict.drifted = drift, self.is_told(client, client_class, drift)
         before, client.statistic = client.statistic, max(NEVER, verdict.statistic)
@@ -120,6 +128,51 @@ class SlowFold:
         if client.statistic > before or verdict.evidence[verdict.lead] >= CEILING:
             verdict.level = self.called_for(client, client_class)
         return verdict
+
+    def is_delivered_again(self, client: Client, row: Row) -> bool:
+        """By time and input; and what is no later than a receipt that was given up, unless the record of the client's
+        last row goes on at the client's present time."""
+        time_ms = row["time_ms"]
+        if client.rows == 0 or time_ms > client.clock_ms:
+            return False
+        if (time_ms, row["exact"] % 2**32) in client.receipts:
+            self.met["known by a receipt"] += 1
+            return True
+        if client.forgotten_ms is None or time_ms > client.forgotten_ms:
+            self.met["late and new"] += time_ms < client.clock_ms
+            return False
+        goes_on = time_ms == client.clock_ms and (row["source"], row["offset"]) == client.record
+        self.met["more than a page in one record"] += goes_on
+        self.met["known by no receipt"] += not goes_on
+        return not goes_on
+
+    def receive(self, client: Client, row: Row) -> None:
+        client.record = row["source"], row["offset"]
+        if len(client.receipts) == client.receipt_room < RECEIPTS:
+            size = {0: 4, 4: 16, 16: 64, 64: RECEIPTS}[client.receipt_room]
+            self.make_room(client.key % self.blocks, self.costs[4] * (size - client.receipt_room), client)
+            client.receipt_room = size
+        receipt = row["time_ms"], row["exact"] % 2**32
+        if len(client.receipts) == RECEIPTS and receipt[0] <= client.receipts[0][0]:
+            self.forget(client, receipt[0])
+            return
+        client.receipts.append(receipt)
+        client.receipts.sort(key=lambda kept: kept[0])
+        if len(client.receipts) > RECEIPTS:
+            self.forget(client, client.receipts.pop(0)[0])
+
+    def forget(self, client: Client, time_ms: int) -> None:
+        self.met["receipts given up"] += 1
+        client.forgotten_ms = time_ms if client.forgotten_ms is None else max(client.forgotten_ms, time_ms)
+
+    def bet_on_reading(self, client: Client, client_class: int, row: Row) -> None:
+        bucket = variant_bucket(client.rows - 1)
+        levels = reading_outcomes(row)
+        client.unreadable_rows += levels[0]
+        client.unjudged_rows += levels[1]
+        for p, level in enumerate(levels, len(client.bets) - len(levels)):
+            self.count("client", client_class, p, bucket, level)
+            client.bets[p] = bet(client.bets[p], self.tables["client"][client_class][p][bucket][level])
 
     def tick(self, client: Client, row: Row) -> None:
         time_ms = row["time_ms"]
@@ -400,7 +453,7 @@ class SlowFold:
         self.met["evidence forgotten"] += max(client.bets) > 0
         client.bets, client.statistic = [NEVER] * len(client.bets), NEVER
         client.offgrid_rows = client.offgrid_fields = client.low_margin_rows = 0
-        client.member_rows = client.explained_rows = 0
+        client.member_rows = client.explained_rows = client.unreadable_rows = client.unjudged_rows = 0
         for family in client.families:
             family.wealth = [NEVER] * self.singles
             family.parts = [[0] * 8 for _ in range(self.joint)]
@@ -409,7 +462,8 @@ class SlowFold:
 
     def bytes_of(self, client: Client) -> int:
         pages = self.costs[1] * client.ring_size + self.costs[2] * client.family_room
-        return self.costs[0] + pages + self.costs[3] * (client.averages is not None)
+        receipts = self.costs[4] * client.receipt_room
+        return self.costs[0] + pages + self.costs[3] * (client.averages is not None) + receipts
 
     def block_bytes(self, block: int) -> int:
         return sum(self.bytes_of(client) for client in self.clients.values() if client.key % self.blocks == block)

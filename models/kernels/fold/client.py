@@ -21,12 +21,26 @@ from models.kernels.layout import (
     OFFGRID,
     PAGE_COST,
     TIMING,
+    UNJUDGED,
+    UNKNOWN_MODEL,
+    UNREADABLE,
     RowBatch,
     Table,
     Walk,
 )
 from models.kernels.numbers import CEILING, NEVER, gap_bucket, size_bucket, softplus, variant_bucket
-from models.rows import F32, FLAG_EXPLAIN, FLAG_MEMBER, I16, I32, I64
+from models.rows import (
+    F32,
+    FLAG_AHEAD,
+    FLAG_EXPLAIN,
+    FLAG_MEMBER,
+    FLAG_UNJUDGED,
+    FLAG_UNKNOWN_MODEL,
+    FLAG_UNREADABLE,
+    I16,
+    I32,
+    I64,
+)
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
@@ -97,6 +111,23 @@ def fade(evidence: int, faded: int) -> int:
 def bet(evidence: int, ratio: int) -> int:
     """Shiryaev-Roberts: log M <- log(1 + M) + log e (Pollak 1985), in milli-nats."""
     return int(min(softplus(evidence) + ratio, CEILING))
+
+
+@part
+def bet_on_reading(walk: Walk, slot: int, client_class: int, row: int) -> None:
+    """Whether a row could be read: one outcome a process on every row, repeats and what cannot be judged included."""
+    table, tally, flags = walk.table, walk.tally, walk.batch.flags[row]
+    client = table.clients[slot]
+    bets, ratios = table.bets[slot], walk.nulls.client[client_class]
+    counts = tally.client[client_class : client_class + 1]
+    bucket = variant_bucket(client.rows - 1)
+    unreadable = 1 if flags & (FLAG_UNREADABLE | FLAG_AHEAD) else 0
+    unjudged, unknown = 1 if flags & FLAG_UNJUDGED else 0, 1 if flags & FLAG_UNKNOWN_MODEL else 0
+    client.unreadable_rows += unreadable
+    client.unjudged_rows += unjudged
+    stake(bets, ratios, counts, UNREADABLE, bucket, unreadable)
+    stake(bets, ratios, counts, UNJUDGED, bucket, unjudged)
+    stake(bets, ratios, counts, UNKNOWN_MODEL, bucket, unknown)
 
 
 @part

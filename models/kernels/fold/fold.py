@@ -1,7 +1,7 @@
 """The walk of one frame's rows through the client table: start reading here.
 
-row -> client -> clock and decay -> repeat? -> evidence of the client -> variant of what? -> evidence of the family
-    -> one statistic -> over a threshold?
+row -> client -> delivered again? -> clock and decay -> could it be read? -> repeat? -> evidence of the client
+    -> variant of what? -> evidence of the family -> one statistic -> over a threshold?
 """
 
 from typing import Any
@@ -9,9 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels.fold.client import FOLLOWED_FROM, bet, bet_on_client, follow, is_new, open_page, tick
+from models.kernels.fold.client import (
+    FOLLOWED_FROM,
+    bet,
+    bet_on_client,
+    bet_on_reading,
+    follow,
+    is_new,
+    open_page,
+    tick,
+)
 from models.kernels.fold.families import extend, level_counts, promote, remember
 from models.kernels.fold.match import describe, is_repeat, join
+from models.kernels.fold.receipts import is_delivered_again, place_of, receive
 from models.kernels.fold.slots import block_of, find, insert, make_room
 from models.kernels.jit import fetch_line, kernel, part
 from models.kernels.layout import (
@@ -37,6 +47,9 @@ from models.kernels.layout import (
     PAGE_BUMP,
     PAGE_FREE,
     RAISED_LEVEL,
+    RECEIPT_BUMP,
+    RECEIPT_MAX,
+    REDELIVERED,
     RING_BUMP,
     RING_MAX,
     SKIPPED,
@@ -47,7 +60,7 @@ from models.kernels.layout import (
     Walk,
 )
 from models.kernels.numbers import CEILING, COUNT_CEILING, NEVER, copy, mix64, size_bucket, variant_bucket
-from models.rows import I64
+from models.rows import FLAG_UNJUDGED, I64
 
 SUM_FLOOR = 500
 """What each family must exceed (milli-nats) to count in a sum over families."""
@@ -90,12 +103,13 @@ def fold(walk: Walk, closed: I64, start: int) -> tuple[int, int]:
 
 @part
 def has_room(table: Table) -> bool:
-    """One row takes at most one client, one larger ring, one larger page of anchors and one of averages."""
+    """One row takes at most one client, a larger ring, a larger page of anchors and of receipts, a page of averages."""
     free = table.heads[CLIENT_FREE] >= 0 or table.heads[CLIENT_BUMP] < len(table.clients)
     rings = table.heads[RING_BUMP] + RING_MAX <= len(table.ring)
     anchors = table.heads[ANCHOR_BUMP] + ANCHOR_MAX <= len(table.anchors)
     pages = table.heads[PAGE_FREE] >= 0 or table.heads[PAGE_BUMP] < len(table.pages)
-    return bool(free and rings and anchors and pages)
+    receipts = table.heads[RECEIPT_BUMP] + RECEIPT_MAX <= len(table.receipts)
+    return bool(free and rings and anchors and pages and receipts)
 
 
 @part
@@ -113,17 +127,39 @@ def advances(table: Table, block: int, batch: RowBatch, row: int) -> bool:
 @part
 def apply(walk: Walk, slot: int, block: int, row: int) -> int:
     """One row of one client; CROSSED if it calls for a decision, MOVED if the client has drifted, else DONE."""
-    table, nulls, batch, tally, verdict = walk.table, walk.nulls, walk.batch, walk.tally, walk.verdict
+    table, batch, tally, verdict = walk.table, walk.batch, walk.tally, walk.verdict
     evidence, client = walk.scratch.evidence, table.clients[slot]
     client_class = min(CLASS_COUNT - 1, int(batch.client_class[row]))
-    gap_before = tick(table, slot, block, batch, row)
-    if is_repeat(table, slot, batch.exact[row]):
-        client.repeats += 1
-        if len(tally.statistic) > 0:
-            statistic = weigh(walk, slot, client_class)
-            copy(tally.evidence[row], evidence)
-            tally.statistic[row] = statistic
+    if is_delivered_again(table, slot, batch, row):
+        table.heads[REDELIVERED] += 1
         return DONE
+    gap_before = tick(table, slot, block, batch, row)
+    receive(table, slot, block, walk.capacity, batch, row)
+    bet_on_reading(walk, slot, client_class, row)
+    status = DONE
+    if batch.flags[row] & FLAG_UNJUDGED:
+        pass  # there is no input to bet on
+    elif is_repeat(table, slot, batch.exact[row]):
+        client.repeats += 1
+    else:
+        status = bet_on_input(walk, slot, block, client_class, gap_before, row)
+    statistic = weigh(walk, slot, client_class)
+    before = client.statistic
+    client.statistic = max(statistic, NEVER)
+    if len(tally.statistic) > 0:
+        copy(tally.evidence[row], evidence)
+        tally.statistic[row] = client.statistic
+    risen = client.statistic > before or evidence[verdict[LEAD_PROCESS]] >= CEILING  # there it cannot rise any more
+    if risen and calls_for_decision(walk, slot, client_class):
+        status |= CROSSED
+    return status
+
+
+@part
+def bet_on_input(walk: Walk, slot: int, block: int, client_class: int, gap_before: int, row: int) -> int:
+    """A distinct input: what it says of the client, and of the family that it joins. MOVED or DONE."""
+    table, nulls, batch, tally, verdict = walk.table, walk.nulls, walk.batch, walk.tally, walk.verdict
+    client = table.clients[slot]
     bet_on_client(walk, slot, client_class, gap_before, row)
     status = DONE
     if client.distinct >= FOLLOWED_FROM:
@@ -143,15 +179,6 @@ def apply(walk: Walk, slot: int, block: int, row: int) -> int:
         else:
             anchor = client.anchor_start + (candidate - RING_MAX) // JOINABLE
         bet_on_family(walk, slot, anchor, client_class, row)
-    statistic = weigh(walk, slot, client_class)
-    before = client.statistic
-    client.statistic = max(statistic, NEVER)
-    if len(tally.statistic) > 0:
-        copy(tally.evidence[row], evidence)
-        tally.statistic[row] = client.statistic
-    risen = client.statistic > before or evidence[verdict[LEAD_PROCESS]] >= CEILING  # there it cannot rise any more
-    if risen and calls_for_decision(walk, slot, client_class):
-        status |= CROSSED
     return status
 
 
@@ -290,6 +317,8 @@ def home(table: Table, key: np.uint64) -> int:
 @part
 def fetch_pages(table: Table, slot: int) -> None:
     client = table.clients[slot]
+    if client.receipt_count > 0:
+        fetch(table.receipts, client.receipt_start + place_of(client.receipt_first, client.receipt_count - 1), 1)
     if client.ring_size > 0:
         start, count = client.ring_start, min(RING_FETCHED, client.ring_size)
         fetch(table.ring, start, count)

@@ -18,17 +18,23 @@ from models.kernels.layout import (
     PAGE_BUMP,
     PAGE_COST,
     PAGE_FREE,
+    RECEIPT_BUMP,
+    RECEIPT_COST,
+    RECEIPT_FREE,
+    RECEIPT_SIZES,
     RING_BUMP,
     RING_FREE,
     Table,
 )
 from models.kernels.numbers import NEVER, mix64
-from models.rows import I32, I64
+from models.rows import I32, I64, TIME_MS_MIN
 
 block_of = part(layout.block_of)
 
 SPARE = 64
 """A full block is brought down by this part of its capacity."""
+NOTHING_FORGOTTEN = TIME_MS_MIN - 1
+"""`forgotten_ms` of a client that has its receipts all."""
 
 
 @kernel
@@ -141,11 +147,41 @@ def give_page(table: Table, start: int) -> None:
 
 
 @kernel
+def free_receipts(size: int) -> int:
+    """The head of the free list of a page size."""
+    free = RECEIPT_FREE
+    while size > RECEIPT_SIZES[0]:
+        size >>= 2
+        free += 1
+    return free
+
+
+@kernel
+def take_receipts(table: Table, size: int) -> int:
+    free = free_receipts(size)
+    start = table.heads[free]
+    if start >= 0:
+        table.heads[free] = table.receipts[start].time_ms
+        return int(start)
+    start = table.heads[RECEIPT_BUMP]
+    table.heads[RECEIPT_BUMP] = start + size
+    return int(start)
+
+
+@kernel
+def give_receipts(table: Table, start: int, size: int) -> None:
+    free = free_receipts(size)
+    table.receipts[start].time_ms = table.heads[free]
+    table.heads[free] = start
+
+
+@kernel
 def client_bytes(table: Table, slot: int) -> int:
     client = table.clients[slot]
     ring = table.costs[ENTRY_COST] * np.int64(client.ring_size)
     anchors = table.costs[ANCHOR_COST] * np.int64(client.anchor_size)
-    return int(table.costs[CLIENT_COST] + ring + anchors + (table.costs[PAGE_COST] if client.page >= 0 else 0))
+    page = table.costs[PAGE_COST] if client.page >= 0 else np.int64(0)
+    return int(table.costs[CLIENT_COST] + ring + anchors + page + table.costs[RECEIPT_COST] * client.receipt_size)
 
 
 @kernel
@@ -170,6 +206,8 @@ def remove(table: Table, slot: int, block: int) -> None:
         give_anchors(table, client.anchor_start, client.anchor_size)
     if client.page >= 0:
         give_page(table, client.page)
+    if client.receipt_size > 0:
+        give_receipts(table, client.receipt_start, client.receipt_size)
     unindex(table, client.key)
     unlink(table, slot, block)
     table.clients[slot].next = table.heads[CLIENT_FREE]
@@ -267,11 +305,14 @@ def insert(table: Table, key: np.uint64, block: int) -> int:
     client.incident_offset = client.rows = client.distinct = 0
     client.day = client.rows_today = client.distinct_today = client.explained_today = client.rows_minute = 0
     client.repeats = client.variants = client.offgrid_rows = client.low_margin_rows = 0
-    client.member_rows = client.explained_rows = 0
+    client.member_rows = client.explained_rows = client.unreadable_rows = client.unjudged_rows = 0
     client.offgrid_fields = client.incident_source = client.incident_index = 0
     client.ring_start = client.ring_size = client.ring_next = 0
     client.anchor_start = client.anchor_size = client.anchor_count = 0
     client.page = -1
+    client.receipt_start = client.receipt_size = client.receipt_first = client.receipt_count = 0
+    client.forgotten_ms = NOTHING_FORGOTTEN
+    client.record_source, client.record_offset = 0, -1
     client.statistic = NEVER
     table.bets[slot] = NEVER
     client.level = client.revision = client.doublings = client.alerts = 0
@@ -301,12 +342,14 @@ def reindex(table: Table, old: I32) -> None:
 
 
 @kernel
-def entries_of(table: Table, slots: I64, ring: I64, anchors: I64, pages: I64) -> tuple[int, int, int]:
-    """List the valid ring entries, families and pages of clients, in order; returns how many of each.
+def entries_of(
+    table: Table, slots: I64, ring: I64, anchors: I64, pages: I64, receipts: I64
+) -> tuple[int, int, int, int]:
+    """List the valid ring entries, families, pages and receipts of clients, in order; returns how many of each.
 
-    ring, anchors, pages : long enough for all of them, filled with positions in the pools.
+    ring, anchors, pages, receipts : long enough for all of them, filled with positions in the pools.
     """
-    n_ring = n_anchors = n_pages = 0
+    n_ring = n_anchors = n_pages = n_receipts = 0
     for slot in slots:
         client = table.clients[slot]
         for i in range(client.ring_size):
@@ -319,7 +362,10 @@ def entries_of(table: Table, slots: I64, ring: I64, anchors: I64, pages: I64) ->
         if client.page >= 0:
             pages[n_pages] = client.page
             n_pages += 1
-    return n_ring, n_anchors, n_pages
+        for i in range(client.receipt_count):
+            receipts[n_receipts] = client.receipt_start + i
+            n_receipts += 1
+    return n_ring, n_anchors, n_pages, n_receipts
 
 
 @kernel
@@ -340,6 +386,7 @@ def restore(table: Table, records: NDArray[np.void], slots: I64) -> None:
         client.ring_start = take_ring(table, client.ring_size) if client.ring_size > 0 else 0
         client.anchor_start = take_anchors(table, client.anchor_size) if client.anchor_size > 0 else 0
         client.page = take_page(table) if client.page >= 0 else -1
+        client.receipt_start = take_receipts(table, client.receipt_size) if client.receipt_size > 0 else 0
         table.block_bytes[block] += client_bytes(table, slot) - table.costs[CLIENT_COST]
         slots[i] = slot
 
