@@ -20,7 +20,7 @@ from streams.secrets.load import load_secrets
 from tests.pipeline import Calibrated, fixed_secrets, load_calibrated
 
 AT_ONCE = 32
-REQUEST_MS = 30.0
+LEAST_MS, REQUEST_MS = 5.0, 25.0
 BEGIN_MS = 1_795_900_000_000
 
 
@@ -38,7 +38,7 @@ def day() -> tuple[dict[str, Any], ...]:
         for features, score in zip(client.requests, scores, strict=False):
             if over:
                 continue
-            at += rng.exponential(REQUEST_MS)
+            at += LEAST_MS + rng.exponential(REQUEST_MS)
             label = LABELS[score >= 0.5]
             over = client.shopper and label == "accept"
             records.append(

@@ -20,7 +20,19 @@ from models.artefacts.store import ModelArtefact
 from models.kernels.fold.fold import OFF
 from models.kernels.layout import COUNTS
 from models.kernels.numbers import NEVER, size_bucket
-from models.rows import F64, FLAG_EXPLAIN, FLAG_MEMBER, FLAG_REFUSED, I64, UNIT, class_of
+from models.rows import (
+    F64,
+    FLAG_AHEAD,
+    FLAG_EXPLAIN,
+    FLAG_MEMBER,
+    FLAG_REFUSED,
+    FLAG_UNJUDGED,
+    FLAG_UNKNOWN_MODEL,
+    FLAG_UNREADABLE,
+    I64,
+    UNIT,
+    class_of,
+)
 
 STEPS_BEFORE = 12
 NEAREST_TOLD = 5
@@ -28,7 +40,15 @@ CURVE_POINTS = 40
 VARIED_TOLD = 12
 VARIED_ROWS = 2_000
 NAMED = 6
-FLAG_WORDS = ((FLAG_REFUSED, "refused"), (FLAG_EXPLAIN, "explanation asked for"), (FLAG_MEMBER, "training record"))
+FLAG_WORDS = (
+    (FLAG_REFUSED, "refused"),
+    (FLAG_EXPLAIN, "explanation asked for"),
+    (FLAG_MEMBER, "training record"),
+    (FLAG_UNREADABLE, "not read in full"),
+    (FLAG_UNJUDGED, "no usable input"),
+    (FLAG_UNKNOWN_MODEL, "unknown model"),
+    (FLAG_AHEAD, "time ahead of the broker's"),
+)
 
 
 class ExplainedRow(msgspec.Struct, frozen=True):

@@ -164,7 +164,7 @@ def _against_nearest(at: "ExplainedRow") -> str:
         return "the client's first input: nothing to compare it with"
     about = f"against request {at.nearest} (row {at.nearest_rows_seen})"
     if at.repeat:
-        return f"{about}: the same input again; nothing is bet on repeats"
+        return f"{about}: the same input again; it only counts"
     changed = f"{_names(at.changed)} changed" if at.changed else "no field changed"
     flipped = "; the answer flipped" if at.flipped else ""
     return f"{about}: {changed}, {at.distance:.2f} standard units away{flipped}"

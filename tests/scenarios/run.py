@@ -44,7 +44,7 @@ def artefacts() -> Artefacts:
         folder = Path(name)
         history = world.write(
             folder / "history.jsonl", world.benign(CLIENTS, seed=1), world.returning(120, seed=3),
-            world.brokers(OTHERS, seed=4), world.jobs(OTHERS, seed=5),
+            world.brokers(OTHERS, seed=4), world.jobs(OTHERS, seed=5), world.retrying(60, seed=6),
         )  # fmt: skip
         trained = folder / "training-set.npz"
         rows = world.write_rows(folder / "training.jsonl", world.training_set())

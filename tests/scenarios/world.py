@@ -121,6 +121,19 @@ def returning(clients: int, seed: int, days: int = 3) -> list[Record]:
     return records
 
 
+def retrying(clients: int, seed: int, days: int = 3) -> list[Record]:
+    """Front ends that send one application again and again, a few seconds apart, until somebody looks."""
+    rng = random.Random(seed)
+    records = []
+    for number in range(clients):
+        who, time = person(rng), rng.randrange(days) + rng.uniform(0.3, 0.9)
+        every_s = rng.uniform(4, 30)
+        for _ in range(rng.randint(5, 40)):
+            records.append(record(f"retrying-{seed}-{number}", who, time))
+            time += every_s * rng.uniform(0.8, 1.2) / DAY_S
+    return records
+
+
 def brokers(clients: int, seed: int, days: int = 3) -> list[Record]:
     """Many real applicants a day, one after the other as they come; one in eight asks for another offer."""
     rng = random.Random(seed)
