@@ -1,4 +1,4 @@
-"""Rows that `sketch` could not read, held against whoever sends them: how many are nothing, and how many are too many."""
+"""Rows that `sketch` could not read, held against their sender: how many are nothing, how many are too many."""
 
 import json
 from collections.abc import Sequence
