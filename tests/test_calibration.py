@@ -211,8 +211,9 @@ def test_a_machine_that_goes_round_a_few_inputs_repeats_and_does_not_probe(encod
         )
     )
     often = often._replace(
-        offset=np.arange(often.count), id_offsets=np.zeros(often.count + 1, np.int32), id_bytes=np.zeros(0, np.uint8)
-    )
+        offset=np.arange(often.count), id_offsets=np.zeros(often.count + 1, np.int32), id_bytes=np.zeros(0, np.uint8),
+        time_ms=often.time_ms[0] + np.arange(often.count) * 60_000,
+    )  # fmt: skip
     reference = _fitted(encoder, rows)
     nulls = evidence.nulls(reference, encoder.reach, encoder.agreement_min, 0.5)
     table = ClientTable(encoder.dim, encoder.dim, evidence.FAMILY_PROCESSES, evidence.JOINT, 1, 1 << 30)
