@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-bench test-nightly test-kafka test-browser test-faults scaling soak roles check fmt lint type hostile scenarios accept bench bench-replay bench-detection bench-detection-full figures fuzz docs screenshots wheels lock audit sbom pin-images up down clean
+.PHONY: help setup run test test-bench test-nightly test-kafka test-browser test-faults scaling soak roles check fmt lint type hostile scenarios accept bench bench-replay bench-flood bench-detection bench-detection-full figures fuzz docs screenshots wheels lock audit sbom pin-images up down clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ bench: setup ## How fast, beside plain readers, on Apache Kafka (10 minutes; ARG
 
 bench-replay: setup ## Ten million rows of an archive, replayed with report on one core (8 minutes, most of them to make the rows)
 	@REPLAY_ROWS=10000000 $(BIN)/python -m bench.performance --only replay $(ARGS)
+
+bench-flood: setup ## How long others wait for decisions while somebody sends what is dear to read (3 minutes)
+	@$(BIN)/python -m bench.flood $(ARGS)
 
 bench-detection: setup ## Who finds which attack, at the same false alarms: ours beside other methods (5 minutes)
 	@$(BIN)/python -m bench.detection

@@ -12,9 +12,12 @@ from models.artefacts.training_set import Members
 from models.encoders.base import Encoder
 from models.encoders.embedding import EmbeddingEncoder
 from models.encoders.table import TabularEncoder, fit_table
+from streams.adapters import native
+from streams.adapters.request import Request
 from streams.config.config import Config
 from streams.sketch.identity import Identity
 from streams.sketch.sketcher import RawRecord, Sketcher
+from streams.wire.rejects import Fault
 
 SEED = bytes(range(32))
 DIM = 64
@@ -82,6 +85,11 @@ def record(rng: random.Random, number: int, model: str = "loan") -> dict[str, An
 
 def raw(offset: int, value: bytes | None) -> RawRecord:
     return RawRecord(offset, value, b"key", [("ce_id", b"1")], -1)
+
+
+def decoded(value: bytes, features: frozenset[str] = frozenset()) -> list[Request | Fault]:
+    """Every element of a native message, in order."""
+    return [native.decode(element, (), features) for element in native.elements(value)]
 
 
 def request_ids(frames: list[RowFrame]) -> list[str]:

@@ -96,6 +96,43 @@ async def test_records_that_a_letter_left_out_are_looked_up(
     assert {one.did for one in missing} == {"missing"}
 
 
+async def test_of_a_message_with_many_faults_each_row_is_listed_and_sent_by_itself(
+    embedded_broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    config = kafka_config(embedded_broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    rows = [GOOD[number % 4] | {"ts": LATE, "request_id": f"late{number}"} for number in range(50)]
+    rows[5] |= {"ts": "secret-time"}
+    values = [*lines(GOOD), *lines(rows)]
+    message = b"[" + b",".join(value.strip() for value in values) + b"]"
+    producer = AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap)
+    await producer.start()
+    await producer.send_and_wait(config.topics.raw[0], message, partition=1, headers=[("h", b"x")])
+    await producer.stop()
+    async with sketching(config, fitted) as stage:
+        for batch in batches(await read_topic(config, config.topics.raw[0])):
+            await stage.process(Batch(batch.partition, batch.records, 0))
+        await stage.release()
+    (letter,) = await read_topic(config, config.topics.dlq)
+    assert letter.value == b"\n".join(value.strip() for value in values[4:])
+
+    found = await asyncio.to_thread(read_letters, None, config)
+    assert [one.place for one in found] == [f"{config.topics.raw[0]}[1]@0#{row}" for row in range(4, 54)]
+    assert [json.loads(one.record.value or b"") for one in found if one.record] == rows
+    assert {group.reason: group.count for group in grouped(found)} == {"time": 19, "type": 1, "many": 30}
+    bare = [one._replace(record=None) for one in found]
+    looked_up = await asyncio.to_thread(dead_letters.looked_up, bare, [], config)
+    assert [one.record and one.record.value for one in looked_up] == [one.record and one.record.value for one in found]
+
+    config = mended(config)
+    done = await asyncio.to_thread(dead_letters.retry, found, config, sketcher(config, fitted))
+    assert [one.did for one in done] == ["sent"] * 5 + ["refused"] + ["sent"] * 44
+    again = (await read_topic(config, config.topics.raw[0]))[1:]
+    assert [json.loads(record.value) for record in again] == [*rows[:5], *rows[6:]]
+    (left,) = await asyncio.to_thread(read_letters, None, config)
+    assert left.place.endswith("#9")
+
+
 def call(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 

@@ -106,7 +106,7 @@ def test_an_application_is_scored_and_logged(client: TestClient, log: MemoryLog,
     body = answer.json()
     assert body["label"] == ("accept" if body["score"] >= 0.5 else "decline")
     [(key, value)] = log.records
-    [record] = native.decode(value, ())
+    record = native.decode(value, ())
     assert not isinstance(record, Fault)
     written = msgspec.json.decode(value)
     assert key == written["client_id"] == "acct-1"

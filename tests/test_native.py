@@ -23,7 +23,7 @@ GOOD = [json.dumps(sketching.record(random.Random(n), n, "loan" if n % 2 else "f
 
 def ids(value: bytes) -> list[str]:
     """Request ids, with * where something could not be read; in brackets the field for which an element is refused."""
-    return [_id(item) for item in native.decode(value, ())]
+    return [_id(item) for item in sketching.decoded(value)]
 
 
 def _id(item: Request | Fault) -> str:
@@ -116,7 +116,7 @@ def test_no_text_of_one_client_counts_for_another(one: str, other: str, place: i
         "lines": cut + b"\n" + written[1],
         "merged": cut + written[1],
     }[how]
-    for item in native.decode(broken, ()):
+    for item in sketching.decoded(broken):
         assert isinstance(item, Fault) or item.client_id == "sender"
 
 
@@ -124,7 +124,7 @@ def test_what_is_cut_counts_for_its_sender_where_it_is_named() -> None:
     whole = json.dumps(GENUINE | {"prompt": "long"}).encode()
     seen = {"fault": 0, "lost": 0, "judged": 0}
     for end in range(len(whole)):
-        [item] = native.decode(whole[:end], ())
+        [item] = sketching.decoded(whole[:end])
         if isinstance(item, Fault):
             seen["fault"] += 1
         else:
@@ -137,7 +137,7 @@ def test_what_is_cut_counts_for_its_sender_where_it_is_named() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.binary(max_size=60), st.text(alphabet='[]{}",:\\ \na1', max_size=60).map(str.encode)))
 def test_any_bytes_give_requests_or_faults(value: bytes) -> None:
-    found = native.decode(value, ())
+    found = sketching.decoded(value)
     assert len(found) == len(native.elements(value))
     assert all(isinstance(item, Fault) for item in found)
 

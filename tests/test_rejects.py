@@ -4,7 +4,7 @@ import json
 import random
 
 from streams.adapters import native
-from streams.wire.rejects import WHOLE_RECORD, Record, Reject, dead_letters
+from streams.wire.rejects import WHOLE_RECORD, Record, Reject, dead_letters, refused
 from tests import sketching
 
 REJECT = Reject("gateway-logs", 3, 18842, 0, "embedding", "384 numbers (embedding.dim)", "383 of them", "input")
@@ -21,7 +21,7 @@ def test_the_message_names_place_field_expected_and_got() -> None:
 def test_a_dead_letter_keeps_the_record_and_says_why_in_headers() -> None:
     record = Record(b"key", b"{}", [("traceparent", b"00-1")])
     [letter] = dead_letters([REJECT], {18842: record}, native.elements)
-    assert (letter.key, letter.value, letter.reject) == (b"key", b"{}", REJECT)
+    assert (letter.key, letter.value, letter.rejects) == (b"key", b"{}", [REJECT])
     assert letter.headers == [
         ("traceparent", b"00-1"),
         ("__streams.errors.exception", b"probewatch.reject.input"),
@@ -29,8 +29,11 @@ def test_a_dead_letter_keeps_the_record_and_says_why_in_headers() -> None:
         ("__streams.errors.topic", b"gateway-logs"),
         ("__streams.errors.partition", b"3"),
         ("__streams.errors.offset", b"18842"),
-        ("probewatch-index", b"0"),
-        ("probewatch-field", b"embedding"),
+        (
+            "probewatch-faults",
+            b'[{"index":0,"field":"embedding","expected":"384 numbers (embedding.dim)","got":"383 of them",'
+            b'"reason":"input"}]',
+        ),
     ]
 
 
@@ -45,7 +48,13 @@ def test_of_several_rows_only_the_bad_ones_travel_and_can_be_sent_again() -> Non
     assert len(sketching.request_ids(result.frames)) == 4
     records = {raw.offset: Record(raw.key, raw.value, raw.headers) for raw in raws}
     letters = dead_letters(result.rejects, records, native.elements)
-    assert [letter.value for letter in letters] == [bad[0], bad[1], None, bad[0], bad[1]]
+    assert [letter.value for letter in letters] == [b"\n".join(bad), None, b"\n".join(bad)]
+    assert dict(letters[0].headers)["probewatch-lengths"] == b"[8,5]"
+    message = dict(letters[0].headers)["__streams.errors.message"].decode()
+    assert message == f"{result.rejects[0].message}; and 1 more rows"
+    told = [refused(dict(letter.headers), letter.value) for letter in letters]
+    assert [reject for letter in told for reject, _ in letter] == result.rejects
+    assert [element for letter in told for _, element in letter] == [*bad, None, *bad]
     assert [(r.offset, r.index) for r in result.rejects] == [(5, 1), (5, 3), (9, 0), (11, 0), (11, 2)]
 
 

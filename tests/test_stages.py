@@ -9,8 +9,10 @@ from typing import Any
 import aiokafka
 import pytest
 from faust.types import TP
+from structlog.testing import capture_logs
 
 from detector.engine import EngineSettings, block_mark
+from detector.frame import RowFrame
 from streams.config.config import Config
 from streams.kafka import topics
 from streams.kafka.broker import probe
@@ -235,6 +237,37 @@ async def test_rejects_keep_bytes_and_key_unless_they_are_too_long_for_the_topic
     assert letters[3][1] == b"" and letters[3][2]["probewatch-omitted-bytes"] == str(len(longer)).encode()
     written = await read_topic(config, config.topics.requests)
     assert [frames.decode(r.value, r.partition, r.offset).rows.offset.tolist() for r in written] == [[1]]  # type: ignore[union-attr]
+
+
+async def test_a_row_on_which_encoding_fails_is_a_dead_letter_and_the_others_travel(
+    embedded_broker: str, namespace: str, fitted: Calibrated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = kafka_config(embedded_broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    await write_raw(config, benign(50, seed=18))
+    batch = batches(await read_topic(config, config.topics.raw[0]))[0]
+    culprit, encode = batch.records[3].offset, frames.encode
+
+    def failing(frame: RowFrame) -> bytes:
+        if culprit in frame.rows.offset:
+            raise OverflowError("planted text of the record")
+        return encode(frame)
+
+    monkeypatch.setattr(frames, "encode", failing)
+    with capture_logs() as logs:
+        async with sketching(config, fitted) as stage:
+            await stage.process(batch)
+            await stage.process(batch)
+            await stage.release()
+            assert stage.committable() == {batch.partition: batch.end}
+    told = [entry for entry in logs if "report this" in entry["event"]]
+    assert len(told) == 1 and "OverflowError, test_stages.py:" in told[0]["fault"] and "planted" not in repr(told)
+    letters = await read_topic(config, config.topics.dlq)
+    assert [letter.value for letter in letters] == [batch.records[3].value] * 2
+    assert dict(letters[0].headers)["__streams.errors.exception"] == b"probewatch.reject.internal"
+    written = [frames.decode(r.value, r.partition, r.offset) for r in await read_topic(config, config.topics.requests)]
+    offsets = sorted({offset for frame in written for offset in frame.rows.offset.tolist()})  # type: ignore[union-attr]
+    assert offsets == [record.offset for record in batch.records if record.offset != culprit]
 
 
 @pytest.mark.kafka

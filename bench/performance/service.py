@@ -73,13 +73,13 @@ def measure(run: Run, reporter: Reporter) -> dict[str, Any]:
             rate = load * drained["records_per_s"]
             length = seconds if load <= LOADS[0] else seconds // 2
             say(f"steady feeding, {rate:,.0f} records/s")
-            one, steady = _steady(run, pipeline, worker, int(rate * length), rate, reporter)
+            one, figures = feed_steadily(run, pipeline, worker, int(rate * length), rate, reporter)
             fed.append(one)
-            loads.append({"load": load} | steady)
+            loads.append({"load": load} | figures)
         resident = worker.resident_bytes()
     watcher.stop()
     say("what should have come, by an offline fold")
-    expected = _offline(run, pipeline, reporter)
+    expected = offline(run, pipeline, reporter)
     for one, figures in zip(fed, loads, strict=True):
         figures |= latencies(watcher.decisions, expected, one.begun, one.ended)
     count = min(40_000, records // RAW_PARTITIONS // 2)
@@ -159,11 +159,18 @@ def _us(begun: Seen, ended: Seen) -> dict[str, float]:
     }
 
 
-def _steady(
-    run: Run, pipeline: Pipeline, worker: Worker, records: int, rate: float, reporter: Reporter
+def feed_steadily(
+    run: Run,
+    pipeline: Pipeline,
+    worker: Worker,
+    records: int,
+    rate: float,
+    reporter: Reporter,
+    clients: int = CLIENTS,
 ) -> tuple[Fed, dict[str, Any]]:
+    """Feed at a rate (records/s), whatever the service does; returns when all of it is judged, with rates and costs."""
     done = reporter.task(f"steady feeding, {rate:,.0f} records/s", records)
-    feeding = Feeding(pipeline.order(run, records, rate))
+    feeding = Feeding(pipeline.order(run, records, rate, clients))
     begun = worker.look()
     last, at_end, ended_at = begun, begun, 0.0
     fed: Fed | None = None
@@ -207,7 +214,7 @@ def latencies(
     return found | {"events": len(due), "lost": missing}
 
 
-def _offline(run: Run, pipeline: Pipeline, reporter: Reporter) -> dict[str, float]:
+def offline(run: Run, pipeline: Pipeline, reporter: Reporter) -> dict[str, float]:
     """What an uninterrupted fold of the frames decides: id and time, s since 1970."""
     config, folder = pipeline.config, fitted(run)
     secrets = load_secrets(config, folder)

@@ -16,8 +16,9 @@ from bench.performance.common import Run, in_turn, ratios, spread
 from bench.performance.plain import CLIENTS, fill, make, plain, read
 from streams.config.config import Config
 from streams.progress import Reporter
+from streams.sketch.elements import RawMessage
 from streams.sketch.identity import Identity
-from streams.sketch.sketcher import RawMessage, Sketcher
+from streams.sketch.sketcher import Sketcher
 from streams.wire import frames
 from streams.worker.allocator import settle
 

@@ -100,6 +100,10 @@ class Worker:
         return Seen(time.monotonic(), judged["rows_total"], judged["frames_total"], int(lag), *spent)
 
     @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -109,7 +113,7 @@ class Worker:
         return resident_bytes(self._process.pid)
 
     def _get(self, page: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/{page}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.address}/{page}", timeout=10) as answer:
             text: str = answer.read().decode()
         return text
 

@@ -236,6 +236,8 @@ def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Value]], Sequence[Va
 
 def _unread(value: Any) -> str | None:
     """The text of a value that cannot be read, None for every other one."""
+    if type(value) is float and math.isfinite(value):  # nearly always
+        return None
     if isinstance(value, Unread):
         return value.text
     if value is None or isinstance(value, str) or not math.isnan(number_of(value)):

@@ -20,6 +20,17 @@ MEMBERS_MAX = 4_096
 _SPACE = b" \t\r\n"
 _COMMA, _COLON, _OPEN = b",:{"
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_STRINGS = rb'"(?:[^"\\]++|\\.)*+"'
+_FLAT = rb'[\[{](?:[^"\\\[\]{}]++|' + _STRINGS + rb")*+[\]}]"
+_NESTED = rb'[\[{](?:[^"\\\[\]{}]++|' + _STRINGS + rb"|" + _FLAT + rb")*+[\]}]"
+_SCALAR = rb'[^\s"\\\[\]{},:]++'
+_MEMBER = re.compile(
+    rb"[ \t\r\n]*+(" + _STRINGS + rb")[ \t\r\n]*+:[ \t\r\n]*+("
+    + _STRINGS + rb"|" + _NESTED + rb"|" + _SCALAR + rb")[ \t\r\n]*+([,}])",
+    re.DOTALL,
+)  # fmt: skip
+"""A member and what follows it, if its value nests at most twice."""
+
 _VALUE = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^\s"\[\]{},:]++|[\[{].*[\]}]', re.DOTALL)
 _WHOLE = re.compile(r"-?\d++(?:\.0++)?")
 
@@ -48,9 +59,28 @@ def members(text: bytes) -> Members:
 
 
 def _broken_members(body: bytes) -> Members:
-    values: dict[str, bytes] = {}
     if body[:1] != b"{":
-        return Members(values, False)
+        return Members({}, False)
+    return _shallow_members(body) or _any_members(body)
+
+
+def _shallow_members(body: bytes) -> Members | None:
+    """The usual case, a tenth of the price: only a value is no JSON, such as NaN. None if there is more to it."""
+    values: dict[str, bytes] = {}
+    place = 1
+    for _ in range(MEMBERS_MAX):
+        found = _MEMBER.match(body, place)
+        if found is None:
+            return Members(values, False) if values and body[place:].strip(_SPACE) == b"}" else None
+        values[text_in(found[1])] = found[2]
+        place = found.end()
+        if found[3] == b"}":
+            return Members(values, not body[place:].strip(_SPACE))
+    return None
+
+
+def _any_members(body: bytes) -> Members:
+    values: dict[str, bytes] = {}
     letters, depth = structure(body)
     ends = np.flatnonzero(depth <= 0)
     end = int(ends[0]) if len(ends) else len(body)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -14,6 +15,15 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 JSON_EXPECTED = "JSON: an object, an array of objects, or one object a line"
 NOT_DOCUMENTED = "another value"
+
+LENIENT_BYTES = 2**16
+"""Longer broken text is explained by the place where it breaks: Python's reader makes an object for every value."""
+
+CONTAINER_BYTES = 64
+"""So is text with more objects and arrays than one for each so many bytes: they make the garbage collector run."""
+
+LEAF_BYTES = 16
+"""Of dense text only so many values are looked at for one that has no place in JSON: one for each so many bytes."""
 
 _PATH = re.compile(r" - at `\$\.?([^`]*)`\Z")
 _STEP = re.compile(r"[^.\[\]]+|\[\d+\]")
@@ -131,11 +141,13 @@ class JsonShape(Generic[T]):
 
     def _malformed(self, error: Exception, text: bytes, features: Collection[str]) -> Fault:
         """Not JSON; where Python's lenient reader copes, the field can be named: NaN, or bytes that are not UTF-8."""
+        lenient: object = None
         try:
-            lenient = json.loads(text.decode("utf-8", "surrogateescape"), parse_constant=lambda _: _NotFinite)
+            if len(text) <= LENIENT_BYTES and text.count(b"[") + text.count(b"{") <= 64 + len(text) // CONTAINER_BYTES:
+                lenient = json.loads(text.decode("utf-8", "surrogateescape"), parse_constant=lambda _: _NotFinite)
         except (ValueError, RecursionError):
-            lenient = None
-        for field, value in self._leaves(lenient, features):
+            pass
+        for field, value in islice(self._leaves(lenient, features), 64 + len(text) // LEAF_BYTES):
             if value is _NotFinite:
                 return Fault(field, "a finite number", "NaN or infinity", "malformed")
             if isinstance(value, str) and not _is_unicode(value):

@@ -7,7 +7,7 @@ from functools import partial
 
 from streams.adapters.base import Adapter
 from streams.adapters.json_shape import JsonShape
-from streams.adapters.json_text import UNREADABLE, split
+from streams.adapters.json_text import UNREADABLE, count_elements, split
 from streams.adapters.request import EXPECTED, Request
 from streams.adapters.salvage import salvaged
 from streams.adapters.scanner import Scanner
@@ -19,16 +19,12 @@ decode_one = SHAPE.decode_one
 elements = split
 
 
-def decode(value: bytes, headers: Headers, features: frozenset[str] = frozenset()) -> list[Request | Fault]:
-    """Every element of a message, in order; one that names no client is a Fault in its place. Never raises."""
-    return [_element(text, features) for text in split(value)]
-
-
-def _element(text: bytes, features: frozenset[str]) -> Request | Fault:
+def decode(element: bytes, headers: Headers, features: frozenset[str] = frozenset()) -> Request | Fault:
+    """One element of a message; a Fault if it names no client. Never raises."""
     try:
-        return SHAPE.decode_one(text)
+        return SHAPE.decode_one(element)
     except UNREADABLE as error:
-        return salvaged(text, partial(SHAPE.explained, error, text, features))
+        return salvaged(element, partial(SHAPE.explained, error, element, features))
 
 
-ADAPTER = Adapter("native", decode, elements, decode_one, Scanner)
+ADAPTER = Adapter("native", decode, elements, count_elements, decode_one, Scanner)

@@ -146,6 +146,8 @@ def _decoded(kind: Any) -> Callable[[bytes], Any]:
     return read
 
 
+_PLAIN = (float, str, bool, type(None))
+_any_table = msgspec.json.Decoder(dict[str, Any]).decode
 _strict_time = _decoded(Time | float)
 _strict_label = _decoded(Label)
 _strict_count = _decoded(Count)
@@ -228,10 +230,24 @@ def _features(value: bytes, unread: list[str]) -> Any:
         raise _UnreadError
     if not found.is_whole:
         unread.append("features")
-    features = {name: _scalar(text) for name, text in found.values.items()}
+    features = _scalars(value, found.values)
     if any(isinstance(item, Unread) for item in features.values()) or not _is_unicode("".join(features)):
         unread.append("features")
     return features
+
+
+def _scalars(table: bytes, values: Mapping[str, bytes]) -> dict[str, Any]:
+    """All values of a table; at once if it is JSON, which takes a tenth of the time."""
+    try:
+        decoded = _any_table(table)
+    except UNREADABLE:
+        return {name: _scalar(text) for name, text in values.items()}
+    for name, item in decoded.items():
+        if type(item) is int and (0 < abs(item) < 2**53 or values[name] == b"0"):
+            decoded[name] = float(item)
+        elif type(item) not in _PLAIN:
+            decoded[name] = _scalar(values[name])
+    return decoded
 
 
 def _scalar(value: bytes) -> float | str | bool | Unread | None:

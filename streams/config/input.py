@@ -25,7 +25,19 @@ class Input(Section):
     max_record_bytes: int = Field(
         1_000_000, ge=1_000, le=100_000_000, description="Longest record that is read, bytes."
     )
-    max_rows: int = Field(10_000, ge=1, le=1_000_000, description="Most inputs in one record.")
+    max_message_bytes: int = Field(
+        8_000_000,
+        ge=1_000,
+        le=100_000_000,
+        description="Longest message that is cut into records (arrays, NDJSON), bytes.",
+    )
+    max_batch_bytes: int = Field(
+        67_108_864,
+        ge=1_000_000,
+        le=2**30,
+        description="Longest batch of Kafka records when it is unpacked, bytes; longer ones are passed over.",
+    )
+    max_rows: int = Field(10_000, ge=1, le=1_000_000, description="Most records in one message.")
     incarnation: str = Field(
         "0", max_length=64, description="Change it when a raw topic was deleted and created again under its old name."
     )
@@ -55,6 +67,8 @@ class Input(Section):
     def _read_registry(self) -> Self:
         if self.earliest >= self.latest:
             raise ValueError("earliest must lie before latest")
+        if self.max_message_bytes < self.max_record_bytes:
+            raise ValueError("max_message_bytes must be at least max_record_bytes")
         if self.latest_ms > TIME_MS_MAX:
             raise ValueError("latest must lie before the year 9000")
         if self.registry_file is None or self.registry:

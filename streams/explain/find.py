@@ -367,9 +367,9 @@ def _fields(record: RawRecord, index: int, adapter: Adapter) -> dict[str, str]:
     try:
         members = msgspec.json.decode(elements[index])
     except UNREADABLE:
-        items = adapter.decode(elements[index], record.headers, frozenset())
-        request = next((item for item in items if isinstance(item, Request)), None)
-        members = {name: value for name, value in msgspec.to_builtins(request or {}).items() if value is not None}
+        request = adapter.decode(elements[index], record.headers, frozenset())
+        known = msgspec.to_builtins(request) if isinstance(request, Request) else {}
+        members = {name: value for name, value in known.items() if value is not None}
     return dict(_flat(members)) if isinstance(members, dict) else {}
 
 

@@ -40,9 +40,9 @@ from streams.fit.history import History
 from streams.history.base import Source, SourceError
 from streams.progress import Reporter
 from streams.secrets.load import Secrets, load_signing_key
+from streams.sketch.elements import read_records
 from streams.sketch.identity import Identity, identity_of
-from streams.sketch.sketcher import read_records
-from streams.wire.rejects import REJECTS_FILE
+from streams.wire.rejects import REJECTS_FILE, by_reason
 
 REJECTED_SHARE_MAX = 0.01
 ENCODER_ROWS_MAX = 50_000
@@ -143,7 +143,7 @@ def calibrate(
         "engine_version": __version__,
         "code_sha256": certificate.grounds.code_sha256,
         "processes": [process.name for process in PROCESSES],
-        "rejects": dict(sorted(Counter(reject.reason for reject in whole.rejects).items())),
+        "rejects": by_reason(whole.rejects),
         "training_rows": {name: model.members.rows for name, model in models.models.items() if model.members},
     }
     artefacts_hash = save_artefacts(out, fitted, provenance, signing_key, documents)
@@ -155,7 +155,7 @@ def calibrate(
 def _check_rejected(whole: History, most: float, out: Path) -> None:
     """Lists what was rejected; raises SourceError if it was more than a share of the records, or if no row is left."""
     files.write_lines(out / REJECTS_FILE, map(json_bytes, whole.rejects))
-    if len(whole.rejects) > most * whole.records:
+    if sum(reject.count for reject in whole.rejects) > most * whole.records:
         raise SourceError(
             f"{whole.told}: more than {most:.0%} of the records. {out / REJECTS_FILE} lists them; --max-rejected SHARE"
             " takes the others all the same; no artefacts were written"

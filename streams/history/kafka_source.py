@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 
 from streams.config.config import Config
 from streams.history.base import BATCH_RECORDS, Batch, Message, RawBatch, SourceError, decode_messages
-from streams.kafka import codecs, topics
+from streams.kafka import bounded_fetch, topics
 from streams.kafka.broker import log_ends, probe
 from streams.sketch.sketcher import RawRecord
 
@@ -114,7 +114,7 @@ class _RangeReader:
             raise _RangeError(f"topic {self._topic} does not exist")
         if partition is not None and partition >= count:
             raise _RangeError(f"partition: expected 0 to {count - 1}; got {partition}")
-        codecs.install()
+        bounded_fetch.install(self.config.input.max_batch_bytes)
         consumer = AIOKafkaConsumer(
             bootstrap_servers=kafka.bootstrap, enable_auto_commit=False, auto_offset_reset="none", **kafka.client()
         )

@@ -22,8 +22,8 @@ RECORD_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 READ_BYTES = 2**20
 BATCH_BYTES = 64 * 2**20
-RECORD_BYTES_MAX = 100_000_000
-"""The most that input.max_record_bytes can allow."""
+MESSAGE_BYTES_MAX = 100_000_000
+"""The most that input.max_message_bytes can allow."""
 
 
 def open_sources(specs: Sequence[str], config: Config) -> list[Source]:
@@ -42,7 +42,7 @@ def open_sources(specs: Sequence[str], config: Config) -> list[Source]:
 
             sources.append(KafkaSource(spec, config))
         else:
-            sources.extend(_files(Path(spec), config.input.max_record_bytes))
+            sources.extend(_files(Path(spec), config.input.max_message_bytes))
     seen: set[str] = set()
     for source in sources:
         if source.name in seen:
@@ -51,14 +51,14 @@ def open_sources(specs: Sequence[str], config: Config) -> list[Source]:
     return sources
 
 
-def _files(path: Path, record_bytes_max: int) -> Iterator[Source]:
+def _files(path: Path, message_bytes_max: int) -> Iterator[Source]:
     if archive.is_archive(path):
         yield ArchiveFolder(path, _text(path.name))
     elif path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if _is_history(file)]
         if not files:
             raise SourceError(f"{path}: no {', '.join(RECORD_SUFFIXES)} file in this folder, and no archive")
-        yield from (RecordFile(file, _text(file.relative_to(path).as_posix()), record_bytes_max) for file in files)
+        yield from (RecordFile(file, _text(file.relative_to(path).as_posix()), message_bytes_max) for file in files)
     elif not path.exists():
         raise SourceError(f"{path}: no such file or folder")
     elif not _is_history(path):
@@ -67,7 +67,7 @@ def _files(path: Path, record_bytes_max: int) -> Iterator[Source]:
             " (`probewatch archive` makes one), or kafka://host:port/topic?from=OFFSET&to=OFFSET"
         )
     else:
-        yield RecordFile(path, _text(path.name), record_bytes_max)
+        yield RecordFile(path, _text(path.name), message_bytes_max)
 
 
 def _is_history(path: Path) -> bool:
@@ -85,12 +85,12 @@ class RecordFile:
     Compression is not part of the name, so compressing a file changes no position. A record with
     `"_kafka": {"topic", "partition", "offset"}` (as in the demo's log) keeps that position instead.
 
-    record_bytes_max : longer lines are cut to one byte more than this, and then rejected because of their size.
+    message_bytes_max : longer lines are cut to one byte more than this, and then rejected because of their size.
     """
 
-    def __init__(self, path: Path, name: str, record_bytes_max: int = RECORD_BYTES_MAX) -> None:
+    def __init__(self, path: Path, name: str, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
         self.path = path
-        self._record_bytes_max = record_bytes_max
+        self._message_bytes_max = message_bytes_max
         self.name = next((name.removesuffix(suffix) for suffix in COMPRESSIONS if name.endswith(suffix)), name)
         self.size: int | None = path.stat().st_size
 
@@ -99,7 +99,7 @@ class RecordFile:
             with self.path.open("rb") as file:
                 reported = 0
                 stream = _decompressed(file, self.path.suffix)  # keep a reference: closes the file when collected
-                for batch in _batched(enumerate(_lines(stream, self._record_bytes_max))):
+                for batch in _batched(enumerate(_lines(stream, self._message_bytes_max))):
                     yield from self._split(batch)
                     advance(file.tell() - reported)
                     reported = file.tell()

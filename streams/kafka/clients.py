@@ -13,7 +13,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from models.errors import WorldError
 from streams.config.config import Config
-from streams.kafka import codecs
+from streams.kafka import bounded_fetch
 from streams.kafka.broker import Features
 
 FRAMING_BYTES = 64 * 2**10
@@ -173,7 +173,7 @@ def producer(
 
 def bare_reader(config: Config, **arguments: Any) -> AIOKafkaConsumer:
     """A consumer of no group, not started; it reads what it is assigned and commits nothing."""
-    codecs.install()
+    bounded_fetch.install(config.input.max_batch_bytes)
     return AIOKafkaConsumer(
         bootstrap_servers=config.kafka.bootstrap,
         enable_auto_commit=False,
@@ -201,7 +201,7 @@ stands by asks for none. Who has partitions and does not ask is noticed by `Stag
 
 def group_reading(config: Config, features: Features, **fetch: Any) -> dict[str, Any]:
     """Arguments of a group member's consumer. A group that has committed nothing begins at the oldest record."""
-    codecs.install()
+    bounded_fetch.install(config.input.max_batch_bytes)
     session_ms = int(1000 * min(config.kafka.session_timeout_s, features.session_s_max))
     return {
         "bootstrap_servers": config.kafka.bootstrap,

@@ -1,8 +1,8 @@
 """How far a compressed batch of Kafka records may expand.
 
 A broker limits what it stores, compressed; a megabyte of zeros packed with zstd is thirty gigabytes. aiokafka unpacks a
-whole batch at once and has no limit, so its four codecs are replaced by ours. The batch itself then stands in the log
-and cannot be passed over without losing what else is in it: the worker ends and says why, a person decides.
+whole batch at once and has no limit, so its four codecs are replaced by ours, which stop at one. `bounded_fetch` passes
+such a batch over.
 """
 
 import io
@@ -16,24 +16,27 @@ from aiokafka.errors import KafkaError
 from aiokafka.record import default_records, legacy_records
 
 BATCH_BYTES_MAX = 64 * 2**20
-"""Producers cut batches by their plain size, a megabyte or so. JSON logs shrink to a tenth."""
+"""Default of input.max_batch_bytes. Producers cut batches by their plain size, a megabyte or so."""
+
+
+class _Limit:
+    """One for the process, as aiokafka's functions are."""
+
+    bytes_max = BATCH_BYTES_MAX
 
 
 class ExpansionError(KafkaError):  # type: ignore[misc]  # aiokafka has no types
-    """A batch that is longer than BATCH_BYTES_MAX when unpacked."""
+    """A batch that is longer than the limit when unpacked."""
 
     def __init__(self) -> None:
-        super().__init__(
-            f"a batch expands to more than {BATCH_BYTES_MAX:,} bytes: no gateway writes such; find out who did, and"
-            " move the group's offset behind it (kafka-consumer-groups --reset-offsets)"
-        )
+        super().__init__(f"a batch expands to more than {_Limit.bytes_max:,} bytes")
 
 
 def _bounded(kind: str) -> Callable[[Any], bytes]:
     def decode(payload: Any) -> bytes:
         with pa.CompressedInputStream(pa.py_buffer(bytes(payload)), kind) as stream:
-            unpacked = stream.read(BATCH_BYTES_MAX + 1)
-        if len(unpacked) > BATCH_BYTES_MAX:
+            unpacked = stream.read(_Limit.bytes_max + 1)
+        if len(unpacked) > _Limit.bytes_max:
             raise ExpansionError
         return bytes(unpacked)
 
@@ -44,7 +47,7 @@ def snappy(payload: Any) -> bytes:
     """Plain, or in the blocks of the Java client. Each states its length in front, as a varint."""
     data = bytes(payload)
     blocks = _blocks(data) if codec._detect_xerial_stream(data) else [data]
-    if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > BATCH_BYTES_MAX:
+    if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > _Limit.bytes_max:
         raise ExpansionError
     return b"".join(bytes(cramjam.snappy.decompress_raw(block)) for block in blocks)
 
@@ -64,8 +67,9 @@ DECODERS = {
 }
 
 
-def install() -> None:
-    """Put ours in the place of aiokafka's; a second call changes nothing."""
+def install(bytes_max: int) -> None:
+    """Put ours in the place of aiokafka's. bytes_max : the most that a batch may be when unpacked."""
+    _Limit.bytes_max = bytes_max
     modules: list[Any] = [default_records, legacy_records]
     try:
         from aiokafka.record._crecords import default_records as compiled

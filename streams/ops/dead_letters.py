@@ -24,12 +24,11 @@ from streams.kafka import clients, topics
 from streams.kafka.broker import probe
 from streams.sketch.sketcher import RawRecord, Sketcher
 from streams.wire.dead_letter import OMITTED_HEADER
-from streams.wire.rejects import PREFIXES, REJECTS_FILE, WHOLE_RECORD, Record, Reject
+from streams.wire.rejects import PREFIXES, REJECTS_FILE, WHOLE_RECORD, Record, Reject, refused
 
 RETRIED_HEADER = "probewatch-retried"
 """Of a record without value in the dead-letter topic: the letter of this place was sent again."""
 
-_ERRORS = "__streams.errors."
 _reject = msgspec.json.Decoder(Reject)
 
 
@@ -119,15 +118,17 @@ def read_letters(place: Path | None, config: Config) -> list[Letter]:
     letters: dict[str, Letter] = {}
     gone: set[str] = set()
     if place is not None:
-        letters = {letter.place: letter for letter in _from_file(place / REJECTS_FILE if place.is_dir() else place)}
+        file = place / REJECTS_FILE if place.is_dir() else place
+        letters = {letter.place: letter for letter in _from_file(file)}
     else:
         source = KafkaSource(f"kafka://{config.kafka.bootstrap}/{config.topics.dlq}", config)
         for record in (record for records in source.messages() for record in records):
             headers = dict(record.headers)
             if RETRIED_HEADER in headers:
                 gone.add(headers[RETRIED_HEADER].decode())
-            elif (letter := _from_record(record, headers)) is not None:
-                letters.setdefault(letter.place, letter)
+            else:
+                for letter in _from_record(record, headers):
+                    letters.setdefault(letter.place, letter)
     kept = (letter for name, letter in letters.items() if name not in gone)
     return sorted(kept, key=lambda letter: attrgetter("topic", "partition", "offset", "index")(letter.reject))
 
@@ -137,31 +138,26 @@ def _from_file(path: Path) -> Iterator[Letter]:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    yield Letter(_reject.decode(line), None, None)
+                    reject = _reject.decode(line)
                 except msgspec.MsgspecError as error:
                     raise SourceError(f"{path}, line {number}: not a reject of `probewatch replay`: {error}") from error
+                for row in reject.rows or (reject.index,):
+                    yield Letter(msgspec.structs.replace(reject, index=row, rows=()), None, None)
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}; `probewatch replay` writes {REJECTS_FILE}") from error
 
 
-def _from_record(record: Any, headers: Mapping[str, bytes]) -> Letter | None:
-    """None for what is no letter of ours."""
+def _from_record(record: Any, headers: Mapping[str, bytes]) -> list[Letter]:
+    """One for each row; nothing for what is no letter of ours."""
     try:
-        text = {name: value.decode() for name, value in headers.items() if name.startswith(PREFIXES)}
-        topic, message = text[_ERRORS + "topic"], text[_ERRORS + "message"]
-        where = int(text[_ERRORS + "partition"]), int(text[_ERRORS + "offset"]), int(text["probewatch-index"])
-        reason = text[_ERRORS + "exception"].rpartition(".")[2]
-        said = message.partition(": expected ")[2].rpartition("; got ")
-        fields = {"field": text["probewatch-field"], "expected": said[0], "got": said[2], "reason": reason}
-        names = dict(zip(("partition", "offset", "index"), where, strict=True))
-        reject = msgspec.convert({"topic": topic, **names, **fields}, Reject)
+        rows = refused(headers, record.value)
     except (KeyError, ValueError, msgspec.MsgspecError):
-        return None
+        return []
     own = [header for header in record.headers if not header[0].startswith(PREFIXES)]
-    whole = None if OMITTED_HEADER in headers else Record(record.key, record.value, own)
-    return Letter(
-        reject, whole, datetime.fromtimestamp(record.timestamp / 1000, UTC) if record.timestamp >= 0 else None
-    )
+    time = datetime.fromtimestamp(record.timestamp / 1000, UTC) if record.timestamp >= 0 else None
+    if OMITTED_HEADER in headers:
+        return [Letter(reject, None, time) for reject, _ in rows]
+    return [Letter(reject, Record(record.key, element, own), time) for reject, element in rows]
 
 
 def grouped(letters: Iterable[Letter]) -> list[DeadLetterGroup]:
@@ -191,8 +187,8 @@ def looked_up(letters: Sequence[Letter], sources: Sequence[Source], config: Conf
             if not isinstance(batch, RawBatch):
                 raise SourceError(f"{source.name}: frames hold no records; name the raw topic or file")
             for record in batch.records:
-                for letter in wanted.get((batch.topic, batch.partition, record.offset), ()):
-                    element = _element(record, letter.reject.index, formats.of(batch.topic))
+                about = wanted.get((batch.topic, batch.partition, record.offset), ())
+                for letter, element in zip(about, _elements(record, about, formats.of(batch.topic)), strict=True):
                     complete[letter.place] = letter._replace(record=element)
     return [complete.get(letter.place, letter) for letter in letters]
 
@@ -208,11 +204,13 @@ def _ranges(wanted: Iterable[tuple[str, int, int]], config: Config) -> Iterator[
         yield source.part(partition, min(offsets), max(offsets) + 1)
 
 
-def _element(record: RawRecord, index: int, adapter: Adapter) -> Record:
-    value = record.value
-    if index != WHOLE_RECORD and value is not None:
-        value = adapter.elements(value)[index]
-    return Record(record.key, value, record.headers)
+def _elements(record: RawRecord, letters: Sequence[Letter], adapter: Adapter) -> list[Record]:
+    """What each of these letters, of this record, is about."""
+    value, indexes = record.value, [letter.reject.index for letter in letters]
+    if not indexes or value is None or WHOLE_RECORD in indexes:
+        return [Record(record.key, value, record.headers)] * len(indexes)
+    cut = adapter.elements(value)
+    return [Record(record.key, cut[index], record.headers) for index in indexes]
 
 
 def retry(letters: Sequence[Letter], config: Config, sketcher: Sketcher, *, dry: bool = False) -> list[Retried]:
@@ -261,7 +259,7 @@ def _target(letter: Letter, formats: Formats) -> tuple[str, int | None]:
 
 def _client_id(value: bytes | None, adapter: Adapter) -> bytes | None:
     """The client id of a record's first request."""
-    items = adapter.decode(value or b"", (), frozenset())
+    items = (adapter.decode(element, (), frozenset()) for element in adapter.elements(value or b""))
     ids = (item.client_id.encode("utf-8", "surrogatepass") for item in items if isinstance(item, Request))
     return next(ids, None)
 

@@ -25,8 +25,8 @@ from streams.metrics import Metrics
 from streams.ops.orders import ControlError, give
 from streams.progress import Reporter
 from streams.secrets.load import Secrets
+from streams.sketch.elements import read_records
 from streams.sketch.identity import pseudonym_keys
-from streams.sketch.sketcher import read_records
 from streams.worker.state_topic import read_state
 
 InForce = dict[tuple[int, str, str], int]

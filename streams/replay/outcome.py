@@ -18,7 +18,7 @@ from streams import files
 from streams.replay.fold import Findings
 from streams.replay.settings_changes import SettingsHistory
 from streams.replay.summary import ReachedLevel, SpaceSummary, Summary
-from streams.wire.rejects import REJECTS_FILE, Reject
+from streams.wire.rejects import REJECTS_FILE, Reject, by_reason
 
 FILES = {"alert": "alerts.jsonl", "throttle": "throttle.jsonl", "drift": "drift.jsonl"}
 SUMMARY_FILE, COLD_FILE = "summary.json", "cold_start.jsonl"
@@ -117,7 +117,7 @@ def outcome(findings: Findings, settings: SettingsHistory, seconds: float) -> Ou
     summary = {
         "records": counts.records,
         "rows": counts.rows,
-        "rejects": _counted(reject.reason for reject in rejects),
+        "rejects": by_reason(rejects),
         "unjudged": dict(sorted((counts.unjudged + Counter()).items())),
         "skipped_rows": counts.skipped,
         "redelivered_rows": counts.redelivered,

@@ -5,6 +5,8 @@ A row depends on its record alone, never on the batch: any cutting gives the sam
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from traceback import extract_tb
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,16 +21,15 @@ from models.reorder import joined
 from models.rows import CLASSES, FLAG_MEMBER, U8, U32, U64, Rows, distinct
 from streams.adapters import Formats
 from streams.adapters.base import Adapter
-from streams.adapters.json_text import UNREADABLE
-from streams.adapters.request import Request
 from streams.adapters.scanner import Scanner
 from streams.config.config import Config
 from streams.sketch import columns
 from streams.sketch.columns import UNDECLARED, RecordColumns
+from streams.sketch.elements import RawMessage, Refusal, read_records, refusals
 from streams.sketch.fast_path import Window, plain_rows
 from streams.sketch.identity import Identity, source_id
 from streams.sketch.model_names import ModelNames
-from streams.sketch.slow_path import FEW_FIELDS, Elements, Place, Space, lost_ones, slow_rows
+from streams.sketch.slow_path import FEW_FIELDS, Elements, Space, lost_ones, slow_rows
 from streams.wire.rejects import WHOLE_RECORD, Fault, Headers, Reject
 
 DECISION_THRESHOLD = 0.5
@@ -36,28 +37,12 @@ CHUNK_RECORDS = 2_048
 """Records that are worked on at one time. The calls for a chunk take half a millisecond, whatever is in it: with 512 a
 row of 23 features cost 7.1 us instead of 5.9, with all of a fetch no less."""
 
+CHUNK_BYTES = 2**20
+"""And their length: with dense messages, each byte of which costs a multiple, a caller waits a tenth of a second."""
+
 DECODED_RECORDS = 256
 """Those of them whose inputs exist as Python objects at one time: half a megabyte. All of a fetch (4,096) at once made
 a row of 23 features cost 8.4 us instead of 6.9."""
-
-SALVAGED_PARTS = 2
-"""Of a record that is too long, the first so many times `input.max_record_bytes` are looked at."""
-
-
-class RawMessage(Protocol):
-    """The attributes of a raw record that are read. aiokafka's ConsumerRecord has them: copying each costs 0.4 us."""
-
-    @property
-    def offset(self) -> int: ...
-
-    @property
-    def value(self) -> bytes | None: ...
-
-    @property
-    def headers(self) -> Headers: ...
-
-    @property
-    def timestamp(self) -> int: ...
 
 
 class RawRecord(NamedTuple):
@@ -104,66 +89,6 @@ class SketchedModel(Protocol):
 class SketchedModels(Protocol):
     @property
     def models(self) -> Mapping[str, SketchedModel]: ...
-
-
-class DecodedRecords(NamedTuple):
-    """requests, some of them Salvaged, and their places. faults : (offset, index, fault) of what names no client."""
-
-    requests: list[Request]
-    places: list[Place]
-    faults: list[tuple[int, int, Fault]]
-
-
-def read_records(
-    records: Sequence[RawMessage], adapter: Adapter, config: Config, features: frozenset[str] = frozenset()
-) -> DecodedRecords:
-    """Decode records of one topic; `calibrate` reads history with it too.
-
-    features : names of table fields that a Fault may contain.
-    """
-    read = DecodedRecords([], [], [])
-    requests, places, _ = read
-    decode_one, bytes_max = adapter.decode_one, config.input.max_record_bytes
-    for record in records:
-        value = record.value
-        if decode_one is not None and value is not None and len(value) <= bytes_max:
-            try:
-                request = decode_one(value)
-            except UNREADABLE:
-                pass
-            else:
-                requests.append(request)
-                places.append(Place(record.offset, 0, record.timestamp))
-                continue
-        _read_unusual(record, adapter, config, features, read)
-    return read
-
-
-def _read_unusual(
-    record: RawMessage, adapter: Adapter, config: Config, features: frozenset[str], read: DecodedRecords
-) -> None:
-    """A record that is not one good object: several, faulty, too large or empty."""
-    limits = config.input
-    value = record.value or b""
-    if len(value) > limits.max_record_bytes:
-        expected = f"at most {limits.max_record_bytes} bytes (input.max_record_bytes)"
-        read.faults.append((record.offset, WHOLE_RECORD, Fault("record", expected, f"{len(value)} bytes", "size")))
-        head = adapter.decode(value[: SALVAGED_PARTS * limits.max_record_bytes], record.headers, features)
-        if len(head) == 1 and isinstance(head[0], Request):
-            read.requests.append(head[0])
-            read.places.append(Place(record.offset, WHOLE_RECORD, record.timestamp))
-        return
-    items = adapter.decode(value, record.headers, features)
-    if len(items) > limits.max_rows:
-        expected = f"at most {limits.max_rows} rows (input.max_rows)"
-        read.faults.append((record.offset, WHOLE_RECORD, Fault("record", expected, f"{len(items)} rows", "size")))
-        return
-    for index, item in enumerate(items):
-        if isinstance(item, Fault):
-            read.faults.append((record.offset, index, item))
-        else:
-            read.requests.append(item)
-            read.places.append(Place(record.offset, index, record.timestamp))
 
 
 class RawRange(NamedTuple):
@@ -219,7 +144,27 @@ class Sketcher:
         return self.join([stretch], [self.piece(chunk) for chunk in chunks([stretch])], n_partitions)
 
     def piece(self, stretches: Sequence[RawRange]) -> Piece:
-        """Rows of a few records. This takes the time, so that a caller can do other work between two pieces."""
+        """Rows of a few records. This takes the time, so that a caller can do other work between two pieces.
+
+        A fault of this program on one record is the end of that record, not of those beside it: it becomes a Reject.
+        """
+        try:
+            return self._piece(stretches)
+        except Exception as error:  # whatever it is: it would come again after every restart
+            halves = _halves(stretches)
+            if not halves:
+                (record,) = stretches[0].records
+                return Piece({}, [internal(stretches[0], record.offset, WHOLE_RECORD, error)], Counter(), Counter())
+        piece = Piece({}, [], Counter(), Counter())
+        for half in map(self.piece, halves):
+            for name, rows in half.rows.items():
+                piece.rows.setdefault(name, []).extend(rows)
+            piece.rejects.extend(half.rejects)
+            piece.unjudged.update(half.unjudged)
+            piece.unread.update(half.unread)
+        return piece
+
+    def _piece(self, stretches: Sequence[RawRange]) -> Piece:
         piece = Piece({}, [], Counter(), Counter())
         by_format: dict[str, tuple[Adapter, list[RawRange]]] = {}
         for one in stretches:
@@ -276,26 +221,21 @@ class Sketcher:
     def _decoded(self, of: RawRange, records: Sequence[RawMessage], adapter: Adapter, piece: Piece) -> None:
         """Records one by one; faults are explained here."""
         read = read_records(records, adapter, self._config, self._features)
-        piece.rejects.extend(_reject(of, *fault) for fault in read.faults)
         elements = Elements(f"{of.topic}[{of.partition}]", records, adapter)
-        for spelling, chosen in _by_model(read.requests):
+        for named, chosen in _by_model([self._names.of(request.model) for request in read.requests]):
             requests, places = [read.requests[n] for n in chosen], [read.places[n] for n in chosen]
-            named = self._names.of(spelling)
             name = named or self._first
             if name is None:
-                piece.rejects.extend(_reject(of, *places[row][:2], fault) for row, fault in lost_ones(requests).items())
+                read.faults.extend((*places[row][:2], fault) for row, fault in lost_ones(requests).items())
                 continue
             space = Space(self._encoders[name], self._thresholds[name], named is not None)
             made = slow_rows(requests, places, space, elements, self._identity, self._config.input)
-            piece.rejects.extend(
-                _reject(of, places[row].offset, places[row].element, fault)
-                for row, fault in made.faults.items()
-                if places[row].element != WHOLE_RECORD  # has its letter already
-            )
+            read.faults.extend((*places[row][:2], fault) for row, fault in made.faults.items())
             piece.unjudged.update(made.unjudged)
             piece.unread.update(made.unread)
             source = np.full(len(requests), of.source, np.uint32)
             piece.rows.setdefault(name, []).append(self._rows(name, source, made.said, made.encoded))
+        piece.rejects.extend(_reject(of, refusal) for refusal in refusals(read.faults, read.unread))
 
     def _rows(self, name: str, source: U32, said: RecordColumns, encoded: Encoded) -> Rows:
         if name in self._members:
@@ -331,24 +271,45 @@ class Sketcher:
 
 
 def chunks(stretches: Sequence[RawRange]) -> Iterator[list[RawRange]]:
-    """The same records in portions for `Sketcher.piece`, in order; none is empty."""
+    """The same records in portions for `Sketcher.piece`, in order; none is empty. A portion ends with the record that
+    makes it CHUNK_BYTES long, or CHUNK_RECORDS."""
     chunk: list[RawRange] = []
-    room = CHUNK_RECORDS
+    records, size = 0, 0
     for one in stretches:
         start = 0
-        while start < len(one.records):
-            chunk.append(one._replace(records=one.records[start : start + room]))
-            start += room
-            room = CHUNK_RECORDS - sum(len(part.records) for part in chunk)
-            if room == 0:
-                yield chunk
-                chunk, room = [], CHUNK_RECORDS
+        for place, record in enumerate(one.records):
+            records, size = records + 1, size + len(record.value or b"")
+            if records == CHUNK_RECORDS or size >= CHUNK_BYTES:
+                yield [*chunk, one._replace(records=one.records[start : place + 1])]
+                chunk, start, records, size = [], place + 1, 0, 0
+        if start < len(one.records):
+            chunk.append(one._replace(records=one.records[start:]))
     if chunk:
         yield chunk
 
 
-def _reject(of: RawRange, offset: int, index: int, fault: Fault) -> Reject:
+def _halves(stretches: Sequence[RawRange]) -> list[list[RawRange]]:
+    """The same records in two parts, neither empty; nothing for a single record."""
+    left = sum(len(one.records) for one in stretches) // 2
+    halves: list[list[RawRange]] = [[], []]
+    for one in stretches:
+        for half, records in zip(halves, (one.records[:left], one.records[left:]), strict=True):
+            if records:
+                half.append(one._replace(records=records))
+        left = max(0, left - len(one.records))
+    return halves if halves[0] else []
+
+
+def internal(of: RawRange, offset: int, index: int, error: Exception) -> Reject:
+    """For a record, or one row, on which this program failed. Names the place in the code, nothing of the record."""
+    at = extract_tb(error.__traceback__)[-1]
+    got = f"an internal error ({type(error).__name__}, {PurePath(at.filename).name}:{at.lineno})"
+    fault = Fault("record", "a record that this version can read", got, "internal")
     return Reject(of.topic, of.partition, offset, index, *fault)
+
+
+def _reject(of: RawRange, refusal: Refusal) -> Reject:
+    return Reject(of.topic, of.partition, refusal.offset, refusal.row, *refusal.fault, refusal.rows)
 
 
 def _place(reject: Reject) -> tuple[str, int, int, int]:
@@ -361,13 +322,12 @@ def _threshold(configured: ModelConfig | None, fitted: float | None) -> float:
     return DECISION_THRESHOLD if fitted is None else fitted
 
 
-def _by_model(requests: Sequence[Request]) -> Iterator[tuple[str, Sequence[int]]]:
-    """Models by name, with the places of their requests."""
-    names = [request.model for request in requests]
+def _by_model(names: Sequence[str | None]) -> Iterator[tuple[str | None, Sequence[int]]]:
+    """Calibrated models by name, with the places of their requests; None for those of no model."""
     if len(set(names)) == 1:
         yield names[0], range(len(names))
         return
-    places: dict[str, list[int]] = {}
+    places: dict[str | None, list[int]] = {}
     for place, name in enumerate(names):
         places.setdefault(name, []).append(place)
-    yield from sorted(places.items())
+    yield from sorted(places.items(), key=lambda item: item[0] or "")

@@ -29,7 +29,8 @@ class DeadLetterTopic:
         """
         await asyncio.gather(*[await self._send(letter) for letter in letters])
         for letter in letters:
-            self._metrics.rejects.labels(letter.reject.reason).inc()
+            for reject in letter.rejects:
+                self._metrics.rejects.labels(reject.reason).inc(reject.count)
 
     async def _send(self, letter: DeadLetter) -> Awaitable[Any]:
         headers = sum(len(name) + len(value or b"") for name, value in letter.headers)

@@ -1,14 +1,14 @@
 """Rejects, as values: position, field, what was expected, what kind of value came; never the value."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
 import msgspec
 
-Reason = Literal["size", "malformed", "nesting", "missing", "type", "range", "time", "input"]
+Reason = Literal["size", "malformed", "nesting", "missing", "type", "range", "time", "input", "many", "internal"]
 """The closed list of reasons, a label of metrics."""
 
 WHOLE_RECORD = -1
@@ -26,6 +26,13 @@ PREFIXES = ("__streams.errors.", "probewatch-")
 """Prefixes of our headers. They are dropped from raw records: a dead letter that was sent again has them."""
 
 
+FAULTS_HEADER = "probewatch-faults"
+"""JSON: what is wrong with which rows of the record (Refused)."""
+
+LENGTHS_HEADER = "probewatch-lengths"
+"""JSON: lengths of the elements in the value, bytes, where it holds several; they are separated by line ends."""
+
+
 class Fault(NamedTuple):
     """One fault of one row or record, before its position is known.
 
@@ -38,8 +45,11 @@ class Fault(NamedTuple):
     reason: Reason
 
 
-class Reject(msgspec.Struct, frozen=True, gc=False):
-    """A row, or a whole record (index -1), that is not judged. Safe to log, count and publish as it stands."""
+class Reject(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A row, or a whole record (index -1), that is not judged. Safe to log, count and publish as it stands.
+
+    rows : all rows that it stands for, if it is about several of the record; index is the first of them.
+    """
 
     topic: str
     partition: int
@@ -49,6 +59,12 @@ class Reject(msgspec.Struct, frozen=True, gc=False):
     expected: str
     got: str
     reason: Reason
+    rows: tuple[int, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Number of rows, or 1 for a whole record."""
+        return len(self.rows) or 1
 
     @property
     def message(self) -> str:
@@ -63,7 +79,9 @@ def told(records: int, rejects: Iterable[Reject], unjudged: Mapping[str, int]) -
 
     unjudged : rows by reason.
     """
-    kinds = Counter(f"{reject.field}: {reject.got}" for reject in rejects)
+    kinds: Counter[str] = Counter()
+    for reject in rejects:
+        kinds[f"{reject.field}: {reject.got}"] += reject.count
     parts = [f"{sum(counts.values()):,} {what} ({_most(counts)})" for what, counts in (
         ("rejected", kinds), ("not judged", Counter(unjudged) + Counter()),
     ) if counts]  # fmt: skip
@@ -76,13 +94,21 @@ def _most(counts: Mapping[str, int]) -> str:
     return ", ".join([*shown, *(["…"] if len(ranked) > KINDS_TOLD else [])])
 
 
+def by_reason(rejects: Iterable[Reject]) -> dict[str, int]:
+    """How many rows, or whole records, each reason has."""
+    counts: Counter[str] = Counter()
+    for reject in rejects:
+        counts[reject.reason] += reject.count
+    return dict(sorted(counts.items()))
+
+
 class DeadLetter(NamedTuple):
-    """One record for the dead-letter topic. Key, value and the leading headers are the raw record's own."""
+    """What the dead-letter topic holds of one record. Key, value and the leading headers are the raw record's own."""
 
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
-    reject: Reject
+    rejects: Sequence[Reject]
 
 
 class Record(NamedTuple):
@@ -93,38 +119,87 @@ class Record(NamedTuple):
     headers: Headers
 
 
+class Refused(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a letter's header FAULTS_HEADER says of a row, or of several: see Reject."""
+
+    index: int
+    field: str
+    expected: str
+    got: str
+    reason: Reason
+    rows: tuple[int, ...] = ()
+
+
+_refused = msgspec.json.Decoder(tuple[Refused, ...])
+_lengths = msgspec.json.Decoder(tuple[int, ...])
+
+
 def dead_letters(
     rejects: Iterable[Reject], records: Mapping[int, Record], elements: Callable[[bytes], Sequence[bytes]]
 ) -> list[DeadLetter]:
-    """A dead letter for each reject. Of an array or NDJSON only the bad element travels, so that sending it again
-    does not double its neighbours, and a record of 10,000 bad rows is not written 10,000 times.
+    """A dead letter for each record. Of an array or NDJSON only the bad elements travel, one a line, so that sending
+    them again does not double their neighbours: a letter is at most half as long again as its record, and some kB.
 
-    rejects : of one raw partition, sorted by offset. records : by offset.
+    rejects : of one raw partition, sorted by offset and index. records : by offset.
     elements : splits a value as the adapter does.
     """
     letters = []
     for offset, group in groupby(rejects, attrgetter("offset")):
-        record = records[offset]
-        own = [header for header in record.headers if not header[0].startswith(PREFIXES)]
-        pieces: Sequence[bytes] | None = None
-        for reject in group:
-            value = record.value
-            if reject.index != WHOLE_RECORD and value is not None:
-                pieces = elements(value) if pieces is None else pieces
-                value = pieces[reject.index]
-            letters.append(DeadLetter(record.key, value, [*own, *_headers(reject)], reject))
+        record, own = records[offset], list(group)
+        headers = [header for header in record.headers if not header[0].startswith(PREFIXES)]
+        value, lengths = record.value, None
+        if value is not None and own[0].index != WHOLE_RECORD:
+            cut = elements(value)
+            bad = [cut[row] for row in _rows(own)]
+            value, lengths = b"\n".join(bad), [len(element) for element in bad]
+        letters.append(DeadLetter(record.key, value, [*headers, *_headers(own, lengths)], own))
     return letters
 
 
-def _headers(reject: Reject) -> list[tuple[str, bytes]]:
+def _rows(rejects: Iterable[Reject | Refused]) -> list[int]:
+    """Every row that they are about, in order."""
+    return sorted(row for reject in rejects for row in reject.rows or (reject.index,))
+
+
+def _headers(rejects: Sequence[Reject], lengths: Sequence[int] | None) -> list[tuple[str, bytes]]:
     """Header names follow KIP-1034 (Kafka Streams). Values are UTF-8 text, numbers too."""
-    names = {
-        "__streams.errors.exception": f"probewatch.reject.{reject.reason}",
-        "__streams.errors.message": reject.message,
-        "__streams.errors.topic": reject.topic,
-        "__streams.errors.partition": str(reject.partition),
-        "__streams.errors.offset": str(reject.offset),
-        "probewatch-index": str(reject.index),
-        "probewatch-field": reject.field,
+    first, count = rejects[0], sum(reject.count for reject in rejects)
+    told = [Refused(r.index, r.field, r.expected, r.got, r.reason, r.rows) for r in rejects]
+    texts = {
+        "__streams.errors.exception": f"probewatch.reject.{first.reason}",
+        "__streams.errors.message": first.message if count == 1 else f"{first.message}; and {count - 1} more rows",
+        "__streams.errors.topic": first.topic,
+        "__streams.errors.partition": str(first.partition),
+        "__streams.errors.offset": str(first.offset),
     }
-    return [(name, text.encode()) for name, text in names.items()]
+    headers = [(name, text.encode()) for name, text in texts.items()]
+    headers.append((FAULTS_HEADER, msgspec.json.encode(told)))
+    if lengths is not None and len(lengths) > 1:
+        headers.append((LENGTHS_HEADER, msgspec.json.encode(lengths)))
+    return headers
+
+
+def refused(headers: Mapping[str, bytes], value: bytes | None) -> list[tuple[Reject, bytes | None]]:
+    """What `dead_letters` wrote: a reject for each row, with its element. Raises KeyError or ValueError for anything
+    else, another program's letter for example."""
+    topic = headers["__streams.errors.topic"].decode()
+    partition, offset = (int(headers[f"__streams.errors.{name}"]) for name in ("partition", "offset"))
+    told = _refused.decode(headers[FAULTS_HEADER])
+    places = {row: place for place, row in enumerate(_rows(told))}
+    elements = [value]
+    if value is not None and LENGTHS_HEADER in headers:
+        elements = list(_cut(value, _lengths.decode(headers[LENGTHS_HEADER])))
+    if len(elements) != len(places):
+        raise ValueError("as many lengths as rows")
+    return [
+        (Reject(topic, partition, offset, row, one.field, one.expected, one.got, one.reason), elements[places[row]])
+        for one in told
+        for row in one.rows or (one.index,)
+    ]
+
+
+def _cut(value: bytes, lengths: Iterable[int]) -> Iterator[bytes]:
+    start = 0
+    for length in lengths:
+        yield value[start : start + length]
+        start += length + 1

@@ -1,15 +1,19 @@
 """`sketch`, live: raw topics to frames in `requests`, unreadable records to the dead-letter topic."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import structlog
 from aiokafka import TopicPartition
 from faust.types import TP
 
 from detector.frame import RowFrame
+from models.reorder import take
 from streams.config.config import Config
 from streams.kafka import clients, topics
 from streams.kafka.broker import Features, log_ends
@@ -17,11 +21,13 @@ from streams.kafka.faust_batches import Batch, Memory
 from streams.metrics import Metrics
 from streams.sketch.identity import source_id
 from streams.sketch.shares import REMEDY, Share, Shares
-from streams.sketch.sketcher import RawRange, Sketcher, SketchResult, chunks
+from streams.sketch.sketcher import RawRange, Sketcher, SketchResult, chunks, internal
 from streams.wire import frames
 from streams.wire.dead_letter import DeadLetterTopic
 from streams.wire.rejects import Record, Reject, dead_letters
 from streams.worker.stage import StageError
+
+log = structlog.get_logger("probewatch")
 
 LINGER_MS = 100
 """How long the broker may delay a fetch to gather records."""
@@ -33,6 +39,9 @@ of `requests`: with 64 kB, ninety records, a row of traffic at 8,000 records/s c
 GATHERED_RECORDS = 20_000
 """Batches of a fetch share their frames: a frame for each model and partition, however many raw partitions there are.
 Beyond so many records frames are full anyway."""
+
+GATHERED_BYTES = 8 * 2**20
+"""The same, when records are long: what is gathered is sent together, and the rest of a fetch waits for it."""
 
 FETCH_BYTES = 4 * 2**20
 """Most that one fetch brings from one raw partition: behind the log, larger batches make fewer, fuller frames."""
@@ -80,6 +89,8 @@ class SketchStage:
         self._told: set[tuple[str, str]] = set()
         self._ends: dict[TP, int] = {}
         self._gathered: list[Batch] = []
+        self._gathered_bytes = 0
+        self._faults: set[str] = set()
         self._in_flight: asyncio.Task[None] | None = None
 
     @property
@@ -128,16 +139,18 @@ class SketchStage:
         """Gather a batch; with the last one of a fetch, sketch all of them, and send their frames once those of the
         fetch before are acknowledged. Raises what they failed with."""
         self._gathered.append(batch)
-        if not batch.more or sum(len(gathered.records) for gathered in self._gathered) >= GATHERED_RECORDS:
+        self._gathered_bytes += sum(len(record.value or b"") for record in batch.records)
+        gathered = sum(len(one.records) for one in self._gathered)
+        if not batch.more or gathered >= GATHERED_RECORDS or self._gathered_bytes >= GATHERED_BYTES:
             await self._flush()
 
     async def _flush(self) -> None:
-        gathered, self._gathered = self._gathered, []
+        gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
         stretches = [self._stretch(batch) for batch in gathered]
         pieces = []
         for chunk in chunks(stretches):
             pieces.append(self._sketcher.piece(chunk))
-            await asyncio.sleep(0)  # yield to acknowledgements and other stages
+            await clients.yield_to_io()  # to acknowledgements, other stages and /live
         result = self._sketcher.join(stretches, pieces, self._config.topics.partitions)
         await self._await_sends()
         self._in_flight = asyncio.create_task(self._send(result, gathered))
@@ -155,10 +168,12 @@ class SketchStage:
 
     async def _send(self, result: SketchResult, batches: Sequence[Batch]) -> None:
         by_target = sorted(result.frames, key=lambda frame: frame.partition)
+        lost: list[Reject] = []
         async with asyncio.TaskGroup() as sending:
             for target, group in groupby(by_target, lambda frame: frame.partition):
-                sending.create_task(self._send_frames(target, list(group)))
+                sending.create_task(self._send_frames(target, list(group), batches, lost))
             sending.create_task(self._send_rejects(result.rejects, batches))
+        await self._send_rejects(sorted(lost, key=attrgetter("topic", "partition", "offset", "index")), batches)
         for frame in result.frames:
             if (share := self._shares.add(frame)) is not None:
                 self._tell(share)
@@ -180,16 +195,35 @@ class SketchStage:
                 share=round(share.share, 3), remedy=REMEDY,
             )  # fmt: skip
 
-    async def _send_frames(self, partition: int, group: Sequence[RowFrame]) -> None:
+    async def _send_frames(
+        self, partition: int, group: Sequence[RowFrame], batches: Sequence[Batch], lost: list[Reject]
+    ) -> None:
         topic, headers = self._config.topics.requests, [(frames.KIND_HEADER, b"rows")]
-        await self._producer.send_in_order(topic, map(frames.encode, group), partition, headers)
+        encoded = (message for frame in group for message in self._encoded(frame, batches, lost))
+        await self._producer.send_in_order(topic, encoded, partition, headers)
         self._metrics.frames.labels(self.name).inc(len(group))
         self._metrics.rows.labels(self.name).inc(sum(frame.rows.count for frame in group))
+
+    def _encoded(self, frame: RowFrame, batches: Sequence[Batch], lost: list[Reject]) -> Iterator[bytes]:
+        """A frame as one message; where that fails its halves, down to the row that is at fault, which `lost` gets."""
+        try:
+            message = frames.encode(frame)
+        except Exception as error:  # as in Sketcher.piece
+            rows = frame.rows
+            if rows.count == 1:
+                of = next(one for one in map(self._stretch, batches) if one.source == rows.source[0])
+                lost.append(internal(of, int(rows.offset[0]), int(rows.index[0]), error))
+                return
+            for half in np.array_split(np.arange(rows.count), 2):
+                yield from self._encoded(replace(frame, rows=take(rows, half)), batches, lost)
+        else:
+            yield message
 
     async def _send_rejects(self, rejects: Sequence[Reject], batches: Sequence[Batch]) -> None:
         """By raw partition: offsets identify dead letters only within one."""
         for partition, group in groupby(rejects, lambda reject: (reject.topic, reject.partition)):
             refused = list(group)
+            self._log_faults(refused)
             offsets = {reject.offset for reject in refused}
             records = {
                 r.offset: Record(r.key, r.value, r.headers)
@@ -200,6 +234,13 @@ class SketchStage:
             }
             adapter = self._sketcher.formats.of(partition[0])
             await self._dead.send(dead_letters(refused, records, adapter.elements))
+
+    def _log_faults(self, rejects: Sequence[Reject]) -> None:
+        """Each place in the code once."""
+        for reject in rejects:
+            if reject.reason == "internal" and reject.got not in self._faults:
+                self._faults.add(reject.got)
+                log.error("a record could not be read: please report this", fault=reject.got, at=reject.message)
 
     async def tick(self) -> None:
         """Check the last send, and send what was gathered for a fetch whose last batch a rebalance has dropped."""

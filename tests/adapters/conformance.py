@@ -36,7 +36,6 @@ def fixtures(adapter: Adapter, kind: str) -> list[Path]:
 def check_message(adapter: Adapter, value: bytes) -> Sequence[Request | Fault]:
     """What holds for any bytes. Returns the results."""
     results, elements = _decoded(adapter, value)
-    assert len(results) == len(elements), "the number of elements differs from the number of results"
     for element, result in zip(elements, results, strict=True):
         if isinstance(result, Fault):
             check_fault(result)
@@ -111,9 +110,14 @@ def _members(request: Request) -> dict[str, Any]:
 
 def _decoded(adapter: Adapter, value: bytes) -> tuple[Sequence[Request | Fault], Sequence[bytes]]:
     try:
-        return adapter.decode(value, (), FEATURES), adapter.elements(value)
+        elements = adapter.elements(value)
+        most = adapter.number(value, 0)
+        results = [adapter.decode(element, (), FEATURES) for element in elements]
     except Exception as error:
         raise AssertionError(f"{adapter.name} raised {type(error).__name__}") from error
+    assert most - 1 <= len(elements) <= most + 1, "the number of elements is not what they are"
+    assert len(elements) <= adapter.number(value, len(value) + 1), "the bound is below the number of elements"
+    return results, elements
 
 
 def _is_valid(request: Request) -> bool:
@@ -139,7 +143,7 @@ def write_goldens() -> None:
     for adapter in ADAPTERS:
         for path in (*fixtures(adapter, "good"), *fixtures(adapter, "bad")):
             if not golden(path).exists():
-                results = plain(adapter.decode(path.read_bytes(), (), FEATURES))
+                results = plain(_decoded(adapter, path.read_bytes())[0])
                 golden(path).write_text(json.dumps(results, indent=1) + "\n")
                 print(golden(path).relative_to(FOLDER))
 

@@ -7,7 +7,7 @@ import msgspec
 from streams.adapters.base import Adapter
 from streams.adapters.json_members import members
 from streams.adapters.json_shape import JsonShape
-from streams.adapters.json_text import split
+from streams.adapters.json_text import count_elements, split
 from streams.adapters.request import Identifier, Label, Output, Request, Time
 from streams.adapters.salvage import request_of
 from streams.wire.rejects import Fault, Headers
@@ -48,13 +48,10 @@ SHAPE = JsonShape(
 )
 
 
-def decode(value: bytes, headers: Headers, features: frozenset[str] = frozenset()) -> list[Request | Fault]:
-    return [_request(text, SHAPE.decode(text, features)) for text in split(value)]
-
-
-def _request(text: bytes, line: Line | Fault) -> Request | Fault:
+def decode(element: bytes, headers: Headers, features: frozenset[str] = frozenset()) -> Request | Fault:
+    line = SHAPE.decode(element, features)
     if isinstance(line, Fault):
-        return _salvaged(text, line)
+        return _salvaged(element, line)
     at = line.at.timestamp() if isinstance(line.at, datetime) else line.at
     output = Output(line.answer, line.p)
     return Request(at, line.caller.name, line.scored.model, line.call, line.scored.fields, output=output)
@@ -81,4 +78,4 @@ def _salvaged(text: bytes, fault: Fault) -> Request | Fault:
     return request_of(known, lambda: fault, is_whole=whole.is_whole and caller.is_whole and scored.is_whole)
 
 
-ADAPTER = Adapter("scoring-log", decode, split)
+ADAPTER = Adapter("scoring-log", decode, split, count_elements)

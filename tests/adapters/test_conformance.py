@@ -1,7 +1,7 @@
 """Every adapter of the registry, and one of tests alone, keeps the contract of streams/adapters/base.py."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -76,26 +76,26 @@ FAULT = Fault("record", "JSON", "nothing", "malformed")
 NUMBERS = count()
 
 
-def decoding(result: Callable[[bytes], Sequence[Request | Fault]]) -> Adapter:
+def decoding(result: Callable[[bytes], Request | Fault]) -> Adapter:
     return Adapter("broken", lambda value, headers, features: result(value))
 
 
 BROKEN = {
-    "it raises": decoding(lambda value: [FAULT] if value[5] else []),
-    "it quotes the record": decoding(lambda value: [FAULT._replace(got=value.decode())]),
-    "it loses an element": decoding(lambda value: []),
-    "it gives a client without a name": decoding(lambda value: [Request(1.0, "", "m", "r")]),
-    "it salvages a request of nobody": decoding(lambda value: [Salvaged(1.0, "", "m", unread=("ts",))]),
+    "it raises": decoding(lambda value: FAULT if value[5] else GOOD),
+    "it quotes the record": decoding(lambda value: FAULT._replace(got=value.decode())),
+    "it counts other elements than it makes": decoding(lambda value: GOOD)._replace(elements=lambda value: [value] * 3),
+    "it gives a client without a name": decoding(lambda value: Request(1.0, "", "m", "r")),
+    "it salvages a request of nobody": decoding(lambda value: Salvaged(1.0, "", "m", unread=("ts",))),
     "it salvages what it cannot judge and does not say why": decoding(
-        lambda value: [Salvaged(UNKNOWN_TIME, "c", "m", unread=("ts",))]
+        lambda value: Salvaged(UNKNOWN_TIME, "c", "m", unread=("ts",))
     ),
-    "it names a field of the record": decoding(lambda value: [Salvaged(1.0, "c", "m", unread=(value.decode(),))]),
-    "it gives a reason that is not in the list": decoding(lambda value: [FAULT._replace(reason="odd")]),  # type: ignore[arg-type]
-    "it has a state": decoding(lambda value: [Request(float(next(NUMBERS)), "c", "m", "r")]),
+    "it names a field of the record": decoding(lambda value: Salvaged(1.0, "c", "m", unread=(value.decode(),))),
+    "it gives a reason that is not in the list": decoding(lambda value: FAULT._replace(reason="odd")),  # type: ignore[arg-type]
+    "it has a state": decoding(lambda value: Request(float(next(NUMBERS)), "c", "m", "r")),
     "its elements are not the messages of its requests": decoding(
-        lambda value: [GOOD] if value.startswith(b"a") else [FAULT]
+        lambda value: GOOD if value.startswith(b" ") else FAULT
     )._replace(elements=lambda value: [value[1:]]),
-    "its fast path reads another request": decoding(lambda value: [GOOD])._replace(
+    "its fast path reads another request": decoding(lambda value: GOOD)._replace(
         decode_one=lambda value: Request(2.0, "c", "m", "r")
     ),
 }

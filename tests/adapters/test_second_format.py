@@ -107,7 +107,7 @@ def test_of_several_requests_in_a_message_the_bad_one_travels(fitted: Calibrated
     result = sketcher_of(config, fitted).frames("scores", 0, "0", [record], 1)
     elements = Formats(config).of("scores").elements
     [letter] = dead_letters(result.rejects, {0: Record(None, record.value, ())}, elements)
-    assert letter.value == bad and letter.reject.field == "caller" and result.frames[0].rows.count == 1
+    assert letter.value == bad and letter.rejects[0].field == "caller" and result.frames[0].rows.count == 1
 
 
 def test_files_have_the_format_that_all_raw_topics_share() -> None:

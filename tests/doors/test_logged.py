@@ -18,7 +18,7 @@ CASES = Path(__file__).parents[1] / "cases"
 
 def named(line: bytes) -> str:
     """The pseudonym that the service gives the client of a logged line."""
-    (request,) = native.decode(line, ())
+    request = native.decode(line, ())
     assert isinstance(request, Request)
     return pseudonym(KEY.key_id, *Identity(KEY.secret, KEY.key_id, b"s" * 32).client(request.client_id))
 

@@ -10,8 +10,9 @@ from streams.adapters.request import EXPECTED, Request, Salvaged
 from streams.sketch.sketcher import RawRecord
 from streams.wire import frames
 from streams.wire.frames import FrameError
-from streams.wire.rejects import Fault, Record, dead_letters
+from streams.wire.rejects import Fault, Record, dead_letters, refused
 from tests.fuzz import world
+from tests.sketching import decoded
 
 GOT = re.compile(
     r"nothing|more|an empty one|(a longer|another|an earlier|a later) one"
@@ -19,16 +20,19 @@ GOT = re.compile(
     r"|a (smaller|larger) number|another (string|encoding|type)|true or false|null|text|something else|one beyond them"
     r"|a number beyond 64-bit floats|a time without an offset|NaN or infinity|other text from byte \d+ on"
     r"|text that (is not Unicode|ends too early|is no base64, or is cut off)"
-    r"|\d+ (of them|rows|bytes(, not a multiple of 4)?)"
+    r"|\d+ (of them|rows( in \d+ bytes)?|bytes(, not a multiple of 4)?|more that could not be read)"
 )
 """All that a reject may say it got: nothing of what stood there."""
+
+LETTER_BYTES = 8_192
+"""What headers may take: place, and FAULTS_TOLD explanations."""
 
 FEATURES = frozenset(("income", "purpose"))
 PLACE = re.compile(r"record|features\.(income|purpose)|[a-z_]+(\.[a-z_]+)?(\[\d+\])?")
 
 
 def check(value: bytes) -> None:
-    found = native.decode(value, (), FEATURES)
+    found = decoded(value, FEATURES)
     texts = native.elements(value)
     assert len(found) == len(texts), "an element without a result"
     for text, item in zip(texts, found, strict=True):
@@ -51,7 +55,7 @@ def _known(field: str) -> bool:
 
 def _check_request(request: Request, text: bytes) -> None:
     """What was read is read again, from the text and from what it says."""
-    assert native.decode(text, (), FEATURES) == [request]
+    assert native.decode(text, (), FEATURES) == request
     if isinstance(request, Salvaged):
         assert request.client_id and (request.unread or request.lost)
         if request.lost is not None:
@@ -66,13 +70,18 @@ def _check_sketch(value: bytes, count: int) -> None:
     result = world.sketcher().frames("gateway-logs", 3, "0", [record], 12)
     rows = sum(frame.rows.count for frame in result.frames)
     whole = any(reject.index < 0 for reject in result.rejects)
-    assert whole or rows <= count <= rows + len(result.rejects)
+    refused_rows = sum(reject.count for reject in result.rejects)
+    assert whole or rows <= count <= rows + refused_rows
     assert sum(result.unjudged.values()) <= rows
     for reject in result.rejects:
         assert GOT.fullmatch(reject.got), reject.got
         assert (reject.topic, reject.partition, reject.offset) == ("gateway-logs", 3, 7)
     letters = dead_letters(result.rejects, {7: Record(record.key, value, ())}, native.elements)
-    assert len(letters) == len(result.rejects)
+    assert len(letters) == bool(result.rejects)
+    for letter in letters:
+        size = len(letter.value or b"") + sum(len(name) + len(text) for name, text in letter.headers)
+        assert size <= 2 * len(value) + LETTER_BYTES, "a dead letter is much longer than its record"
+        assert len(refused(dict(letter.headers), letter.value)) == sum(reject.count for reject in result.rejects)
     for frame in result.frames:
         assert sum(column.nbytes for column in frame.rows) < 600 * frame.rows.count + 16 * len(value)
         try:
