@@ -81,6 +81,13 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]
         # The library gives up a message that finds no leader for 40 s, as during an orderly stop. But it is numbered:
         # what is sent behind the gap would be refused. Only DELIVERY_S gives up, and the whole producer with it.
         self._message_accumulator._batch_ttl = math.inf
+        self._gave_up = False
+
+    async def stop(self) -> None:
+        """Waits for what is in flight, unless some of it was given up: nobody knows whether that ever arrives."""
+        if self._gave_up:
+            self._sender.sender_task.cancel()
+        await super().stop()
 
     async def send(self, topic: str, value: bytes | None = None, *more: Any, **named: Any) -> "asyncio.Future[Any]":
         """A future of the acknowledgement."""
@@ -133,6 +140,7 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]
         late = errors.KafkaTimeoutError(
             f"no acknowledgement for {DELIVERY_S:.0f} s: too few replicas in step, a full disk, or Kafka is away"
         )
+        self._gave_up = True
         raise SendError(topic, size, late)
 
 

@@ -177,9 +177,9 @@ async def test_a_message_without_acknowledgement_is_not_waited_for_for_ever(
     try:
         with pytest.raises(SendError, match=r"alerts: a message of 5 bytes .* no acknowledgement for 3 s: too few"):
             await producer.send_and_wait(config.topics.alerts, b"while")
+        await asyncio.wait_for(producer.stop(), 240)
     finally:
         own.nodes[0].send(signal.SIGCONT)
-    await producer.stop()
 
 
 async def test_a_state_topic_emptied_from_under_its_end_is_read_to_the_end(
