@@ -33,6 +33,9 @@ SURPRISAL_UNIT = 16
 TIME_MS_MIN, TIME_MS_MAX = -62_135_596_800_000, 221_845_392_000_000
 """Years 1 to 9000: a time that can be written as a date, a few years of decisions on top."""
 
+UNTIMED_MS = 0
+"""`time_ms` of a row of which no time could be read, and whose record bears none: its client's clock stands still."""
+
 FLAG_LABEL = 1
 FLAG_REFUSED = 2
 FLAG_EXPLAIN = 4

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from detector import engine
+from detector.detectors import REGISTRY
 from detector.events.finding import Event
 from detector.frame import Frame, RowFrame, label
 from models.rows import FLAG_EXPLAIN, FLAG_MEMBER, Rows
@@ -65,7 +66,7 @@ def settings() -> engine.EngineSettings:
 def history() -> tuple[Unit, ...]:
     """Rows in the order of `requests`: every detector's attack, people, retries; two raw partitions in turn."""
     lines = world.benign(60, seed=9) + run.records("variants", "lookalike")[:40]
-    for detector in run.PLAYED:
+    for detector in REGISTRY:
         lines += run.records(detector.name, "attack")
     lines += [line | {"ts": line["ts"] + 86_400 * 9} for line in run.records("sweep", "attack")]  # again, after expiry
     return tuple(described(unit) for unit in units(sorted(lines, key=lambda line: line["ts"])))
@@ -114,8 +115,9 @@ def units(lines: Iterable[world.Record], partition_of: Callable[[str], int] = by
             records.append(RawRecord(written[partition], value, None, [], -1))
             written[partition] += 1
         result = sketcher.frames("gateway-logs", partition, "0", records, 1)
-        assert not result.rejects and not result.unjudged
-        found += [Unit(frame, row) for frame in result.frames for row in range(frame.rows.count)]
+        rows = [Unit(frame, row) for frame in result.frames for row in range(frame.rows.count)]
+        assert len(rows) == len(records)
+        found += rows
     return tuple(found)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from detector.detectors import REGISTRY
 from streams import replay
 from streams.config.config import Config
 from streams.history.base import Source
@@ -28,10 +29,11 @@ class Reported(NamedTuple):
 
 
 def day() -> list[world.Record]:
-    """Everybody; the boundary's attacker has a name that would run as a script, the sweep's one that hides letters."""
+    """All with inputs; the boundary's attacker has a name that would run as a script, the sweep's one that hides
+    letters."""
     lines = world.benign(300, seed=9, days=1)
-    for detector in run.PLAYED:
-        lines += run.records(detector.name, "attack")
+    for name in sorted({detector.name for detector in REGISTRY} - {"unreadable"}):
+        lines += run.records(name, "attack")
     names = {one["client_id"]: HARM for one in run.records("boundary", "attack")}
     names |= {one["client_id"]: REVERSED for one in run.records("sweep", "attack")}
     return [line | {"client_id": names.get(line["client_id"], line["client_id"])} for line in lines]

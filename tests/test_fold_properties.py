@@ -68,7 +68,7 @@ def test_the_history_is_of_interest() -> None:
     """Equality of nothing with nothing proves nothing: all levels, all detectors, alerts, decisions after expiry."""
     decided = values("throttle")
     assert {one["level"] for one in decided} == {1, 2, 3, 4}
-    assert {one["reason"] for one in decided} == {detector.name for detector in run.PLAYED}
+    assert {one["reason"] for one in decided} == {detector.name for detector in cases.REGISTRY}
     assert max(one["revision"] for one in decided) >= 4
     assert len(values("drift")) >= 4
     assert len(values("alert")) >= 5 and len(suspects()) >= 8

@@ -29,10 +29,9 @@ PARTS = (
     "Sources",
 )
 every = pytest.mark.parametrize("detector", REGISTRY, ids=lambda detector: detector.name)
-played = pytest.mark.parametrize("detector", run.PLAYED, ids=lambda detector: detector.name)
 
 
-@played
+@every
 def test_the_attack_is_found(detector: Detector) -> None:
     """By this detector, at least at the level that limits, and exactly as accepted."""
     outcome = run.replayed(run.records(detector.name, "attack"))
@@ -41,7 +40,7 @@ def test_the_attack_is_found(detector: Detector) -> None:
     assert run.as_text(found) == accepted(detector.name, "attack"), "make accept shows what moved, and accepts it"
 
 
-@played
+@every
 def test_the_lookalike_stays_silent(detector: Detector) -> None:
     """All of it was judged, and nothing was said."""
     records = run.records(detector.name, "lookalike")
@@ -62,7 +61,7 @@ class Decided(NamedTuple):
     rows: int
 
 
-@played
+@every
 @pytest.mark.parametrize("kind", run.KINDS)
 def test_the_slow_twin_decides_the_same(detector: Detector, kind: str) -> None:
     """With the tables that calibration fitted; and a look-alike gives this detector something to think about."""
@@ -116,7 +115,7 @@ def as_row(rows: Rows, place: int) -> dict[str, Any]:
 
 def test_every_scenario_belongs_to_a_detector() -> None:
     folders = {path.parent.relative_to(run.FOLDER).as_posix() for path in run.FOLDER.glob("*/*/input.py")}
-    assert folders == {f"{detector.name}/{kind}" for detector in run.PLAYED for kind in run.KINDS}
+    assert folders == {f"{detector.name}/{kind}" for detector in REGISTRY for kind in run.KINDS}
 
 
 @every

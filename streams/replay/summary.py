@@ -216,8 +216,8 @@ def _summarised(model: str, parts: Sequence[Rows]) -> SpaceSummary:
     clients, first, rows = np.unique(client, return_index=True, return_counts=True)
     client_class = np.concatenate([part.client_class for part in parts])[first]
     slices, busy = np.unique(np.concatenate([part.time_ms for part in parts]) // SLICE_MS, return_counts=True)
-    exact = np.concatenate([part.exact for part in parts])
-    limit = np.partition(exact, SAMPLE_ROWS)[SAMPLE_ROWS] if len(exact) > SAMPLE_ROWS else exact.max()
+    exact = distinct(np.concatenate([part.exact for part in parts]))
+    limit = exact[min(SAMPLE_ROWS, len(exact) - 1)]
     samples = [
         InputSample(part.exact[low], part.values[low], part.output[low])
         for part in parts

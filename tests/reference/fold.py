@@ -131,14 +131,14 @@ class SlowFold:
 
     def is_delivered_again(self, client: Client, row: Row) -> bool:
         """By time and input; and what is no later than a receipt that was given up, unless the record of the client's
-        last row goes on at the client's present time."""
+        last row goes on at the client's present time. Time 0 is none."""
         time_ms = row["time_ms"]
         if client.rows == 0 or time_ms > client.clock_ms:
             return False
         if (time_ms, row["exact"] % 2**32) in client.receipts:
             self.met["known by a receipt"] += 1
             return True
-        if client.forgotten_ms is None or time_ms > client.forgotten_ms:
+        if client.forgotten_ms is None or time_ms > client.forgotten_ms or time_ms == 0:
             self.met["late and new"] += time_ms < client.clock_ms
             return False
         goes_on = time_ms == client.clock_ms and (row["source"], row["offset"]) == client.record

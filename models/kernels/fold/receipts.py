@@ -10,6 +10,7 @@ import numpy as np
 from models.kernels.fold.slots import give_receipts, make_room, take_receipts
 from models.kernels.jit import kernel, part
 from models.kernels.layout import RECEIPT_COST, RECEIPT_MAX, RECEIPT_SIZES, RowBatch, Table
+from models.rows import UNTIMED_MS
 
 LOW_HALF = np.uint64(0xFFFF_FFFF)
 
@@ -25,7 +26,7 @@ def is_delivered_again(table: Table, slot: int, batch: RowBatch, row: int) -> bo
     """True for a row that the client's clock has reached before and that has a receipt, or whose receipt is given up.
 
     More rows may bear the client's present time than a page holds, in one record that lists many inputs: rows of the
-    record that is being applied are new.
+    record that is being applied are new. What has no time is known by its receipt alone.
     """
     client, time_ms = table.clients[slot], batch.time_ms[row]
     if client.rows == 0 or time_ms > client.clock_ms:
@@ -37,7 +38,7 @@ def is_delivered_again(table: Table, slot: int, batch: RowBatch, row: int) -> bo
             break
         if receipt.time_ms == time_ms and receipt.exact == exact:
             return True
-    if time_ms > client.forgotten_ms:
+    if time_ms > client.forgotten_ms or time_ms == UNTIMED_MS:
         return False
     same_record = client.record_offset == batch.offset[row] and client.record_source == batch.source[row]
     return bool(time_ms < client.clock_ms or not same_record)
