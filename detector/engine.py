@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 import zstandard
 
-from detector import __version__, evidence, orders
+from detector import __version__, evidence, orders, policy
 from detector.drift import client as client_drift
 from detector.events import build
 from detector.events.encode import events
@@ -171,6 +171,10 @@ class PartitionState:
         return sum(table.redelivered for table in self.tables.values())
 
     @property
+    def back(self) -> int:
+        return sum(table.back for table in self.tables.values())
+
+    @property
     def evicted(self) -> int:
         return sum(table.evicted for table in self.tables.values())
 
@@ -265,13 +269,16 @@ def _decide(state: PartitionState, frame: RowFrame, row: int, verdict: I64, watc
     space, table = state.settings.spaces[frame.space], state.tables[frame.space]
     allowed = max(state.allowed.get((key, ""), 0), state.allowed.get((key, frame.model), 0))
     client = table.table.clients[int(verdict[SLOT])]
+    now_ms = policy.begins_ms(int(client["clock_ms"]), int(frame.rows.append_ms[row]))
     if key in state.settings.shared:
-        allowed = int(client["clock_ms"]) + SHARED_QUIET_MS
-    if int(client["clock_ms"]) < allowed:
+        allowed = now_ms + SHARED_QUIET_MS
+    if now_ms < allowed:
         client["quiet_until_ms"] = allowed
         return []
-    policy, made_with = state.settings.config.policy, state.settings.provenance
-    finding = build.decided(policy, made_with, space.artefact, space.nulls, table, frame, row, verdict)
+    made_with = state.settings.provenance
+    finding = build.decided(
+        state.settings.config.policy, made_with, space.artefact, space.nulls, table, frame, row, verdict
+    )
     found = events(finding)
     if watch is not None:
         watch.on_decision(frame, row, finding, found)

@@ -1,4 +1,8 @@
-"""From a level that was reached to a graded, expiring decision. Everything here moves on the client's own clock."""
+"""From a level that was reached to a graded, expiring decision.
+
+Time is the client's own clock, or the broker's where that is later (`begins_ms`): a decision about a client whose
+gateway's clock runs behind would otherwise have run out before it is written.
+"""
 
 from dataclasses import dataclass
 
@@ -20,21 +24,26 @@ class ClientStanding:
     decided_ms: int
 
 
+def begins_ms(clock_ms: int, append_ms: int) -> int:
+    """What a decision begins at. append_ms : of the row that calls for it, 0 if unknown."""
+    return max(clock_ms, append_ms)
+
+
 def decide(
-    policy: Policy, standing: ClientStanding, level: int, detector: str, clock_ms: int, client: int
+    policy: Policy, standing: ClientStanding, level: int, detector: str, now_ms: int, client: int
 ) -> tuple[Decision, ClientStanding]:
     """The decision for a client whose evidence has reached `level` (1 to 4), and its new standing.
 
-    A client decided on again within 24 h of its own time, after the last decision ran out, is held twice as long.
+    A client decided on again within 24 h of that time, after the last decision ran out, is held twice as long.
     Level 4 proposes a block to a person; until somebody confirms it, doors keep to the limits of level 3.
     """
     settings: LevelSettings = getattr(policy, LEVELS[level])
     limits = policy.hard if settings.action == "block" else settings
-    again = standing.expires_ms <= clock_ms < standing.decided_ms + DAY_MS and standing.revision > 0
-    in_force = clock_ms < standing.expires_ms
+    again = standing.expires_ms <= now_ms < standing.decided_ms + DAY_MS and standing.revision > 0
+    in_force = now_ms < standing.expires_ms
     doublings = min(DOUBLINGS_MAX, standing.doublings + 1) if again else (standing.doublings if in_force else 0)
     revision = standing.revision + 1
-    expires_ms = clock_ms + (settings.duration_s * 1000 << doublings)
+    expires_ms = now_ms + (settings.duration_s * 1000 << doublings)
     decision = Decision(
         level=level,
         revision=revision,
@@ -44,11 +53,11 @@ def decide(
         max_concurrency=None,
         delay_ms=limits.delay_ms,
         mode="shadow" if detector in policy.shadow_detectors else policy.mode,
-        issued_ms=clock_ms,
-        effective_ms=clock_ms + keyed_delay_ms(client, revision, policy.decision_delay_ms_max),
+        issued_ms=now_ms,
+        effective_ms=now_ms + keyed_delay_ms(client, revision, policy.decision_delay_ms_max),
         expires_ms=expires_ms,
     )
-    return decision, ClientStanding(level, revision, doublings, expires_ms, clock_ms)
+    return decision, ClientStanding(level, revision, doublings, expires_ms, now_ms)
 
 
 def keyed_delay_ms(client: int, revision: int, longest_ms: int) -> int:

@@ -15,6 +15,7 @@ from models.kernels.layout import (
     ANCHOR_FREE,
     ANCHOR_MAX,
     ANCHOR_SIZES,
+    BACK,
     BUCKETS,
     CLIENT,
     CLIENT_BUMP,
@@ -168,6 +169,11 @@ class ClientTable:
         return int(self.table.heads[REDELIVERED])
 
     @property
+    def back(self) -> int:
+        """Rows more than a minute before the latest time of their client, since the table was made."""
+        return int(self.table.heads[BACK])
+
+    @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self.table)
 
@@ -182,7 +188,7 @@ class ClientTable:
             rows.id_offsets, rows.id_bytes, rows.exact,
             _in_lanes(rows.values), _in_lanes(rows.fields), _in_lanes(rows.surprisal), rows.offgrid, rows.output,
             rows.score, rows.margin, rows.novelty, rows.cell, rows.tokens_in, rows.tokens_out, rows.flags,
-            self._marks(rows.source),
+            rows.append_ms, self._marks(rows.source),
         )  # fmt: skip
 
     def fold(

@@ -81,6 +81,7 @@ class Rows(NamedTuple):
     tokens_in: U32  # (n,)
     tokens_out: U32  # (n,)
     flags: U16  # (n,)
+    append_ms: I64  # (n,) when the broker appended the record, ms since 1970; 0 where it does not say
 
     def request_id(self, row: int) -> str:
         start, end = int(self.id_offsets[row]), int(self.id_offsets[row + 1])
@@ -132,6 +133,7 @@ COLUMNS = (
     Column("tokens_out", np.uint32),
     Column("flags", np.uint16),
     Column("client_tail", np.uint8, "tail"),
+    Column("append_ms", np.int64),
 )
 """In the order of the wire. Columns may be added at the end, never changed: readers ignore unknown ones."""
 

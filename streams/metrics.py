@@ -10,7 +10,9 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.records = self._counter("records", "Raw records read.", "topic")
         self.rejects = self._counter("rejects", "Rows or records sent to the dead-letter topic.", "reason")
-        self.unjudged = self._counter("unjudged", "Rows not judged: they only count against their client.", "reason")
+        self.unjudged = self._counter(
+            "unjudged", "Rows not judged, which only count against their client, and empty records.", "reason"
+        )
         self.unread = self._counter("unread", "Fields that could not be read, of rows that are judged.", "field")
         self.frames = self._counter("frames", "Frames written by sketch, or read by judge and link.", "stage")
         self.rows = self._counter("rows", "Rows written by sketch, or read by judge and link.", "stage")
@@ -31,6 +33,12 @@ class Metrics:
         self.evicted = self._gauge(
             "evicted_clients", "Clients evicted for lack of room since the partition was assigned."
         )
+        self.back = self._gauge(
+            "rows_back_in_time",
+            "Rows more than a minute before the latest time of their client since the partition was assigned.",
+        )
+        self.split = self._gauge("split_clients_ratio", "Share of clients in several partitions of a raw topic.")
+        self.behind_s = self._gauge("source_behind_seconds", "How old one in a hundred records is on arrival.", "topic")
         self.windows = self._counter("drift_windows", "Event-time windows closed by link.")
         self.late = self._gauge(
             "drift_late_rows", "Rows not counted since the start: too late, or too far in the future."

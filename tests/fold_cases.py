@@ -154,6 +154,10 @@ class _Sender:
         return [max(-32_767, min(32_767, value)) for value in values], fields
 
 
+LATE_MS = (0, 300_000, 7_200_000, -60_000, 86_400_000)
+"""How much later than a row its record was appended."""
+
+
 def client_key(number: int) -> int:
     """A spread-out uint64, as keyed hashes are."""
     return (number + 1) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
@@ -190,6 +194,7 @@ def _row(
         "offgrid": 1 << odd % 32 if odd % 5 == 0 else 0, "output": (0, 11, 22, 33, 11, 22)[odd % 6],
         "score": math.nan if odd % 7 == 0 else score, "margin": math.nan if odd % 11 == 0 else abs(score - 0.5),
         **_extra_columns(move.extra),
+        "append_ms": sender.clock_ms + LATE_MS[move.extra % 5] if move.extra % 3 == 0 else 0,
         "request_id": f"request-{sender.key % 997}-{offset}-{index}-{'ü' * (odd % 20)}".encode(),
     }  # fmt: skip
 

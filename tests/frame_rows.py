@@ -26,6 +26,7 @@ def rows(n: int, d: int, f: int, seed: int, request_ids: Sequence[str] | None = 
     limited = {
         "client_class": rng.integers(0, 3, n, dtype=np.uint8),
         "time_ms": rng.integers(TIME_MS_MIN, TIME_MS_MAX, n),
+        "append_ms": rng.integers(0, TIME_MS_MAX, n),
         "id_offsets": np.cumsum([0, *map(len, ids)]).astype(np.int32),
         "id_bytes": np.frombuffer(b"".join(ids), np.uint8),
     }

@@ -54,11 +54,11 @@ def compare_frames(
     tally = cases.new_tally(shape.f)
     fast: list[cases.Seen | None] = []
     slow: list[cases.Seen | None] = []
-    gone = skipped = again = 0
+    gone = skipped = again = back = 0
     third = len(frames) // 3
     for part, of_part in enumerate((frames[:third], frames[third : 2 * third], frames[2 * third :])):
         if part == 1:
-            gone, skipped, again = table.evicted, table.skipped, table.redelivered
+            gone, skipped, again, back = table.evicted, table.skipped, table.redelivered, table.back
             push(table, twin, seed)
             table = restored(table, shape, room)
         if part == 2:
@@ -69,11 +69,8 @@ def compare_frames(
     for place, (ours, theirs) in enumerate(zip(fast, slow, strict=True)):
         assert ours == theirs, f"row {place} of {len(fast)}"
     assert picture(table) == slow_picture(twin)
-    assert (table.count, table.evicted + gone, table.skipped + skipped) == (
-        len(twin.clients),
-        twin.evicted,
-        twin.skipped,
-    )
+    counts = len(twin.clients), twin.evicted, twin.skipped, twin.back
+    assert (table.count, table.evicted + gone, table.skipped + skipped, table.back + back) == counts
     assert table.redelivered + again == twin.redelivered
     assert table.table.block_bytes.tolist() == [twin.block_bytes(block) for block in range(BLOCKS)]
     followed = sum(client.averages is not None for client in twin.clients.values())
@@ -250,7 +247,7 @@ def test_every_edge_and_every_leader_occurs_in_these_histories() -> None:
         "evidence forgotten", "drift told", "drift not told again", "drift told on another day", "decided and drifted",
         "averages of a moved population", *[f"bet {p} faded" for p in range(cases.OF_CLIENT)],
         *[f"bet {p} faded to nothing" for p in range(cases.OF_CLIENT)], "rows without an input", "known by a receipt",
-        "late and new",
+        "late and new", "the broker's time ends a decision",
     ):  # fmt: skip
         assert told[what] >= 3, what
     of_families = cases.SINGLES + cases.JOINT

@@ -46,16 +46,17 @@ def test_of_several_rows_only_the_bad_ones_travel_and_can_be_sent_again() -> Non
     raws = [sketching.raw(5, array), sketching.raw(9, None), sketching.raw(11, lines)]
     result = sketching.build_sketcher().frames("t", 0, "0", raws, 12)
     assert len(sketching.request_ids(result.frames)) == 4
+    assert result.unjudged == {"empty_record": 1}
     records = {raw.offset: Record(raw.key, raw.value, raw.headers) for raw in raws}
     letters = dead_letters(result.rejects, records, native.elements)
-    assert [letter.value for letter in letters] == [b"\n".join(bad), None, b"\n".join(bad)]
+    assert [letter.value for letter in letters] == [b"\n".join(bad), b"\n".join(bad)]
     assert dict(letters[0].headers)["probewatch-lengths"] == b"[8,5]"
     message = dict(letters[0].headers)["__streams.errors.message"].decode()
     assert message == f"{result.rejects[0].message}; and 1 more rows"
     told = [refused(dict(letter.headers), letter.value) for letter in letters]
     assert [reject for letter in told for reject, _ in letter] == result.rejects
-    assert [element for letter in told for _, element in letter] == [*bad, None, *bad]
-    assert [(r.offset, r.index) for r in result.rejects] == [(5, 1), (5, 3), (9, 0), (11, 0), (11, 2)]
+    assert [element for letter in told for _, element in letter] == [*bad, *bad]
+    assert [(r.offset, r.index) for r in result.rejects] == [(5, 1), (5, 3), (11, 0), (11, 2)]
 
 
 def test_a_record_refused_whole_travels_whole() -> None:

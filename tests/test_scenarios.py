@@ -106,7 +106,7 @@ def as_row(rows: Rows, place: int) -> dict[str, Any]:
     names = (
         "source", "offset", "index", "client", "client_class", "time_ms", "exact", "values", "fields", "surprisal",
         "offgrid",
-        "output", "score", "margin", "novelty", "cell", "tokens_in", "tokens_out", "flags",
+        "output", "score", "margin", "novelty", "cell", "tokens_in", "tokens_out", "flags", "append_ms",
     )  # fmt: skip
     return {name: getattr(rows, name)[place].tolist() for name in names} | {
         "request_id": rows.request_id(place).encode()

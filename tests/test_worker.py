@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from aiokafka import AIOKafkaConsumer
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from streams.config.config import Config
 from streams.kafka import topics
 from streams.kafka.broker import probe
+from streams.worker import liveness
 from streams.worker.app import STAGES, Worker
 from streams.worker.liveness import LOOK_S
 from tests.history import benign, sweeps
@@ -113,3 +115,41 @@ async def test_nothing_planted_leaves_the_raw_topic(
         if (at := said.find(word)) >= 0
     ]
     assert not leaks
+
+
+async def test_a_raw_topic_that_does_not_exist_is_told_until_it_does(
+    embedded_broker: str, namespace: str, fitted: Calibrated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "REPEAT_S", 1.0)
+    config = kafka_config(embedded_broker, namespace)
+    await topics.create(config)
+    asked = asyncio.Event()
+    worker = Worker(config, await probe(config.kafka), fitted.artefacts, fitted.secrets, ["sketch"])
+    with structlog.testing.capture_logs() as said:
+        running = asyncio.create_task(worker.run(asked))
+        missing = {"event": "topics do not exist, nothing is read from them", "topics": list(config.topics.raw)}
+        await until(lambda: sum(missing.items() <= one.items() for one in said) >= 3, "said again and again")
+        async with aiohttp.ClientSession() as http:
+            assert (await http.get(f"{worker.health.address}/ready")).status == 503
+            assert (await http.get(f"{worker.health.address}/live")).status == 200
+        await topics.create(config, RAW_PARTITIONS)
+        await write_raw(config, benign(20, seed=5))
+        await until(lambda: worker.ready, "ready")
+        await until(lambda: all_handled(config, []), "read")
+    asked.set()
+    await running
+
+
+async def test_empty_records_are_counted_and_nothing_else(
+    embedded_broker: str, namespace: str, fitted: Calibrated
+) -> None:
+    config = kafka_config(embedded_broker, namespace)
+    await topics.create(config, RAW_PARTITIONS)
+    async with AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap) as producer:
+        for value in (None, b"", b" \r\n"):
+            await producer.send_and_wait(config.topics.raw[0], value, key=b"k")
+    async with working(config, fitted, ["sketch"]) as worker:
+        await until(lambda: all_handled(config, []), "read")
+        count = worker.metrics.registry.get_sample_value("probewatch_unjudged_total", {"reason": "empty_record"})
+    assert count == 3
+    assert await read_topic(config, config.topics.dlq) == []

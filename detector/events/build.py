@@ -18,7 +18,7 @@ from detector.events.finding import (
 )
 from detector.evidence import PROCESSES, Process
 from detector.frame import ControlFrame, RowFrame
-from detector.policy import DAY_MS, ClientStanding, decide
+from detector.policy import DAY_MS, ClientStanding, begins_ms, decide
 from detector.policy import lifted as lift
 from detector.settings import Policy
 from models.artefacts.certificate import BUDGETS
@@ -64,8 +64,9 @@ def decided(
     process, level = PROCESSES[int(verdict[LEAD_PROCESS])], int(verdict[RAISED_LEVEL])
     client_class = class_of(rows.client_class[row])
     before = standing(client)
-    decision, after = decide(policy, before, level, process.detector, int(client["clock_ms"]), int(client["key"]))
-    update = _open_incident(client, before, rows.source[row], rows.offset[row], rows.index[row], level)
+    now = begins_ms(int(client["clock_ms"]), int(rows.append_ms[row]))
+    decision, after = decide(policy, before, level, process.detector, now, int(client["key"]))
+    update = _open_incident(client, before, now, rows.source[row], rows.offset[row], rows.index[row], level)
     _remember(client, after)
     threshold = int(nulls.thresholds[client_class, level]) + threshold_offset(client["key"])
     excess = int(verdict[STATISTIC])
@@ -160,9 +161,11 @@ def _remember(client: Any, after: ClientStanding) -> None:
     client["expires_ms"], client["decided_ms"] = after.expires_ms, after.decided_ms
 
 
-def _open_incident(client: Any, before: ClientStanding, source: int, offset: int, index: int, level: int) -> bool:
+def _open_incident(
+    client: Any, before: ClientStanding, now: int, source: int, offset: int, index: int, level: int
+) -> bool:
     """True if this decision's alert updates an open incident; a day after the last decision ran out a new one opens."""
-    if before.revision == 0 or int(client["clock_ms"]) >= before.expires_ms + DAY_MS:
+    if before.revision == 0 or now >= before.expires_ms + DAY_MS:
         client["incident_source"], client["incident_offset"], client["incident_index"] = source, offset, index
         client["alerts"] = 0
     update = bool(client["alerts"] > 0)

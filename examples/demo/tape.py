@@ -13,13 +13,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One Kafka record. timestamp_ms : as the broker tells it."""
+    """One Kafka record. timestamp_ms : as the broker tells it. stamped : the broker set it, not the producer."""
 
     topic: str
     partition: int
     offset: int
     timestamp_ms: int
     value: bytes
+    stamped: bool = False
 
     @property
     def place(self) -> str:
@@ -27,8 +28,9 @@ class Record:
 
     def line(self) -> bytes:
         """The record as it was written, with its place added: what `probewatch replay` reads."""
-        place = json.dumps({"topic": self.topic, "partition": self.partition, "offset": self.offset})
-        return self.value.rstrip()[:-1] + b',"_kafka":' + place.encode() + b"}\n"
+        place = {"topic": self.topic, "partition": self.partition, "offset": self.offset}
+        place |= {"append_ms": self.timestamp_ms} if self.stamped else {}
+        return self.value.rstrip()[:-1] + b',"_kafka":' + json.dumps(place).encode() + b"}\n"
 
 
 @dataclass(slots=True)
@@ -65,7 +67,10 @@ class Tape:
             while True:
                 for place, batch in (await consumer.getmany(timeout_ms=200)).items():
                     self.records[place.topic] += [
-                        Record(place.topic, place.partition, r.offset, r.timestamp, r.value or b"") for r in batch
+                        Record(
+                            place.topic, place.partition, r.offset, r.timestamp, r.value or b"", r.timestamp_type == 1
+                        )
+                        for r in batch
                     ]
         finally:
             await consumer.stop()

@@ -117,7 +117,9 @@ CLIENTS, EVICTED, SKIPPED = 11, 12, 13
 PAGE_BUMP, PAGE_FREE = 14, 15
 RECEIPT_BUMP, RECEIPT_FREE = 16, 17  # the latter one per receipt size
 REDELIVERED = 21
-HEADS = 22
+BACK = 22
+"""Rows more than a minute before the latest time of their client."""
+HEADS = 23
 
 # What one call of the fold ends with; the last two may fall together
 DONE, GROW, CROSSED, MOVED = 0, 1, 2, 4
@@ -264,6 +266,7 @@ class RowBatch(NamedTuple):
     tokens_in: U32
     tokens_out: U32
     flags: U16
+    append_ms: I64
     mark: I32
 
 

@@ -22,7 +22,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     level : the highest reached. level_now, action, mode, until : of the strictest decision in force; 0, "" and null for
     none. state : labelled once a person gave a verdict; closed when its decisions were lifted, or a day after the last
-    one expired. verdict : "" for none.
+    one expired. verdict : "" for none. wave : uid of the first incident of the wave that it is part of, "" for none.
     """
 
     uid: str
@@ -43,6 +43,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     certified: bool
     state: State
     verdict: Verdict | Literal[""]
+    wave: str = ""
 
 
 def group(events: Iterable[Event], labels: Mapping[str, Label], at: datetime) -> list[Incident]:

@@ -14,6 +14,7 @@ from streams.analyst.feedback import beside, read
 from streams.analyst.incidents import Client, Incident, clients, group, holding, ordered
 from streams.analyst.labels import Label, labels_in
 from streams.analyst.suppress import Suppression, is_suppressed, suppressions_in
+from streams.analyst.waves import marked
 from streams.config.config import Config
 
 ID_DIGITS_MIN = 4
@@ -138,4 +139,5 @@ def open_index(
     records = read(where, config) if labels and not absent else []
     verdicts, suppressions = labels_in(records), suppressions_in(records)
     at = now() if place in (None, KAFKA) or not events else max(event.time for event in events)
-    return EventIndex(place, at, events, group(events, verdicts, at), verdicts, suppressions)
+    incidents = marked(group(events, verdicts, at), config.alerts.wave_incidents_per_hour)
+    return EventIndex(place, at, events, incidents, verdicts, suppressions)

@@ -73,12 +73,13 @@ def alerts(
     alert: Id = "",
     each: Annotated[bool, typer.Option("--each", help="List every alert instead of incidents.")] = False,
     suppressed: Annotated[bool, typer.Option("--suppressed", help="Include suppressed incidents.")] = False,
+    waves: Annotated[bool, typer.Option("--waves/--no-waves", help="Show the incidents of a wave as one.")] = True,
     feedback: Feedback = "",
     as_json: AsJson = False,
 ) -> None:
     """List incidents with alerts, newest last. With an ID: show that incident in full.
 
-    An incident collects the alerts about one client and model.
+    An incident collects the alerts about one client and model; many within an hour are one wave.
 
     Example: probewatch alerts --since 24h --level 4
     """
@@ -100,7 +101,10 @@ def alerts(
         listed = [event for event in index.alerts(wanted) if event.incident in uids]
         _show(listed, tables.alert_row, tables.alert_fields, as_json)
     else:
-        _show(incidents, tables.incident_row, None, as_json)
+        if as_json or not waves:
+            _show(incidents, tables.incident_row, None, as_json)
+        else:
+            show(tables.incident_rows(incidents))
     if len(incidents) < len(all_incidents):
         say(f"{len(all_incidents) - len(incidents):,} suppressed incidents not shown; --suppressed includes them")
 

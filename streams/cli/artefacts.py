@@ -122,7 +122,7 @@ def calibrate(
         )  # fmt: skip
     if report.unread:
         say(report.unread)
-    for warning in report.certificate.warnings:
+    for warning in (*report.certificate.warnings, *report.order.warnings()):
         say(f"WARNING: {warning}")
     if as_json:
         print_json(Calibration(report.artefacts_hash, report.certificate))

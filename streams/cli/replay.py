@@ -322,6 +322,8 @@ def _print_summary(outcome: "Outcome", out: Path, as_json: bool, *, alone: bool)
         say(f"{unread}; see {out / 'rejects.jsonl'}" if outcome.rejects else unread)
     if summary["rows"] <= sum(summary["unjudged"].values()):
         say("no row was judged")
+    for text in outcome.order.warnings():
+        say(f"WARNING: {text}")
     if summary["evicted_clients"]:
         say(f"{summary['evicted_clients']:,} clients were evicted for lack of room: raise state.block_bytes")
     if summary["cold_start_events"]:

@@ -34,7 +34,7 @@ class RegistryLine(msgspec.Struct, frozen=True):
 
 
 def outputs() -> dict[str, JsonOutput]:
-    from streams.ops.doctor import Check
+    from streams.ops.checks import Check
 
     return {
         "client-id": output("The client's pseudonym under the current key.", ClientPseudonym),

@@ -1,6 +1,6 @@
 """Events, incidents, clients and feedback as rows of tables, and one incident in full."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from streams.analyst.index import EventIndex
 from streams.analyst.labels import Label
 from streams.analyst.suppress import Suppression
 from streams.analyst.times import shown
+from streams.analyst.waves import Wave, waves
 
 Row = dict[str, Any]
 ID_SHOWN = 12
@@ -29,6 +30,27 @@ def incident_row(incident: Incident) -> Row:
         "in force": f"{held} (shadow)" if incident.mode == "shadow" else held,
         "alerts": incident.alerts,
         "state": incident.verdict or incident.state,
+    }
+
+
+def incident_rows(incidents: Sequence[Incident]) -> list[Row]:
+    """In order of their last events, the incidents of a wave as one."""
+    found: list[Incident | Wave] = [*(one for one in incidents if not one.wave), *waves(incidents)]
+    found.sort(key=lambda one: (one.last, one.uid))
+    return [incident_row(one) if isinstance(one, Incident) else _wave_row(one) for one in found]
+
+
+def _wave_row(wave: Wave) -> Row:
+    return {
+        "incident": wave.uid[:ID_SHOWN],
+        "last": shown(wave.last),
+        "client": f"WAVE: {wave.clients:,} clients in {wave.incidents:,} incidents (--no-waves)",
+        "model": wave.model,
+        "detectors": ", ".join(wave.detectors),
+        "level": LEVELS[wave.level],
+        "in force": "",
+        "alerts": wave.alerts,
+        "state": f"{wave.open:,} open",
     }
 
 

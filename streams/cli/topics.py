@@ -66,14 +66,17 @@ def topics_create(
 @topics_app.command("check")
 @speaking
 def topics_check(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Check the topics and their settings. Exit code 1 if something is wrong.
+    """Check the topics and their settings. Exit code 1 if something is wrong. Advice about raw topics is no fault.
 
     Example: probewatch topics check --json
     """
     from streams.kafka import topics
     from streams.secrets.load import load_settings
 
-    problems = asyncio.run(topics.check(load_settings(config)))
+    settings = load_settings(config)
+    problems = asyncio.run(topics.check(settings))
+    for text in asyncio.run(topics.advice(settings)):
+        say(f"advice: {text}")
     show(map(TopicProblem, problems), as_json)
     if problems:
         raise typer.Exit(1)

@@ -40,6 +40,12 @@ class Web(Section):
         return comma_separated(value)
 
 
+class Alerts(Section):
+    wave_incidents_per_hour: int = Field(
+        20, ge=1, le=1_000_000, description="More incidents of a model within an hour are shown as one wave."
+    )
+
+
 class Config(BaseSettings):
     """Everything that can be set. Immutable; `load_config` builds it."""
 
@@ -57,6 +63,7 @@ class Config(BaseSettings):
     drift: DriftSettings = DriftSettings()
     secrets: SecretSources = SecretSources()
     web: Web = Web()
+    alerts: Alerts = Alerts()
 
     @classmethod
     def settings_customise_sources(

@@ -38,6 +38,7 @@ from streams.fit import history, training_set
 from streams.fit.client_lists import NO_REMOVAL, Removal
 from streams.fit.history import History
 from streams.history.base import Source, SourceError
+from streams.history.order import LogOrder
 from streams.progress import Reporter
 from streams.secrets.load import Secrets, load_signing_key
 from streams.sketch.elements import read_records
@@ -84,6 +85,7 @@ class Report(NamedTuple):
     artefacts_hash: str
     certificate: Certificate
     unread: str
+    order: LogOrder
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One line per class and level. Thresholds in tail lengths; "~" marks a conditional one."""
@@ -149,7 +151,7 @@ def calibrate(
     artefacts_hash = save_artefacts(out, fitted, provenance, signing_key, documents)
     highest = "".join(_highest(fit_all.certification.days, kept, secrets.key_id))
     private.write(out / HIGHEST, highest.encode())
-    return Report(artefacts_hash, certificate, whole.told)
+    return Report(artefacts_hash, certificate, whole.told, whole.order)
 
 
 def _check_rejected(whole: History, most: float, out: Path) -> None:

@@ -13,23 +13,25 @@ from detector.calibrate.client_days import once, select
 from detector.events.encode import moment, rfc3339
 from models.rows import Rows, distinct
 from streams.config.config import Config
-from streams.history.base import RawBatch, Source, SourceError
+from streams.history.base import FrameBatch, RawBatch, Source, SourceError, together
+from streams.history.order import LogOrder, measured
 from streams.progress import Reporter
 from streams.sketch.identity import Identity
-from streams.sketch.sketcher import SketchedModels, Sketcher
+from streams.sketch.sketcher import SketchedModels, Sketcher, raw_range
 from streams.wire.rejects import Reject, told
 
 DAY_S = 86_400
 
 
 class History(NamedTuple):
-    """rows : of each model, one batch of one source each, in the order of the sources. unjudged : rows by reason."""
+    """rows : of each model, batch after batch, in the order in which they are folded. unjudged : rows by reason."""
 
     rows: dict[str, list[Rows]]
     rejects: list[Reject]
     unjudged: Counter[str]
     records: int
     sha256: str
+    order: LogOrder = LogOrder(0, 0, 0, 0)
 
     @property
     def row_count(self) -> int:
@@ -80,18 +82,21 @@ def read(
     rows: dict[str, list[Rows]] = {name: [] for name in models.models}
     rejects: list[Reject] = []
     unjudged: Counter[str] = Counter()
-    digest, records = hashlib.sha256(), 0
-    for batch in raw_batches(sources, reporter, "sketching"):
-        records += len(batch.records)
-        for record in batch.records:
+    digest, records, topics = hashlib.sha256(), 0, dict[int, str]()
+    for batches in together(raw_batches(sources, reporter, "sketching")):
+        assert not isinstance(batches, FrameBatch)
+        for record in (record for batch in batches for record in batch.records):
+            records += 1
             digest.update(record.value or b"")
-        result = sketcher.frames(batch.topic, batch.partition, config.input.incarnation, batch.records, 1)
+        stretches = [raw_range(b.topic, b.partition, config.input.incarnation, b.records) for b in batches]
+        topics |= {one.source: one.topic for one in stretches}
+        result = sketcher.frames_of(stretches, 1)
         rejects += result.rejects
         unjudged += result.unjudged
         for frame in result.frames:
             rows[frame.model].append(frame.rows)
     once_only = {name: once(parts) for name, parts in rows.items()}
-    return History(once_only, rejects, unjudged, records, digest.hexdigest())
+    return History(once_only, rejects, unjudged, records, digest.hexdigest(), measured(once_only, topics))
 
 
 def date(day: int) -> str:

@@ -28,11 +28,12 @@ class Message(NamedTuple):
 
 
 class RawBatch(NamedTuple):
-    """Records of one raw partition, offsets rising."""
+    """Records of one raw partition, offsets rising. more : the next batch is of the same time; sketch both together."""
 
     topic: str
     partition: int
     records: list[RawRecord]
+    more: bool = False
 
 
 class FrameBatch(NamedTuple):
@@ -68,6 +69,19 @@ class Source(Protocol):
         Raises SourceError.
         """
         ...
+
+
+def together(batches: Iterable[Batch]) -> Iterator[list[RawBatch] | FrameBatch]:
+    """Raw batches of the same time as one list."""
+    gathered: list[RawBatch] = []
+    for batch in batches:
+        if isinstance(batch, FrameBatch):
+            yield batch
+            continue
+        gathered.append(batch)
+        if not batch.more:
+            yield gathered
+            gathered = []
 
 
 def decode_messages(messages: Iterable[Message], name: str) -> FrameBatch:

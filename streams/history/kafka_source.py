@@ -5,6 +5,7 @@ reading began. The topic holds frames if it is the configured `requests` topic, 
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from copy import copy
 from typing import Any
@@ -17,8 +18,10 @@ from streams.config.config import Config
 from streams.history.base import BATCH_RECORDS, Batch, Message, RawBatch, SourceError, decode_messages
 from streams.kafka import bounded_fetch, topics
 from streams.kafka.broker import log_ends, probe
+from streams.kafka.clients import COMMITTED
 from streams.sketch.sketcher import RawRecord
 
+POLL_MS = 500
 IDLE_S = 15.0
 """If the range is unfinished and nothing arrives for so long, it has expired, or the broker is unreachable."""
 
@@ -69,7 +72,9 @@ class KafkaSource:
             if self.holds_frames:
                 yield decode_messages(map(message_of, messages), self.name)
             else:
-                records = [RawRecord(m.offset, m.value, m.key, m.headers, m.timestamp) for m in messages]
+                records = [
+                    RawRecord(m.offset, m.value, m.key, m.headers, m.timestamp, m.timestamp_type) for m in messages
+                ]
                 yield RawBatch(self.topic, messages[0].partition, records)
 
     def messages(self) -> Iterator[list[Any]]:
@@ -105,6 +110,8 @@ class _RangeReader:
         self._topic = topic
         self._consumer: AIOKafkaConsumer | None = None
         self.unfinished: dict[TopicPartition, int] = {}
+        self._positions: dict[TopicPartition, int] = {}
+        self._moved = time.monotonic()
 
     async def start(self, partition: int | None, first: int | None, end: int | None) -> None:
         kafka = self.config.kafka
@@ -116,7 +123,11 @@ class _RangeReader:
             raise _RangeError(f"partition: expected 0 to {count - 1}; got {partition}")
         bounded_fetch.install(self.config.input.max_batch_bytes)
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=kafka.bootstrap, enable_auto_commit=False, auto_offset_reset="none", **kafka.client()
+            bootstrap_servers=kafka.bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            **COMMITTED,
+            **kafka.client(),
         )
         await consumer.start()
         self._consumer = consumer
@@ -144,7 +155,7 @@ class _RangeReader:
         """The records of one fetch: one list per partition."""
         assert self._consumer is not None
         fetched = await self._consumer.getmany(
-            *self.unfinished, timeout_ms=int(IDLE_S * 1000), max_records=BATCH_RECORDS * len(self.unfinished)
+            *self.unfinished, timeout_ms=POLL_MS, max_records=BATCH_RECORDS * len(self.unfinished)
         )
         lists = []
         for place, records in sorted(fetched.items()):
@@ -152,10 +163,13 @@ class _RangeReader:
             lists += [wanted[i : i + BATCH_RECORDS] for i in range(0, len(wanted), BATCH_RECORDS)]
         for place, stop in list(self.unfinished.items()):
             # The position, not the last record: compaction and transaction markers leave holes at the end of a range.
-            if await self._consumer.position(place) >= stop:
+            position = await self._consumer.position(place)
+            if position != self._positions.get(place):
+                self._positions[place], self._moved = position, time.monotonic()
+            if position >= stop:
                 del self.unfinished[place]
                 self._consumer.pause(place)
-        if not fetched and self.unfinished:
+        if self.unfinished and time.monotonic() - self._moved > IDLE_S:
             raise _RangeError(f"no records for {IDLE_S:.0f} s; unread: {self._unread()}")
         return lists
 

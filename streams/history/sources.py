@@ -16,6 +16,8 @@ from streams.adapters.json_text import BYTE_ORDER_MARK, UNREADABLE
 from streams.config.config import Config
 from streams.history import archive
 from streams.history.base import BATCH_RECORDS, FrameBatch, RawBatch, Source, SourceError
+from streams.history.merged import MergedFiles
+from streams.sketch.elements import LOG_APPEND
 from streams.sketch.sketcher import RawRecord
 
 RECORD_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -27,7 +29,7 @@ MESSAGE_BYTES_MAX = 100_000_000
 
 
 def open_sources(specs: Sequence[str], config: Config) -> list[Source]:
-    """Sources for arguments of the command line. Reads only names and sizes.
+    """Sources for arguments of the command line. Reads only names and sizes. Several record files become one source.
 
     specs : files, folders, archives, addresses of topics
 
@@ -36,19 +38,31 @@ def open_sources(specs: Sequence[str], config: Config) -> list[Source]:
     Raises SourceError for an argument that is not a source, that does not exist or that is given twice.
     """
     sources: list[Source] = []
+    files: list[RecordFile] = []
     for spec in specs:
         if spec.startswith("kafka://"):
             from streams.history.kafka_source import KafkaSource  # only this kind needs a client library
 
             sources.append(KafkaSource(spec, config))
         else:
-            sources.extend(_files(Path(spec), config.input.max_message_bytes))
+            for source in _files(Path(spec), config.input.max_message_bytes):
+                if isinstance(source, RecordFile):
+                    files.append(source)
+                else:
+                    sources.append(source)
     seen: set[str] = set()
-    for source in sources:
+    for source in (*files, *sources):
         if source.name in seen:
             raise SourceError(f"{source.name}: given twice; positions would not be unique")
         seen.add(source.name)
-    return sources
+    return [*(files if len(files) < 2 else [MergedFiles(files, config)]), *sources]
+
+
+def file_names(source: Source) -> Collection[str]:
+    """The raw partitions that files of a source are; none if it is of another kind."""
+    if isinstance(source, MergedFiles):
+        return {file.name for file in source.files}
+    return {source.name} if isinstance(source, RecordFile) else ()
 
 
 def _files(path: Path, message_bytes_max: int) -> Iterator[Source]:
@@ -83,7 +97,8 @@ class RecordFile:
     """Native records, one per line. The file is one raw partition: topic = its name, offset = line number from 0.
 
     Compression is not part of the name, so compressing a file changes no position. A record with
-    `"_kafka": {"topic", "partition", "offset"}` (as in the demo's log) keeps that position instead.
+    `"_kafka": {"topic", "partition", "offset", "append_ms"}` (as in the demo's log) keeps that position instead, and,
+    if it has one, the time at which the broker appended it.
 
     message_bytes_max : longer lines are cut to one byte more than this, and then rejected because of their size.
     """
@@ -95,26 +110,40 @@ class RecordFile:
         self.size: int | None = path.stat().st_size
 
     def batches(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[RawBatch]:
+        for lines in self.lines(BATCH_RECORDS, BATCH_BYTES, advance):
+            yield from self.split(lines)
+
+    def lines(
+        self, records_max: int, bytes_max: int, advance: Callable[[int], None] = lambda _: None
+    ) -> Iterator[list[tuple[int, bytes]]]:
+        """Lines with their numbers, so many at a time, or fewer if they are long."""
         try:
             with self.path.open("rb") as file:
                 reported = 0
                 stream = _decompressed(file, self.path.suffix)  # keep a reference: closes the file when collected
-                for batch in _batched(enumerate(_lines(stream, self._message_bytes_max))):
-                    yield from self._split(batch)
+                for batch in _batched(enumerate(_lines(stream, self._message_bytes_max)), records_max, bytes_max):
+                    yield batch
                     advance(file.tell() - reported)
                     reported = file.tell()
         except OSError as error:
             raise SourceError(f"{self.path}: {error}") from error
 
-    def _split(self, lines: list[tuple[int, bytes]]) -> Iterator[RawBatch]:
+    @property
+    def positioned(self) -> bool:
+        """Whether the first record brings its position in Kafka."""
+        first = next((line for lines in self.lines(1, 1) for _, line in lines if line.strip()), b"")
+        return b'"_kafka"' in first and _place(first.strip()) is not None
+
+    def split(self, lines: list[tuple[int, bytes]]) -> Iterator[RawBatch]:
         """By raw partition, in order of appearance; blank lines are skipped."""
         parts: dict[tuple[str, int], list[RawRecord]] = {}
         for number, line in lines:
             text = line.removeprefix(BYTE_ORDER_MARK).strip()
             if text:
                 place = _place(text) if b'"_kafka"' in text else None
-                topic, partition, offset = place or (self.name, 0, number)
-                parts.setdefault((topic, partition), []).append(RawRecord(offset, text, None, (), -1))
+                topic, partition, offset, append_ms = place or (self.name, 0, number, 0)
+                stamp = (append_ms, LOG_APPEND) if append_ms else (-1, None)
+                parts.setdefault((topic, partition), []).append(RawRecord(offset, text, None, (), *stamp))
         for (topic, partition), records in parts.items():
             yield RawBatch(topic, partition, records)
 
@@ -154,6 +183,7 @@ class _Place(msgspec.Struct):
     topic: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9._-]{1,249}\Z")]
     partition: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
     offset: Annotated[int, msgspec.Meta(ge=0, lt=2**63 - 1)]
+    append_ms: Annotated[int, msgspec.Meta(ge=0, lt=2**63 - 1)] = 0
 
 
 class _Placed(msgspec.Struct):
@@ -163,13 +193,13 @@ class _Placed(msgspec.Struct):
 _placed = msgspec.json.Decoder(_Placed)
 
 
-def _place(line: bytes) -> tuple[str, int, int] | None:
-    """The position in a record; None if `_kafka` is something else, such as text inside a prompt."""
+def _place(line: bytes) -> tuple[str, int, int, int] | None:
+    """Topic, partition, offset and append time in a record; None if `_kafka` is something else, as in a prompt."""
     try:
         place = _placed.decode(line).place
     except UNREADABLE:
         return None
-    return place.topic, place.partition, place.offset
+    return place.topic, place.partition, place.offset, place.append_ms
 
 
 def _lines(file: IO[bytes], bytes_max: int) -> Iterator[bytes]:
@@ -180,14 +210,13 @@ def _lines(file: IO[bytes], bytes_max: int) -> Iterator[bytes]:
             line = file.readline(READ_BYTES)
 
 
-def _batched(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
-    """BATCH_RECORDS lines at a time, fewer if they are long."""
+def _batched(lines: Iterable[tuple[int, bytes]], records_max: int, bytes_max: int) -> Iterator[list[tuple[int, bytes]]]:
     batch: list[tuple[int, bytes]] = []
     held = 0
     for number, line in lines:
         batch.append((number, line))
         held += len(line)
-        if len(batch) == BATCH_RECORDS or held >= BATCH_BYTES:
+        if len(batch) == records_max or held >= bytes_max:
             yield batch
             batch, held = [], 0
     if batch:

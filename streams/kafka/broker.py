@@ -24,6 +24,7 @@ class Features(NamedTuple):
     idempotence : the producer may number its batches, so that a retry is not written twice.
     exact_log_end : ListOffsets(LATEST) is the offset of the next record.
     wakes_fetches : a fetch that waits for records is answered as soon as there are some.
+    stamps_records : topics can have the broker's time instead of the producer's.
     session_s_max : session time-outs above this make every start slow, s.
     """
 
@@ -31,12 +32,20 @@ class Features(NamedTuple):
     idempotence: bool
     exact_log_end: bool
     wakes_fetches: bool
+    stamps_records: bool
     session_s_max: float
 
 
-KAFKA = Features("Kafka", idempotence=True, exact_log_end=True, wakes_fetches=True, session_s_max=math.inf)
+KAFKA = Features(
+    "Kafka", idempotence=True, exact_log_end=True, wakes_fetches=True, stamps_records=True, session_s_max=math.inf
+)
 EMBEDDED = Features(
-    "embedded broker (for evaluation)", idempotence=False, exact_log_end=False, wakes_fetches=False, session_s_max=4.0
+    "embedded broker (for evaluation)",
+    idempotence=False,
+    exact_log_end=False,
+    wakes_fetches=False,
+    stamps_records=False,
+    session_s_max=4.0,
 )
 
 

@@ -179,6 +179,14 @@ def producer(
     )
 
 
+METADATA_MS = 30_000
+"""How old what a client knows of topics may be: within a minute new raw partitions are known, shared out and read."""
+
+COMMITTED: dict[str, Any] = {"isolation_level": "read_committed"}
+"""Of transactions only what was committed is read. An end of a log is then the last stable offset: a transaction that
+hangs holds a reader up, and is no reason to call it stuck."""
+
+
 def bare_reader(config: Config, **arguments: Any) -> AIOKafkaConsumer:
     """A consumer of no group, not started; it reads what it is assigned and commits nothing."""
     bounded_fetch.install(config.input.max_batch_bytes)
@@ -186,7 +194,7 @@ def bare_reader(config: Config, **arguments: Any) -> AIOKafkaConsumer:
         bootstrap_servers=config.kafka.bootstrap,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        **arguments,
+        **COMMITTED | arguments,
         **config.kafka.client(),
     )
 
@@ -218,6 +226,8 @@ def group_reading(config: Config, features: Features, **fetch: Any) -> dict[str,
         "heartbeat_interval_ms": session_ms // 5,
         "rebalance_timeout_ms": max(60_000, session_ms),
         "max_poll_interval_ms": NEVER_MS,
+        "metadata_max_age_ms": METADATA_MS,
+        **COMMITTED,
         **fetch,
         **config.kafka.client(),
     }

@@ -8,6 +8,7 @@ It keeps everything in memory and speaks enough of Kafka's protocol. What it doe
 - It keeps a group waiting for half a session before the first member may begin, and misses a member that has gone,
   even one that said so, for almost two sessions: `session_s_max`.
 - It keeps no metadata with committed offsets: a restarted group cannot recognise a re-created topic by its id.
+- It ignores message.timestamp.type: records bear their producer's time (`stamps_records`).
 - A fetch that waits is not woken by new records; it waits to its end: `wakes_fetches`.
 """
 

@@ -88,6 +88,15 @@ class _TopicIds(Request[_Metadata12]):  # type: ignore[misc]
         return request_struct_class([(bytes(ID_BYTES), name, {}) for name in self._names], False, False, {})
 
 
+async def absent_topics(client: AIOKafkaClient, names: Collection[str]) -> frozenset[str]:
+    """Those that do not exist, or that this user may not see. Raises aiokafka's KafkaError if no broker answers.
+
+    All are listed: to ask for one by name would make it, on brokers that make topics as they are asked for.
+    """
+    known: set[str] = (await client.fetch_all_metadata()).topics(exclude_internal_topics=False)
+    return frozenset(names) - known
+
+
 async def topic_ids(client: AIOKafkaClient, names: Collection[str]) -> dict[str, str]:
     """Name -> id, 32 hexadecimal digits. Topics that do not exist are missing, all of them on brokers without ids.
 

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from models.errors import WorldError
 from streams.config.config import Config
@@ -20,6 +22,10 @@ newer one, and the newer one must live until the next round has written the bloc
 SEGMENT_ROUNDS = 10
 MESSAGE_BYTES = 1_048_588
 """Kafka's own default for max.message.bytes; a frame is cut well below it."""
+
+STAMPED_BY = "message.timestamp.type"
+RAW_CONFIGS = {STAMPED_BY: "LogAppendTime"}
+"""The broker's time bounds what a record claims, and tells of a source whose clock runs behind."""
 
 UNSEEN = "this user may not see it (Describe)"
 UNSHOWN = "this user may not see its settings (DescribeConfigs)"
@@ -100,7 +106,7 @@ async def create(config: Config, raw_partitions: int = 0) -> list[str]:
     """
     wanted = list(plans(config))
     if raw_partitions:
-        wanted += [TopicPlan(name, raw_partitions, {}) for name in config.topics.raw]
+        wanted += [TopicPlan(name, raw_partitions, RAW_CONFIGS) for name in config.topics.raw]
     admin = await _admin(config)
     try:
         existing = set(await admin.list_topics())
@@ -152,6 +158,43 @@ async def check(config: Config) -> list[str]:
     for plan in found:
         problems += _differences(plan, len(described[plan.name]["partitions"]), actual.get(plan.name, {}))
     return problems
+
+
+async def advice(config: Config) -> list[str]:
+    """What would be better of the raw topics, which belong to others, as far as this user may see it; a sentence each.
+
+    Raises aiokafka's KafkaError if the broker cannot be reached.
+    """
+    admin = await _admin(config)
+    try:
+        partitions = {
+            topic["topic"]: range(len(topic["partitions"]))
+            for topic in await admin.describe_topics()
+            if topic["topic"] in config.topics.raw
+        }
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in partitions]
+        answers = await admin.describe_configs(resources) if resources else []
+        places = [TopicPartition(name, number) for name, numbers in partitions.items() for number in numbers]
+        committed: Mapping[TopicPartition, Any] = {}
+        with suppress(KafkaError):  # an analyst need not see them
+            committed = await admin.list_consumer_group_offsets(f"{config.kafka.group}-sketch", partitions=places)
+    finally:
+        await admin.close()
+    settings = {r[3]: {str(e[0]): str(e[1]) for e in r[4]} for answer in answers for r in answer.resources}
+    found = [
+        f"{name}: {STAMPED_BY} is {own[STAMPED_BY]}: clocks that run ahead or behind go unnoticed; set"
+        f" {STAMPED_BY}={RAW_CONFIGS[STAMPED_BY]}"
+        for name, own in settings.items()
+        if own.get(STAMPED_BY, RAW_CONFIGS[STAMPED_BY]) != RAW_CONFIGS[STAMPED_BY]
+    ]
+    read = {place for place, at in committed.items() if at.offset >= 0}
+    for name in sorted({place.topic for place in read}):
+        new = [str(place.partition) for place in places if place.topic == name and place not in read]
+        if new:
+            found.append(
+                f"{name}: nothing is read yet of partition {', '.join(new)}; a running worker begins within a minute"
+            )
+    return found
 
 
 def _differences(plan: TopicPlan, partitions: int, actual: Mapping[str, str]) -> list[str]:

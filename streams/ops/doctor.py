@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
-import msgspec
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
@@ -21,6 +19,8 @@ from streams.kafka import clients, topics
 from streams.kafka.acl import Role, grant, principals, rights
 from streams.kafka.acl_check import RightsCheck, refusal, standings
 from streams.kafka.broker import Features, log_ends, probe
+from streams.ops import raw_topics
+from streams.ops.checks import Check
 from streams.secrets.load import (
     FOLDER,
     Secrets,
@@ -39,17 +39,6 @@ NEWEST_MESSAGES = 500
 
 ROWS_MIN = 1_000
 """Of a model, before anything is said about its clients."""
-
-State = Literal["ok", "warning", "fault"]
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One check of the installation. finding : what it found. fix : what to do about it, empty for nothing."""
-
-    check: str
-    state: State
-    finding: str
-    fix: str
 
 
 def examine(file: Path | None, role: Role = "worker") -> list[Check]:
@@ -129,7 +118,8 @@ async def _broker(config: Config, role: Role) -> list[Check]:
     found = [_features(config, features), *await _rights(config, role), *await _topics(config)]
     if any(check.state == "fault" for check in found):
         return found
-    return [*found, *await _shared_ids(config, features)]
+    raw = await raw_topics.examine(config) if role == "worker" else []
+    return [*found, *raw, *await _shared_ids(config, features)]
 
 
 def _features(config: Config, features: Features) -> Check:

@@ -130,3 +130,4 @@ class Fold:
         summary.skipped += state.skipped
         summary.redelivered += state.redelivered
         summary.evicted += state.evicted
+        summary.back += state.back

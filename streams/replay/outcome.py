@@ -15,6 +15,7 @@ from models.artefacts.store import Artefacts
 from models.kernels.fold.client import DAY_MS
 from models.rows import CLASSES
 from streams import files
+from streams.history.order import LogOrder
 from streams.replay.fold import Findings
 from streams.replay.settings_changes import SettingsHistory
 from streams.replay.summary import ReachedLevel, SpaceSummary, Summary
@@ -63,6 +64,8 @@ class ReplaySummary(TypedDict):
     evicted_clients: int
     clients: int
     clients_in_several_raw_partitions: int
+    split_clients: int
+    rows_back_in_time: int
     classes: dict[ClassName, ClassCounts]
     alerts: int
     drifts: int
@@ -82,7 +85,8 @@ class ReplaySummary(TypedDict):
 class Outcome(NamedTuple):
     """events : ordered by (time_ms, id). summary : the fields of ReplaySummary.
 
-    cold : ids of cold-start events, whose fold began without the evidence from before. spaces : for a report.
+    cold : ids of cold-start events, whose fold began without the evidence from before. spaces : for a report. order :
+    how the history lies in time.
     """
 
     events: list[Event]
@@ -90,6 +94,7 @@ class Outcome(NamedTuple):
     summary: dict[str, Any]
     cold: frozenset[str] = frozenset()
     spaces: Mapping[str, SpaceSummary] = {}
+    order: LogOrder = LogOrder(0, 0, 0, 0)
 
 
 def write(outcome: Outcome, out: Path) -> None:
@@ -124,6 +129,8 @@ def outcome(findings: Findings, settings: SettingsHistory, seconds: float) -> Ou
         "evicted_clients": counts.evicted,
         "clients": counts.clients,
         "clients_in_several_raw_partitions": counts.scattered,
+        "split_clients": counts.order.split,
+        "rows_back_in_time": counts.back,
         "classes": counts.by_class(reached),
         "alerts": _count(events, "alert"),
         "drifts": _count(events, "drift"),
@@ -139,7 +146,7 @@ def outcome(findings: Findings, settings: SettingsHistory, seconds: float) -> Ou
         "seconds": round(seconds, 3),
         "rows_per_s": round(findings.rows / seconds) if seconds else 0,
     }
-    return Outcome(events, rejects, summary, frozenset(findings.cold), counts.spaces)
+    return Outcome(events, rejects, summary, frozenset(findings.cold), counts.spaces, counts.order)
 
 
 def _count(events: Iterable[Event], kind: str) -> int:

@@ -12,7 +12,7 @@ from streams.replay.inputs import Plan
 from streams.replay.link import ReplayedLink
 from streams.secrets.load import Secrets
 from streams.sketch.identity import Identity, former_of
-from streams.sketch.sketcher import Sketcher
+from streams.sketch.sketcher import Sketcher, raw_range
 
 
 class _NamingIdentity(Identity):
@@ -45,9 +45,11 @@ class Records:
         self._names = identity.names if plan.plain_clients else {}
         self._written: Counter[int] = Counter()
 
-    def add(self, batch: RawBatch) -> None:
-        result = self._sketcher.frames(batch.topic, batch.partition, self._incarnation, batch.records, self._partitions)
-        self._findings.summary.records += len(batch.records)
+    def add(self, batches: Sequence[RawBatch]) -> None:
+        """Batches of the same time, of different raw partitions."""
+        stretches = [raw_range(b.topic, b.partition, self._incarnation, b.records) for b in batches]
+        result = self._sketcher.frames_of(stretches, self._partitions)
+        self._findings.summary.records += sum(len(batch.records) for batch in batches)
         self._findings.rejects += result.rejects
         self._findings.summary.unjudged.update(result.unjudged)
         self._step([with_fields(frame, names=self._names) for frame in result.frames])

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 
-from streams.history.base import FrameBatch, RawBatch, Source
+from streams.history.base import FrameBatch, Source, together
+from streams.history.sources import file_names
 from streams.replay.fold import Findings, Fold
 from streams.replay.inputs import FrameRange, Plan, frame_ranges
 from streams.replay.link import ReplayedLink
@@ -58,14 +59,14 @@ def _begins_late(batch: FrameBatch | None) -> bool:
 
 
 def read_records(sources: Sequence[Source], records: Records, watch: "Watch") -> None:
-    """Source after source. Windows of drift close as soon as they are due if there is one file in order of time; of
-    several sources, which may cover the same time one after the other, at the end. Raises SourceError, StoppedError.
+    """Source after source. Windows of drift close as soon as they are due if there are only files, in order of time; of
+    other sources, which may cover the same time one after the other, at the end. Raises SourceError, StoppedError.
     """
     for source in sources:
-        for batch in source.batches(watch.advance):
-            assert isinstance(batch, RawBatch)
-            records.add(batch)
-            if len(sources) == 1 and batch.topic == source.name:
+        for batches in together(source.batches(watch.advance)):
+            assert not isinstance(batches, FrameBatch)
+            records.add(batches)
+            if len(sources) == 1 and batches[0].topic in file_names(source):
                 records.close_windows()
             watch.after_batch()
     records.close_windows()

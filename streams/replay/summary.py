@@ -12,6 +12,7 @@ from detector.events.finding import LEVELS
 from detector.frame import RowFrame
 from models.kernels.fold.client import DAY_MS
 from models.rows import CLASSES, I16, I64, U8, U32, U64, Key, Rows, distinct
+from streams.history.order import LogOrder, split_clients, topics_of
 
 PENDING_ROWS = 500_000
 """Rows are counted in batches: one frame at a time would cost more here than in the fold."""
@@ -54,7 +55,7 @@ class Summary:
 
     records : raw records, or messages of `requests`. unjudged : rows by reason. skipped : rows read again,
     at positions that were applied. redelivered : rows known again by time and input. evicted : clients dropped for lack
-    of room. spaces : complete after `flush`.
+    of room. back : rows that go back in time. topics : of each source. spaces : complete after `flush`.
     """
 
     records: int = 0
@@ -62,6 +63,8 @@ class Summary:
     skipped: int = 0
     redelivered: int = 0
     evicted: int = 0
+    back: int = 0
+    topics: dict[int, str] = field(default_factory=dict)
     rows_by_class: I64 = field(default_factory=lambda: np.zeros(len(CLASSES), np.int64))
     keys: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))
     classes: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
@@ -91,6 +94,8 @@ class Summary:
         self._add_clients(clients, classes)
         _add_groups(self.of_day, np.concatenate([r.time_ms for r in rows]) // DAY_MS, clients)
         _add_groups(self.of_source, np.concatenate([r.source for r in rows]), clients)
+        for frame in frames:
+            self.topics |= topics_of(frame)
         for space in {frame.space for frame in frames}:
             of_space = [frame for frame in frames if frame.space == space]
             self._add_space(space, _summarised(of_space[0].model, [frame.rows for frame in of_space]))
@@ -104,6 +109,8 @@ class Summary:
         self.skipped += other.skipped
         self.redelivered += other.redelivered
         self.evicted += other.evicted
+        self.back += other.back
+        self.topics |= other.topics
         self.rows_by_class = self.rows_by_class + other.rows_by_class
         self._add_clients(other.keys, other.classes)
         for groups, others in ((self.of_day, other.of_day), (self.of_source, other.of_source)):
@@ -146,6 +153,12 @@ class Summary:
             return 0
         _, sources = np.unique(np.concatenate(list(self.of_source.values())), return_counts=True)
         return int(np.count_nonzero(sources > 1))
+
+    @property
+    def order(self) -> LogOrder:
+        """How the history lies in time."""
+        self.flush()
+        return LogOrder(self.rows, self.back, self.clients, split_clients(self.of_source, self.topics))
 
     def by_class(self, reached: Iterable[ReachedLevel]) -> dict[str, dict[str, int]]:
         """For each class: clients, client-days, rows, and the clients that reached each level or a higher one."""

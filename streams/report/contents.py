@@ -11,6 +11,7 @@ from detector.events.wording import TITLES, about, one_in
 from detector.trace.explanation import Telling
 from streams.analyst.events import Alert, DriftEvent, Event, ThrottleEvent
 from streams.analyst.incidents import Incident
+from streams.analyst.waves import Wave, sentence
 from streams.config.config import Config
 from streams.replay.summary import SLICE_MS, SpaceSummary
 from streams.report import overview
@@ -70,7 +71,8 @@ def ranked_by_severity(events: Sequence[Event]) -> list[Ranked]:
 
 
 class ReportData(NamedTuple):
-    """A replay's outcome, decoded. summary : as in docs/replay.md. incidents : the most severe; ranked : all."""
+    """A replay's outcome, decoded. summary : as in docs/replay.md. incidents : the most severe; ranked : all.
+    waves : many incidents within an hour."""
 
     summary: Mapping[str, Any]
     events: Sequence[Event]
@@ -78,6 +80,7 @@ class ReportData(NamedTuple):
     ranked: Sequence[Ranked]
     spaces: Mapping[str, SpaceSummary]
     sources: Sequence[str]
+    waves: Sequence[Wave] = ()
 
     @property
     def throttles(self) -> list[ThrottleEvent]:
@@ -131,6 +134,7 @@ def _sentences(data: ReportData, held: Sequence[tuple[str, ...]]) -> list[str]:
         f"{summary['rows']:,} requests from {summary['clients']:,} clients to"
         f" {_counted(len(models), 'model')} were judged: {_period(data.spaces)}.",
         _alerted(severe, summary["alerts"]),
+        " ".join(f"{text[:1].upper()}{text[1:]}." for text in map(sentence, data.waves)),
         _below_hard(len(data.ranked) - len(severe)),
         _effect(data.throttles, held),
         _promise(data),
@@ -201,6 +205,8 @@ def _caveats(summary: Mapping[str, Any]) -> str:
         parts.append(f"{_counted(unjudged, 'row')} could not be judged")
     if summary["evicted_clients"]:
         parts.append(f"{_counted(summary['evicted_clients'], 'client')} evicted for lack of room")
+    if summary.get("rows_back_in_time"):
+        parts.append(f"{_counted(summary['rows_back_in_time'], 'row')} went back in the time of their client")
     return f"Note: {'; '.join(parts)}." if parts else ""
 
 

@@ -17,6 +17,7 @@ from streams import files
 from streams.analyst.events import decode_event
 from streams.analyst.incidents import Incident, group
 from streams.analyst.labels import Label
+from streams.analyst.waves import marked, waves
 from streams.explain.find import keys_of
 from streams.replay import Outcome, Plan
 from streams.replay.evidence import gather
@@ -55,7 +56,8 @@ def write_report(path: Path, replayed: Replayed) -> None:
     grouped = group((event for event in events if event.incident in rank), replayed.labels, end)
     incidents = sorted(map(_titled, grouped), key=lambda incident: rank[incident.uid])
     sources = [source.name for source in replayed.plan.sources]
-    data = ReportData(replayed.outcome.summary, events, incidents, ranked, replayed.outcome.spaces, sources)
+    swept = waves(marked(group(events, {}, end), replayed.plan.config.alerts.wave_incidents_per_hour))
+    data = ReportData(replayed.outcome.summary, events, incidents, ranked, replayed.outcome.spaces, sources, swept)
     files.write_lines(path, [page(contents(data, details(replayed, incidents), replayed.plan.config))])
 
 

@@ -37,6 +37,9 @@ FRAME_BYTES = 900_000
 FIXED_ROW_BYTES = 96
 """Columns of one value, validity bits and the request id's offset, rounded up."""
 
+AHEAD_MS = 300_000
+"""How far a record's time may lie ahead of the broker's: clocks of gateways and brokers differ by seconds."""
+
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 _NO_OUTPUT = Output()
@@ -68,6 +71,7 @@ class RecordColumns(NamedTuple):
     tokens_in: U32
     tokens_out: U32
     flags: U16
+    append_ms: I64
 
 
 class Answers(NamedTuple):
@@ -141,6 +145,12 @@ def milliseconds(numbers: F64, are_numbers: Flags, early_ms: float, late_ms: flo
     return found
 
 
+def bounded(time_ms: F64, append_ms: I64) -> tuple[F64, Flags]:
+    """(n,) times, at most AHEAD_MS beyond the broker's where that is known (not 0), and which of them were beyond."""
+    ahead: Flags = (append_ms > 0) & (time_ms > append_ms + AHEAD_MS)
+    return np.where(ahead, append_ms + AHEAD_MS, time_ms), ahead
+
+
 def answers(
     requests: Sequence[Request], threshold: float, identity: Identity, unread: dict[int, tuple[str, ...]]
 ) -> Answers:
@@ -194,9 +204,11 @@ def join(texts: Sequence[str]) -> tuple[I32, U8]:
 
 
 def cut(rows: Rows, n_partitions: int) -> Iterator[tuple[int, Rows]]:
-    """Rows by partition of `requests`, in frames of at most 4,096 rows and about 900 kB; each source's in raw order."""
+    """Rows by partition of `requests`, in frames of at most 4,096 rows and about 900 kB: each source in raw order,
+    several sources in order of time.
+    """
     partition = partition_of(rows.client, n_partitions).astype(np.int64)
-    rows = take(rows, np.lexsort((rows.index, rows.offset, rows.source, partition)))
+    rows = take(rows, _order(rows, partition))
     ends = np.cumsum(np.bincount(partition, minlength=n_partitions))
     width = FIXED_ROW_BYTES + 2 * rows.values.shape[1] + 3 * rows.fields.shape[1]
     size = np.concatenate(([0], np.cumsum(np.diff(rows.id_offsets) + width)))
@@ -207,6 +219,21 @@ def cut(rows: Rows, n_partitions: int) -> Iterator[tuple[int, Rows]]:
             stop = min(end, start + FRAME_ROWS, max(fit, start + 1))
             yield target, _slice(rows, start, stop)
             start = stop
+
+
+def _order(rows: Rows, partition: I64) -> I64:
+    """By partition, and there by time: one source after the other, a client of several would go back at each.
+
+    A row's time here is the latest of its source so far: that keeps the source's own order.
+    """
+    order = np.lexsort((rows.index, rows.offset, rows.source, partition))
+    source, partition = rows.source[order], partition[order]
+    if not (np.diff(source) != 0).any():
+        return order
+    so_far = rows.time_ms[order]
+    for part in np.split(so_far, np.flatnonzero((np.diff(source) != 0) | (np.diff(partition) != 0)) + 1):
+        np.maximum.accumulate(part, out=part)
+    return order[np.lexsort((so_far, partition))]
 
 
 def _slice(rows: Rows, start: int, stop: int) -> Rows:

@@ -33,6 +33,10 @@ SALVAGED_PARTS = 2
 """Of a record that is too long, the first so many times `input.max_record_bytes` are looked at."""
 
 
+LOG_APPEND = 1
+"""`timestamp_type` of a record that the broker stamped (message.timestamp.type=LogAppendTime)."""
+
+
 class RawMessage(Protocol):
     """The attributes of a raw record that are read. aiokafka's ConsumerRecord has them: copying each costs 0.4 us."""
 
@@ -47,6 +51,17 @@ class RawMessage(Protocol):
 
     @property
     def timestamp(self) -> int: ...
+
+    @property
+    def timestamp_type(self) -> int | None: ...
+
+
+def append_ms(record: RawMessage, limits: Input) -> int:
+    """When the broker appended a record, ms since 1970; 0 if the producer set the time, or if it is none that a record
+    may have (a broker without a clock)."""
+    if record.timestamp_type != LOG_APPEND:
+        return 0
+    return record.timestamp if limits.earliest_ms <= record.timestamp < limits.latest_ms else 0
 
 
 class DecodedRecords(NamedTuple):
@@ -90,7 +105,7 @@ def read_records(
                 pass
             else:
                 requests.append(request)
-                places.append(Place(record.offset, 0, record.timestamp))
+                places.append(Place(record.offset, 0, record.timestamp, append_ms(record, config.input)))
                 continue
         _read_unusual(record, adapter, config.input, features, read)
     return read
@@ -122,7 +137,7 @@ def _read_unusual(
             item = adapter.decode(element, record.headers, features)
         if isinstance(item, Request):
             read.requests.append(item)
-            read.places.append(Place(record.offset, index, record.timestamp))
+            read.places.append(Place(record.offset, index, record.timestamp, append_ms(record, limits)))
         elif item is None:
             read.unread.append((record.offset, index))
         else:
@@ -145,7 +160,7 @@ def _read_head(
     request = adapter.decode(head, record.headers, features)
     if isinstance(request, Request):
         read.requests.append(request)
-        read.places.append(Place(record.offset, index, record.timestamp))
+        read.places.append(Place(record.offset, index, record.timestamp, append_ms(record, limits)))
 
 
 def _cut(value: bytes, adapter: Adapter, limits: Input) -> Sequence[bytes] | Fault:

@@ -12,7 +12,7 @@ from models.encoders.base import Encoded, Encoder, Flags, ScannedInputs
 from models.encoders.table_reader import Interned
 from models.kernels.json.columns import copy_texts, read_times
 from models.kernels.json.scan import NUMBERS, OBJECT, TEXT, TRUE, WHOLE
-from models.rows import F64, FLAG_EXPLAIN, FLAG_LABEL, FLAG_REFUSED, I32, I64, U8, U16, U32
+from models.rows import F64, FLAG_AHEAD, FLAG_EXPLAIN, FLAG_LABEL, FLAG_REFUSED, I32, I64, U8, U16, U32
 from streams.adapters import scanner
 from streams.adapters.request import IDENTIFIER_CHARS, LABEL_CHARS
 from streams.adapters.scanner import Scanned
@@ -32,6 +32,13 @@ class Window(NamedTuple):
     late_ms: float
 
 
+class RawPlaces(NamedTuple):
+    """Of n messages: offset, and when the broker appended it, ms (0: unknown)."""
+
+    offsets: I64
+    append_ms: I64
+
+
 class PlainRows(NamedTuple):
     """Plain records of one model. rows : (n,) their places."""
 
@@ -43,19 +50,19 @@ class PlainRows(NamedTuple):
 
 def plain_rows(
     found: Scanned,
-    offsets: I64,
+    places: RawPlaces,
     encoders: Mapping[str, Encoder],
     thresholds: Mapping[str, float],
     identity: Identity,
     names: ModelNames,
     window: Window,
 ) -> Iterator[PlainRows]:
-    """Models in order of appearance. offsets : (n,) of the messages.
+    """Models in order of appearance. places : of the messages.
 
     Left over is what has no input, no request id or no calibrated model, and a model whose encoder takes decoded inputs
     only.
     """
-    time_ms, in_time = _times(found, window)
+    time_ms, in_time, ahead = _times(found, places.append_ms, window)
     clean = found.plain & in_time & _are_short(found)
     codes, coded = _classes(found, clean)
     clean &= coded
@@ -76,19 +83,22 @@ def plain_rows(
         if not good.all():
             encoded = columns.take_encoded(encoded, good)
             rows, score, margin = rows[good], score[good], margin[good]
-        said = _said(found, rows, offsets, time_ms, codes, score, margin, identity)
+        said = _said(found, rows, places, time_ms, codes, score, margin, identity)
+        said.flags[ahead[rows]] |= FLAG_AHEAD
         yield PlainRows(name, rows, encoded, said)
 
 
-def _times(found: Scanned, window: Window) -> tuple[I64, Flags]:
+def _times(found: Scanned, append_ms: I64, window: Window) -> tuple[I64, Flags, Flags]:
+    """Times, which of them are taken, and which of them the broker's time bounds."""
     values = found.values
     seconds = values.number[scanner.TS]
     kind = np.where(found.plain, values.kind[scanner.TS], 0).astype(np.uint8)
     read_times(found.text, kind, values.start[scanner.TS], values.end[scanner.TS], seconds)
     time_ms = columns.milliseconds(seconds, kind != TEXT, window.early_ms, window.late_ms)
     with np.errstate(invalid="ignore"):
+        time_ms, ahead = columns.bounded(time_ms, append_ms)
         inside = (kind > 0) & (time_ms >= window.early_ms) & (time_ms < window.late_ms)
-    return np.where(inside, time_ms, 0.0).astype(np.int64), inside
+    return np.where(inside, time_ms, 0.0).astype(np.int64), inside, ahead
 
 
 def _are_short(found: Scanned) -> Flags:
@@ -152,14 +162,14 @@ def _inputs(encoder: Encoder, found: Scanned, rows: I64) -> ScannedInputs:
 
 
 def _said(
-    found: Scanned, rows: I64, offsets: I64, time_ms: I64, codes: U8, score: F64, margin: F64, identity: Identity
+    found: Scanned, rows: I64, places: RawPlaces, time_ms: I64, codes: U8, score: F64, margin: F64, identity: Identity
 ) -> RecordColumns:
     values, n = found.values, len(rows)
     client, client_tail = identity.clients_of_utf8(_client_ids(found, rows))
     id_offsets, id_bytes = _join(found, rows)
     output, flags = _answers(found, rows, identity)
     return RecordColumns(
-        offset=offsets[rows],
+        offset=places.offsets[rows],
         index=np.zeros(n, np.int32),
         client=client,
         client_tail=client_tail,
@@ -173,6 +183,7 @@ def _said(
         tokens_in=_counts(values.kind[scanner.TOKENS_IN][rows], values.number[scanner.TOKENS_IN][rows]),
         tokens_out=_counts(values.kind[scanner.TOKENS_OUT][rows], values.number[scanner.TOKENS_OUT][rows]),
         flags=flags,
+        append_ms=places.append_ms[rows],
     )
 
 

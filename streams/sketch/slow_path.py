@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from models.encoders.base import Encoded, Encoder
-from models.rows import F64, FLAG_UNKNOWN_MODEL, FLAG_UNREADABLE, I64
+from models.encoders.base import Encoded, Encoder, Flags
+from models.rows import FLAG_AHEAD, FLAG_UNKNOWN_MODEL, FLAG_UNREADABLE, I64
 from streams.adapters.base import Adapter
 from streams.adapters.request import Request, Salvaged
 from streams.config.input import Input
@@ -23,11 +23,15 @@ UNKNOWN_MODEL, NO_INPUT, FEW_FIELDS, UNREADABLE = "unknown_model", "no_input", "
 
 
 class Place(NamedTuple):
-    """Of a request: offset and time of its record (ms, -1 for none), and its element there, or WHOLE_RECORD."""
+    """Of a request: offset and time of its record (ms, -1 for none), and its element there, or WHOLE_RECORD.
+
+    append_ms : the time, if the broker set it; else 0.
+    """
 
     offset: int
     element: int
     timestamp: int
+    append_ms: int = 0
 
     @property
     def row(self) -> int:
@@ -93,7 +97,7 @@ def slow_rows(
         if place.element == WHOLE_RECORD:
             unread[row] = (*unread.get(row, ()), "record")
     faults = lost_ones(requests)
-    time_ms = _times(requests, places, limits, faults)
+    time_ms, ahead = _times(requests, places, limits, faults)
     given = [
         getattr(request, space.encoder.reads) if space.is_named and row not in faults else None
         for row, request in enumerate(requests)
@@ -106,6 +110,7 @@ def slow_rows(
     said = _said(requests, places, time_ms, space.threshold, elements, identity, unread)
     flags = said.flags
     flags[list(unread.keys() | faults.keys())] |= FLAG_UNREADABLE
+    flags[ahead] |= FLAG_AHEAD
     flags |= np.uint16(0 if space.is_named else FLAG_UNKNOWN_MODEL)
     unjudged = []
     for row in np.flatnonzero(~encoded.usable).tolist():
@@ -129,11 +134,12 @@ def _why(row: int, given: Sequence[object], faults: Faults, *, is_named: bool) -
     return NO_INPUT if given[row] is None else FEW_FIELDS
 
 
-def _times(requests: Sequence[Request], places: Sequence[Place], limits: Input, faults: Faults) -> I64:
+def _times(requests: Sequence[Request], places: Sequence[Place], limits: Input, faults: Faults) -> tuple[I64, Flags]:
     """Milliseconds since 1970; of a time that cannot be read or taken that of the record, else 0: the client's clock
-    does not move then."""
+    does not move then. And which of them the broker's time bounds."""
     early_ms, late_ms = limits.earliest_ms, limits.latest_ms
-    time_ms: F64 = columns.times(requests, early_ms, late_ms)
+    appends = np.array([place.append_ms for place in places], np.int64)
+    time_ms, ahead = columns.bounded(columns.times(requests, early_ms, late_ms), appends)
     early, late = time_ms < early_ms, time_ms >= late_ms
     for row in np.flatnonzero(early | late).tolist():
         window = f"{limits.earliest:%Y-%m-%d} (input.earliest) to {limits.latest:%Y-%m-%d} (input.latest)"
@@ -141,7 +147,7 @@ def _times(requests: Sequence[Request], places: Sequence[Place], limits: Input, 
         faults.setdefault(row, Fault("ts", f"a time from {window}", got, "time"))
         stamp = places[row].timestamp
         time_ms[row] = stamp if early_ms <= stamp < late_ms else 0.0
-    return time_ms.astype(np.int64)
+    return time_ms.astype(np.int64), ahead
 
 
 def _said(
@@ -176,4 +182,5 @@ def _said(
         tokens_in=columns.counts([request.tokens_in for request in requests]),
         tokens_out=columns.counts([request.tokens_out for request in requests]),
         flags=answers.flags,
+        append_ms=np.array([place.append_ms for place in places], np.int64),
     )

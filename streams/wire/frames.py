@@ -274,6 +274,8 @@ def _check(rows: Rows, label: str) -> None:
         raise FrameError(f"column class: expected 0 to {len(CLASSES) - 1}")
     if rows.count and not (rows.time_ms.min() >= TIME_MS_MIN and rows.time_ms.max() < TIME_MS_MAX):
         raise FrameError("column time_ms: expected years 1 to 8999")
+    if rows.count and not (rows.append_ms.min() >= 0 and rows.append_ms.max() < TIME_MS_MAX):
+        raise FrameError("column append_ms: expected 0, or a time up to year 8999")
     known = named(label)
     if known and not set(np.unique(rows.source).tolist()) <= known.keys():
         raise FrameError("column source: expected the sources in source_name")

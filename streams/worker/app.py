@@ -115,6 +115,7 @@ class Worker:
         self.metrics = Metrics()
         self._config = config
         self._features = features
+        self._begun: list[StageRunner] = []
         self.liveness = Liveness(config, self._wanted, self._check_topics)
         self.runners = [StageRunner(*self._stage(name, artefacts, secrets)) for name in STAGES if name in stages]
         self.health = Health(self.runners, self.metrics, self.liveness, config.web)
@@ -137,7 +138,7 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        return not self.liveness.unavailable_s and all(runner.ready for runner in self.runners)
+        return not self.liveness.unavailable_s and all(self.health.serves(runner) for runner in self.runners)
 
     def _wanted(self) -> tuple[list[str], list[TP]]:
         names = {name for runner in self.runners for name in runner.stage.topics}
@@ -154,7 +155,7 @@ class Worker:
         await self.health.start()
         log.info("started", stages=[r.stage.name for r in self.runners], on=self._features.name, at=self.health.address)
         stop = asyncio.create_task(asked.wait())
-        starts = [asyncio.create_task(runner.start()) for runner in self.runners]
+        starts = [asyncio.create_task(self._start(runner)) for runner in self.runners]
         watching, looking = asyncio.create_task(self._watch()), asyncio.create_task(self.liveness.run())
         ends: list[asyncio.Future[Any]] = [stop, watching, looking, *(runner.failed for runner in self.runners)]
         waiting = set(ends) | set(starts)
@@ -165,13 +166,13 @@ class Worker:
                     task.result()
             for task in starts:
                 task.cancel()
-            await self._bounded(asyncio.gather(*(runner.stop() for runner in self.runners)), STOP_S)
+            await self._bounded(asyncio.gather(*(runner.stop() for runner in self._begun)), STOP_S)
             log.info("stopped")
         except BaseException:
             for task in starts:
                 task.cancel()
             with contextlib.suppress(StageError):  # the first error is the one to report
-                leaving = asyncio.gather(*(runner.abandon() for runner in self.runners), return_exceptions=True)
+                leaving = asyncio.gather(*(runner.abandon() for runner in self._begun), return_exceptions=True)
                 await self._bounded(leaving, LEFT_S)
             raise
         finally:
@@ -180,6 +181,12 @@ class Worker:
                 helper.cancel()
             await asyncio.wait(helpers, timeout=LEFT_S)
             await self.health.stop()
+
+    async def _start(self, runner: StageRunner) -> None:
+        """Not before its raw topics exist: some brokers make a topic as soon as somebody asks for it."""
+        await self.liveness.until_there({*runner.stage.topics} & {*self._config.topics.raw})
+        self._begun.append(runner)
+        await runner.start()
 
     async def _bounded(self, stopping: "asyncio.Future[Any]", seconds: float) -> None:
         """Not `wait_for`, which waits until what it cancels has ended."""
@@ -191,7 +198,7 @@ class Worker:
         while True:
             await asyncio.sleep(WATCH_S)
             self.metrics.unavailable.set(self.liveness.unavailable_s)
-            for runner in self.runners:
+            for runner in self._begun:
                 if self.liveness.unavailable_s:
                     runner.reset_deadlines()
                 elif (overdue := runner.overdue(WATCH_S)) is not None:

@@ -36,16 +36,19 @@ class Health:
         return _json({"failed": failed}, good=not failed)
 
     def _ready(self) -> Answer:
-        """Kafka is reachable, and every stage has its partitions and their state."""
+        """Kafka is reachable, and every stage has its topics, its partitions and their state."""
         parts = {"kafka": not self._liveness.unavailable_s} | {
-            runner.stage.name: runner.ready for runner in self._runners
+            runner.stage.name: self.serves(runner) for runner in self._runners
         }
         return _json(parts, good=all(parts.values()))
+
+    def serves(self, runner: StageRunner) -> bool:
+        return runner.ready and self._liveness.absent.isdisjoint(runner.stage.topics)
 
     def _scrape(self) -> Answer:
         self._metrics.lag.clear()
         for runner in self._runners:
-            self._metrics.stage_ready.labels(runner.stage.name).set(runner.ready)
+            self._metrics.stage_ready.labels(runner.stage.name).set(self.serves(runner))
             for partition, records in runner.lag().items():
                 self._metrics.lag.labels(partition.topic, partition.partition).set(records)
         return Answer(HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", self._metrics.render())

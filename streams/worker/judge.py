@@ -28,6 +28,7 @@ from streams.metrics import Metrics
 from streams.wire import frames, settings_log
 from streams.wire.dead_letter import DeadLetterTopic
 from streams.wire.rejects import WHOLE_RECORD, DeadLetter, Record, Reject, dead_letters
+from streams.worker.order_watch import OrderWatch
 from streams.worker.sink import Sink
 from streams.worker.stage import StageError
 from streams.worker.state_topic import StateTopic, Stored
@@ -164,6 +165,7 @@ class JudgeStage:
         self._dead = DeadLetterTopic(self._producer, config, metrics)
         self._partitions: dict[TP, Partition] = {}
         self._log_id = ""
+        self._order = OrderWatch(metrics)
         self._evicted_logged = 0
         self._sending: set[asyncio.Task[None]] = set()
         self._storing: asyncio.Task[None] | None = None
@@ -286,7 +288,9 @@ class JudgeStage:
                 unreadable.append(_dead_letter(record, error))
                 continue
             events += partition.step(frame)
-            rows += frame.rows.count if isinstance(frame, RowFrame) else 0
+            if isinstance(frame, RowFrame):
+                rows += frame.rows.count
+                self._order.add(frame)
         if unreadable:
             await self._dead.send(unreadable)
         if events:
@@ -332,11 +336,13 @@ class JudgeStage:
             counts["skipped"] += partition.state.skipped
             counts["redelivered"] += partition.state.redelivered
             counts["evicted"] += partition.state.evicted
+            counts["back"] += partition.state.back
         self._metrics.clients.set(counts["clients"])
         self._metrics.skipped.set(counts["skipped"])
         self._metrics.redelivered.set(counts["redelivered"])
         self._metrics.evicted.set(counts["evicted"])
         self._log_evictions(counts["evicted"])
+        self._order.look(counts["back"])
 
     def _log_evictions(self, evicted: int) -> None:
         """Whenever they have doubled: a flood of invented clients must not become a flood of log lines."""

@@ -8,7 +8,7 @@ that time.
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from faust.types import TP
 from streams.config.config import Config
 from streams.config.kafka import Kafka
 from streams.kafka import clients
-from streams.kafka.topic_ids import topic_ids
+from streams.kafka.topic_ids import absent_topics, topic_ids
 
 LOOK_S = 2.0
 ANSWER_S = 10.0
@@ -32,10 +32,11 @@ log = structlog.get_logger("probewatch")
 
 
 class TopicSnapshot(NamedTuple):
-    """ids : topic -> id. ends : partition -> end offset of its log, or less."""
+    """ids : topic -> id. ends : partition -> end offset of its log, or less. absent : topics that there are not."""
 
     ids: Mapping[str, str]
     ends: Mapping[TP, int]
+    absent: frozenset[str] = frozenset()
 
 
 class Outage:
@@ -70,6 +71,25 @@ class Outage:
             log.info("Kafka is available again", after_s=round(self.seconds))
             self._ended_s += self.seconds
             self._since = None
+
+
+class Absence:
+    """Logs topics that do not exist, at once and every REPEAT_S, and when they do. Kafka's clients would wait for them
+    in silence for ever."""
+
+    def __init__(self) -> None:
+        self.topics: frozenset[str] = frozenset()
+        self.seen = False
+        self._logged = float("-inf")
+
+    def see(self, absent: frozenset[str]) -> None:
+        now = time.monotonic()
+        if absent and (absent - self.topics or now - self._logged >= REPEAT_S):
+            self._logged = now
+            log.warning("topics do not exist, nothing is read from them", topics=sorted(absent), key="topics.raw")
+        elif self.topics and not absent:
+            log.info("all topics exist now", topics=sorted(self.topics))
+        self.topics, self.seen = absent, True
 
 
 async def wait_for_kafka(kafka: Kafka) -> None:
@@ -122,6 +142,7 @@ class Liveness:
         self._wanted = wanted
         self._check = check
         self._outage = Outage(config.kafka)
+        self._absence = Absence()
         self._consumer: AIOKafkaConsumer | None = None
 
     @property
@@ -132,6 +153,16 @@ class Liveness:
     def away_s(self) -> float:
         """Seconds in which Kafka did not respond, in all."""
         return self._outage.total_s
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """Topics that there were not when Kafka was last asked."""
+        return self._absence.topics
+
+    async def until_there(self, names: Collection[str]) -> None:
+        """Returns once these topics exist."""
+        while names and not (self._absence.seen and self.absent.isdisjoint(names)):  # noqa: ASYNC110 set by `run`
+            await asyncio.sleep(LOOK_S / 10)
 
     async def run(self) -> None:
         """Never returns. Raises what `check` raises."""
@@ -144,6 +175,7 @@ class Liveness:
                     await self._hang_up()
                 else:
                     self._outage.ends()
+                    self._absence.see(snapshot.absent)
                     self._check(snapshot)
                 await asyncio.sleep(LOOK_S)
         finally:
@@ -157,9 +189,10 @@ class Liveness:
                 self._consumer = await _started(clients.bare_reader(self._config))
             names, partitions = self._wanted()
             ids = await topic_ids(self._consumer._client, names)
+            absent = await absent_topics(self._consumer._client, names) if len(ids) < len(names) else frozenset()
             logs = [TopicPartition(*tp) for tp in partitions]
             ends = await self._consumer.end_offsets(logs) if logs else {}
-            return TopicSnapshot(ids, {TP(*partition): end for partition, end in ends.items()})
+            return TopicSnapshot(ids, {TP(*partition): end for partition, end in ends.items()}, absent)
 
     async def _hang_up(self) -> None:
         consumer, self._consumer = self._consumer, None

@@ -19,12 +19,12 @@ from streams.kafka import clients, topics
 from streams.kafka.broker import Features, log_ends
 from streams.kafka.faust_batches import Batch, Memory
 from streams.metrics import Metrics
-from streams.sketch.identity import source_id
 from streams.sketch.shares import REMEDY, Share, Shares
-from streams.sketch.sketcher import RawRange, Sketcher, SketchResult, chunks, internal
+from streams.sketch.sketcher import RawRange, Sketcher, SketchResult, chunks, internal, raw_range
 from streams.wire import frames
 from streams.wire.dead_letter import DeadLetterTopic
 from streams.wire.rejects import Record, Reject, dead_letters
+from streams.worker.source_clocks import SourceClocks
 from streams.worker.stage import StageError
 
 log = structlog.get_logger("probewatch")
@@ -87,6 +87,7 @@ class SketchStage:
         self._dead = DeadLetterTopic(self._producer, config, metrics)
         self._shares = Shares((*config.policy.shared_clients, *config.input.registry))
         self._told: set[tuple[str, str]] = set()
+        self._clocks = SourceClocks(metrics)
         self._ends: dict[TP, int] = {}
         self._gathered: list[Batch] = []
         self._gathered_bytes = 0
@@ -125,7 +126,7 @@ class SketchStage:
         """Raises StageError if the group has read beyond the end of a log: then the topic was re-created."""
         self._ends = {}
         places = {tp: TopicPartition(tp.topic, tp.partition) for tp in partitions}
-        async with clients.reader(self._config) as consumer:
+        async with clients.reader(self._config, isolation_level="read_uncommitted") as consumer:  # to its very end
             ends = await log_ends(consumer, places.values(), self._features) if places else {}
         for tp, place in places.items():
             offset = committed[tp]
@@ -157,8 +158,7 @@ class SketchStage:
         await clients.yield_to_io()
 
     def _stretch(self, batch: Batch) -> RawRange:
-        topic, partition = batch.partition
-        return RawRange(topic, partition, source_id(topic, partition, self._config.input.incarnation), batch.records)
+        return raw_range(*batch.partition, self._config.input.incarnation, batch.records)
 
     async def _await_sends(self) -> None:
         """Wait until what is in flight is acknowledged; raises if it is not."""
@@ -180,6 +180,7 @@ class SketchStage:
         for batch in batches:
             self._ends[batch.partition] = batch.end
             self._metrics.records.labels(batch.partition.topic).inc(len(batch.records))
+        self._clocks.add(result.frames)
         for reason, rows in result.unjudged.items():
             self._metrics.unjudged.labels(reason).inc(rows)
         for field, count in result.unread.items():

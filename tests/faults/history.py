@@ -64,4 +64,7 @@ def _batches(life: Life) -> Iterator[tuple[int, list[RawRecord]]]:
         own = [record for record in life.records if record.partition == partition]
         for start in range(0, len(own), BATCH_RECORDS):
             chosen = own[start : start + BATCH_RECORDS]
-            yield partition, [RawRecord(r.offset, r.value, r.key, r.headers, r.timestamp) for r in chosen]
+            yield (
+                partition,
+                [RawRecord(r.offset, r.value, r.key, r.headers, r.timestamp, r.timestamp_type) for r in chosen],
+            )

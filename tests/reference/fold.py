@@ -86,7 +86,7 @@ class SlowFold:
         self.clients: dict[int, Client] = {}
         self.moved: dict[int, list[int]] = {}
         self.marks: dict[tuple[int, int], tuple[int, int]] = {}
-        self.skipped = self.redelivered = self.evicted = 0
+        self.skipped = self.redelivered = self.evicted = self.back = 0
         self.counts: Counter[tuple[str | int, ...]] = Counter()
         self.met: Counter[str] = Counter()
 
@@ -126,7 +126,7 @@ class SlowFold:
         before, client.statistic = client.statistic, max(NEVER, verdict.statistic)
         verdict.statistic_kept = client.statistic
         if client.statistic > before or verdict.evidence[verdict.lead] >= CEILING:
-            verdict.level = self.called_for(client, client_class)
+            verdict.level = self.called_for(client, client_class, row)
         return verdict
 
     def is_delivered_again(self, client: Client, row: Row) -> bool:
@@ -181,6 +181,7 @@ class SlowFold:
             client.clock_ms = client.decay_from_ms = time_ms
             client.day, client.minute = time_ms // DAY_MS, time_ms // MINUTE_MS
         before = client.clock_ms
+        self.back += 0 < time_ms < before - MINUTE_MS
         client.clock_ms = max(before, time_ms)
         client.gap_ms = -1 if first else client.clock_ms - before
         self.fade(client)
@@ -438,14 +439,16 @@ class SlowFold:
         statistic = excess.get(lead, -(1 << 60))
         return Verdict(0, lead, leaders[lead], statistic, evidence, 0)
 
-    def called_for(self, client: Client, client_class: int) -> int:
+    def called_for(self, client: Client, client_class: int, row: Row) -> int:
         """The level that this row raises the client to, 0 for none."""
-        if client.clock_ms < client.quiet_until_ms:
+        now_ms = max(client.clock_ms, row["append_ms"])
+        self.met["the broker's time ends a decision"] += client.clock_ms < client.expires_ms <= now_ms
+        if now_ms < client.quiet_until_ms:
             return 0
         upwards = (client.key >> 17) % 501
         thresholds = self.tables["thresholds"][client_class]
         reached = max([0] + [level for level in (1, 2, 3, 4) if client.statistic >= thresholds[level] + upwards])
-        in_force = client.level if client.clock_ms < client.expires_ms else 0
+        in_force = client.level if now_ms < client.expires_ms else 0
         return reached if reached > in_force else 0
 
     def forget_evidence(self, client: Client) -> None:

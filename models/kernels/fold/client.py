@@ -12,6 +12,7 @@ from models.kernels.fold.families import forget_old
 from models.kernels.fold.slots import make_room, take_page
 from models.kernels.jit import kernel, part
 from models.kernels.layout import (
+    BACK,
     COVERAGE,
     EXPLAIN,
     MARGIN_SEEK,
@@ -77,6 +78,8 @@ def tick(table: Table, slot: int, block: int, batch: RowBatch, row: int) -> int:
         client.day, client.minute = time_ms // DAY_MS, time_ms // MINUTE_MS
     else:
         client.gap_ms = max(np.int64(0), time_ms - client.clock_ms)
+        if 0 < time_ms < client.clock_ms - MINUTE_MS:  # 0 is that of a row whose time is unknown
+            table.heads[BACK] += 1
     client.clock_ms = max(client.clock_ms, time_ms)
     faded = ((client.clock_ms - client.decay_from_ms) * LN2_MICRO) // (HALF_LIFE_MS * 1000)
     if faded > 0:

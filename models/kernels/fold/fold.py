@@ -150,7 +150,7 @@ def apply(walk: Walk, slot: int, block: int, row: int) -> int:
         copy(tally.evidence[row], evidence)
         tally.statistic[row] = client.statistic
     risen = client.statistic > before or evidence[verdict[LEAD_PROCESS]] >= CEILING  # there it cannot rise any more
-    if risen and calls_for_decision(walk, slot, client_class):
+    if risen and calls_for_decision(walk, slot, client_class, row):
         status |= CROSSED
     return status
 
@@ -266,17 +266,21 @@ def threshold_offset(key: np.uint64) -> int:
 
 
 @part
-def calls_for_decision(walk: Walk, slot: int, client_class: int) -> bool:
-    """A higher level than the one in force; after expiry, any level again. Asked when evidence has risen."""
+def calls_for_decision(walk: Walk, slot: int, client_class: int, row: int) -> bool:
+    """A higher level than the one in force; after expiry, any level again. Asked when evidence has risen.
+
+    What is in force is a matter of the broker's time where that is later: doors have no other.
+    """
     client = walk.table.clients[slot]
-    if client.clock_ms < client.quiet_until_ms:
+    now_ms = max(client.clock_ms, walk.batch.append_ms[row])
+    if now_ms < client.quiet_until_ms:
         return False
     offset = threshold_offset(client.key)
     level = 0
     for higher in range(1, DECISION_LEVELS):
         if client.statistic >= walk.nulls.thresholds[client_class, higher] + offset:
             level = higher
-    in_force = client.level if client.clock_ms < client.expires_ms else 0
+    in_force = client.level if now_ms < client.expires_ms else 0
     walk.verdict[RAISED_LEVEL] = level
     return bool(level > in_force)
 

@@ -112,6 +112,8 @@ class ColumnGroup:
             and int(columns["client_class"].max()) < len(CLASSES)
             and int(columns["time_ms"].min()) >= TIME_MS_MIN
             and int(columns["time_ms"].max()) < TIME_MS_MAX
+            and int(columns["append_ms"].min()) >= 0
+            and int(columns["append_ms"].max()) < TIME_MS_MAX
             and all(_is_one_to_one(pairs) for pairs in self._several.values())
         )
         for _, ends in self._lists.values():
