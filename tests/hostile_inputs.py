@@ -27,6 +27,8 @@ UNJUDGED = getattr(row_columns, "FLAG_UNJUDGED", 0)
 ROWS_MAX = 120
 LATER = 1.5
 """A probe must be found within so many times the rows of one without a trick."""
+COUNTED_ROWS = 16
+"""And one whose requests have no input within so many: such a row says little (docs/detectors/unreadable.md)."""
 LEVEL = 3
 """`hard`: an alert, and a request a minute."""
 PROBER = "evil-0"
@@ -45,6 +47,10 @@ class Seen(NamedTuple):
     @property
     def unseen(self) -> int:
         return self.rows - self.judged - self.counted
+
+    def in_time(self, plain: int) -> bool:
+        """plain : the request at which a probe without a trick is found."""
+        return self.found is not None and self.found <= max(LATER * plain, COUNTED_ROWS if self.counted else 0)
 
 
 def probe(count: int) -> list[Row]:
@@ -107,7 +113,7 @@ def table(found: list[tuple[Trick, Seen]], plain: int) -> Iterator[str]:
         kinds.setdefault(trick.kind, []).append(seen)
     for kind, those in [*kinds.items(), ("all", [seen for _, seen in found])]:
         ends = Counter("unseen" if one.unseen else "counted" if one.counted else "judged" for one in those)
-        in_time = sum(one.found is not None and one.found <= LATER * plain for one in those)
+        in_time = sum(one.in_time(plain) for one in those)
         last = "never" if any(one.found is None for one in those) else str(max(one.found or 0 for one in those))
         cells = kind, len(those), ends["judged"], ends["counted"], ends["unseen"], in_time, last
         yield f"| {' | '.join(map(str, cells))} |"
@@ -122,7 +128,7 @@ def main(arguments: list[str]) -> int:
         found: list[tuple[Trick, Any]] = list(results(trial, islice(tricks(), most)))
     print(f"A probe without a trick is found at its request {plain.found}.\n")
     print("\n".join(table(found, plain.found)))
-    late = [(t, s) for t, s in found if s.unseen or s.found is None or s.found > LATER * plain.found]
+    late = [(t, s) for t, s in found if s.unseen or not s.in_time(plain.found)]
     for trick, seen in late:
         print(json.dumps({"trick": trick.label, **seen._asdict()}))
     return 1 if late else 0

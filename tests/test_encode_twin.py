@@ -119,6 +119,17 @@ def test_what_is_no_field_belongs_to_the_identity_in_any_order() -> None:
     assert one == other == encoder.encode([BASE | {"x": 2.0, "y": "b"}]).exact[0] != encoder.encode([BASE]).exact[0]
 
 
+@pytest.mark.parametrize("count", [31, 32, 33, 200])
+def test_many_members_that_are_no_field_s(count: int) -> None:
+    encoder = encoder_of(7)
+    many = BASE | {f"x{number}": number if number % 2 else str(number) for number in range(count)} | {"y": None}
+    changed = [many, dict(reversed(many.items())), many | {"x7": "7"}, many | {"x7": [1]}, many | {"f01": "bad"}]
+    encoded = encoder.encode(changed)
+    assert encoded.exact[0] == encoded.exact[1] and len(set(encoded.exact.tolist())) == 4
+    for row, features in enumerate(changed):
+        same(encoded, row, twin_of(encoder).encode(features))
+
+
 def test_a_row_with_hardly_a_known_field_is_not_usable_and_renamed_ones_differ() -> None:
     encoder = encoder_of(23)
     rng = np.random.default_rng(8)

@@ -101,8 +101,7 @@ class TableReader:
                 plain[:, j] = self._categories([row.get(name) for row in inputs], codes, name, bad)
         for row, mapping in enumerate(inputs):
             if row in bad or not mapping.keys() <= self._known_names:
-                self._foreign_values(mapping, bad.setdefault(row, {}), faults, row)
-                rest[row] = self._rest(mapping, bad[row])
+                rest[row] = self._rest(mapping, bad.get(row, {}), row, faults)
         return ReadRows(plain, rest)
 
     def read_members(self, text: U8, begin: I32, end: I32, members: ObjectMembers) -> tuple[ReadRows, Flags]:
@@ -182,29 +181,22 @@ class TableReader:
             numbers.append(number)
         return numbers
 
-    def _foreign_values(
-        self, mapping: Mapping[str, Value], bad: dict[str, str], faults: list[EncodingFault], row: int
-    ) -> None:
-        """Adds what cannot be read of members that are no field's to what is bad of a row, and tells all of it."""
+    def _rest(self, mapping: Mapping[str, Value], bad: Mapping[str, str], row: int, faults: list[EncodingFault]) -> int:
+        """Hash of what is no field's and of what cannot be read of fields (`bad`), in any order; tells what cannot."""
         faults += [EncodingFault(row, f"features.{name}", "a finite number or text", "something else") for name in bad]
-        foreign = {name: _unread(mapping[name]) for name in mapping.keys() - self._known_names}
-        unread = {name: text for name, text in foreign.items() if text is not None}
-        if unread:
+        foreign = [name for name in mapping if name not in self._known_names]
+        texts = {name: text for name in foreign if (text := _unread(mapping[name])) is not None}
+        if texts:
             faults.append(EncodingFault(row, "features", "numbers, strings, booleans and nulls", "something else"))
-            bad |= unread
-
-    def _rest(self, mapping: Mapping[str, Value], bad: Mapping[str, str]) -> int:
-        """Hash of members that are no field's and of those that cannot be read, in any order."""
+        found: dict[str, Value] = {name: mapping[name] for name in foreign if mapping[name] is not None}
+        found.update(texts)
+        found.update(bad)
+        if len(foreign) > FOREIGN_MAX:
+            return int(_hashed(json.dumps(found, sort_keys=True), self._salt))
         total = 0
-        for name, value in mapping.items():
-            text = bad.get(name)
-            if text is None and (value is None or name in self._known_names):
-                continue
+        for name, value in found.items():
             key = _hashed(name, self._salt)
-            if text is not None or isinstance(value, str):
-                total += int(_hashed(str(value) if text is None else text, key))
-            else:
-                total += int(hash_number(float(value), key))  # type: ignore[arg-type]  # what is none is in `bad`
+            total += int(_hashed(value, key) if isinstance(value, str) else hash_number(number_of(value), key))
         return total & _WORD
 
 
@@ -236,11 +228,11 @@ def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Value]], Sequence[Va
 
 def _unread(value: Any) -> str | None:
     """The text of a value that cannot be read, None for every other one."""
-    if type(value) is float and math.isfinite(value):  # nearly always
+    if value is None or isinstance(value, str) or (type(value) is float and math.isfinite(value)):
         return None
     if isinstance(value, Unread):
         return value.text
-    if value is None or isinstance(value, str) or not math.isnan(number_of(value)):
+    if not math.isnan(number_of(value)):
         return None
     return json.dumps(value, default=str, sort_keys=True) if isinstance(value, list | dict) else str(value)
 

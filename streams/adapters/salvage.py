@@ -68,7 +68,7 @@ def request_of(values: Mapping[str, bytes], explain: Explain, *, is_whole: bool)
     client_id = read("client_id", _client_id, "")
     if not client_id:
         return explain()
-    if len(client_id) > IDENTIFIER_CHARS or not _is_unicode(client_id):
+    if len(client_id) > IDENTIFIER_CHARS or "\ufffd" in client_id:
         unread.append("client_id")
     request = Salvaged(
         ts=read("ts", _time, UNKNOWN_TIME),
@@ -163,8 +163,13 @@ def _embedding(value: bytes) -> Any:
 
 
 def _client_id(value: bytes) -> str:
+    """As doors read the same bytes in a header: what is no UTF-8 is U+FFFD (probewatch_door.pseudonym)."""
     if value[:1] == b'"':
-        return text_in(value)
+        text = text_in(value)
+        try:
+            return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        except UnicodeEncodeError:
+            return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     whole = whole_in(value.decode("ascii", "replace"))
     if whole is None:
         raise _UnreadError
@@ -254,7 +259,7 @@ def _scalar(value: bytes) -> float | str | bool | Unread | None:
     """A value of a table, or its text."""
     if value[:1] == b'"':
         text = strict_text(value)
-        return Unread(text_in(value)) if text is None else text
+        return Unread(value.decode("utf-8", "surrogateescape")) if text is None else text
     if value in _WORDS:
         return _WORDS[value]
     try:

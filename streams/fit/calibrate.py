@@ -43,6 +43,7 @@ from streams.progress import Reporter
 from streams.secrets.load import Secrets, load_signing_key
 from streams.sketch.elements import read_records
 from streams.sketch.identity import Identity, identity_of
+from streams.sketch.model_names import ModelSpellings
 from streams.wire.rejects import REJECTS_FILE, by_reason
 
 REJECTED_SHARE_MAX = 0.01
@@ -314,7 +315,7 @@ def _sample(
 ) -> dict[str, _Sample]:
     """Inputs of fitting clients by model."""
     samples: dict[str, _Sample] = defaultdict(_Sample)
-    formats = Formats(config)
+    formats, names = Formats(config), ModelSpellings(config.models)
     for batch in history.raw_batches(sources, reporter, "reading"):
         requests = read_records(batch.records, formats.of(batch.topic), config).requests
         if requests:
@@ -322,5 +323,5 @@ def _sample(
             fitting = is_fitting(clients).tolist()
             for request, client, fits in zip(requests, clients.tolist(), fitting, strict=True):
                 if fits and client not in removed.reasons:
-                    samples[request.model].add(request, client)
+                    samples[names.of(request.model)].add(request, client)
     return samples

@@ -260,8 +260,7 @@ def _target(letter: Letter, formats: Formats) -> tuple[str, int | None]:
 def _client_id(value: bytes | None, adapter: Adapter) -> bytes | None:
     """The client id of a record's first request."""
     items = (adapter.decode(element, (), frozenset()) for element in adapter.elements(value or b""))
-    ids = (item.client_id.encode("utf-8", "surrogatepass") for item in items if isinstance(item, Request))
-    return next(ids, None)
+    return next((item.client_id.encode() for item in items if isinstance(item, Request)), None)
 
 
 async def _send(letters: Sequence[tuple[Letter, tuple[str, int | None]]], config: Config, formats: Formats) -> None:

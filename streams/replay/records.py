@@ -25,8 +25,7 @@ class _NamingIdentity(Identity):
 
     def clients_of_utf8(self, client_ids: Sequence[bytes]) -> tuple[U64, U8]:
         keys, tails = super().clients_of_utf8(client_ids)
-        names = (client_id.decode("utf-8", "backslashreplace") for client_id in client_ids)
-        self.names.update(zip(keys.tolist(), names, strict=True))
+        self.names.update(zip(keys.tolist(), map(bytes.decode, client_ids), strict=True))
         return keys, tails
 
 

@@ -54,12 +54,12 @@ class Identity:
 
     def client(self, client_id: str) -> tuple[int, bytes]:
         """The client as uint64 and the 9 bytes that complete its pseudonym (models.rows.CLIENT_TAIL_BYTES)."""
-        digest = self._digests[_letters(client_id)]
+        digest = self._digests[client_id.encode()]
         return int.from_bytes(digest[:CLIENT_BYTES], "big"), digest[CLIENT_BYTES:]
 
     def clients(self, client_ids: Sequence[str]) -> tuple[U64, U8]:
         """`client` for n ids at once: (n,) and (n, 9)."""
-        return self.clients_of_utf8(list(map(_letters, client_ids)))
+        return self.clients_of_utf8([client_id.encode() for client_id in client_ids])
 
     def clients_of_utf8(self, client_ids: Sequence[bytes]) -> tuple[U64, U8]:
         """`clients` from their ids in UTF-8."""
@@ -101,18 +101,6 @@ class Identity:
             return 0
         digest = hashlib.blake2b(str(label).encode(), key=self._label_key, digest_size=4).digest()
         return int.from_bytes(digest, "big") or 1
-
-
-def _letters(client_id: str) -> bytes:
-    """As the log has it. Half of a surrogate pair has no UTF-8; it gets what UTF-8 would make of it."""
-    try:
-        return client_id.encode()
-    except UnicodeEncodeError:
-        pass
-    try:
-        return client_id.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return client_id.encode("utf-8", "surrogatepass")
 
 
 def pseudonym_keys(secrets: Secrets) -> tuple[PseudonymKey, ...]:

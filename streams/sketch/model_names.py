@@ -5,6 +5,18 @@ from collections.abc import Iterable, Mapping
 from detector.settings import Model
 
 
+class ModelSpellings:
+    """Spellings of models that are not calibrated yet: those that differ in case alone are one, and so is an alias."""
+
+    def __init__(self, configured: Mapping[str, Model]) -> None:
+        self._known = ModelNames(configured, configured)
+        self._first: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        """The configured name, else the first spelling."""
+        return self._known.of(name) or self._first.setdefault(name.casefold(), name)
+
+
 class ModelNames:
     """models : calibrated names. configured : `models` of the configuration, whose aliases stand for their name.
 

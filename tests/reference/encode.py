@@ -1,6 +1,7 @@
 """The encoders written again for reading: one input at a time, dictionaries, Python's own integers."""
 
 import hashlib
+import json
 import math
 import re
 import struct
@@ -10,6 +11,8 @@ from typing import Any
 
 WORD = (1 << 64) - 1
 UNSEEN = 1 << 20
+MANY = 32
+"""Members that are no field's; more of them are hashed as one text."""
 NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
 
 
@@ -129,11 +132,19 @@ class SlowTable:
     def rest(self, row: Mapping[str, Any]) -> int:
         """A sum over what belongs to no field, and over what cannot be read."""
         columns = {column.name: column for column in self.columns}
+        salt = int.from_bytes(derive(self.seed, b"rest")[:8], "big")
+        if sum(name not in columns for name in row) > MANY:
+            told = {
+                name: value if name not in columns and readable(value) else str(value)
+                for name, value in row.items()
+                if value is not None and (name not in columns or self.is_unread(columns[name], value))
+            }
+            return self.keyed(json.dumps(told, sort_keys=True), salt)
         total = 0
         for name, value in row.items():
             if value is None or (name in columns and not self.is_unread(columns[name], value)):
                 continue
-            key = self.keyed(name, int.from_bytes(derive(self.seed, b"rest")[:8], "big"))
+            key = self.keyed(name, salt)
             if name not in columns and readable(value) and not isinstance(value, str):
                 total += mix64(key ^ mix64(bits_of(float(value) + 0.0, "d")))
             else:
