@@ -87,7 +87,9 @@ async def test_nothing_planted_leaves_the_raw_topic(
         row | secret | {"client_id": f"planted-{row['client_id']}", "request_id": f"r{number}"}
         for number, row in enumerate(sweeps(2, 60, seed=6))
     ]
-    broken = [row | {"ts": "planted-time"} for row in rows[:20]] + [row | {"features": "planted"} for row in rows[:20]]
+    broken = [row | {"ts": "planted-time"} for row in rows[:20]] + [
+        row | {"features": "planted", "embedding": None} for row in rows[:20]
+    ]
     async with working(config, fitted) as worker:
         await write_raw(config, [*rows, *broken])
         await until(lambda: all_handled(config), "all committed")
