@@ -22,6 +22,7 @@ from detector import engine, link
 from detector.link_fold import StateError
 from detector.state.packing import BODY_BYTES_MIN
 from models.kernels.layout import CLIENT
+from models.rows import FLAG_UNJUDGED, FLAG_UNREADABLE
 from models.validate import UnsoundError, check_clients
 from streams.adapters import native
 from streams.config.config import Config
@@ -56,6 +57,14 @@ def rejected(value: bytes) -> tuple[list[Reject], int, float]:
     return result.rejects, sum(frame.rows.count for frame in result.frames), time.process_time() - begun
 
 
+def told(value: bytes) -> tuple[list[Reject], int, float]:
+    """Rejects, the flags of the only row, and processor seconds for one message."""
+    begun = time.process_time()
+    result = world.sketcher().frames("gateway-logs", 3, "0", [RawRecord(5, value, None, (), -1)], 12)
+    ((flags,),) = (frame.rows.flags.tolist() for frame in result.frames)
+    return result.rejects, flags, time.process_time() - begun
+
+
 def text(row: Row, more: bytes = b"") -> bytes:
     return json.dumps(row).encode()[:-1] + more + b"}"
 
@@ -69,10 +78,14 @@ def test_50_megabytes_are_refused_unread(value: bytes) -> None:
 @pytest.mark.parametrize("levels", [501, 30_000])
 @pytest.mark.parametrize("member", ['"prompt":', '"features":', '"embedding":', '"output":{"scores":'])
 def test_levels_without_end(member: str, levels: int) -> None:
+    """What is too deep is absent, and held against the client."""
     opened = b"," + member.encode() + b"[" * levels + b"]" * levels + (b"}" if "{" in member else b"")
-    value = text({"request_id": "r", "client_id": "c"}, opened)
-    rejects, rows, seconds = rejected(value)
-    assert [reject.reason for reject in rejects] == ["nesting"] and not rows and seconds < HANG_S
+    rejects, flags, seconds = told(text(good(), opened))
+    lost = [reject.field for reject in rejects]
+    assert (lost, flags & FLAG_UNJUDGED > 0) == ((["features"], True) if "features" in member else ([], False))
+    assert flags & FLAG_UNREADABLE and seconds < HANG_S
+    rejects, flags, _ = told(text({"request_id": "r", "client_id": "c"}, opened))
+    assert [reject.field for reject in rejects] == ["ts"] and flags & FLAG_UNJUDGED and flags & FLAG_UNREADABLE
 
 
 def test_100_000_levels_are_only_brackets_to_us() -> None:
@@ -82,29 +95,30 @@ def test_100_000_levels_are_only_brackets_to_us() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "field"),
+    ("more", "lost"),
     [
-        (b',"output":{"score":1e999}', "output.score"),
-        (b',"output":{"score":NaN}', "output.score"),
-        (b',"output":{"score":-Infinity}', "output.score"),
-        (b',"output":{"score":1' + b"0" * 5_000 + b"}", "output.score"),
-        (b',"features":{"income":1e999}', "features"),
-        (b',"features":{"income":-1e400}', "features"),
-        (b',"tokens_in":18446744073709551616', "tokens_in"),
-        (b',"tokens_in":-0.5', "tokens_in"),
-        (b',"ts":1e999', "ts"),
-        (b',"ts":-1e18', "ts"),
-        (b',"ts":1e18', "ts"),
-        (b',"ts":-0', "ts"),
-        (b',"client_id":"\\ud800"', "client_id"),
+        (b',"output":{"score":1e999}', []),
+        (b',"output":{"score":NaN}', []),
+        (b',"output":{"score":-Infinity}', []),
+        (b',"output":{"score":1' + b"0" * 5_000 + b"}", []),
+        (b',"features":{"income":1e999}', ["features.income"]),
+        (b',"features":{"income":-1e400}', ["features.income"]),
+        (b',"tokens_in":18446744073709551616', []),
+        (b',"tokens_in":-0.5', []),
+        (b',"ts":1e999', ["ts"]),
+        (b',"ts":-1e18', ["ts"]),
+        (b',"ts":-0', ["ts"]),
+        (b',"client_id":"\\ud800"', []),
     ],
 )
-def test_numbers_that_are_none_and_keys_given_twice(more: bytes, field: str) -> None:
-    """The last of two members counts, as in every reader we know of: one that is bad is not saved by a good one."""
-    rejects, rows, _ = rejected(text(good(), more))
-    assert [reject.field for reject in rejects] == [field] and not rows
+def test_numbers_that_are_none_and_keys_given_twice(more: bytes, lost: list[str]) -> None:
+    """The last of two members counts, as in every reader we know of: one that is bad is not saved by a good one. What
+    is left is judged; where nothing is left, the row only counts."""
+    rejects, flags, _ = told(text(good(), more))
+    assert [reject.field for reject in rejects] == lost
+    assert flags & FLAG_UNREADABLE and (flags & FLAG_UNJUDGED > 0) == bool(lost)
     twice = json.dumps(good()).encode()
-    assert rejected(b"{" + more[1:] + b"," + twice[1:])[1] <= 1
+    assert rejected(b"{" + more[1:] + b"," + twice[1:])[1] == 1
 
 
 def test_of_two_members_the_last_counts() -> None:
