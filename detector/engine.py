@@ -5,6 +5,7 @@
                  each client whose inputs have moved -> client_drift.event
       control -> an allowance or a lift, in force from its offset on
       shift   -> how far the population has moved, taken off from its offset on
+      result  -> fields that are news about the population, taken out of the evidence from its offset on
 
 State is cut into blocks by client. A block carries its own marks: the `requests` offset it has reached, and per source
 the position it has applied. Whatever comes again, doubled or late, lies below a mark and changes nothing. What the log
@@ -29,6 +30,7 @@ from detector.events import build
 from detector.events.encode import events
 from detector.events.finding import Event, Finding, Provenance
 from detector.frame import CloseFrame, ControlFrame, Frame, ResultFrame, RowFrame, ShiftFrame
+from detector.schema_drift.news import news_of
 from detector.settings import DetectionSettings
 from detector.state.packing import BODY_BYTES_MIN, pack, unpack
 from models.artefacts.store import Artefacts, ModelArtefact
@@ -210,8 +212,11 @@ class Tracer(Protocol):
 def step(state: PartitionState, frame: Frame, watch: Tracer | None = None) -> list[Event]:
     """Apply one frame; a frame below all marks changes nothing. Rows of unknown spaces are counted, not judged."""
     closed = (state.block_offset > frame.offset).astype(np.int64)
-    if isinstance(frame, CloseFrame | ResultFrame):
-        found = []
+    found: list[Event] = []
+    if isinstance(frame, CloseFrame):
+        pass
+    elif isinstance(frame, ResultFrame):
+        _take_news(state, frame, closed)
     elif isinstance(frame, ShiftFrame):
         found = _shift(state, frame, closed)
     elif isinstance(frame, ControlFrame):
@@ -220,7 +225,6 @@ def step(state: PartitionState, frame: Frame, watch: Tracer | None = None) -> li
         found = walk(state, [frame], closed, watch)
     else:
         state.unjudged += frame.rows.count
-        found = []
     np.maximum(state.block_offset, frame.offset + 1, out=state.block_offset)
     return found
 
@@ -300,6 +304,16 @@ def _shift(state: PartitionState, frame: ShiftFrame, closed: I64) -> list[Event]
                 state.shift[(block, frame.space)] = (frame.until_ms, frame.vector)
                 state.dirty.add(block)
     return []
+
+
+def _take_news(state: PartitionState, frame: ResultFrame, closed: I64) -> None:
+    """By block, as everything. The same news again changes nothing."""
+    news = news_of(frame)
+    if news is not None and news.space in state.settings.spaces:
+        table = state.table(news.space)
+        for block in np.flatnonzero(closed == 0).tolist():
+            if table.mute(block, news.masks):
+                state.dirty.add(block)
 
 
 def _control(state: PartitionState, frame: ControlFrame, watch: Tracer | None) -> list[Event]:

@@ -15,11 +15,12 @@ import zstandard
 from detector.drift.fold import DriftFold
 from detector.frame import CloseFrame, Frame, ResultFrame, RowFrame, ShiftFrame
 from detector.link_fold import Closed, DamagedStateError, LinkFold, StateError
+from detector.schema_drift.fold import SchemaDriftFold
 from detector.settings import DetectionSettings
 from detector.state.packing import BODY_BYTES_MIN, pack, unpack
 from models.artefacts.store import Artefacts
 
-REGISTRY: tuple[Callable[[DetectionSettings, Artefacts], LinkFold], ...] = (DriftFold.of,)
+REGISTRY: tuple[Callable[[DetectionSettings, Artefacts], LinkFold], ...] = (DriftFold.of, SchemaDriftFold.of)
 """Every fold of `link`. An added fold begins at the offsets of `link`; the state of a removed one is dropped."""
 
 STATE_MAGIC = b"PWL"

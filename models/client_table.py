@@ -57,6 +57,8 @@ from models.kernels.layout import (
     lanes,
 )
 from models.kernels.numbers import NEVER
+from models.muted import MASKS, OFFGRID, processes_fed
+from models.muted import without as without_news
 from models.rows import I32, I64, U32, Rows
 from models.validate import check_clients, check_entries
 
@@ -93,6 +95,7 @@ def no_tally(fields: int, processes: int) -> Tally:
 class ClientTable:
     """Clients of one partition and space.
 
+    muted : (blocks, MASKS) what is news about the population and no evidence, models/muted.py.
     dim, fields : lengths of a row's values and fields. processes, joint : of a family. blocks : per partition.
     capacity : bytes a block may hold before its least evident clients leave.
     """
@@ -121,6 +124,7 @@ class ClientTable:
         self.capacity = max(capacity, client + RING_MAX * entry + ANCHOR_MAX * anchor + page + receipts)
         self.dim, self.fields = dim, fields
         self.sources: list[int] = []
+        self.muted = np.zeros((blocks, MASKS), np.uint32)
         self.table = Table(
             clients=np.zeros(16, CLIENT),
             bets=np.zeros((16, len(CLIENT_PROCESSES)), np.int32),
@@ -182,14 +186,34 @@ class ClientTable:
         return int(find(self.table, np.uint64(key)))
 
     def batch(self, rows: Rows) -> RowBatch:
-        """The columns the fold reads."""
+        """The columns the fold reads, without what is news about the population."""
+        rows, quiet = without_news(rows, self.muted)
         return RowBatch(
             rows.source, rows.offset, rows.index, rows.client, rows.client_class, rows.time_ms,
             rows.id_offsets, rows.id_bytes, rows.exact,
             _in_lanes(rows.values), _in_lanes(rows.fields), _in_lanes(rows.surprisal), rows.offgrid, rows.output,
             rows.score, rows.margin, rows.novelty, rows.cell, rows.tokens_in, rows.tokens_out, rows.flags,
-            rows.append_ms, self._marks(rows.source),
+            rows.append_ms, self._marks(rows.source), quiet,
         )  # fmt: skip
+
+    def mute(self, block: int, masks: Sequence[int]) -> bool:
+        """What is news from here on, (3,); the evidence that it fed is forgotten. False if a block knew it all."""
+        added = np.array(masks, np.uint32) & ~self.muted[block]
+        if not added.any():
+            return False
+        self.muted[block] |= added
+        slots = self._slots(block)
+        for place in processes_fed(added):
+            self.table.bets[slots, place] = NEVER
+        if added[OFFGRID]:
+            self.table.clients["offgrid_rows"][slots] = self.table.clients["offgrid_fields"][slots] = 0
+        return True
+
+    def _slots(self, block: int) -> I64:
+        """Of a block's clients, by key."""
+        slots = np.zeros(block_slots(self.table, block, np.zeros(0, np.int64)), np.int64)
+        block_slots(self.table, block, slots)
+        return slots[np.argsort(self.table.clients["key"][slots], kind="stable")]
 
     def fold(
         self, nulls: Nulls, batch: RowBatch, closed: I64, start: int, tally: Tally, verdict: I64
@@ -273,9 +297,7 @@ class ClientTable:
     def dump(self, block: int) -> dict[str, Any]:
         """One block as plain values: clients by key, their entries in the pools, and the block's marks."""
         table = self.table
-        slots = np.zeros(block_slots(table, block, np.zeros(0, np.int64)), np.int64)
-        block_slots(table, block, slots)
-        slots = slots[np.argsort(table.clients["key"][slots], kind="stable")]
+        slots = self._slots(block)
         records = table.clients[slots]
         for name in ("next", "previous", "ring_start", "anchor_start", "receipt_start"):
             records[name] = 0
@@ -287,6 +309,7 @@ class ClientTable:
                 column["link"] = 0  # of the pool, not of the client: a block is a function of the log alone
             saved[name] = column.tobytes()
         saved["moved"] = table.moved[block].tobytes()
+        saved["muted"] = self.muted[block].tobytes()
         marks = zip(self.sources, table.mark_offset[block].tolist(), table.mark_index[block].tolist(), strict=True)
         saved["marks"] = sorted(list(mark) for mark in marks if mark[1] >= 0)
         return saved
@@ -304,9 +327,9 @@ class ClientTable:
                 yield name, places[:count]
 
     def clear(self, block: int) -> None:
-        """Forget a block's clients, its marks and how far the population has moved."""
+        """Forget a block's clients, its marks, how far the population has moved and what is news about it."""
         clear_block(self.table, block)
-        self.table.moved[block] = 0
+        self.table.moved[block] = self.muted[block] = 0
         self.table.mark_offset[block] = self.table.mark_index[block] = -1
 
     def load(self, block: int, saved: dict[str, Any]) -> None:
@@ -330,6 +353,7 @@ class ClientTable:
             if name in ("anchors", "pages"):
                 check_entries(name, column[places])
         self.table.moved[block] = np.frombuffer(saved["moved"], np.int32)
+        self.muted[block] = np.frombuffer(saved["muted"], np.uint32).reshape(MASKS)
         for source, offset, index in saved["marks"]:
             mark = self._mark(source)
             self.table.mark_offset[block, mark] = offset

@@ -82,6 +82,7 @@ class Rows(NamedTuple):
     tokens_out: U32  # (n,)
     flags: U16  # (n,)
     append_ms: I64  # (n,) when the broker appended the record, ms since 1970; 0 where it does not say
+    odd: U32  # (n,) bitmap, bit min(field, 31): the field holds what fitted history did not have
 
     def request_id(self, row: int) -> str:
         start, end = int(self.id_offsets[row]), int(self.id_offsets[row + 1])
@@ -134,6 +135,7 @@ COLUMNS = (
     Column("flags", np.uint16),
     Column("client_tail", np.uint8, "tail"),
     Column("append_ms", np.int64),
+    Column("odd", np.uint32),
 )
 """In the order of the wire. Columns may be added at the end, never changed: readers ignore unknown ones."""
 

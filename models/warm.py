@@ -64,7 +64,7 @@ def _rows(encoded: Encoded) -> Rows:
     n, f = encoded.fields.shape
     return blank_rows(n, encoded.values.shape[1], f)._replace(
         time_ms=np.arange(n), exact=encoded.exact, values=encoded.values, fields=encoded.fields,
-        surprisal=encoded.surprisal, offgrid=encoded.offgrid,
+        surprisal=encoded.surprisal, offgrid=encoded.offgrid, odd=encoded.odd,
     )  # fmt: skip
 
 

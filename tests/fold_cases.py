@@ -193,7 +193,7 @@ def _row(
         "values": values, "fields": fields, "surprisal": _surprisal(len(fields)),
         "offgrid": 1 << odd % 32 if odd % 5 == 0 else 0, "output": (0, 11, 22, 33, 11, 22)[odd % 6],
         "score": math.nan if odd % 7 == 0 else score, "margin": math.nan if odd % 11 == 0 else abs(score - 0.5),
-        **_extra_columns(move.extra),
+        **_extra_columns(move.extra), "odd": 1 << odd % 37 % 32 if odd % 4 == 1 else 0,
         "append_ms": sender.clock_ms + LATE_MS[move.extra % 5] if move.extra % 3 == 0 else 0,
         "request_id": f"request-{sender.key % 997}-{offset}-{index}-{'ü' * (odd % 20)}".encode(),
     }  # fmt: skip

@@ -41,7 +41,7 @@ def twin_of(encoder: TabularEncoder) -> SlowTable:
     for j, name in enumerate(fit.names):
         start, end = fit.known_start[j : j + 2].tolist()
         known = dict(zip(fit.known[start:end].tolist(), fit.known_surprisals[start:end].tolist(), strict=True))
-        numbers = (fit.centre[j].item(), fit.scale[j].item(), fit.step[j].item())
+        numbers = (each[j].item() for each in (fit.centre, fit.scale, fit.step, fit.low, fit.high, fit.required))
         columns.append(
             Column(name, fit.categories[j], *numbers, known, fit.unknown[j].item(), fit.missing[j].item())
         )  # fmt: skip
@@ -52,6 +52,7 @@ def same(encoded: Encoded, row: int, slow: Code | None) -> None:
     ours = Code(
         encoded.values[row].tolist(), encoded.fields[row].tolist(), encoded.surprisal[row].tolist(),
         int(encoded.offgrid[row]), int(encoded.exact[row]), row not in {fault.row for fault in encoded.faults},
+        int(encoded.odd[row]),
     )  # fmt: skip
     if slow is None:
         assert ours == Code([0] * len(ours.values), [0] * len(ours.fields), [0] * len(ours.fields), 0, 0, False)

@@ -60,10 +60,12 @@ def compare_frames(
         if part == 1:
             gone, skipped, again, back = table.evicted, table.skipped, table.redelivered, table.back
             push(table, twin, seed)
+            mute(table, twin, seed)
             table = restored(table, shape, room)
         if part == 2:
             forget(table, twin)
             push(table, twin, seed + 1)
+            mute(table, twin, seed + 1)
         fast += cases.run_kernel(table, nulls, of_part, tally, closed)
         slow += cases.run_slowly(twin, of_part, closed)
     for place, (ours, theirs) in enumerate(zip(fast, slow, strict=True)):
@@ -115,6 +117,16 @@ def push(table: ClientTable, twin: SlowFold, seed: int) -> None:
     for block in (0, 2):
         table.table.moved[block] = rng.integers(-900_000, 900_000, table.table.moved.shape[1])
         twin.moved[block] = table.table.moved[block].tolist()
+
+
+def mute(table: ClientTable, twin: SlowFold, seed: int) -> None:
+    """A block learns what is news about the population; the same again changes nothing."""
+    rng = np.random.default_rng(seed)
+    odd, offgrid, flags = (int(bits) for bits in rng.integers(0, 1 << 32, 3) & rng.integers(0, 1 << 32, 3))
+    assert table.mute(1, (odd, offgrid, flags & 0xF0))
+    assert not table.mute(1, (odd, offgrid, flags & 0xF0))
+    twin.mute(1, odd, offgrid, flags & 0xF0)
+    assert picture(table) == slow_picture(twin)
 
 
 def happened(slow: list[cases.Seen | None], twin: SlowFold) -> Counter[str]:
@@ -245,7 +257,8 @@ def test_every_edge_and_every_leader_occurs_in_these_histories() -> None:
         "gaps a twentieth apart, shorter", "gaps just over a twentieth apart", "minutes turned",
         "minutes turned on the stroke", "days turned", "days turned on the stroke", "tokens at the ceiling",
         "evidence forgotten", "drift told", "drift not told again", "drift told on another day", "decided and drifted",
-        "averages of a moved population", *[f"bet {p} faded" for p in range(cases.OF_CLIENT)],
+        "averages of a moved population", "odd values that are news", "flags that are news",
+        *[f"bet {p} faded" for p in range(cases.OF_CLIENT)],
         *[f"bet {p} faded to nothing" for p in range(cases.OF_CLIENT)], "rows without an input", "known by a receipt",
         "late and new", "the broker's time ends a decision",
     ):  # fmt: skip

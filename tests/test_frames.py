@@ -122,7 +122,7 @@ def test_it_is_plain_arrow_with_nulls_for_no_opinion() -> None:
     assert table.schema.names == [
         "source", "offset", "index", "client", "class", "time_ms", "request_id", "exact", "values", "fields",
         "surprisal", "offgrid", "output", "score", "margin", "novelty", "guard", "cell", "tokens_in", "tokens_out",
-        "flags", "client_tail", "append_ms",
+        "flags", "client_tail", "append_ms", "odd",
     ]  # fmt: skip
     assert table["score"].to_pylist() == [0.5, None, 1.0] * 3
     assert table["request_id"].to_pylist() == [rows.request_id(row) for row in range(9)]

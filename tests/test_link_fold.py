@@ -17,6 +17,8 @@ from detector.drift.fold import DriftFold
 from detector.events.finding import Event
 from detector.frame import RESULT_BYTES_MAX, CloseFrame, Frame, LinkFrame, ResultFrame
 from detector.link_fold import DamagedStateError, LinkFold, StateError
+from detector.schema_drift import fold as schema_drift_fold
+from detector.schema_drift.fold import SchemaDriftFold
 from streams import replay
 from streams.config.config import Config
 from streams.history.archive import Message
@@ -169,12 +171,20 @@ def test_a_state_that_a_fold_cannot_read_is_damaged() -> None:
 
 # As bytes
 
-FINGERPRINTS = {("link", 1): "be27c25db131c5fb", ("drift", 1): "70ae02cef85afc36"}
+FINGERPRINTS = {
+    ("link", 1): "be27c25db131c5fb",
+    ("drift", 1): "70ae02cef85afc36",
+    ("schema_drift", 1): "6047d7e1a53317bd",
+}
 """Of what is stored, by layout. When one changes, raise the layout's number and pin the new one here."""
 
 
 def test_what_is_stored_changes_only_with_its_layout() -> None:
-    stored = {("link", link.STATE_LAYOUT): link._Stored, ("drift", DriftFold.layout): drift_fold._Stored}
+    stored = {
+        ("link", link.STATE_LAYOUT): link._Stored,
+        ("drift", DriftFold.layout): drift_fold._Stored,
+        ("schema_drift", SchemaDriftFold.layout): schema_drift_fold._Stored,
+    }
     assert {key: fingerprint(kind) for key, kind in stored.items()} == FINGERPRINTS
 
 

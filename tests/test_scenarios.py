@@ -105,7 +105,7 @@ def twin_decisions(slow: SlowFold, units: tuple[cases.Unit, ...]) -> tuple[list[
 def as_row(rows: Rows, place: int) -> dict[str, Any]:
     names = (
         "source", "offset", "index", "client", "client_class", "time_ms", "exact", "values", "fields", "surprisal",
-        "offgrid",
+        "offgrid", "odd",
         "output", "score", "margin", "novelty", "cell", "tokens_in", "tokens_out", "flags", "append_ms",
     )  # fmt: skip
     return {name: getattr(rows, name)[place].tolist() for name in names} | {

@@ -15,6 +15,7 @@ from detector import evidence
 from detector.calibrate import baseline
 from detector.calibrate.client_days import DailyMaxima, Days, behaviour, by_day, first_rows, select
 from detector.evidence import FAMILY_PROCESSES, JOINT, PROCESSES
+from detector.schema_drift.shares import reference_shares
 from models.artefacts.certificate import BUDGETS, rank_of
 from models.artefacts.reference import Reference
 from models.client_table import ClientTable, no_tally
@@ -70,7 +71,9 @@ def fit_reference(
     batches = first_rows(batches, COLD_ROWS) if cold else batches
     fitting = [select(rows, is_fitting(rows.client)) for rows in batches]
     run = _Run(encoder, decision_threshold)
-    reference, counts = _bets(run, first_rows(fitting, ROWS_PER_CLIENT_MAX))
+    few = first_rows(fitting, ROWS_PER_CLIENT_MAX)
+    reference, counts = _bets(run, few)
+    reference = replace(reference, odd_shares=reference_shares(few, encoder.categories))
     reference = prune(reference) if prune is not None else reference
     days, _ = run.trace(reference, fitting)
     tail, tail_scale = baseline.tails(days)
@@ -246,4 +249,5 @@ def _blank(fields: int, low_margin: F32, novelty: F32) -> Reference:
         certified=np.zeros((CLASS_COUNT, len(BUDGETS)), np.bool_),
         promised=np.ones((CLASS_COUNT, len(BUDGETS))),
         certifying_clients=np.zeros(CLASS_COUNT, np.int64),
+        odd_shares=reference_shares([], frozenset()),
     )

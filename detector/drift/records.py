@@ -11,7 +11,7 @@ import msgspec
 from detector import __version__
 from detector.detectors.atlas import EROSION
 from detector.events.encode import headers, id_of, moment
-from detector.events.escape import json_bytes
+from detector.events.escape import json_bytes, printable
 from detector.events.finding import Event
 from detector.events.ocsf import CLASS_UID, OBSERVED, OCSF_VERSION, PROFILE, Json, attack
 from probewatch_door.record import Position, Time
@@ -28,6 +28,13 @@ MEANINGS = {
     "volume": "rows per hour, against the same hours of the week before",
     "inputs": "distance of the input distribution from the reference population",
     CLIENT_INPUTS: "distance of a client's mean input from the population's centre",
+    "unseen_categories": "share of clients with a category that history did not have, or with none",
+    "beyond_range": "share of clients with a number beyond the range of history, or with none",
+    "off_grid": "share of clients with a value off the grid of history",
+    "unreadable": "share of clients that send something unreadable",
+    "unjudged": "share of clients that send no usable input",
+    "unknown_model": "share of clients that name an unknown model",
+    "clock_ahead": "share of clients whose requests claim a time that is yet to come",
 }
 """Every statistic, and what its number is."""
 
@@ -35,6 +42,7 @@ TESTS = {
     "adwin": "ADWIN on window means, confidence parameter",
     "page_hinkley": "Page-Hinkley on window means, threshold in deviations of ordinary windows",
     "rff": "two-sample test on random Fourier features, p-value of the last window",
+    "binomial": "binomial test against the share of ordinary clients, p-value",
 }
 
 
@@ -43,6 +51,8 @@ class DriftFinding:
     """One statistic of one space that left its level. Levels in the statistic's own unit; see DriftRecord.
 
     lasting : the level was still there `drift.alert_windows` figures later.
+    of_clients : of news about the population: `rows` of so many clients had such values, in the table field `field`, ""
+    if it is of no field. Lasting at once, since it is in force until the next calibration.
     """
 
     model: str
@@ -59,17 +69,21 @@ class DriftFinding:
     lasting: bool
     config_hash: str
     artefact_hash: str
+    field: str = ""
+    of_clients: int = 0
 
     @property
     def drift_id(self) -> str:
         """The same for a drift when it begins and when it lasts."""
-        return id_of("drift", self.space, self.statistic, self.since_ms, self.test)
+        about = (self.field,) if self.field else ()
+        return id_of("drift", self.space, self.statistic, self.since_ms, self.test, *about)
 
 
 class DriftRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Schema probewatch.drift/1, fields in the order of docs/formats/drift.md. Unknown fields are ignored.
 
-    client, certified, certificate, trigger : of a client's drift only.
+    client, certified, certificate, trigger : of a client's drift only. field, clients, of_clients : of news about the
+    population only, field where it is of one.
     """
 
     schema: Literal["probewatch.drift/1"] = "probewatch.drift/1"
@@ -79,7 +93,8 @@ class DriftRecord(msgspec.Struct, frozen=True, kw_only=True):
     space: str
     client: str | msgspec.UnsetType = msgspec.UNSET
     statistic: str
-    test: Literal["adwin", "page_hinkley", "rff", "averages"]
+    field: str | msgspec.UnsetType = msgspec.UNSET
+    test: Literal["adwin", "page_hinkley", "rff", "averages", "binomial"]
     since: Time
     until: Time
     before: float
@@ -89,6 +104,8 @@ class DriftRecord(msgspec.Struct, frozen=True, kw_only=True):
     deviation: float | None
     p_or_threshold: float
     rows: int
+    clients: int | msgspec.UnsetType = msgspec.UNSET
+    of_clients: int | msgspec.UnsetType = msgspec.UNSET
     certified: bool | msgspec.UnsetType = msgspec.UNSET
     certificate: str | msgspec.UnsetType = msgspec.UNSET
     trigger: Position | msgspec.UnsetType = msgspec.UNSET
@@ -98,8 +115,8 @@ class DriftRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        about = f"{self.model}:{self.statistic}"
-        return f"{about}:{self.client}" if self.client else about
+        parts = (self.model, self.statistic, self.field, self.client)
+        return ":".join(part for part in parts if part)
 
 
 def events(finding: DriftFinding) -> list[Event]:
@@ -125,6 +142,7 @@ def record(finding: DriftFinding) -> DriftRecord:
         model=finding.model,
         space=finding.space,
         statistic=finding.statistic,
+        field=finding.field or msgspec.UNSET,
         test=finding.test,  # type: ignore[arg-type]  # one of TESTS
         since=moment(finding.since_ms),
         until=moment(finding.until_ms),
@@ -135,6 +153,8 @@ def record(finding: DriftFinding) -> DriftRecord:
         deviation=None if finding.deviation is None else round(abs(finding.deviation), 3),
         p_or_threshold=finding.p_or_threshold,
         rows=finding.rows,
+        clients=finding.rows if finding.of_clients else msgspec.UNSET,
+        of_clients=finding.of_clients or msgspec.UNSET,
         config_hash=finding.config_hash,
         artefact_hash=finding.artefact_hash,
         engine_version=__version__,
@@ -143,11 +163,7 @@ def record(finding: DriftFinding) -> DriftRecord:
 
 def alert(finding: DriftFinding, made: DriftRecord, uid: str) -> Json:
     """The event as JSON values in a fixed order: severity low, about a model and no client."""
-    title = f"Drift of {made.model}: {made.statistic} {made.direction}"
-    sentence = (
-        f"The {MEANINGS[made.statistic]} went from {made.before:g} to {made.after:g}"
-        f" since {made.since:%Y-%m-%d %H:%M} UTC and stays there."
-    )
+    title, sentence, tested = _news(made) if finding.of_clients else _moved(made)
     return {
         "activity_id": 1,
         "activity_name": "Create",
@@ -187,7 +203,7 @@ def alert(finding: DriftFinding, made: DriftRecord, uid: str) -> Json:
         "finding_info": {
             "uid": made.drift_id,
             "title": title,
-            "desc": f"{sentence} {made.rows} rows since then; {TESTS[made.test]} {made.p_or_threshold:g}.",
+            "desc": f"{sentence} {tested}; {TESTS[made.test]} {made.p_or_threshold:g}.",
             "first_seen_time": finding.since_ms,
             "last_seen_time": finding.until_ms,
             "types": [DRIFT],
@@ -207,6 +223,24 @@ def alert(finding: DriftFinding, made: DriftRecord, uid: str) -> Json:
         "anomaly_analyses": [_analysis(made)],
         "unmapped": msgspec.to_builtins(made),
     }  # fmt: skip
+
+
+def _moved(made: DriftRecord) -> tuple[str, str, str]:
+    """Title, sentence, and what was tested."""
+    sentence = (
+        f"The {MEANINGS[made.statistic]} went from {made.before:g} to {made.after:g}"
+        f" since {made.since:%Y-%m-%d %H:%M} UTC and stays there."
+    )
+    return f"Drift of {made.model}: {made.statistic} {made.direction}", sentence, f"{made.rows} rows since then"
+
+
+def _news(made: DriftRecord) -> tuple[str, str, str]:
+    where = f" of {printable(made.field)}" if made.field else ""
+    sentence = (
+        f"The {MEANINGS[made.statistic]}{where} went from {made.before:.2%} to {made.after:.0%}"
+        f" since {made.since:%Y-%m-%d %H:%M} UTC. It is no evidence against a client from here on; calibrate again."
+    )
+    return f"News in {made.model}: {made.statistic}{where}", sentence, f"{made.clients} of {made.of_clients} clients"
 
 
 def _analysis(made: DriftRecord) -> Json:

@@ -9,7 +9,7 @@ from models.rows import F32, F64, I32, I64
 
 _ARRAYS = (
     "family", "field", "rarity", "client", "novelty", "tail", "tail_scale", "growth", "thresholds", "drift",
-    "drift_certified", "low_margin", "certified", "promised", "certifying_clients",
+    "drift_certified", "low_margin", "certified", "promised", "certifying_clients", "odd_shares",
 )  # fmt: skip
 
 
@@ -20,7 +20,8 @@ class Reference:
     processes : names, in order. certified : (3, 5) whether a level's threshold keeps its budget by calibration; the
     others are extrapolated ("conditional"). promised : (3, 5) promised false alarms per client-day, 1 for no
     promise. certifying_clients : (3,). drift_certified : (3,) whether the limit of clients' own
-    drift is an order statistic of certifying clients.
+    drift is an order statistic of certifying clients. odd_shares : (3, 32) of all classes: share of fitting clients'
+    hours with each bit in `odd`, `offgrid` and `flags`, in millionths (detector/schema_drift).
     """
 
     processes: tuple[str, ...]
@@ -39,6 +40,7 @@ class Reference:
     certified: NDArray[np.bool_]
     promised: F64
     certifying_clients: I64
+    odd_shares: I64
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         return {f"reference.{name}": getattr(self, name) for name in _ARRAYS}

@@ -38,6 +38,7 @@ class Encoded(NamedTuple):
     surprisal: U8  # (n, f), 1/16 nat
     offgrid: U32  # (n,)
     exact: U64  # (n,) keyed hash of the whole input, 0 where nothing of it can be read
+    odd: U32  # (n,) bit min(field, 31): the field holds what fitted history did not have
     plain: F64  # (n, f) of a table, as TableReader gives it; only the look-up of training rows reads it
     usable: Flags  # (n,) False where too little can be read of an input to judge it
     faults: tuple[EncodingFault, ...]
@@ -87,6 +88,8 @@ class Encoder(ABC):
         Length of `Encoded.values`, 1 to 4,096 (`streams.wire.frames.WIDTH_MAX`).
     field_names :
         The table's fields, in the order of `Encoded.fields`; () where there are none.
+    categories :
+        Places of those that hold categories; the others hold numbers.
     reach :
         L2 distance in standard units within which two inputs of a client count as variants.
     agreement_min :
@@ -107,6 +110,7 @@ class Encoder(ABC):
     id: str
     dim: int
     field_names: tuple[str, ...]
+    categories: frozenset[int] = frozenset()
     reach: float
     agreement_min: int
 

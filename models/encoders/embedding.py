@@ -132,9 +132,10 @@ class EmbeddingEncoder(Encoder):
                 got = "NaN or infinity" if faulty[row] == 1 else "only zeros"
                 faults.append(EncodingFault(int(row), "embedding", "finite numbers, not all zero", got))
         none = np.zeros((n, 0), np.uint16)
-        offgrid, plain, usable = np.zeros(n, np.uint32), np.zeros((n, 0)), np.ones(n, np.bool_)
+        nowhere, plain, usable = np.zeros(n, np.uint32), np.zeros((n, 0)), np.ones(n, np.bool_)
         usable[[fault.row for fault in faults]] = False
-        return Encoded(values, none, none.astype(np.uint8), offgrid, exact, plain, usable, tuple(sorted(faults)))
+        none_of_fields = none, none.astype(np.uint8)
+        return Encoded(values, *none_of_fields, nowhere, exact, nowhere, plain, usable, tuple(sorted(faults)))
 
     def _scanned_vectors(self, inputs: ScannedInputs) -> tuple[F32, Flags]:
         """(n, dim_in), and (n,) which of them were read."""

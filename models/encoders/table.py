@@ -1,6 +1,7 @@
 """Rows of a table to integers: grids, standard units, surprisals, keyed hashes of field values."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,16 @@ from numpy.typing import NDArray
 
 from models.encoders import table_rows
 from models.encoders.base import Arrays, Encoded, Encoder, EncodingFault, Flags, KeyedRows, RowLayout, ScannedInputs
-from models.encoders.table_reader import ReadRows, TableReader, Unread, Value, derive, number_of
+from models.encoders.table_reader import (
+    UNSEEN_CODE,
+    ReadRows,
+    TableReader,
+    Unread,
+    Value,
+    category_text,
+    derive,
+    number_of,
+)
 from models.hashes import short_hash
 from models.kernels.encode.encode import EncodedRows, TableTables, encode_table, orthogonalise, transpose_blocks
 from models.rows import F64, I16, I64, SURPRISAL_UNIT, U8, U64, UNIT
@@ -29,7 +39,15 @@ PROBE_SPAN = 3.0
 PROBE_SHAKE = 0.013
 """How much further on it may begin, in the same units."""
 
-_ARRAYS = ("centre", "scale", "step", "known", "known_surprisals", "known_start", "unknown", "missing")
+ORDINARY_SHARES = 0.01, 0.99
+"""Quantiles of a field's numbers; ordinary ones lie within them and as far again beyond on either side."""
+MISSING_PARTS = 200
+"""A field is required if at most one row in so many of history had no value in it."""
+
+_ARRAYS = (
+    "centre", "scale", "step", "low", "high", "required", "known", "known_surprisals", "known_start", "unknown",
+    "missing",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +56,7 @@ class TabularFit:
 
     categories : per field its names, most frequent first; () for numbers.
     centre, scale, step : (f,); step > 0 a decimal grid, 0 none, -1 categories.
+    low, high : (f,) bounds of ordinary numbers, and of the codes of known categories. required : (f,) 1 or 0.
     known, known_surprisals, known_start : values seen at least twice, sorted within a field, with their surprisals.
     unknown, missing : (f,) surprisal of an unseen value, and of no value, in 1/16 nat.
     present_min : rows with fewer values are not judged.
@@ -48,6 +67,9 @@ class TabularFit:
     centre: F64
     scale: F64
     step: F64
+    low: F64
+    high: F64
+    required: U8
     known: F64
     known_surprisals: U8
     known_start: I64
@@ -57,9 +79,9 @@ class TabularFit:
 
     def digest(self) -> str:
         h = hashlib.sha256(repr((self.names, self.categories)).encode())
-        for array in (self.centre, self.scale, self.step, self.known, self.known_surprisals, self.known_start):
-            h.update(np.ascontiguousarray(array).tobytes())
-        h.update(self.unknown.tobytes() + self.missing.tobytes() + b"%d" % self.present_min)
+        for name in _ARRAYS:
+            h.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        h.update(b"%d" % self.present_min)
         return h.hexdigest()
 
 
@@ -80,6 +102,9 @@ def fit_table(rows: Sequence[Mapping[str, Value]]) -> TabularFit:
         centre=np.array([field.centre for field in fitted]),
         scale=np.array([field.scale for field in fitted]),
         step=np.array([field.step for field in fitted]),
+        low=np.array([field.low for field in fitted]),
+        high=np.array([field.high for field in fitted]),
+        required=np.array([field.required for field in fitted], np.uint8),
         known=np.concatenate([field.known for field in fitted]),
         known_surprisals=np.concatenate([field.surprisals for field in fitted]),
         known_start=starts.astype(np.int64),
@@ -102,6 +127,9 @@ class _FieldFit:
     centre: float
     scale: float
     step: float
+    low: float
+    high: float
+    required: bool
     known: F64
     surprisals: U8
     unknown: int
@@ -112,14 +140,15 @@ def _fit_field(column: Sequence[Value]) -> _FieldFit:
     present = [value for value in _as_numbers(column) if value is not None]
     categories: tuple[str, ...] = ()
     if any(isinstance(value, str) for value in present):
-        counted = Counter(str(value) for value in present)
+        counted = Counter(category_text(value) for value in present)
         categories = tuple(name for name, _ in sorted(counted.items(), key=lambda item: (-item[1], item[0])))
         codes = {name: float(code) for code, name in enumerate(categories)}
-        numbers = np.array([codes[str(value)] for value in present])
-        step = -1.0
+        numbers = np.array([codes[category_text(value)] for value in present])
+        step, low, high = -1.0, 0.0, UNSEEN_CODE - 1.0
     else:
         numbers = np.array([number_of(value) for value in present])
         step = _decimal_step(numbers)
+        low, high = _ordinary(numbers)
     known, counts = np.unique(numbers, return_counts=True)
     common = np.sort(np.argsort(-counts, kind="stable")[:KNOWN_VALUES_MAX])
     common = common[counts[common] >= 2]
@@ -130,6 +159,9 @@ def _fit_field(column: Sequence[Value]) -> _FieldFit:
         centre=centre,
         scale=scale,
         step=step,
+        low=low,
+        high=high,
+        required=(len(column) - len(present)) * MISSING_PARTS <= len(column),
         known=known[common],
         surprisals=_surprisal(counts[common] / total),
         unknown=int(_surprisal(np.array([1.0 / total]))[0]),
@@ -163,6 +195,15 @@ def _location_scale(numbers: F64) -> tuple[float, float]:
     return float(centre), scale if scale > 0.0 else 1.0
 
 
+def _ordinary(numbers: F64) -> tuple[float, float]:
+    """Bounds that a few odd rows cannot move, and beyond which few ordinary ones lie."""
+    if not len(numbers):
+        return -math.inf, math.inf
+    low, high = np.quantile(numbers, ORDINARY_SHARES, method="inverted_cdf")
+    beyond = max(float(high - low), _location_scale(numbers)[1])
+    return float(low) - beyond, float(high) + beyond
+
+
 def _decimal_step(numbers: F64) -> float:
     """Finest decimal place that history used, up to six; 0 where it used more (a continuous field)."""
     for places in range(7):
@@ -184,6 +225,7 @@ class TabularEncoder(Encoder):
     def __init__(self, fit: TabularFit, seed: bytes) -> None:
         self.fitted = fit
         self.field_names = fit.names
+        self.categories = frozenset(place for place, known in enumerate(fit.categories) if known)
         self.dim = len(fit.names)
         self.reach = REACH
         self.agreement_min = round(AGREEMENT_NATS_PER_FIELD * SURPRISAL_UNIT * self.dim)
@@ -195,10 +237,8 @@ class TabularEncoder(Encoder):
         transpose_blocks(self._rotation, self._turned)
         salts = [derive(seed, b"field", name.encode())[:8] for name in fit.names]
         salt: U64 = np.array([int.from_bytes(salt, "big") for salt in salts], np.uint64)
-        self._tables = TableTables(
-            fit.centre, fit.scale, fit.step, fit.known, fit.known_surprisals, fit.known_start, fit.unknown, fit.missing,
-            self._order, self._turned, salt,
-        )  # fmt: skip
+        fitted = {name: getattr(fit, name) for name in _ARRAYS}
+        self._tables = TableTables(**fitted, unseen=_unseen(fit), order=self._order, rotation=self._turned, salt=salt)
         self._reader = TableReader(fit.names, [known or None for known in fit.categories], seed)
         check = derive(seed, b"check").hex()
         self.id = short_hash(f"{self.kind}:{fit.digest()}:{check}".encode())
@@ -294,15 +334,30 @@ class TabularEncoder(Encoder):
             np.empty((n, f), np.uint8),
             np.empty(n, np.uint32),
             read.rest,
+            np.empty(n, np.uint32),
             read.plain,
             np.count_nonzero(~np.isnan(read.plain), axis=1) >= self.fitted.present_min,
             tuple(sorted(faults)),
         )
-        encode_table(read.plain, self._tables, EncodedRows(*encoded[:5]))
+        encode_table(read.plain, self._tables, EncodedRows(*encoded[:6]))
         if not encoded.usable.all():
-            for array in encoded[:4]:
+            for array in (*encoded[:4], encoded.odd):
                 array[~encoded.usable] = 0
         return encoded
+
+
+def _unseen(fit: TabularFit) -> U8:
+    """(f,) surprisal of an unseen category: that of a known one on average, or of no value if that is less.
+
+    Where history always had a value, none is the greatest surprise; but what is unknown tells nothing.
+    """
+    worth = fit.missing.copy()
+    for place in (place for place, known in enumerate(fit.categories) if known):
+        nats = fit.known_surprisals[fit.known_start[place] : fit.known_start[place + 1]] / SURPRISAL_UNIT
+        if len(nats):
+            mean = float((np.exp(-nats) * nats).sum() / np.exp(-nats).sum())
+            worth[place] = min(int(worth[place]), round(mean * SURPRISAL_UNIT))
+    return worth
 
 
 def _commonest(fit: TabularFit, place: int) -> float | str | None:

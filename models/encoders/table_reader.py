@@ -56,6 +56,23 @@ def number_of(value: object) -> float:
     return number if math.isfinite(number) else math.nan
 
 
+WHOLE_MAX = float(1 << 53)
+
+
+def category_text(value: object) -> str:
+    """A value as the name of a category: 5017, 5017.0 and "5017" are one, and so are true and "true".
+
+    Text stays as it is.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and abs(value) < WHOLE_MAX and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
 def derive(seed: bytes, *purpose: bytes) -> bytes:
     """32 bytes for one purpose, made from the projection secret."""
     return hashlib.blake2b(b"/".join(purpose), key=seed[:64], digest_size=32).digest()
@@ -152,7 +169,7 @@ class TableReader:
     def _category(self, value: Value, codes: Mapping[str, float]) -> float:
         if value is None:
             return math.nan
-        name = str(value)
+        name = category_text(value)
         return codes[name] if name in codes else UNSEEN_CODE + self.digest(name)
 
     def _numbers(self, inputs: Sequence[Mapping[str, Value]], bad: dict[int, dict[str, str]]) -> F64:

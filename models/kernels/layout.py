@@ -242,7 +242,8 @@ class Scratch(NamedTuple):
 class RowBatch(NamedTuple):
     """The columns of rows that the fold reads, values, fields and surprisals in lanes.
 
-    mark : column of the row's source in Table.mark_offset.
+    mark : column of the row's source in Table.mark_offset. quiet : flags that are news about the population and no
+    evidence against the client.
     """
 
     source: U32
@@ -268,6 +269,7 @@ class RowBatch(NamedTuple):
     flags: U16
     append_ms: I64
     mark: I32
+    quiet: U16
 
 
 class Walk(NamedTuple):

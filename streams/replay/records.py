@@ -1,11 +1,14 @@
 """Raw records on their way into the fold: sketched, with the offsets that they would have in `requests`."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace as with_fields
 
+import numpy as np
+
 from detector.frame import LinkFrame, RowFrame
-from models.rows import U8, U64
+from models.reorder import take
+from models.rows import I64, U8, U64, Rows
 from streams.history.base import RawBatch
 from streams.replay.fold import Findings, Fold
 from streams.replay.inputs import Plan
@@ -13,6 +16,10 @@ from streams.replay.link import ReplayedLink
 from streams.secrets.load import Secrets
 from streams.sketch.identity import Identity, former_of
 from streams.sketch.sketcher import Sketcher, raw_range
+
+PIECE_ROWS = 64
+"""Fewer rows at a time would cost more than they are worth: a frame costs the fold as much as eighty rows."""
+MINUTE_MS = 60_000
 
 
 class _NamingIdentity(Identity):
@@ -44,14 +51,21 @@ class Records:
         self._names = identity.names if plan.plain_clients else {}
         self._written: Counter[int] = Counter()
 
-    def add(self, batches: Sequence[RawBatch]) -> None:
-        """Batches of the same time, of different raw partitions."""
+    def add(self, batches: Sequence[RawBatch], *, in_order: bool = False) -> None:
+        """Batches of the same time, of different raw partitions. in_order : later ones are of later times, so that
+        windows can be closed as time passes."""
         stretches = [raw_range(b.topic, b.partition, self._incarnation, b.records) for b in batches]
         result = self._sketcher.frames_of(stretches, self._partitions)
         self._findings.summary.records += sum(len(batch.records) for batch in batches)
         self._findings.rejects += result.rejects
         self._findings.summary.unjudged.update(result.unjudged)
-        self._step([with_fields(frame, names=self._names) for frame in result.frames])
+        frames = [with_fields(frame, names=self._names) for frame in result.frames]
+        if not in_order:
+            self._step(frames)
+            return
+        for piece in by_minutes(frames):
+            self._step(piece)
+            self.close_windows()
 
     def close_windows(self) -> None:
         """As `link` does: close frames, then the results of closed windows, into every partition."""
@@ -71,3 +85,37 @@ class Records:
             self._written[frame.partition] += 1
         self._link.step(placed)
         self._fold.step(placed)
+
+
+def by_minutes(frames: Sequence[RowFrame]) -> Iterator[list[RowFrame]]:
+    """Frames, cut where time passes a minute, into pieces of PIECE_ROWS rows at least.
+
+    So that what `link` finds in a window is in force soon after, as it is live, however few rows a minute has.
+    """
+    clocks = [_minutes(frame.rows) for frame in frames]
+    minutes, counts = np.unique(np.concatenate(clocks or [np.zeros(0, np.int64)]), return_counts=True)
+    ends, held = [], 0
+    for minute, count in zip(minutes.tolist(), counts.tolist(), strict=True):
+        held += count
+        if held >= PIECE_ROWS:
+            ends.append(minute)
+            held = 0
+    places = [np.searchsorted(ends, clock) for clock in clocks]
+    for piece in range(len(ends) + 1):
+        chosen = [np.flatnonzero(place == piece) for place in places]
+        cut = [
+            frame if len(rows) == frame.rows.count else with_fields(frame, rows=take(frame.rows, rows))
+            for frame, rows in zip(frames, chosen, strict=True)
+            if len(rows)
+        ]
+        if cut:
+            yield cut
+
+
+def _minutes(rows: Rows) -> I64:
+    """(n,) the latest minute that the raw partition of each row has reached."""
+    minutes = rows.time_ms // MINUTE_MS
+    for source in np.unique(rows.source).tolist():
+        own = rows.source == source
+        minutes[own] = np.maximum.accumulate(minutes[own])
+    return minutes

@@ -59,15 +59,14 @@ def _begins_late(batch: FrameBatch | None) -> bool:
 
 
 def read_records(sources: Sequence[Source], records: Records, watch: "Watch") -> None:
-    """Source after source. Windows of drift close as soon as they are due if there are only files, in order of time; of
-    other sources, which may cover the same time one after the other, at the end. Raises SourceError, StoppedError.
+    """Source after source. Windows of `link` close as soon as they are due if there are only files, in order of time;
+    of other sources, which may cover the same time one after the other, at the end. Raises SourceError, StoppedError.
     """
     for source in sources:
         for batches in together(source.batches(watch.advance)):
             assert not isinstance(batches, FrameBatch)
-            records.add(batches)
-            if len(sources) == 1 and batches[0].topic in file_names(source):
-                records.close_windows()
+            in_order = len(sources) == 1 and batches[0].topic in file_names(source)
+            records.add(batches, in_order=in_order)
             watch.after_batch()
     records.close_windows()
     watch.tell_progress()

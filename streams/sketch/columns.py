@@ -34,7 +34,7 @@ from streams.wire.rejects import Fault
 
 FRAME_ROWS = 4_096
 FRAME_BYTES = 900_000
-FIXED_ROW_BYTES = 96
+FIXED_ROW_BYTES = 112
 """Columns of one value, validity bits and the request id's offset, rounded up."""
 
 AHEAD_MS = 300_000

@@ -265,6 +265,7 @@ class Sketcher:
             fields=encoded.fields,
             surprisal=encoded.surprisal,
             offgrid=encoded.offgrid,
+            odd=encoded.odd,
             novelty=novelty,
             guard=np.full(len(source), np.nan, np.float32),
             cell=cell,

@@ -24,7 +24,7 @@ def fitted(kind: type[Encoder], seed: bytes = SEED) -> Encoder:
 
 
 def row(encoded: Encoded, place: int) -> tuple[bytes, ...]:
-    return tuple(column[place].tobytes() for column in encoded[:6])
+    return tuple(column[place].tobytes() for column in encoded[:7])
 
 
 def is_declared(kind: type[Encoder]) -> None:
@@ -39,8 +39,8 @@ def has_the_shapes(kind: type[Encoder]) -> None:
     encoder, examples = fitted(kind), kind.examples(COUNT)
     for n in (0, len(examples)):
         encoded, f = encoder.encode(examples[:n]), len(encoder.field_names)
-        assert [column.shape for column in encoded[:6]] == [(n, encoder.dim), (n, f), (n, f), (n,), (n,), (n, f)]
-        assert [column.dtype for column in encoded[:6]] == ["<i2", "<u2", "u1", "<u4", "<u8", "<f8"]
+        assert [column.shape for column in encoded[:7]] == [(n, encoder.dim), (n, f), (n, f), (n,), (n,), (n,), (n, f)]
+        assert [column.dtype for column in encoded[:7]] == ["<i2", "<u2", "u1", "<u4", "<u8", "<u4", "<f8"]
         assert not encoded.faults and encoded.usable.all() and encoded.usable.dtype == np.bool_
         assert encoder.standard(encoded.values).shape == (n, encoder.dim)
 

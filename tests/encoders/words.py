@@ -50,9 +50,9 @@ class WordsEncoder(Encoder):
             values[row] = sum(self._direction(word) for word in words)
             exact[row] = self._hash(b"text", text)
         none = np.zeros((n, 0), np.uint16)
-        offgrid, plain, usable = np.zeros(n, np.uint32), np.zeros((n, 0)), np.ones(n, np.bool_)
+        nowhere, plain, usable = np.zeros(n, np.uint32), np.zeros((n, 0)), np.ones(n, np.bool_)
         usable[[fault.row for fault in faults]] = False
-        return Encoded(values, none, none.astype(np.uint8), offgrid, exact, plain, usable, tuple(faults))
+        return Encoded(values, none, none.astype(np.uint8), nowhere, exact, nowhere, plain, usable, tuple(faults))
 
     def standard(self, values: I16) -> F64:
         return values / float(UNIT)

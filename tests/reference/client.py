@@ -75,7 +75,7 @@ class Client:
 
 def reading_outcomes(row: Row) -> list[int]:
     """Level of each bet on whether a row could be read."""
-    flags = row["flags"]
+    flags = row["flags"] & ~row["quiet"]
     return [
         int(flags & (UNREADABLE | AHEAD) != 0),
         int(flags & UNJUDGED != 0),

@@ -26,6 +26,7 @@ class Code:
     offgrid: int
     exact: int
     is_read: bool = True
+    odd: int = 0
 
 
 def mix64(word: int) -> int:
@@ -69,6 +70,9 @@ class Column:
     centre: float
     scale: float
     step: float
+    low: float
+    high: float
+    required: bool
     surprisals: Mapping[float, int]
     unknown: int
     missing: int
@@ -88,17 +92,24 @@ class SlowTable:
 
     def encode(self, row: Mapping[str, Any]) -> Code:
         numbers = [self.number(column, row.get(column.name)) for column in self.columns]
-        fields, surprisal, standard, offgrid, exact = [], [], [], 0, self.rest(row)
+        fields, surprisal, standard, offgrid, exact, odd = [], [], [], 0, self.rest(row), 0
         for place, (column, number) in enumerate(zip(self.columns, numbers, strict=True)):
             if number is None:
                 hashed = mix64(self.salts[place] ^ 0x5BD1E9955BD1E995)
                 surprisal.append(column.missing)
                 standard.append(0.0)
+                is_odd = column.required
             else:
                 hashed = mix64(self.salts[place] ^ mix64(bits_of(number, "d")))
-                surprisal.append(column.surprisals.get(number, column.unknown))
-                standard.append(self.shorten((number - column.centre) / column.scale))
-                offgrid |= self.off_grid(number, column.step) << min(place, 31)
+                is_odd = not column.low <= number <= column.high
+                if column.categories and number >= UNSEEN:
+                    surprisal.append(self.unseen(column))
+                    standard.append(((int(number) - UNSEEN) % 7 - 3) * 0.6)
+                else:
+                    surprisal.append(column.surprisals.get(number, column.unknown))
+                    standard.append(self.shorten((number - column.centre) / column.scale))
+                    offgrid |= self.off_grid(number, column.step) << min(place, 31)
+            odd |= is_odd << min(place, 31)
             fields.append(hashed & 0xFFFF)
             exact = mix64(exact ^ hashed)
         is_read = not any(map(self.is_unread, self.columns, (row.get(column.name) for column in self.columns)))
@@ -106,14 +117,14 @@ class SlowTable:
         if sum(number is not None for number in numbers) < self.present_min:
             none = [0] * len(self.columns)
             return Code(none, none, none, 0, exact, is_read)
-        return Code(self.rotate(standard), fields, surprisal, offgrid, exact, is_read)
+        return Code(self.rotate(standard), fields, surprisal, offgrid, exact, is_read, odd)
 
     def number(self, column: Column, value: Any) -> float | None:
         """A value as a float; None if there is none, or none that can be read."""
         if value is None or not readable(value):
             return None
         if column.categories:
-            name = str(value)
+            name = self.name(value)
             if name in column.categories:
                 return float(column.categories.index(name))
             key = derive(self.seed, b"unseen")
@@ -161,6 +172,25 @@ class SlowTable:
         return mix64(mix64(salt ^ int.from_bytes(left, "little")) ^ len(letters))
 
     @staticmethod
+    def name(value: Any) -> str:
+        """Of a category: numbers and true or false as a log would write them as text, whole numbers without a point."""
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, float) and abs(value) < 2.0**53 and value == int(value):
+            return str(int(value))
+        return str(value)
+
+    @staticmethod
+    def unseen(column: Column) -> int:
+        """A known category's surprisal on average, or that of no value if it is less."""
+        worth = list(column.surprisals.values())
+        chances = [math.exp(-each / 16) for each in worth]
+        if not worth:
+            return column.missing
+        mean = sum(chance * each for chance, each in zip(chances, worth, strict=True)) / sum(chances)
+        return min(column.missing, round(mean))
+
+    @staticmethod
     def shorten(z: float) -> float:
         size = min(abs(z), 1e300)
         return z if size <= 4.0 else math.copysign(4.0 + math.log1p(size - 4.0), z)
@@ -168,7 +198,7 @@ class SlowTable:
     @staticmethod
     def off_grid(number: float, step: float) -> bool:
         if step <= 0.0:
-            return step < 0.0 and number >= UNSEEN
+            return False
         steps = number / step
         if math.isinf(steps):
             return False

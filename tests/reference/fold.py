@@ -76,7 +76,8 @@ class SlowFold:
     counts : ("family", class, bucket, feature, level), ("field", class, field) or ("client", class, process, bucket,
     level) -> rows, as calibration counts them. met : how often something worth meeting was met, for guards of tests.
     tables : the columns of the fold's tables by name, nested lists. costs : bytes of a client, a ring entry, a family,
-    averages, a receipt. moved : block -> how far the population has moved, 64ths of a value unit.
+    averages, a receipt. moved : block -> how far the population has moved, 64ths of a value unit. muted : block -> bits
+    of `odd`, of `offgrid` and of `flags` that are news about the population.
     """
 
     def __init__(self, tables: Tables, blocks: int, capacity: int, costs: list[int]) -> None:
@@ -85,6 +86,7 @@ class SlowFold:
         self.joint: int = tables["joint"]
         self.clients: dict[int, Client] = {}
         self.moved: dict[int, list[int]] = {}
+        self.muted: dict[int, tuple[int, int, int]] = {}
         self.marks: dict[tuple[int, int], tuple[int, int]] = {}
         self.skipped = self.redelivered = self.evicted = self.back = 0
         self.counts: Counter[tuple[str | int, ...]] = Counter()
@@ -100,6 +102,7 @@ class SlowFold:
             self.skipped += 1
             return None
         self.marks[block, row["source"]] = position
+        row = self.without_news(row, block)
         if row["client"] not in self.clients:
             self.make_room(block, self.costs[0], keep=None)
             self.clients[row["client"]] = Client(row["client"])
@@ -173,6 +176,31 @@ class SlowFold:
         for p, level in enumerate(levels, len(client.bets) - len(levels)):
             self.count("client", client_class, p, bucket, level)
             client.bets[p] = bet(client.bets[p], self.tables["client"][client_class][p][bucket][level])
+
+    def without_news(self, row: Row, block: int) -> Row:
+        odd, offgrid, flags = self.muted.get(block, (0, 0, 0))
+        row = row | {"offgrid": row["offgrid"] & ~offgrid, "quiet": row["flags"] & flags}
+        self.met["flags that are news"] += row["quiet"] & 112 != 0
+        if row["odd"] & odd:
+            self.met["odd values that are news"] += 1
+            worth = [0 if row["odd"] & odd & 1 << min(i, 31) else each for i, each in enumerate(row["surprisal"])]
+            row |= {"novelty": math.nan, "cell": 0, "surprisal": worth}
+        return row
+
+    def mute(self, block: int, odd: int, offgrid: int, flags: int) -> None:
+        """News, and what it fed is forgotten."""
+        before = self.muted.get(block, (0, 0, 0))
+        self.muted[block] = (before[0] | odd, before[1] | offgrid, before[2] | flags)
+        for client in self.clients.values():
+            if client.key % self.blocks == block:
+                if odd & ~before[0]:
+                    client.bets[2] = client.bets[3] = client.bets[4] = NEVER
+                for p, flag in ((8, 16), (8, 128), (9, 32), (10, 64)):
+                    if flags & ~before[2] & flag:
+                        client.bets[p] = NEVER
+                if offgrid & ~before[1]:
+                    client.bets[1] = NEVER
+                    client.offgrid_rows = client.offgrid_fields = 0
 
     def tick(self, client: Client, row: Row) -> None:
         time_ms = row["time_ms"]

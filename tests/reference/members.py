@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from tests.reference.encode import WORD, bits_of, derive, mix64
+from tests.reference.encode import WORD, SlowTable, bits_of, derive, mix64
 
 PROBES = 14
 
@@ -18,7 +18,9 @@ def row_key(row: Mapping[str, Any], kinds: Mapping[str, str], seed: bytes) -> in
         if value is None:
             total += mix64(salt ^ 0x5BD1E9955BD1E995)
         elif kind == "category":
-            digest = hashlib.blake2b(str(value).encode(), key=derive(seed, b"unseen"), digest_size=4).digest()
+            digest = hashlib.blake2b(
+                SlowTable.name(value).encode(), key=derive(seed, b"unseen"), digest_size=4
+            ).digest()
             total += mix64(salt ^ mix64(int.from_bytes(digest, "big")))
         else:
             total += mix64(salt ^ mix64(bits_of(float(value) + 0.0, "d")))

@@ -18,11 +18,15 @@ class TableTables(NamedTuple):
     centre: F64  # (f,)
     scale: F64  # (f,)
     step: F64  # (f,) 0: no grid, -1: categories
+    low: F64  # (f,) ordinary values lie in [low, high], unseen categories beyond
+    high: F64
+    required: U8  # (f,) 1 where history had a value in nearly every row
     known: F64  # values seen in history, sorted within each field; field i owns known_start[i:i+2]
     known_surprisals: U8
     known_start: I64  # (f + 1,)
     unknown: U8  # (f,) surprisal of a value that is not among them
     missing: U8  # (f,)
+    unseen: U8  # (f,) surprisal of an unseen category
     order: I64  # (f,) secret order of the fields before rotation
     rotation: F64  # (f, min(64, f)) as `rotate` wants it
     salt: U64  # (f,)
@@ -36,6 +40,7 @@ class EncodedRows(NamedTuple):
     surprisal: U8  # (n, f)
     offgrid: U32  # (n,)
     exact: U64  # (n,) a hash of what is no field's on entry, of the whole row on return
+    odd: U32  # (n,)
 
 
 @kernel
@@ -64,14 +69,22 @@ def quantise(value: float) -> int:
 
 @kernel
 def is_off_grid(value: float, step: float) -> bool:
-    """step 0: no grid; step < 0: categories, whose unseen values stand at 2**20 and beyond."""
-    if step == 0.0:
+    """step 0: no grid; step < 0: categories, which have none either."""
+    if step <= 0.0:
         return False
-    if step < 0.0:
-        return value >= 1048576.0
     steps = value / step
     # rint, not round: compiled round() makes an int64, and a whole number beyond 2**63 would look off its grid
     return bool(abs(steps - np.rint(steps)) > 1e-9 * max(1.0, abs(steps)) + 1e-9)
+
+
+@kernel
+def unseen_place(value: float) -> float:
+    """One of seven places within two standard units of the centre, by the digest of an unseen category.
+
+    None is far out, so that it is no novelty; they lie further apart than variants reach, so that two unseen categories
+    are as a rule not near each other: with all of them at the centre, whoever spells a field anew repeats himself.
+    """
+    return (np.int64(value - 1048576.0) % 7 - 3) * 0.6
 
 
 @kernel
@@ -94,37 +107,47 @@ def known_surprisal(value: float, known: F64, surprisals: U8, start: int, end: i
 def encode_table(raw: F64, table: TableTables, into: EncodedRows) -> None:
     """Encode n table rows in place. raw : (n, f), NaN where the field is missing.
 
-    A missing value stands at the centre; it differs from a present one by its hash, not by distance.
+    A missing value stands at the centre; it differs from a present one by its hash, not by distance. An
+    unseen category, 2**20 or beyond, stands among the ordinary ones.
     """
     centre, scale, step, salt, missing, unknown = (
         table.centre, table.scale, table.step, table.salt, table.missing, table.unknown,
     )  # fmt: skip
+    low, high, required, unseen = table.low, table.high, table.required, table.unseen
     known, known_surprisals, known_start = table.known, table.known_surprisals, table.known_start
     fields, surprisal = into.fields, into.surprisal
     n, f = raw.shape
     standard, sums = np.empty(f), np.empty(table.rotation.shape[1])
     for i in range(n):
         whole = into.exact[i]
-        off = np.uint32(0)
+        off, odd = np.uint32(0), np.uint32(0)
         for j in range(f):
-            value = raw[i, j]
+            value, bit = raw[i, j], np.uint32(1) << np.uint32(min(j, 31))
             if np.isnan(value):
                 standard[j] = 0.0
                 surprisal[i, j] = missing[j]
                 hashed = mix64(salt[j] ^ np.uint64(0x5BD1E9955BD1E995))
+                if required[j]:
+                    odd |= bit
             else:
                 value = value + 0.0
-                standard[j] = compress_tail((value - centre[j]) / scale[j])
-                start, end = known_start[j], known_start[j + 1]
-                surprisal[i, j] = known_surprisal(value, known, known_surprisals, start, end, unknown[j])
                 bits = np.float64(value).view(np.uint64)
                 hashed = mix64(salt[j] ^ mix64(bits))
-                if is_off_grid(value, step[j]):
-                    off |= np.uint32(1) << np.uint32(min(j, 31))
+                if value < low[j] or value > high[j]:
+                    odd |= bit
+                if step[j] < 0.0 and value >= 1048576.0:
+                    standard[j] = unseen_place(value)
+                    surprisal[i, j] = unseen[j]
+                else:
+                    standard[j] = compress_tail((value - centre[j]) / scale[j])
+                    start, end = known_start[j], known_start[j + 1]
+                    surprisal[i, j] = known_surprisal(value, known, known_surprisals, start, end, unknown[j])
+                    if is_off_grid(value, step[j]):
+                        off |= bit
             fields[i, j] = np.uint16(hashed & np.uint64(0xFFFF))
             whole = mix64(whole ^ hashed)
         rotate(standard, table.order, table.rotation, sums, into.values[i])
-        into.offgrid[i] = off
+        into.offgrid[i], into.odd[i] = off, odd
         into.exact[i] = whole
 
 

@@ -119,7 +119,7 @@ def bet(evidence: int, ratio: int) -> int:
 @part
 def bet_on_reading(walk: Walk, slot: int, client_class: int, row: int) -> None:
     """Whether a row could be read: one outcome a process on every row, repeats and what cannot be judged included."""
-    table, tally, flags = walk.table, walk.tally, walk.batch.flags[row]
+    table, tally, flags = walk.table, walk.tally, walk.batch.flags[row] & ~walk.batch.quiet[row]
     client = table.clients[slot]
     bets, ratios = table.bets[slot], walk.nulls.client[client_class]
     counts = tally.client[client_class : client_class + 1]

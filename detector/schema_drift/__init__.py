@@ -1,0 +1,1 @@
+"""Fields in which many clients began to send what fitted history did not have: news about the population."""
