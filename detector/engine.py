@@ -6,6 +6,7 @@
       control -> an allowance or a lift, in force from its offset on
       shift   -> how far the population has moved, taken off from its offset on
       result  -> fields that are news about the population, taken out of the evidence from its offset on
+      breaker -> what is enforced from its offset on; decided -> counted by the fuses in partition 0 (detector/breaker)
 
 State is cut into blocks by client. A block carries its own marks: the `requests` offset it has reached, and per source
 the position it has applied. Whatever comes again, doubled or late, lies below a mark and changes nothing. What the log
@@ -25,20 +26,43 @@ import numpy as np
 import zstandard
 
 from detector import __version__, evidence, orders, policy
+from detector.breaker import held
+from detector.breaker.fuse import Scale
 from detector.drift import client as client_drift
 from detector.events import build
 from detector.events.encode import events
 from detector.events.finding import Event, Finding, Provenance
-from detector.frame import CloseFrame, ControlFrame, Frame, ResultFrame, RowFrame, ShiftFrame
+from detector.frame import (
+    BreakerFrame,
+    CloseFrame,
+    ControlFrame,
+    DecidedFrame,
+    Frame,
+    ResetFrame,
+    ResultFrame,
+    RowFrame,
+    ShiftFrame,
+)
 from detector.schema_drift.news import news_of
 from detector.settings import DetectionSettings
 from detector.state.packing import BODY_BYTES_MIN, pack, unpack
 from models.artefacts.store import Artefacts, ModelArtefact
 from models.client_table import ClientTable, by_name, no_tally
-from models.kernels.layout import CROSSED, DONE, MOVED, SLOT, VERDICT, Nulls, Tally, block_of
+from models.kernels.layout import (
+    CROSSED,
+    DONE,
+    MOVED,
+    RAISED_LEVEL,
+    SLOT,
+    STATISTIC,
+    VERDICT,
+    Nulls,
+    Tally,
+    block_of,
+)
 from models.pseudonym import client_of
 from models.reorder import joined
-from models.rows import I64
+from models.rows import I64, class_of
 
 BLOCK_MAGIC = b"PWBK"
 BLOCK_LAYOUT = 2
@@ -53,6 +77,8 @@ BLOCK_HEAD_BYTES = _BLOCK_HEAD.size
 _CHECKED_FROM = 8
 
 BODY_BYTES_MAX = 2**30
+
+_CROSSING = (SLOT, RAISED_LEVEL, STATISTIC)
 
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63 - 1)]
@@ -73,6 +99,7 @@ class _Body(msgspec.Struct):
     allowed: list[tuple[_Natural, str, _Int64]]
     shift: list[tuple[str, _Int64, tuple[_Int32, ...]]] = []
     blocked: list[tuple[_Natural, str, _Natural, _Int64]] = []
+    breaker: held.Stored = msgspec.field(default_factory=held.Stored)
 
 
 Shift = tuple[int, tuple[int, ...]]
@@ -120,6 +147,7 @@ class EngineSettings:
     config: DetectionSettings
     artefacts: Artefacts
     spaces: dict[str, Space] = field(init=False)
+    scales: dict[str, Scale] = field(init=False)
     provenance: Provenance = field(init=False)
     off: frozenset[str] = field(init=False)
     shared: frozenset[int] = field(init=False)
@@ -134,6 +162,10 @@ class EngineSettings:
             nulls = evidence.nulls(artefact.reference, encoder.reach, encoder.agreement_min, threshold)
             spaces[artefact.space] = Space(artefact, nulls)
         object.__setattr__(self, "spaces", spaces)
+        policy, blocks = self.config.policy, self.config.state.blocks * self.config.request_partitions
+        counted = policy.breaker, held.rungs(policy), blocks
+        scales = {name: Scale(space.artefact.reference.promised, *counted) for name, space in spaces.items()}
+        object.__setattr__(self, "scales", scales)
         off = (name for space in spaces.values() for name in evidence.not_fitted(space.artefact.reference))
         object.__setattr__(self, "off", frozenset(off))
         object.__setattr__(self, "shared", frozenset(map(client_of, self.config.policy.shared_clients)))
@@ -148,6 +180,7 @@ class PartitionState:
     they were last dumped. allowed : (client, model or "" for all) -> end on the client's own clock, ms.
     blocked : likewise -> whom people blocked.
     shift : (block, space) -> the newest (until_ms, vector) of a ShiftFrame that the block has applied.
+    breakers : which decisions are enforced; its outbox is for who writes to `requests`.
     """
 
     partition: int
@@ -158,7 +191,13 @@ class PartitionState:
     allowed: dict[tuple[int, str], int] = field(default_factory=dict)
     blocked: orders.Held = field(default_factory=dict)
     shift: dict[tuple[int, str], Shift] = field(default_factory=dict)
+    breakers: held.Breakers = field(default_factory=held.Breakers)
     unjudged: int = 0
+
+    @property
+    def known(self) -> held.Known:
+        made_with = self.settings
+        return held.Known(made_with.config.policy, made_with.provenance, self.tables, made_with.scales)
 
     @property
     def clients(self) -> int:
@@ -221,6 +260,8 @@ def step(state: PartitionState, frame: Frame, watch: Tracer | None = None) -> li
         found = _shift(state, frame, closed)
     elif isinstance(frame, ControlFrame):
         found = [] if closed[block_of(frame.client, len(closed))] else _control(state, frame, watch)
+    elif isinstance(frame, DecidedFrame | ResetFrame | BreakerFrame):
+        found = _breaker(state, frame, closed)
     elif is_known(state.settings, frame):
         found = walk(state, [frame], closed, watch)
     else:
@@ -280,10 +321,12 @@ def _decide(state: PartitionState, frame: RowFrame, row: int, verdict: I64, watc
         client["quiet_until_ms"] = allowed
         return []
     made_with = state.settings.provenance
-    finding = build.decided(
-        state.settings.config.policy, made_with, space.artefact, space.nulls, table, frame, row, verdict
-    )
+    block, slot, level, excess = block_of(key, len(state.block_offset)), *(int(verdict[n]) for n in _CROSSING)
+    kept_back = state.breakers.keeps_back(block, frame.space, client, level, excess, state.known)
+    settings = state.settings.config.policy
+    finding = build.decided(settings, made_with, space.artefact, space.nulls, table, frame, row, verdict, kept_back)
     found = events(finding)
+    state.breakers.decided(finding, class_of(frame.rows.client_class[row]), slot, found[0].value, state.known)
     if watch is not None:
         watch.on_decision(frame, row, finding, found)
     return found
@@ -314,6 +357,16 @@ def _take_news(state: PartitionState, frame: ResultFrame, closed: I64) -> None:
         for block in np.flatnonzero(closed == 0).tolist():
             if table.mute(block, news.masks):
                 state.dirty.add(block)
+
+
+def _breaker(state: PartitionState, frame: DecidedFrame | ResetFrame | BreakerFrame, closed: I64) -> list[Event]:
+    """The fuses are part of block 0 of partition 0, where everything that they count stands in one order."""
+    if isinstance(frame, BreakerFrame):
+        state.dirty.update(np.flatnonzero(closed == 0).tolist())
+        return state.breakers.apply(frame, len(closed), np.flatnonzero(closed).tolist(), state.known)
+    if frame.partition == 0 and not closed[0] and state.breakers.count(frame, state.known):
+        state.dirty.add(0)
+    return []
 
 
 def _control(state: PartitionState, frame: ControlFrame, watch: Tracer | None) -> list[Event]:
@@ -360,8 +413,9 @@ def dump_block(state: PartitionState, block: int) -> bytes:
         (key, model, until) for (key, model), until in state.allowed.items() if block_of(key, blocks) == block
     )
     shift = sorted((space, *moved) for (at, space), moved in state.shift.items() if at == block)
-    blocked = sorted((*about, *held) for about, held in state.blocked.items() if block_of(about[0], blocks) == block)
-    body = msgspec.msgpack.encode(_Body(blocks, evidence.COLUMNS, spaces, allowed, shift, blocked))
+    blocked = sorted((*about, *kept) for about, kept in state.blocked.items() if block_of(about[0], blocks) == block)
+    opened = state.breakers.dump(state.partition, block, blocks, state.tables)
+    body = msgspec.msgpack.encode(_Body(blocks, evidence.COLUMNS, spaces, allowed, shift, blocked, opened))
     state.dirty.discard(block)
     return seal(body, state.partition, block, int(state.block_offset[block]))
 
@@ -427,9 +481,10 @@ def load_block(state: PartitionState, value: bytes) -> None:
     others = {about: until for about, until in state.allowed.items() if block_of(about[0], blocks) != block}
     stored = {(key, model): until for key, model, until in body.allowed if block_of(key, blocks) == block}
     state.allowed = others | stored
-    held = {(key, model): orders.Blocked(*kept) for key, model, *kept in body.blocked if block_of(key, blocks) == block}
-    state.blocked = {about: kept for about, kept in state.blocked.items() if block_of(about[0], blocks) != block} | held
+    mine = {(key, model): orders.Blocked(*kept) for key, model, *kept in body.blocked if block_of(key, blocks) == block}
+    state.blocked = {about: kept for about, kept in state.blocked.items() if block_of(about[0], blocks) != block} | mine
     moved = {(block, space): (until, vector) for space, until, vector in body.shift}
     state.shift = {about: shift for about, shift in state.shift.items() if about[0] != block} | moved
+    state.breakers.load(partition, block, blocks, body.breaker)
     state.block_offset[block] = offset
     state.dirty.discard(block)

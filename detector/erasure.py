@@ -5,6 +5,7 @@ from collections.abc import Collection
 import msgspec
 
 from detector import engine
+from detector.breaker import held
 from models.client_table import without
 from models.kernels.layout import block_of
 
@@ -14,7 +15,8 @@ def erased(value: bytes, clients: Collection[int]) -> bytes | None:
     partition, block, offset = engine.block_mark(value)
     body = engine.body_of(value)
     here = {client for client in clients if block_of(client, body.blocks) == block}
-    if not here:
+    breaker = held.without(body.breaker, clients)
+    if not here and breaker == body.breaker:
         return None
     try:
         spaces = {name: without(saved, here) for name, saved in body.spaces.items()}
@@ -22,7 +24,7 @@ def erased(value: bytes, clients: Collection[int]) -> bytes | None:
         raise engine.DamagedBlockError(f"block {block} of partition {partition}: {type(error).__name__}") from error
     allowed = [one for one in body.allowed if one[0] not in here]
     blocked = [one for one in body.blocked if one[0] not in here]
-    if (spaces, allowed, blocked) == (body.spaces, body.allowed, body.blocked):
+    if (spaces, allowed, blocked, breaker) == (body.spaces, body.allowed, body.blocked, body.breaker):
         return None
-    changed = msgspec.structs.replace(body, spaces=spaces, allowed=allowed, blocked=blocked)
+    changed = msgspec.structs.replace(body, spaces=spaces, allowed=allowed, blocked=blocked, breaker=breaker)
     return engine.seal(msgspec.msgpack.encode(changed), partition, block, offset)

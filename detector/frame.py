@@ -1,4 +1,5 @@
-"""Messages of `requests`: rows, orders of people, and what `link` writes. Each takes effect at its offset there."""
+"""Messages of `requests`: rows, orders of people, and what `link` and `judge` write. Each takes effect at its offset
+there."""
 
 import functools
 import re
@@ -126,4 +127,70 @@ RESULT_BYTES_MAX = 65_536
 LinkFrame = ShiftFrame | CloseFrame | ResultFrame
 """What `link` writes into every partition of `requests`."""
 
-Frame = RowFrame | ControlFrame | LinkFrame
+
+@dataclass(frozen=True, slots=True)
+class DecidedFrame:
+    """From `judge`, into partition 0: a client was decided on, for the breaker to count (detector/breaker).
+
+    client, name : uint64 and pseudonym. excess_milli : the statistic, thousandths of a tail length. known : the client
+    has a past. others : how many other clients of its block were seen within a day, (without a past, with one).
+    decided_ms : time of the decision, on the client's clock. again : a decision in force, told with today's evidence.
+    """
+
+    partition: int
+    offset: int
+    model: str
+    space: str
+    artefact_hash: str
+    client: int
+    name: str
+    client_class: int
+    level: int
+    excess_milli: int
+    known: bool
+    others: tuple[int, int]
+    decided_ms: int
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerFrame:
+    """From the `judge` of partition 0, into every partition: what of a space's decisions is enforced from here on.
+
+    revision : offset in partition 0 of what it follows from; an older frame changes nothing. floors : (level, known,
+    rank) below which decisions of that level stay in shadow; none: all are enforced. since_ms, until_ms : when it
+    opened, and event time now. level, seen, promised, clients : at its opening, of the level that opened it: clients
+    decided on within an hour, how many the certificate promises at most, among how many clients. opens : tell people.
+    """
+
+    partition: int
+    offset: int
+    model: str
+    space: str
+    artefact_hash: str
+    revision: int
+    floors: tuple[tuple[int, bool, int], ...]
+    since_ms: int
+    until_ms: int
+    level: int
+    seen: int
+    promised: float
+    clients: int
+    opens: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResetFrame:
+    """A person's order, into partition 0: the breaker of a model ("" for every one) counts anew. given_ms : when."""
+
+    partition: int
+    offset: int
+    model: str
+    reason: str
+    given_ms: int
+
+
+JudgeFrame = DecidedFrame | BreakerFrame
+"""What `judge` writes into `requests`."""
+
+Frame = RowFrame | ControlFrame | ResetFrame | LinkFrame | JudgeFrame

@@ -10,6 +10,7 @@ from detector.events.finding import LEVELS, Decision
 from detector.settings import LevelSettings, Policy
 
 DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
 DOUBLINGS_MAX = 6
 
 
@@ -30,20 +31,31 @@ def begins_ms(clock_ms: int, append_ms: int) -> int:
 
 
 def decide(
-    policy: Policy, standing: ClientStanding, level: int, detector: str, now_ms: int, client: int
+    policy: Policy,
+    standing: ClientStanding,
+    level: int,
+    detector: str,
+    now_ms: int,
+    client: int,
+    *,
+    kept_back: bool = False,
 ) -> tuple[Decision, ClientStanding]:
     """The decision for a client whose evidence has reached `level` (1 to 4), and its new standing.
 
     A client decided on again within 24 h of that time, after the last decision ran out, is held twice as long.
     Level 4 proposes a block to a person; until somebody confirms it, doors keep to the limits of level 3.
+    kept_back : by an open breaker. It stays in shadow, for an hour at most, after which the client is decided on again
+    by the evidence of then; that counts as no repetition.
     """
     settings: LevelSettings = getattr(policy, LEVELS[level])
     limits = policy.hard if settings.action == "block" else settings
     again = standing.expires_ms <= now_ms < standing.decided_ms + DAY_MS and standing.revision > 0
     in_force = now_ms < standing.expires_ms
-    doublings = min(DOUBLINGS_MAX, standing.doublings + 1) if again else (standing.doublings if in_force else 0)
+    doublings = standing.doublings if in_force or again else 0
+    doublings = min(DOUBLINGS_MAX, doublings + (again and not kept_back))
     revision = standing.revision + 1
-    expires_ms = now_ms + (settings.duration_s * 1000 << doublings)
+    duration_ms = settings.duration_s * 1000 << doublings
+    expires_ms = now_ms + (min(duration_ms, HOUR_MS) if kept_back else duration_ms)
     decision = Decision(
         level=level,
         revision=revision,
@@ -52,7 +64,7 @@ def decide(
         tokens_per_minute=None,
         max_concurrency=None,
         delay_ms=limits.delay_ms,
-        mode="shadow" if detector in policy.shadow_detectors else policy.mode,
+        mode="shadow" if kept_back or detector in policy.shadow_detectors else policy.mode,
         issued_ms=now_ms,
         effective_ms=now_ms + keyed_delay_ms(client, revision, policy.decision_delay_ms_max),
         expires_ms=expires_ms,

@@ -60,6 +60,23 @@ LEVEL_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+class BreakerSettings(Section):
+    enabled: bool = Field(
+        True,
+        description="Whether `enforce` falls back to shadow for a model whose certificate no longer holds"
+        " ([when it opens](operations.md#the-breaker-opened)).",
+    )
+    factor: float = Field(
+        5.0,
+        ge=1,
+        le=1_000,
+        allow_inf_nan=False,
+        description="It opens when a level was decided on for more clients within an hour than this many times the"
+        " promised share of a day's clients ...",
+    )
+    clients: int = Field(10, ge=1, le=8_192, description="... and for more clients than this.")
+
+
 class Policy(Section):
     mode: Literal["shadow", "enforce"] = Field(
         "shadow", description="`shadow` writes decisions that doors do not act on."
@@ -83,6 +100,7 @@ class Policy(Section):
     shadow_detectors: Annotated[tuple[Word, ...], NoDecode] = Field(
         (), description="Detectors whose decisions stay in shadow. In the environment: `a,b`."
     )
+    breaker: BreakerSettings = Field(BreakerSettings(), description="What bounds enforcement when all goes wrong.")
 
     shared_clients: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

@@ -294,6 +294,10 @@ class ClientTable:
         self.table.wealth[families] = NEVER
         self.table.parts[families] = 0
 
+    def of_block(self, block: int) -> NDArray[Any]:
+        """The records of a block's clients, a copy, in no order that counts."""
+        return self.table.clients[self._slots(block)]
+
     def dump(self, block: int) -> dict[str, Any]:
         """One block as plain values: clients by key, their entries in the pools, and the block's marks."""
         table = self.table

@@ -39,6 +39,9 @@ class Metrics:
         )
         self.split = self._gauge("split_clients_ratio", "Share of clients in several partitions of a raw topic.")
         self.behind_s = self._gauge("source_behind_seconds", "How old one in a hundred records is on arrival.", "topic")
+        self.breaker_open = self._gauge(
+            "breaker_open", "1 while decisions of this model and level fall back to shadow.", "model", "rung"
+        )
         self.windows = self._counter("drift_windows", "Event-time windows closed by link.")
         self.late = self._gauge(
             "drift_late_rows", "Rows not counted since the start: too late, or too far in the future."

@@ -115,6 +115,8 @@ def online(run: Runner, bootstrap: str, namespace: str) -> None:
     run("allow", client, "--until", "24h", "--reason", "ticket 12")
     run("block", client, "--until", "24h", "--reason", "ticket 13")
     run("lift", client)
+    run("breaker show")
+    run("breaker reset", "loan", "--reason", "looked at")
     run("archive write", f"kafka://{bootstrap}/{config.topics.requests}", "--out", "archive")
     run("archive erase", "archive", "--client", client)
     run("selftest", "--timeout", "1", codes=(1,))

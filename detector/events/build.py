@@ -55,19 +55,22 @@ def decided(
     frame: RowFrame,
     row: int,
     verdict: I64,
+    kept_back: bool = False,
 ) -> Finding:
     """Decide on the client whose row crossed a level, remember the decision, and tell all about it.
 
-    verdict : (7,) as the fold left it at `row`.
+    verdict : (7,) as the fold left it at `row`. kept_back : by an open breaker.
     """
     rows, client = frame.rows, table.table.clients[int(verdict[SLOT])]
     process, level = PROCESSES[int(verdict[LEAD_PROCESS])], int(verdict[RAISED_LEVEL])
     client_class = class_of(rows.client_class[row])
     before = standing(client)
     now = begins_ms(int(client["clock_ms"]), int(rows.append_ms[row]))
-    decision, after = decide(policy, before, level, process.detector, now, int(client["key"]))
+    decision, after = decide(
+        policy, before, level, process.detector, now, int(client["key"]), kept_back=kept_back
+    )
     update = _open_incident(client, before, now, rows.source[row], rows.offset[row], rows.index[row], level)
-    _remember(client, after)
+    remember(client, after)
     threshold = int(nulls.thresholds[client_class, level]) + threshold_offset(client["key"])
     excess = int(verdict[STATISTIC])
     anchor = _anchor(table, client, int(verdict[LEAD_ANCHOR]))
@@ -110,7 +113,7 @@ def lifted(
     if before.revision == 0:
         return None
     decision, after = lift(before, int(client["clock_ms"]))
-    _remember(client, after)
+    remember(client, after)
     subject = Subject(artefact.model, artefact.space, incident_of(artefact.space, client), int(client["rows"]))
     return replace(ordered(provenance, frame, decision, subject), counts=_counts(client, artefact), origin="judge")
 
@@ -156,7 +159,7 @@ def standing(client: Any) -> ClientStanding:
     )
 
 
-def _remember(client: Any, after: ClientStanding) -> None:
+def remember(client: Any, after: ClientStanding) -> None:
     client["level"], client["revision"], client["doublings"] = after.level, after.revision, after.doublings
     client["expires_ms"], client["decided_ms"] = after.expires_ms, after.decided_ms
 

@@ -16,6 +16,7 @@ from streams.cli import (
     alerts,
     archive,
     artefacts,
+    breaker,
     compare,
     dead_letters,
     explain,
@@ -39,7 +40,7 @@ app = typer.Typer(
 PANELS = {
     "Calibration": (artefacts,),
     "Service": (service, topics, selftest),
-    "Alerts": (alerts, explain, feedback, orders, render, dead_letters),
+    "Alerts": (alerts, explain, feedback, orders, breaker, render, dead_letters),
     "History": (archive, replay, compare),
 }
 for _panel, _modules in PANELS.items():

@@ -77,11 +77,12 @@ def rights(config: Config) -> Mapping[Role, tuple[Right, ...]]:
 def stage_rights(config: Config, stage: str) -> tuple[Right, ...]:
     """What one stage of the worker needs to run."""
     topics = config.topics
+    events = (topics.alerts, topics.throttle, topics.drift)
     read, written = {
         "sketch": (topics.raw, (topics.requests, topics.dlq)),
         "judge": (
             (topics.requests, topics.judge_state),
-            (topics.judge_state, topics.alerts, topics.throttle, topics.throttle_state, topics.drift, topics.dlq),
+            (topics.requests, topics.judge_state, topics.dlq, topics.throttle_state, *events),
         ),
         "link": (
             (topics.requests, topics.link_state),

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from detector import engine, engine_batch
 from detector.events.finding import Event
-from detector.frame import Frame, RowFrame
+from detector.frame import Frame, JudgeFrame, RowFrame
 from streams.history.base import FrameBatch
 from streams.replay.selection import Selection
 from streams.replay.settings_changes import SettingsHistory
@@ -51,10 +51,18 @@ class Fold:
     """Some or all partitions of `requests`; adds to `findings`.
 
     step : takes a partition's state and frames, returns events; the engine's unless a caller only wants the frames.
+    whole : all clients are folded, whichever are selected, and what `judge` writes is kept: raw records lack it, and it
+    depends on all clients. A log holds it.
     """
 
     def __init__(
-        self, settings: SettingsHistory, selection: Selection, findings: Findings, step: Step = engine_batch.step
+        self,
+        settings: SettingsHistory,
+        selection: Selection,
+        findings: Findings,
+        step: Step = engine_batch.step,
+        *,
+        whole: bool = False,
     ) -> None:
         self._findings = findings
         self._settings = settings
@@ -63,6 +71,13 @@ class Fold:
         self._states: dict[int, engine.PartitionState] = {}
         self._in_force: dict[int, int] = {}
         self._cold: set[int] = set()
+        self._whole = whole
+        self._told: list[JudgeFrame] = []
+
+    def take(self) -> list[JudgeFrame]:
+        """What `judge` would write into `requests` by now, each once."""
+        taken, self._told = self._told, []
+        return taken
 
     def open(self, partition: int, blocks: Sequence[bytes], *, cold: bool) -> None:
         """Begin a partition with stored state. cold : frames from before are neither in the history nor in `blocks`.
@@ -81,9 +96,12 @@ class Fold:
         self.step(batch.frames)
 
     def step(self, frames: Sequence[Frame]) -> None:
-        narrowed = [one for frame in frames if (one := self._selection.narrowed(frame)) is not None]
-        for _, alike in groupby(narrowed, self._kind):
+        wanted = frames if self._whole else self._narrowed(frames)
+        for _, alike in groupby(wanted, self._kind):
             self._judge(list(alike))
+
+    def _narrowed(self, frames: Sequence[Frame]) -> list[Frame]:
+        return [one for frame in frames if (one := self._selection.narrowed(frame)) is not None]
 
     def _kind(self, frame: Frame) -> tuple[int, int, bool]:
         """Frames that differ in it are not folded together: partition, settings, whether the selection has them."""
@@ -93,10 +111,13 @@ class Fold:
     def _judge(self, frames: Sequence[Frame]) -> None:
         """frames : of one kind, at least one."""
         partition, offset = frames[0].partition, frames[0].offset
-        events = self._engine_step(self._state(partition, offset), frames)
+        state = self._state(partition, offset)
+        events = self._engine_step(state, frames)
+        told = state.breakers.take()
+        self._told += told if self._whole else []
         if events:
             self._findings.add_events(self._selection.reported(events, offset), cold=partition in self._cold)
-        for frame in frames:
+        for frame in self._narrowed(frames) if self._whole else frames:
             if isinstance(frame, RowFrame) and frame.rows.count:
                 self._findings.rows += frame.rows.count
                 self._findings.clock_ms = int(frame.rows.time_ms[-1])

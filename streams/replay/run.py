@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 
+from detector.breaker.held import acts
 from streams.history.base import FrameBatch, Source, together
 from streams.history.sources import file_names
 from streams.replay.fold import Findings, Fold
@@ -27,9 +28,10 @@ def replay(plan: Plan) -> Outcome:
     """
     begun = time.perf_counter()
     findings, settings = Findings(), plan.settings
-    fold, link = Fold(settings, plan.selection, findings), ReplayedLink(settings, plan.selection, findings)
-    watch = Watch(findings, progress_line(plan), plan.stops)
     ranges = frame_ranges(plan)
+    link = ReplayedLink(settings, plan.selection, findings)
+    fold = Fold(settings, plan.selection, findings, whole=ranges is None and acts(plan.config.policy))
+    watch = Watch(findings, progress_line(plan), plan.stops)
     if ranges is None:
         read_records(plan.sources, Records(plan, findings, fold, link), watch)
     else:
@@ -68,7 +70,7 @@ def read_records(sources: Sequence[Source], records: Records, watch: "Watch") ->
             in_order = len(sources) == 1 and batches[0].topic in file_names(source)
             records.add(batches, in_order=in_order)
             watch.after_batch()
-    records.close_windows()
+    records.finish()
     watch.tell_progress()
 
 

@@ -6,7 +6,7 @@ wrote it, must not crash a judge.
 
 import struct
 import zlib
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -14,10 +14,14 @@ import pyarrow as pa
 
 from detector.frame import (
     RESULT_BYTES_MAX,
+    BreakerFrame,
     CloseFrame,
     ControlFrame,
+    DecidedFrame,
     Frame,
+    JudgeFrame,
     LinkFrame,
+    ResetFrame,
     ResultFrame,
     RowFrame,
     ShiftFrame,
@@ -40,6 +44,7 @@ PREAMBLE_BYTES_MAX = 65_536
 CACHED_PREAMBLES = 256
 CHECKSUM_BYTES = 4
 SHIFT, CLOSE, RESULT = "shift", "close", "result"
+DECIDED, BREAKER, RESET = "decided", "breaker", "reset"
 
 KIND_HEADER = "probewatch-kind"
 METADATA = ("model", "space", "source_name", "key_id")
@@ -57,6 +62,8 @@ class FrameError(ValueError):
 
 _Time = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 _Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+_Level = Annotated[int, msgspec.Meta(ge=1, le=4)]
 
 
 class _Preamble(NamedTuple):
@@ -115,6 +122,57 @@ class _Result(msgspec.Struct):
     body: msgspec.Raw
 
 
+class _Decided(msgspec.Struct):
+    """client : the pseudonym; the uint64 is inside it."""
+
+    schema: str
+    action: str
+    model: str
+    space: str
+    artefact_hash: str
+    client: str
+    client_class: Annotated[int, msgspec.Meta(ge=0, lt=len(CLASSES))]
+    level: _Level
+    excess_milli: _Int32
+    known: bool
+    others: tuple[_Count, _Count]
+    decided_ms: _Time
+    again: bool
+
+
+class _Breaker(msgspec.Struct):
+    schema: str
+    action: str
+    model: str
+    space: str
+    artefact_hash: str
+    revision: Annotated[int, msgspec.Meta(ge=0, lt=2**63 - 1)]
+    floors: Annotated[tuple[tuple[_Level, bool, _Time], ...], msgspec.Meta(max_length=8)]
+    since_ms: _Time
+    until_ms: _Time
+    level: _Level
+    seen: _Count
+    promised: Annotated[float, msgspec.Meta(ge=0, le=2**53)]
+    clients: Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+    opens: bool
+
+
+class _Reset(msgspec.Struct):
+    schema: str
+    action: str
+    model: str
+    reason: str
+    given_ms: _Time
+
+
+_BREAKER_KINDS: dict[type[Any], tuple[type[Any], str]] = {
+    DecidedFrame: (_Decided, DECIDED),
+    BreakerFrame: (_Breaker, BREAKER),
+    ResetFrame: (_Reset, RESET),
+}
+"""Fields are those of the frames, but for where they stand and the client, of whom the pseudonym is written."""
+
+
 def partition_of(client: ClientKeys, partitions: int) -> ClientKeys:
     """The partition of `requests` that holds a client's rows. client : the uint64 key, or an array of keys."""
     return (client >> 32) % partitions  # type: ignore[return-value]  # uint64 stays uint64
@@ -137,8 +195,10 @@ def checksummed(stream: bytes) -> bytes:
     return stream + zlib.crc32(stream).to_bytes(CHECKSUM_BYTES, "little")
 
 
-def encode_control(frame: ControlFrame | LinkFrame) -> bytes:
+def encode_control(frame: ControlFrame | ResetFrame | LinkFrame | JudgeFrame) -> bytes:
     """Raises FrameError if the body of a ResultFrame is too long."""
+    if isinstance(frame, ResetFrame | DecidedFrame | BreakerFrame):
+        return _encode_breaker(frame)
     if isinstance(frame, CloseFrame):
         return msgspec.json.encode(_Close(CONTROL_SCHEMA, CLOSE, frame.fold, frame.until_ms))
     if isinstance(frame, ResultFrame):
@@ -152,6 +212,14 @@ def encode_control(frame: ControlFrame | LinkFrame) -> bytes:
         )
     about = frame.name, frame.model, frame.until_ms, frame.reason, frame.given_ms
     return msgspec.json.encode(_Control(CONTROL_SCHEMA, frame.action, *about))
+
+
+def _encode_breaker(frame: ResetFrame | JudgeFrame) -> bytes:
+    facts = {name: getattr(frame, name) for name in frame.__slots__ if name not in ("partition", "offset")}
+    if isinstance(frame, DecidedFrame):
+        facts["client"] = facts.pop("name")
+    kind, action = _BREAKER_KINDS[type(frame)]
+    return msgspec.json.encode(kind(CONTROL_SCHEMA, action, **facts))
 
 
 def decode(value: bytes, partition: int, offset: int) -> Frame:
@@ -201,14 +269,29 @@ def _decode_link(action: str, value: bytes, partition: int, offset: int) -> Link
     return None
 
 
-def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame | LinkFrame:
+def _decode_breaker(action: str, value: bytes, partition: int, offset: int) -> ResetFrame | JudgeFrame | None:
+    """A frame about the breaker; None if it is another one. Raises ValueError for a name that is no pseudonym."""
+    for made, (kind, name) in _BREAKER_KINDS.items():
+        if name == action:
+            facts = msgspec.structs.asdict(msgspec.json.decode(value, type=kind))
+            del facts["schema"], facts["action"]
+            if made is DecidedFrame:
+                facts["name"] = facts["client"]
+                facts["client"] = client_of(facts["name"])
+            frame: ResetFrame | JudgeFrame = made(partition, offset, **facts)
+            return frame
+    return None
+
+
+def _decode_control(value: bytes, partition: int, offset: int) -> ControlFrame | ResetFrame | LinkFrame | JudgeFrame:
     try:
         action = msgspec.json.decode(value, type=_Action)
         if action.schema != CONTROL_SCHEMA:
             raise FrameError(f"not a control frame of {CONTROL_SCHEMA}")
         frame = _decode_link(action.action, value, partition, offset)
-        if frame is not None:
-            return frame
+        told = _decode_breaker(action.action, value, partition, offset) if frame is None else frame
+        if told is not None:
+            return told
         order = msgspec.json.decode(value, type=_Control)
         client = client_of(order.client)
     except FrameError:

@@ -16,7 +16,7 @@ from aiokafka import TopicPartition
 from faust.types import TP
 
 from detector import engine
-from detector.events.finding import Event
+from detector.events.finding import LEVELS, Event
 from detector.frame import Frame, RowFrame
 from models.kernels.layout import block_of
 from streams.config.config import Config
@@ -293,9 +293,10 @@ class JudgeStage:
                 self._order.add(frame)
         if unreadable:
             await self._dead.send(unreadable)
-        if events:
+        told = partition.state.breakers.take()
+        if events or told:
             self._forget_landed()
-            self._sending.add(asyncio.create_task(self._sink.send(events)))
+            self._sending.add(asyncio.create_task(self._sink.send_all(events, told)))
         partition.next = max(partition.next, batch.end)
         self._metrics.unjudged.labels("unknown_space").inc(partition.state.unjudged - unknown_before)
         self._metrics.frames.labels(self.name).inc(len(batch.records))
@@ -341,8 +342,18 @@ class JudgeStage:
         self._metrics.skipped.set(counts["skipped"])
         self._metrics.redelivered.set(counts["redelivered"])
         self._metrics.evicted.set(counts["evicted"])
+        self._count_breakers()
         self._log_evictions(counts["evicted"])
         self._order.look(counts["back"])
+
+    def _count_breakers(self) -> None:
+        """As the partitions of this worker have heard."""
+        states = [partition.state.breakers for partition in self._partitions.values()]
+        frames = [frame for state in states for frame in state.opened.values()]
+        opened = {(frame.model, level) for frame in frames for level, _, _ in frame.floors}
+        for artefact in self._settings.artefacts.models.values():
+            for level, name in enumerate(LEVELS[1:], 1):
+                self._metrics.breaker_open.labels(artefact.model, name).set((artefact.model, level) in opened)
 
     def _log_evictions(self, evicted: int) -> None:
         """Whenever they have doubled: a flood of invented clients must not become a flood of log lines."""

@@ -19,7 +19,7 @@ from aiokafka import TopicPartition
 from faust.types import TP
 
 from detector import link
-from detector.frame import Frame, LinkFrame
+from detector.frame import Frame
 from detector.link_fold import DamagedStateError
 from models.artefacts.store import Artefacts
 from streams.config.config import Config
@@ -218,19 +218,12 @@ class LinkStage:
 
     async def _close(self) -> None:
         for frame in self._state.due(self._behind()):
-            await self._spread(frame)
+            await self._sink.write(frame)
         closed = self._state.close()
         self._metrics.windows.inc(closed.windows)
         if closed.events or closed.frames:
-            await asyncio.gather(self._sink.send(closed.events), *(self._spread(frame) for frame in closed.frames))
+            await asyncio.gather(self._sink.send(closed.events), *(self._sink.write(frame) for frame in closed.frames))
             await self._write()
-
-    async def _spread(self, frame: LinkFrame) -> None:
-        """Write a frame into every partition of `requests`, where every reader and every replay meets it."""
-        value, headers = frames.encode_control(frame), [(frames.KIND_HEADER, b"control")]
-        topic, count = self._config.topics.requests, self._config.topics.partitions
-        sent = [await self._producer.send(topic, value, partition=n, headers=headers) for n in range(count)]
-        await asyncio.gather(*sent)
 
     async def tick(self) -> None:
         """Write the state once a round, changed or not: that also replaces what a zombie wrote. Not before a backlog

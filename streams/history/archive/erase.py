@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from detector.engine import BlockError, DamagedBlockError
 from detector.erasure import erased
-from detector.frame import ControlFrame
+from detector.frame import ControlFrame, DecidedFrame
 from streams import files
 from streams.history.archive import layout
 from streams.history.archive.layout import ArchiveError, ArchiveFile
@@ -93,7 +93,7 @@ def _is_about(part: ArchiveFile, value: bytes | None, clients: Collection[int]) 
         frame = frames.decode(value or b"", part.partition, 0)
     except frames.FrameError:
         return False
-    return isinstance(frame, ControlFrame) and frame.client in clients
+    return isinstance(frame, ControlFrame | DecidedFrame) and frame.client in clients
 
 
 def _replace(path: Path, table: pa.Table, kept: pa.Array, gone: int) -> None:
