@@ -8,10 +8,11 @@ from aiokafka import AIOKafkaProducer
 
 from detector import engine
 from detector.breaker.alert import times
-from detector.breaker.fuse import HOUR_MS, Fuse
+from detector.breaker.fuse import Fuse
 from detector.events.encode import moment
 from detector.events.finding import LEVELS
 from detector.frame import ResetFrame
+from detector.policy import HOUR_MS
 from probewatch_door.record import Time
 from streams.config.config import Config
 from streams.kafka.broker import probe
@@ -84,7 +85,7 @@ def explained(model: str, found: list[BreakerCount]) -> Iterator[str]:
         who = "clients with a past" if one.past else "clients without a past"
         yield (
             f"open at {one.rung} for {who} since {one.since:%Y-%m-%d %H:%M} UTC: {one.decided} were decided on within"
-            f" an hour, {times(one.decided, one.promised)} the {one.promised:.2g} that are promised for a day among about"
+            f" an hour, {times(one.decided, one.promised)} the {one.promised:.2g} promised for a day among about"
             f" {one.clients:,}; at most {one.limit} are held back, those with the most evidence"
         )
     for one in (one for one in mine if not one.open):
