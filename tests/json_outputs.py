@@ -1,14 +1,20 @@
 """Every command that knows --json, run on something that gives it something to say: what it printed, by command."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from aiokafka import AIOKafkaProducer
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from detector import engine
+from detector.breaker.fuse import Fuse
+from models.artefacts.store import Artefacts
 from streams.cli import app
+from streams.config.config import Config
 from tests.history import benign, sweeps, write_jsonl
 from tests.kafka_config import kafka_config
 
@@ -115,6 +121,7 @@ def online(run: Runner, bootstrap: str, namespace: str) -> None:
     run("allow", client, "--until", "24h", "--reason", "ticket 12")
     run("block", client, "--until", "24h", "--reason", "ticket 13")
     run("lift", client)
+    asyncio.run(_decided(config))
     run("breaker show")
     run("breaker reset", "loan", "--reason", "looked at")
     run("archive write", f"kafka://{bootstrap}/{config.topics.requests}", "--out", "archive")
@@ -122,6 +129,15 @@ def online(run: Runner, bootstrap: str, namespace: str) -> None:
     run("selftest", "--timeout", "1", codes=(1,))
     _rotate()
     run("rekey", f"kafka://{bootstrap}/{config.topics.raw[0]}")
+
+
+async def _decided(config: Config) -> None:
+    """What a judge stores that has counted decisions."""
+    state = engine.open_partition(engine.EngineSettings(config, Artefacts("", {})), 0)
+    state.breakers.fuses["loan@0123"] = Fuse("", limits=[(3, False, 10, 1.6, 1_602)])
+    async with AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap) as producer:
+        value = engine.dump_block(state, 0)
+        await producer.send_and_wait(config.topics.judge_state, value, key=b"0/0", partition=0)
 
 
 def _rotate() -> None:
