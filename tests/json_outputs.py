@@ -133,7 +133,8 @@ def online(run: Runner, bootstrap: str, namespace: str) -> None:
 
 async def _decided(config: Config) -> None:
     """What a judge stores that has counted decisions."""
-    state = engine.open_partition(engine.EngineSettings(config, Artefacts("", {})), 0)
+    blocks = config.model_copy(update={"state": Config().state})
+    state = engine.open_partition(engine.EngineSettings(blocks, Artefacts("", {})), 0)
     state.breakers.fuses["loan@0123"] = Fuse("", limits=[(3, False, 10, 1.6, 1_602)])
     async with AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap) as producer:
         value = engine.dump_block(state, 0)
