@@ -66,9 +66,7 @@ def decided(
     client_class = class_of(rows.client_class[row])
     before = standing(client)
     now = begins_ms(int(client["clock_ms"]), int(rows.append_ms[row]))
-    decision, after = decide(
-        policy, before, level, process.detector, now, int(client["key"]), kept_back=kept_back
-    )
+    decision, after = decide(policy, before, level, process.detector, now, int(client["key"]), kept_back=kept_back)
     update = _open_incident(client, before, now, rows.source[row], rows.offset[row], rows.index[row], level)
     remember(client, after)
     threshold = int(nulls.thresholds[client_class, level]) + threshold_offset(client["key"])

@@ -184,5 +184,7 @@ def _by_clock(frames: Sequence[RowFrame], reached: int | None) -> Iterator[tuple
         for frame, of_frame in zip(frames, np.split(entered, ends[:-1]), strict=True):
             places = np.flatnonzero(of_frame == number)
             if len(places):
-                part.append(frame if len(places) == len(of_frame) else with_fields(frame, rows=take(frame.rows, places)))
+                part.append(
+                    frame if len(places) == len(of_frame) else with_fields(frame, rows=take(frame.rows, places))
+                )
         yield number, part
