@@ -11,6 +11,9 @@ from probewatch_door.record import PolicyAction
 
 Word = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
 
+Told = Literal["number", "category", "leave out"]
+"""What people may say of a model's feature."""
+
 
 class Section(BaseModel):
     """A table of the configuration: immutable, without unknown keys."""
@@ -29,6 +32,18 @@ class Model(Section):
     aliases: tuple[Annotated[str, Field(min_length=1, max_length=512)], ...] = Field(
         (), description="Other names under which logs call the model. Case never matters."
     )
+    leave_out: tuple[str, ...] = Field(
+        (), description="Features that are no input of the model, or say nothing: `calibrate` does not fit them."
+    )
+    fields: dict[str, Told] = Field(
+        default_factory=dict,
+        description="What `calibrate` takes features for, by name, where it would take them for something else.",
+    )
+
+    @property
+    def told(self) -> dict[str, Told]:
+        """What is said of fields, by name."""
+        return dict(self.fields) | dict.fromkeys(self.leave_out, "leave out")
 
 
 class LevelSettings(Section):

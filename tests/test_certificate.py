@@ -165,7 +165,7 @@ def blank_certificate() -> Certificate:
         history_sha256="0" * 64, config_hash="c" * 16, code_sha256="1" * 64, engine_version="0.1.0", first="", last="",
         certified_from="", certified_to="", records=0, rows=0, declared_classes=0, set_aside=0,
     )  # fmt: skip
-    return Certificate(("loan@0",), (), Removed(0, 0, {}), grounds, False, (), "nothing is promised").identified()
+    return Certificate(("loan@0",), (), {}, Removed(0, 0, {}), grounds, False, (), "nothing is promised").identified()
 
 
 def test_a_certificate_reads_back_and_knows_its_own_id() -> None:

@@ -49,7 +49,7 @@ def together(*parts: DailyMaxima) -> DailyMaxima:
 
 
 def parts_of(found: Certification, *, cold: bool = False) -> tuple[ClassPart, ...]:
-    return class_parts(found, [10, 0, 0], cold=cold)
+    return class_parts(found, [1_000, 0, 0], cold=cold)
 
 
 def test_the_budget_is_over_all_spaces() -> None:

@@ -102,7 +102,7 @@ def spoil(path: Path) -> None:
         (lambda: features(20, 7), (), Path.unlink, "no such file"),
         (lambda: features(20, 7), (), lambda path: path.write_bytes(b"PK\3\4"), "no training set"),
         (lambda: features(20, 7), ("--model", "cars"), None, "made for the model cars"),
-        (lambda: [row | {"default": 1} for row in features(20, 7)], (), None, "does not carry the fields default"),
+        (lambda: [row | {"default": 1} for row in features(20, 7)], (), None, "did not find the fields default"),
         (lambda: [row | {"term": "long"} for row in features(20, 7)], (), None, "field term: expected a number"),
         (lambda: [row | {"purpose": 3} for row in features(20, 7)], (), None, "field purpose: expected a category"),
     ],

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.evidence import PROCESSES
+from models.client_shares import WEIGHT, limited_weights, quantiles
 from models.kernels.fold.client import DAY_MS
 from models.kernels.layout import CLASS_COUNT, SIZE_BUCKETS, Tally
 from models.kernels.numbers import size_bucket
@@ -101,7 +102,7 @@ def by_day(batches: Sequence[Rows], tallies: Sequence[Tally]) -> tuple[Days, I64
     sums, with_novelty = (np.bincount(place[known], w, count) for w in (novelty[known], None))
     mean = np.divide(sums, with_novelty, out=np.full(count, np.nan), where=with_novelty > 0)
     days = Days(class_of, keys[0], keys[1].astype(np.int64), most, largest, rows_of, mean, furthest)
-    return days, _growth(place, client_class, statistic)
+    return days, _growth(place, client_class, statistic, keys[0])
 
 
 def _own_days(client: U64, time_ms: I64) -> I64:
@@ -124,11 +125,12 @@ def behaviour(most: I32) -> U64:
     return mixed
 
 
-def _growth(place: I64, client_class: I64, statistic: I64) -> I64:
+def _growth(place: I64, client_class: I64, statistic: I64, client: U64) -> I64:
     """99 % quantile of the statistic in doubling buckets of the day's row number, at least 0, never falling.
 
     It is subtracted from the statistic, so that a day does not alarm for its length. Buckets that few client-days
-    reach keep the last value. place : (n,) client-day of each row, rows in order.
+    reach keep the last value; a client with very many days counts as ten average ones. place : (n,) client-day of each
+    row, rows in order. client : (k,) whose day each one is.
     """
     number = _running_count(place)
     bucket = np.array([size_bucket(count) for count in range(int(number.max(initial=0)) + 1)], np.int64)[number]
@@ -141,8 +143,9 @@ def _growth(place: I64, client_class: I64, statistic: I64) -> I64:
                 days, at = np.unique(place[chosen], return_inverse=True)
                 most = np.full(len(days), np.iinfo(np.int64).min)
                 np.maximum.at(most, at, statistic[chosen])
-                if len(days) >= GROWTH_DAYS_MIN:
-                    last = max(last, int(np.quantile(most, 0.99, method="higher")))
+                weights = limited_weights(client[days])
+                if int(weights.sum()) >= GROWTH_DAYS_MIN * WEIGHT:
+                    last = max(last, int(quantiles(most, weights, (0.99,))[0]))
             growth[k, b] = last
     return growth
 

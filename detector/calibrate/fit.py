@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from detector import evidence
 from detector.calibrate import baseline
 from detector.calibrate.client_days import DailyMaxima, Days, behaviour, by_day, first_rows, select
+from detector.calibrate.weighting import by_halvings, weighed
 from detector.evidence import FAMILY_PROCESSES, JOINT, PROCESSES
 from detector.schema_drift.shares import reference_shares
 from models.artefacts.certificate import BUDGETS, rank_of
 from models.artefacts.reference import Reference
+from models.client_shares import WEIGHT, limited_weights, quantiles
 from models.client_table import ClientTable, no_tally
 from models.encoders.base import Encoder
 from models.kernels.layout import (
@@ -60,12 +62,14 @@ def fit_reference(
     batches: Sequence[Rows],
     *,
     cold: bool = False,
+    within: tuple[float, float] = baseline.TAIL,
     prune: Callable[[Reference], Reference] | None = None,
 ) -> Reference:
     """Reference of one space, without thresholds: it never alarms until it is certified.
 
     batches : rows of one source each, in the order in which they are read; only fitting clients' rows are used.
     cold : the history may hold attackers, so each client contributes its first rows only.
+    within : quantiles between which benign tails are measured.
     prune : removes bets from the tables before tails are measured; the benchmark leaves features out with it.
     """
     batches = first_rows(batches, COLD_ROWS) if cold else batches
@@ -76,7 +80,7 @@ def fit_reference(
     reference = replace(reference, odd_shares=reference_shares(few, encoder.categories))
     reference = prune(reference) if prune is not None else reference
     days, _ = run.trace(reference, fitting)
-    tail, tail_scale = baseline.tails(days)
+    tail, tail_scale = baseline.tails(days, within)
     off = baseline.without_outcomes(counts, days)
     if cold:  # what a client does in a day cannot be learned from its first few rows
         off |= {*COUNTS, "timing"}
@@ -144,9 +148,10 @@ def tallies(
 def _bets(run: "_Run", batches: Sequence[Rows]) -> tuple[Reference, I64]:
     """A reference with bets and without tails, and (3, 8, 8, 16) counts of client outcomes."""
     reference = _blank(run.fields, baseline.low_margins(batches), baseline.novelty_edges(batches))
-    changed = run.changed_fields(reference, batches)
+    parts = by_halvings(batches)
+    changed = weighed([(halvings, run.changed_fields(reference, part)) for halvings, part in parts])
     reference = replace(reference, rarity=evidence.rarities(np.tile(changed, (CLASS_COUNT, 1))))
-    tally = run.count(reference, batches)
+    tally = _counted(run, reference, parts)
     exponents = baseline.exponents(batches, reference.novelty)
     reference = replace(
         reference,
@@ -157,18 +162,29 @@ def _bets(run: "_Run", batches: Sequence[Rows]) -> tuple[Reference, I64]:
     return reference, tally.client
 
 
+def _counted(run: "_Run", reference: Reference, parts: Sequence[tuple[int, list[Rows]]]) -> Tally:
+    tallies = [(halvings, run.count(reference, part)) for halvings, part in parts] or [(0, run.count(reference, []))]
+    return tallies[0][1]._replace(
+        family=weighed([(halvings, one.family) for halvings, one in tallies]),
+        field=weighed([(halvings, one.field) for halvings, one in tallies]),
+        client=weighed([(halvings, one.client) for halvings, one in tallies]),
+    )
+
+
 def _drift_limits(days: Days) -> I64:
-    """(3,) the 99.9 % quantile over fitting client-days; with few, beyond the largest by an exponential tail.
+    """(3,) the 99.9 % quantile over clients' days; with few, beyond the largest by an exponential tail.
 
     It promises nothing; a class with fewer than DRIFT_DAYS_MIN has no limit.
     """
     limits = np.full(CLASS_COUNT, UNBOUNDED)
     for k in range(CLASS_COUNT):
-        own = days.drift[(days.client_class == k) & (days.drift >= 0)]
-        if len(own) >= DRIFT_DAYS_MIN:
-            top = int(np.quantile(own, 1.0 - DRIFT_BUDGET, method="higher"))
-            beyond = max(0.0, -math.log(DRIFT_BUDGET * (len(own) + 1))) / math.log((len(own) + 1) / 2)
-            limits[k] = top + 1 + round((top - int(np.median(own))) * beyond)
+        own = (days.client_class == k) & (days.drift >= 0)
+        weights = limited_weights(days.client[own])
+        count = int(weights.sum()) / WEIGHT
+        if count >= DRIFT_DAYS_MIN:
+            middle, top = quantiles(days.drift[own], weights, (0.5, 1.0 - DRIFT_BUDGET)).tolist()
+            beyond = max(0.0, -math.log(DRIFT_BUDGET * (count + 1))) / math.log((count + 1) / 2)
+            limits[k] = top + 1 + round((top - middle) * beyond)
     return limits
 
 

@@ -3,7 +3,8 @@
 Tables count what clients did. A client that only probes sends hundreds of variants where an ordinary client sends one,
 and would make probing look ordinary. Two passes:
 
-1. Fit a conservative reference on the first rows of each client; set aside fitting clients far beyond all others.
+1. Fit a conservative reference on the first rows of each client, with tails that one client in a hundred cannot
+   lengthen; set aside fitting clients far beyond all others.
 2. Fit a reference on all rows of the others; re-admit those that are not outliers under it. These are honest clients
    with long days.
 
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from detector.calibrate import baseline
 from detector.calibrate.client_days import DailyMaxima, select
 from detector.calibrate.fit import daily_maxima, fit_reference, is_fitting
 from models.artefacts.certificate import BUDGETS
@@ -35,7 +37,7 @@ who are more than the loosest budget determine thresholds anyway."""
 def suspicious(encoder: Encoder, decision_threshold: float | None, batches: Sequence[Rows]) -> U64:
     """Fitting clients of one space to exclude from the fit."""
     fitting = [select(rows, is_fitting(rows.client)) for rows in batches]
-    conservative = fit_reference(encoder, decision_threshold, fitting, cold=True)
+    conservative = fit_reference(encoder, decision_threshold, fitting, cold=True, within=baseline.BODY)
     outliers = _outliers(daily_maxima(encoder, decision_threshold, conservative, fitting))
     if not len(outliers):
         return outliers

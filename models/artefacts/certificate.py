@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from scipy.special import betaincinv, betaln, gammaln
 
+from models.encoders.base import FieldTaken
 from models.hashes import short_hash
 from models.rows import I64
 
@@ -200,11 +201,12 @@ class Grounds(msgspec.Struct, frozen=True):
 class Certificate(msgspec.Struct, frozen=True):
     """What the thresholds of one artefact folder promise, to whom, and on which grounds: docs/certificates.md.
 
-    statement : the promise in words.
+    fields : of each model, by name. statement : the promise in words.
     """
 
     spaces: tuple[str, ...]
     classes: tuple[ClassPart, ...]
+    fields: dict[str, tuple[FieldTaken, ...]]
     removed: Removed
     grounds: Grounds
     cold: bool

@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.client_shares import fair_rows
 from models.kernels.encode.population import BLOCK, LANES, assign, describe_rows, random_features
-from models.rows import F32, F64, I16, I64, U32, UNIT
-
-ROWS_MAX = 50_000
-CLIENT_ROWS_MAX = 50
-"""Rows to fit on, of all clients and of any one: no client contributes much."""
+from models.rows import F32, F64, I16, I64, U32, U64, UNIT
 
 RIDGE = 0.02
 CLIP_MEDIANS = 1.5
 SCATTER_ROUNDS = 6
 VARIANCE_MIN = 1e-3
 CELLS = 64
+CELL_ROWS_SHARE = 0.98
+"""Cells divide the most ordinary rows; the farthest would each take one for themselves."""
 ROUNDS_MAX = 30
 FEATURES = 64
 PAIRS = 4_000
@@ -88,18 +87,25 @@ def _padded(matrix: NDArray[Any], wide: bool = False) -> F32:
     return padded
 
 
-def fit_population(values: I16, encoder_id: str) -> Population:
-    """values : (n, d), n > 0, as the encoder gives them; see ROWS_MAX."""
-    centre, factor = _fit_scatter(values)
-    cells = fit_cells(values)
+def fit_population(values: I16, encoder_id: str, clients: U64 | None = None) -> Population:
+    """values : (n, d), n > 0, as the encoder gives them.
+
+    clients : (n,) who sent each row: all clients weigh the same. Each row is a client of its own if None.
+    """
+    if clients is not None:
+        values = np.ascontiguousarray(values[fair_rows(clients)])
+    centre, factor, distance = _fit_scatter(values)
+    cells = fit_cells(values[distance <= np.quantile(distance, CELL_ROWS_SHARE, method="higher")])
     bandwidth = _median_distance(values)
     unknown = np.zeros(FEATURES)
     bare = Population(encoder_id, centre, factor, cells, np.array(bandwidth), unknown)
     return replace(bare, rff_mean=bare.rff(values).mean(axis=0))
 
 
-def _fit_scatter(values: I16) -> tuple[F64, F64]:
-    """Centre and whitening: an M-estimate of scatter (Maronna 1976), so that few rows cannot widen it.
+def _fit_scatter(values: I16) -> tuple[F64, F64, F64]:
+    """Centre, whitening, and (n,) distances under them.
+
+    An M-estimate of scatter (Maronna 1976), so that few rows cannot widen it.
 
     Rows beyond one and a half median distances are pulled in to that distance, then distances are measured again; the
     first ones are Euclidean.
@@ -116,7 +122,7 @@ def _fit_scatter(values: I16) -> tuple[F64, F64]:
         centre, factor = (median + mean) / UNIT, _whitening(near, mean)
         describe_rows(values, centre, _padded(factor), anywhere, novelty, cell)
         distance = novelty.astype(np.float64)
-    return centre, factor
+    return centre, factor, distance
 
 
 def _whitening(near: I64, mean: F64) -> F64:

@@ -5,8 +5,9 @@ To add an encoder: CONTRIBUTING.md. tests/encoders/test_conformance.py walks all
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +18,34 @@ Arrays = dict[str, NDArray[Any]]
 Flags = NDArray[np.bool_]
 RowLayout = Mapping[str, Any]
 """How training rows of one kind are read and compared, as plain JSON."""
+
+
+Told = Literal["number", "category", "leave out"]
+"""What people may say of a field (`models.NAME.fields`)."""
+NUMBER: Told = "number"
+CATEGORY: Told = "category"
+LEFT_OUT: Told = "leave out"
+CONFIGURED = "configured"
+"""Why a field is left out that people left out."""
+
+
+class FieldTaken(msgspec.Struct, frozen=True, kw_only=True):
+    """How calibration took a field of a model's inputs. Shares count clients alike, however many rows each sent.
+
+    step : of a number's grid, 0 for none. levels : known values. null : share without a value. unseen : share of the
+    certifying clients' values that are not known; None without any. rows : sampled rows with a value; odd_rows : those
+    of them that are not of the kind, and are read as missing. reason : why the field is left out, "" if it is not.
+    """
+
+    name: str
+    kind: Told
+    step: float = 0.0
+    levels: int = 0
+    null: float = 0.0
+    unseen: float | None = None
+    rows: int = 0
+    odd_rows: int = 0
+    reason: str = ""
 
 
 class EncodingFault(NamedTuple):
@@ -118,14 +147,26 @@ class Encoder(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, inputs: Sequence[Any], seed: bytes) -> Self | None:
+    def fit(
+        cls, inputs: Sequence[Any], seed: bytes, clients: U64 | None = None, told: Mapping[str, Told] | None = None
+    ) -> Self | None:
         """Fit on benign history.
 
-        inputs : as a log holds them in the field `reads`, none of them None; some may be unreadable.
+        inputs : n of them, as a log holds them in the field `reads`, none of them None; some may be unreadable.
         seed : the projection secret, 32 bytes.
-        Returns None if nothing can be fitted: no input can be read, or no field occurs often enough.
+        clients : (n,) who sent each; every input counts as a client of its own if None. One client in a hundred, with
+        whatever inputs, must hardly change the fit (models/client_shares.py).
+        told : what people say of fields; encoders without fields ignore it.
+        Returns None if nothing can be fitted: no input can be read, or no field is left.
         Raises nothing.
         """
+
+    def fields_taken(self, inputs: Sequence[Any], clients: U64) -> tuple[FieldTaken, ...]:
+        """How `fit` took each field that history had; () (the default) where there are none.
+
+        Of an encoder that was just fitted, not of a stored one. inputs, clients : as in `fit`, of other clients.
+        """
+        return ()
 
     @classmethod
     @abstractmethod

@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.encoders.base import Encoded, Encoder, EncodingFault, Flags, KeyedRows, RowLayout, ScannedInputs
+from models.client_shares import fair_rows, row_weights
+from models.encoders.base import Encoded, Encoder, EncodingFault, Flags, KeyedRows, RowLayout, ScannedInputs, Told
 from models.encoders.embedding_reader import dimension, read_vectors
 from models.hashes import short_hash
 from models.kernels.encode.encode import project
@@ -45,15 +46,23 @@ class EmbeddingEncoder(Encoder):
         self.id = short_hash(f"{self.kind}:{dim_in}:{reach!r}:{check}".encode())
 
     @classmethod
-    def fit(cls, inputs: Sequence[Any], seed: bytes) -> Self | None:
-        """The commonest length wins; None if no embedding can be read."""
-        [(dim_in, _)] = Counter(map(dimension, inputs)).most_common(1) or [(0, 0)]
+    def fit(
+        cls, inputs: Sequence[Any], seed: bytes, clients: U64 | None = None, told: Mapping[str, Told] | None = None
+    ) -> Self | None:
+        """The length that most clients send wins; None if no embedding can be read."""
+        senders = np.arange(len(inputs), dtype=np.uint64) if clients is None else clients
+        weight: Counter[int] = Counter()
+        for length, own in zip(map(dimension, inputs), row_weights(senders).tolist(), strict=True):
+            weight[length] += own
+        del weight[0]
+        [(dim_in, _)] = weight.most_common(1) or [(0, 0)]
         if dim_in == 0:
             return None
         vectors, faults = read_vectors(inputs, dim_in)
         finite = np.flatnonzero(np.isfinite(vectors).all(axis=1))
         good = np.setdiff1d(finite, [fault.row for fault in faults])
-        return cls(dim_in, fit_reach(vectors[good], np.random.default_rng(0)), seed)
+        fair = good[fair_rows(senders[good])]
+        return cls(dim_in, fit_reach(vectors[fair], np.random.default_rng(0)), seed)
 
     @classmethod
     def examples(cls, count: int) -> list[Any]:

@@ -1,12 +1,13 @@
 """Training rows of a table: keys that depend on the row and the seed only, never on what an encoder was fitted to."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from models.encoders.base import Encoded, EncodingFault, KeyedRows, RowLayout
-from models.encoders.table_reader import TableReader, Value, derive
+from models.encoders.table_reader import TableReader, Value, derive, number_of
 from models.kernels.encode.encode import row_keys
 from models.rows import F64, I64, U8, U64
 
@@ -30,12 +31,13 @@ class Keying(NamedTuple):
 
 
 def layout(rows: Iterable[Mapping[str, Value]]) -> RowLayout | None:
-    """Fields that hold a value in any row, with their kinds: a string in any row makes a field a category."""
+    """Fields that hold a value in any row, with their kinds: a text that is no number makes a field a category."""
     is_category: dict[str, bool] = {}
     for row in rows:
         for name, value in row.items():
             if value is not None:
-                is_category[name] = is_category.get(name, False) or isinstance(value, str)
+                is_text = isinstance(value, str) and math.isnan(number_of(value))
+                is_category[name] = is_category.get(name, False) or is_text
     if not is_category:
         return None
     return {"fields": {name: CATEGORY if is_category[name] else NUMBER for name in sorted(is_category)}}
@@ -60,7 +62,10 @@ def misfit(layout: RowLayout, categories: Mapping[str, Sequence[str]]) -> str:
     """categories : of each field of the encoder; none for numbers."""
     foreign = sorted(set(layout["fields"]) - set(categories))
     if foreign:
-        return f"the model's log does not carry the fields {', '.join(foreign)}; leave them out (--leave-out NAME)"
+        return (
+            f"calibration did not find the fields {', '.join(foreign)} in the model's log, or left them out; leave them"
+            " out here too (--leave-out NAME)"
+        )
     for name, kind in layout["fields"].items():
         expected = CATEGORY if categories[name] else NUMBER
         if kind != expected:

@@ -103,6 +103,7 @@ def calibrate(
 
     Example: probewatch calibrate logs/may/ --out artefacts --classes clients.csv
     """
+    from detector.calibrate.certificate_text import field_rows
     from streams.fit.calibrate import Calibration
     from streams.fit.calibrate import calibrate as fit
     from streams.fit.client_lists import removal, with_classes
@@ -127,6 +128,7 @@ def calibrate(
     if as_json:
         print_json(Calibration(report.artefacts_hash, report.certificate))
     else:
+        show(field_rows(report.certificate), False)
         show(report.rows(), False)
         say(f"certificate {report.certificate.id}; see {out / 'certificate.md'}")
 

@@ -99,12 +99,14 @@ class Config(BaseSettings):
     def hash(self) -> str:
         """16 hex digits over what moves events (models, policy, state, drift, input): no addresses, paths, secrets.
 
-        Without `input.formats` it is the hash that it was before this key existed; `policy.breaker` acts in `enforce`.
+        What `calibrate` alone reads is in the hash of the artefacts; `policy.breaker` acts in `enforce`. Without
+        `input.formats` it is the hash that it was before this key existed.
         """
         moves = self.model_dump(
             mode="json",
             include={"models", "policy", "state", "drift", "input"},
             exclude={
+                "models": {"__all__": {"leave_out", "fields"}},
                 "policy": {"breaker"} if self.policy.mode == "shadow" else set(),
                 "state": {"round_s"},
                 "input": {"registry_file"} | ({"formats"} if not self.input.formats else set()),

@@ -3,7 +3,6 @@
 History is read twice: once to fit the encoders, once through the same sketch that runs live.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -13,7 +12,7 @@ import msgspec
 import numpy as np
 
 from detector import __version__
-from detector.calibrate.certificate_text import PROMISE, page, warnings
+from detector.calibrate.certificate_text import PROMISE, field_warnings, page, warnings
 from detector.calibrate.certify import Certification, certify, class_parts
 from detector.calibrate.client_days import DailyMaxima, first_rows, select
 from detector.calibrate.fit import COLD_ROWS, daily_maxima, fit_reference, is_fitting, with_drift_limits
@@ -21,9 +20,9 @@ from detector.calibrate.screening import suspicious
 from detector.events.escape import json_bytes
 from detector.events.wording import one_in
 from detector.evidence import PROCESSES
-from models import encoders, private
+from models import private
 from models.artefacts.certificate import Certificate, Grounds
-from models.artefacts.population import CLIENT_ROWS_MAX, ROWS_MAX, Population, fit_population
+from models.artefacts.population import Population
 from models.artefacts.reference import Reference
 from models.artefacts.store import CERTIFICATE, ModelArtefact, save_artefacts
 from models.artefacts.training_set import Members
@@ -31,25 +30,19 @@ from models.encoders.base import Encoder
 from models.pseudonym import pseudonym
 from models.rows import CLASSES, U64, distinct
 from streams import files
-from streams.adapters import Formats
-from streams.adapters.request import Request
 from streams.config.config import Config
 from streams.fit import history, training_set
 from streams.fit.client_lists import NO_REMOVAL, Removal
 from streams.fit.history import History
+from streams.fit.sample import FittedInputs, fit_inputs, read_samples, why_nothing
 from streams.history.base import Source, SourceError
 from streams.history.order import LogOrder
 from streams.progress import Reporter
 from streams.secrets.load import Secrets, load_signing_key
-from streams.sketch.elements import read_records
-from streams.sketch.identity import Identity, identity_of
-from streams.sketch.model_names import ModelSpellings
+from streams.sketch.identity import identity_of
 from streams.wire.rejects import REJECTS_FILE, by_reason
 
 REJECTED_SHARE_MAX = 0.01
-ENCODER_ROWS_MAX = 50_000
-"""Rows of a model that its encoder is fitted on; more do not change the fit."""
-LABELS_MAX = 64
 CERTIFICATE_PAGE = "certificate.md"
 HIGHEST = "highest.csv"
 HIGHEST_CLIENTS = 10
@@ -125,16 +118,20 @@ def calibrate(
     identity = identity_of(secrets, config.input.registry)
     signing_key = load_signing_key(config, out)
     sets = {str(path): training_set.read_set(path, secrets.projection_seed) for path in training_sets}
-    samples = _sample(sources, config, identity, removed, reporter)
-    models = _models(samples, sets, config, secrets.projection_seed)
+    samples = read_samples(sources, config, identity, removed, reporter)
+    inputs, notes = fit_inputs(samples, config, secrets.projection_seed)
+    models = _models(inputs, sets, config)
     whole = history.read(sources, config, identity, models, reporter)
     _check_rejected(whole, max_rejected, out)
+    if not inputs:
+        raise SourceError(f"{why_nothing(samples, whole.told)}; no artefacts were written")
     kept = whole.without(removed.reasons)
     fit_all = _fit(models, kept, reporter, cold=cold)
     certificate = _certificate(config, models, whole, kept, fit_all, removed, cold=cold)
+    certificate = _with_fields(certificate, inputs, notes)
     fitted: list[ModelArtefact] = []
     for name, model in models.models.items():
-        labels = {identity.label(label): str(label) for label, _ in samples[name].labels.most_common(LABELS_MAX)}
+        labels = {identity.label(label): str(label) for label in inputs[name].labels}
         reference = fit_all.certification.applied(fit_all.references[name])
         about = model.encoder, reference, model.decision_threshold, labels, model.population
         fitted.append(ModelArtefact(name, *about, members=model.members))
@@ -156,27 +153,31 @@ def calibrate(
 
 
 def _check_rejected(whole: History, most: float, out: Path) -> None:
-    """Lists what was rejected; raises SourceError if it was more than a share of the records, or if no row is left."""
+    """Lists what was rejected; raises SourceError if it was more than a share of the records."""
     files.write_lines(out / REJECTS_FILE, map(json_bytes, whole.rejects))
     if sum(reject.count for reject in whole.rejects) > most * whole.records:
         raise SourceError(
             f"{whole.told}: more than {most:.0%} of the records. {out / REJECTS_FILE} lists them; --max-rejected SHARE"
             " takes the others all the same; no artefacts were written"
         )
-    if not whole.row_count:
-        about = whole.told or f"{whole.records:,} records"
-        raise SourceError(f"{about}: no model has features or embeddings to fit on; no artefacts were written")
 
 
-def _models(samples: Mapping[str, "_Sample"], sets: Mapping[str, Members], config: Config, seed: bytes) -> FittedModels:
-    fits = {name: fit for name, sample in sorted(samples.items()) if (fit := sample.fit(seed)) is not None}
-    members = training_set.assign(sets, {name: encoder for name, (encoder, _) in fits.items()})
+def _models(inputs: Mapping[str, FittedInputs], sets: Mapping[str, Members], config: Config) -> FittedModels:
+    members = training_set.assign(sets, {name: one.encoder for name, one in inputs.items()})
     models = {}
-    for name, (encoder, population) in fits.items():
+    for name, one in inputs.items():
         configured = config.models.get(name)
         threshold = configured.decision_threshold if configured else None
-        models[name] = Sketched(name, encoder, threshold, population, members.get(name))
+        models[name] = Sketched(name, one.encoder, threshold, one.population, members.get(name))
     return FittedModels(models)
+
+
+def _with_fields(certificate: Certificate, inputs: Mapping[str, FittedInputs], notes: Sequence[str]) -> Certificate:
+    fields = {name: one.fields for name, one in inputs.items() if one.fields}
+    told = [warning for name, taken in fields.items() for warning in field_warnings(name, taken)]
+    return msgspec.structs.replace(
+        certificate, fields=fields, warnings=(*certificate.warnings, *notes, *told)
+    ).identified()
 
 
 class Fitted(NamedTuple):
@@ -222,6 +223,7 @@ def _certificate(
     return Certificate(
         spaces=tuple(model.space for model in models.models.values()),
         classes=parts,
+        fields={},
         removed=removed.found(whole.clients()),
         grounds=Grounds(
             history_sha256=whole.sha256,
@@ -240,7 +242,7 @@ def _certificate(
         cold=cold,
         warnings=warnings(parts, cold=cold),
         statement=PROMISE,
-    ).identified()
+    )
 
 
 def _highest(days: DailyMaxima, kept: History, key_id: str) -> Iterator[str]:
@@ -265,63 +267,3 @@ def _fitting_clients(kept: History) -> list[int]:
     rows = [part for parts in kept.rows.values() for part in parts]
     own = [np.concatenate([part.client[part.client_class == k] for part in rows] or [[]]) for k in range(len(CLASSES))]
     return [len(np.unique(clients[is_fitting(clients.astype(np.uint64))])) for clients in own]
-
-
-class _Inputs:
-    """Inputs of one kind."""
-
-    def __init__(self) -> None:
-        self.items: list[Any] = []
-        self.modest: list[int] = []  # places of those that the population is fitted on
-
-
-class _Sample:
-    """Inputs of fitting clients that one model's encoder and population are fitted on."""
-
-    def __init__(self) -> None:
-        self.labels: Counter[str | int] = Counter()
-        self._kinds = [(encoder, _Inputs()) for encoder in encoders.ENCODERS]
-        self._rows: Counter[int] = Counter()
-
-    def add(self, request: Request, client: int) -> None:
-        """An input counts for the first encoder of the registry that reads one of the request's and has room."""
-        if request.output is not None and request.output.label is not None:
-            self.labels[request.output.label] += 1
-        for encoder, inputs in self._kinds:
-            item = getattr(request, encoder.reads)
-            if item is not None and len(inputs.items) < ENCODER_ROWS_MAX:
-                self._rows[client] += 1
-                if self._rows[client] <= CLIENT_ROWS_MAX and len(inputs.modest) < ROWS_MAX:
-                    inputs.modest.append(len(inputs.items))
-                inputs.items.append(item)
-                return
-
-    def fit(self, seed: bytes) -> tuple[Encoder, Population | None] | None:
-        """Encoder and population for the kind of input that most rows carry; of two as frequent, the later one in the
-        registry. None if there is no input, or if the encoder cannot be fitted on it."""
-        kind, inputs = max(reversed(self._kinds), key=lambda sampled: len(sampled[1].items))
-        encoder = kind.fit(inputs.items, seed) if inputs.items else None
-        return None if encoder is None else (encoder, _fit_population(encoder, inputs))
-
-
-def _fit_population(encoder: Encoder, inputs: _Inputs) -> Population | None:
-    encoded = encoder.encode([inputs.items[place] for place in inputs.modest])
-    good = np.flatnonzero(encoded.usable)
-    return fit_population(encoded.values[good], encoder.id) if len(good) else None
-
-
-def _sample(
-    sources: Sequence[Source], config: Config, identity: Identity, removed: Removal, reporter: Reporter
-) -> dict[str, _Sample]:
-    """Inputs of fitting clients by model."""
-    samples: dict[str, _Sample] = defaultdict(_Sample)
-    formats, names = Formats(config), ModelSpellings(config.models)
-    for batch in history.raw_batches(sources, reporter, "reading"):
-        requests = read_records(batch.records, formats.of(batch.topic), config).requests
-        if requests:
-            clients, _ = identity.clients([request.client_id for request in requests])
-            fitting = is_fitting(clients).tolist()
-            for request, client, fits in zip(requests, clients.tolist(), fitting, strict=True):
-                if fits and client not in removed.reasons:
-                    samples[names.of(request.model)].add(request, client)
-    return samples

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from models.encoders import ENCODERS, by_kind
-from models.encoders.base import Encoded, Encoder, EncodingFault
+from models.encoders.base import Encoded, Encoder, EncodingFault, Told
+from models.rows import U64
 from tests.encoders import conformance
 from tests.encoders.conformance import CHECKS
 from tests.encoders.words import WordsEncoder
@@ -85,7 +86,9 @@ class Anonymous(WordsEncoder):
     reads = "nothing"
 
     @classmethod
-    def fit(cls, inputs: Sequence[Any], seed: bytes) -> Self | None:
+    def fit(
+        cls, inputs: Sequence[Any], seed: bytes, clients: U64 | None = None, told: Mapping[str, Told] | None = None
+    ) -> Self | None:
         return super().fit(list(inputs), seed)
 
 

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.encoders.base import Encoded, Encoder, EncodingFault, KeyedRows, RowLayout
-from models.rows import F64, I16, UNIT
+from models.encoders.base import Encoded, Encoder, EncodingFault, KeyedRows, RowLayout, Told
+from models.rows import F64, I16, U64, UNIT
 
 DIM = 16
 WORDS_MAX = 100
@@ -31,7 +31,9 @@ class WordsEncoder(Encoder):
         self.id = hashlib.sha256(f"{self.kind}:{self.common}:{check}".encode()).hexdigest()[:16]
 
     @classmethod
-    def fit(cls, inputs: Sequence[Any], seed: bytes) -> Self | None:
+    def fit(
+        cls, inputs: Sequence[Any], seed: bytes, clients: U64 | None = None, told: Mapping[str, Told] | None = None
+    ) -> Self | None:
         words = sorted({word for text in inputs for word in text.split()})
         return cls(words, seed) if words else None
 
