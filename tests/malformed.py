@@ -115,8 +115,6 @@ def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
 
 
 SYNTAX = [
-    Kind("empty", "record", lambda rng: b"", inline=False),
-    Kind("blank", "record", lambda rng: b" \t ", inline=False),
     Kind("cut early", "record", cut(0.1), inline=False),
     Kind("cut in the middle", "record", cut(0.5), inline=False),
     Kind("cut late", "record", lambda rng: text(body(rng))[:-1], inline=False),
@@ -257,7 +255,7 @@ HELD_NAMES = {
     *(kind.name for kind in TYPES if kind.name.startswith("embedding")),
 }  # fmt: skip
 LOST_NAMES = {
-    "empty", "blank", "cut early", "single quotes", "two colons", "bare word", "logfmt", "a string", "a number", "null",
+    "cut early", "single quotes", "two colons", "bare word", "logfmt", "a string", "a number", "null",
     "true", "binary", "no client_id", "null client_id", "client_id list", "client_id empty", "UTF-16", "only brackets",
 }  # fmt: skip
 

@@ -21,14 +21,14 @@ SEED = bytes(range(32))
 
 
 def row(number: int) -> dict[str, Any]:
-    """Codes as text, amounts up to 499.5, and a field that one row in twenty lacks."""
+    """Codes that people say are categories, amounts up to 499.5, and a field that one row in twenty lacks."""
     return {
         "code": str(5_000 + number % 7), "amount": number % 1_000 / 2, "flag": str(number % 2 == 0).lower(),
         **({"age": number % 50} if number % 20 else {}),
     }  # fmt: skip
 
 
-ENCODER = TabularEncoder(fit_table([row(number) for number in range(4_000)]), SEED)
+ENCODER = TabularEncoder(fit_table([row(number) for number in range(4_000)], told={"code": "category"}), SEED)
 PLACE = {name: place for place, name in enumerate(ENCODER.field_names)}
 
 
@@ -56,7 +56,7 @@ def test_an_unseen_category_is_unknown_and_keeps_its_own_hash() -> None:
 
 
 def test_where_history_lacks_values_an_unseen_category_is_worth_no_more_than_a_missing_one() -> None:
-    sparse = TabularEncoder(fit_table([{"a": 1.0, "b": str(n % 7) if n % 3 == 0 else None} for n in range(900)]), SEED)
+    sparse = TabularEncoder(fit_table([{"a": float(n % 5), "b": f"b{n % 7}" if n % 3 == 0 else None} for n in range(900)]), SEED)
     found = sparse.encode([{"a": 1.0, "b": "new"}, {"a": 1.0, "b": None}])
     assert found.surprisal[0, 1] == found.surprisal[1, 1] and found.odd.tolist() == [2, 0]
 
