@@ -152,7 +152,14 @@ def test_without_a_change_the_attacker_is_limited_and_nothing_is_news(artefacts:
     assert len(unchanged.innocents(2)) <= most(artefacts) and not unchanged.innocents(3)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.change.__name__)
+MISSED = pytest.mark.xfail(strict=True, reason="known loss, docs/adr/0017: more are decided on than twice the promise")
+LOST = (capitals, cents)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[MISSED] if case.change in LOST else [], id=case.change.__name__) for case in CASES],
+)
 def test_a_change_of_the_population_is_no_outage(
     case: Case, artefacts: Artefacts, unchanged: Told, tmp_path: Path
 ) -> None:

@@ -56,7 +56,9 @@ def test_an_unseen_category_is_unknown_and_keeps_its_own_hash() -> None:
 
 
 def test_where_history_lacks_values_an_unseen_category_is_worth_no_more_than_a_missing_one() -> None:
-    sparse = TabularEncoder(fit_table([{"a": float(n % 5), "b": f"b{n % 7}" if n % 3 == 0 else None} for n in range(900)]), SEED)
+    sparse = TabularEncoder(
+        fit_table([{"a": float(n % 5), "b": f"b{n % 7}" if n % 3 == 0 else None} for n in range(900)]), SEED
+    )
     found = sparse.encode([{"a": 1.0, "b": "new"}, {"a": 1.0, "b": None}])
     assert found.surprisal[0, 1] == found.surprisal[1, 1] and found.odd.tolist() == [2, 0]
 
