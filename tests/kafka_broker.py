@@ -73,6 +73,14 @@ class Node:
             assert self._process is not None
             self._process.send_signal(number)
 
+    def freeze(self) -> None:
+        """SIGSTOP; returns when no thread of it runs any more."""
+        self.send(signal.SIGSTOP)
+        assert self._process is not None
+        threads = Path(f"/proc/{self._process.pid}/task")
+        while any(_state(thread) not in "tTXZ" for thread in threads.glob("*/stat")):
+            time.sleep(0.01)
+
     def stop(self) -> None:
         """SIGTERM, and SIGKILL if that does not end it."""
         self.send(signal.SIGCONT)
@@ -92,6 +100,14 @@ class Node:
 
     def words(self) -> str:
         return (self.folder / "output").read_text(errors="replace")[-LAST_WORDS:]
+
+
+def _state(stat: Path) -> str:
+    """One letter, as in proc(5); X for a thread that has ended."""
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "X"
 
 
 class Cluster:

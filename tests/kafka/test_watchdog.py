@@ -173,11 +173,11 @@ async def test_a_message_without_acknowledgement_is_not_waited_for_for_ever(
     producer = clients.producer(config, await probe(config.kafka), 1_000)
     await producer.start()
     await producer.send_and_wait(config.topics.alerts, b"before")
-    own.nodes[0].send(signal.SIGSTOP)
+    own.nodes[0].freeze()
     try:
         with pytest.raises(SendError, match=r"alerts: a message of 5 bytes .* no acknowledgement for 3 s: too few"):
             await producer.send_and_wait(config.topics.alerts, b"while")
-        await asyncio.wait_for(producer.stop(), 240)
+        await asyncio.wait_for(producer.stop(), HANGS_S)
     finally:
         own.nodes[0].send(signal.SIGCONT)
 
