@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from streams.adapters.json_text import NESTING_MAX, SHALLOW_BYTES, UNREADABLE, is_deep
+from streams.adapters.json_text import NESTING_MAX, SHALLOW_BYTES, UNREADABLE, is_deep, is_unicode
 from streams.wire.rejects import Fault
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -150,7 +150,7 @@ class JsonShape(Generic[T]):
         for field, value in islice(self._leaves(lenient, features), 64 + len(text) // LEAF_BYTES):
             if value is _NotFinite:
                 return Fault(field, "a finite number", "NaN or infinity", "malformed")
-            if isinstance(value, str) and not _is_unicode(value):
+            if isinstance(value, str) and not is_unicode(value):
                 return Fault(field, "UTF-8", "text that is not Unicode", "malformed")
         at = _BYTE.search(str(error)) if isinstance(error, msgspec.DecodeError) else None
         if at is not None:
@@ -183,11 +183,3 @@ def _dotted(steps: list[str], *, indexed: bool = False) -> str:
 def _kind(message: str) -> str:
     got = _GOT.search(message)
     return _KINDS.get(got[1], "something else") if got is not None else "something else"
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

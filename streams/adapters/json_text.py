@@ -74,9 +74,9 @@ def _is_lines(lines: Sequence[bytes]) -> bool:
         return False
     if lines[0].lstrip(_SPACE)[:1] == b"[":
         arrays = (line for line in lines if line[:1] == b"[")
-        return all(line[:1] in b"[{" for line in lines) and any(map(_is_json, arrays))
+        return all(line[:1] in b"[{" for line in lines) and any(map(is_json, arrays))
     starts = [line for line in lines if line.startswith(b"{")]
-    return len(starts) > 1 or any(map(_is_json, starts))
+    return len(starts) > 1 or any(map(is_json, starts))
 
 
 def count_elements(value: bytes, enough: int) -> int:
@@ -115,7 +115,7 @@ def _are_objects(value: bytes) -> bool:
     first = 0 if value.startswith(b"{") else value.find(b"\n{") + 1
     if b"\n" not in value or not value.startswith(b"{", first):
         return False
-    return b"\n{" in value[first:] or _is_json(value[first:].partition(b"\n")[0])
+    return b"\n{" in value[first:] or is_json(value[first:].partition(b"\n")[0])
 
 
 def _inside(value: bytes) -> tuple[int, int]:
@@ -130,7 +130,10 @@ def _inside(value: bytes) -> tuple[int, int]:
     return int(elements[0]), int(elements.sum())
 
 
-def _is_json(text: bytes) -> bool:
+def is_json(text: bytes) -> bool:
+    """Whether the text is one JSON value, not too deep."""
+    if is_deep(text):
+        return False
     try:
         _raw.decode(text)
     except UNREADABLE:
@@ -162,7 +165,7 @@ def _split_broken_array(value: bytes) -> Sequence[bytes]:
     cuts = [first - 1, *commas.tolist(), end]
     elements = [value[a + 1 : b].strip(_SPACE) for a, b in pairwise(cuts)]
     rest = value[end + 1 :].strip(_SPACE)
-    if rest or (not len(ends) and _is_json(elements[-1])):
+    if rest or (not len(ends) and is_json(elements[-1])):
         elements.append(rest)
     return elements
 
@@ -175,3 +178,12 @@ def structure(value: bytes) -> tuple[U8, I32]:
     inside = np.bitwise_xor.accumulate((text == ord('"')).view(np.uint8))
     text = np.where(inside == 1, np.uint8(0), text)
     return text, np.cumsum(_STEP[text], dtype=np.int32)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text holds no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

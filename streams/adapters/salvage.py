@@ -13,7 +13,7 @@ import msgspec
 from models.encoders.table_reader import Unread, number_of
 from models.rows import CLASSES
 from streams.adapters.json_members import members, strict_text, text_in, whole_in
-from streams.adapters.json_text import UNREADABLE, is_deep
+from streams.adapters.json_text import UNREADABLE, is_deep, is_json, is_unicode
 from streams.adapters.request import (
     EXPECTED,
     IDENTIFIER_CHARS,
@@ -43,7 +43,7 @@ def salvaged(text: bytes, explain: Explain) -> Request | Fault:
     """What can be read of a native element. explain : what strict decoding says of it. Never raises."""
     found = members(text)
     request = request_of(found.values, explain, is_whole=found.is_whole)
-    if isinstance(request, Fault | Salvaged) or _is_json(text):
+    if isinstance(request, Fault | Salvaged) or is_json(text):
         return request
     return Salvaged(**_fields(request), unread=("record",))
 
@@ -110,27 +110,6 @@ def _lost(request: Request, unread: list[str], values: Mapping[str, bytes], expl
 
 def _fields(request: Request) -> dict[str, Any]:
     return {name: getattr(request, name) for name in Request.__struct_fields__}
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_json(text: bytes) -> bool:
-    if is_deep(text):
-        return False
-    try:
-        _raw.decode(text)
-    except UNREADABLE:
-        return False
-    return True
-
-
-_raw = msgspec.json.Decoder(msgspec.Raw)
 
 
 def _decoded(kind: Any) -> Callable[[bytes], Any]:
@@ -236,7 +215,7 @@ def _features(value: bytes, unread: list[str]) -> Any:
     if not found.is_whole:
         unread.append("features")
     features = _scalars(value, found.values)
-    if any(isinstance(item, Unread) for item in features.values()) or not _is_unicode("".join(features)):
+    if any(isinstance(item, Unread) for item in features.values()) or not is_unicode("".join(features)):
         unread.append("features")
     return features
 

@@ -52,7 +52,7 @@ class BoundedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafk
             try:
                 yield from super()._unpack_records()  # after a failure it goes on with the next batch
                 return
-            except Exception as error:
+            except Exception as error:  # each codec raises kinds of its own; whichever it is, it would come again
                 if batches.current is None or str(error.args[0] if error.args else "").startswith(DAMAGED):
                     raise
                 first, last = self.next_fetch_offset, batches.current.next_offset - 1
