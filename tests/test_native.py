@@ -219,3 +219,9 @@ def test_every_form_of_an_embedding_is_the_same_vector(form: object) -> None:
         assert vectors.dtype == np.float32
         assert (vectors[:3] == VECTOR).all()
         assert {fault.row for fault in faults} == ({3} if len(batch) == 5 else set())
+
+
+def test_brackets_that_close_what_was_never_opened_are_text() -> None:
+    for value in (b']\n["\n{\n{', b"]]\n[\n{", b"}\n[{\n{", b"]\n[,\n{},\n{"):
+        assert native.ADAPTER.number(value, 1) > 0
+        assert native.ADAPTER.number(value, len(value) + 1) >= len(native.ADAPTER.elements(value)) > 0

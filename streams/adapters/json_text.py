@@ -119,11 +119,13 @@ def _are_objects(value: bytes) -> bool:
 
 
 def _inside(value: bytes) -> tuple[int, int]:
-    """Elements of the first value at the top level, and of all of them; an object is one."""
+    """Elements of the first value at the top level, and of all of them; an object is one, and so is other text."""
     if b"\\" in value:
         value = value.replace(b"\\\\", b"").replace(b'\\"', b"")
     text, depth = structure(value.translate(None, _CONTENT))
     opened = np.flatnonzero((depth == 1) & (_STEP[text] == 1))
+    if not len(opened):
+        return 1, 1
     commas = np.flatnonzero((depth == 1) & (text == _COMMA))
     of = np.searchsorted(opened, commas) - 1
     elements = 1 + np.bincount(of[text[opened][of] == _BRACKET], minlength=len(opened))
